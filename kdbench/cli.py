@@ -1,0 +1,211 @@
+"""The command line: parses and calls. Nothing here imports torch."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from kdbench import __version__, places
+from kdbench.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    from kdbench.plan import Spec
+
+_SELECTIONS = """\
+selections (each takes a comma list; the plan is their product):
+  methods=A,B|all   dataset=D   student=S   teacher=T|PATH.pt   recipe=R   seeds=0,1,2   sweep=F   executor=inline
+bindings (anything with a dot is a gin parameter and is the same for all methods that have it):
+  Train.epochs=5   SGD.lr=0.05   KD.temperature=2   Machine.device=cuda:1
+
+without any selection: all methods on scikit-learn's digits. See what there is with kdbench list, and every value with
+kdbench show."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse with our kind of error: one sentence, the nearest word, exit status 2."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(message)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="kdbench",
+        description="Compares knowledge-distillation methods under one protocol.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="kdbench COMMAND --help says more about each. Exit status: 0 all done, 1 a run failed, 2 wrong input.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"kdbench {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
+
+    def command(name: str, summary: str, epilog: str = "") -> argparse.ArgumentParser:
+        found = commands.add_parser(
+            name,
+            help=summary,
+            description=summary,
+            epilog=epilog,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        found.add_argument(
+            "--plugins",
+            action="append",
+            default=[],
+            metavar="DIR",
+            help="a folder with methods/ and gin/ of your own (also KDBENCH_PLUGINS)",
+        )
+        return found
+
+    run = command("run", "train and evaluate what the selections say, and print the table", _SELECTIONS)
+    run.add_argument("words", nargs="*", metavar="key=value", help="selections and bindings, see below")
+    run.add_argument("--runs", type=Path, metavar="DIR", help="folder of the runs (default: KDBENCH_RUNS or runs/)")
+    run.add_argument("--data", type=Path, metavar="DIR", help="folder of the datasets (default: KDBENCH_DATA)")
+    run.add_argument("--dry-run", action="store_true", help="print the plan and stop")
+    run.add_argument("--rerun", action="store_true", help="do finished runs again")
+
+    listed = command("list", "what can be selected")
+    listed.add_argument(
+        "kind", nargs="?", metavar="KIND", help="methods, students, datasets, recipes or sweeps; without it all"
+    )
+
+    show = command("show", "the resolved configuration, each value with the file that set it", _SELECTIONS)
+    show.add_argument("words", nargs="*", metavar="key=value", help="as in kdbench run")
+
+    board = command("leaderboard", "write the leaderboard from all finished runs")
+    board.add_argument("--runs", type=Path, metavar="DIR", help="folder of the runs (default: KDBENCH_RUNS or runs/)")
+    board.add_argument(
+        "--out", type=Path, default=Path("leaderboard"), metavar="DIR", help="where it goes (default: leaderboard/)"
+    )
+    board.add_argument(
+        "--check", action="store_true", help="write nothing; fail if the files are not what the committed rows give"
+    )
+    return parser
+
+
+def _parse(words: Sequence[str]) -> argparse.Namespace:
+    parser = _parser()
+    names = ("run", "list", "show", "leaderboard")
+    first = next((word for word in words if not word.startswith("-")), None)
+    if first is not None and words[0] == first and first not in names:
+        guess = nearest(first, names)
+        hint = f"; did you mean '{guess}'?" if guess else f"; valid: {', '.join(names)}."
+        raise UserError(f"unknown command '{first}'{hint} See: kdbench --help")
+    arguments, rest = parser.parse_known_args(words)
+    if hasattr(arguments, "words"):  # argparse takes no selections behind an option that follows selections
+        arguments.words += [word for word in rest if not word.startswith("-")]
+        rest = [word for word in rest if word.startswith("-")]
+    if rest:
+        options = ("--runs", "--data", "--out", "--dry-run", "--rerun", "--check", "--plugins", "--help")
+        guess = nearest(rest[0].split("=")[0], options)
+        hint = f"; did you mean '{guess}'?" if guess else "."
+        raise UserError(
+            f"unknown option '{rest[0]}' of kdbench {arguments.command or ''}{hint} See: kdbench {arguments.command} --help"
+        )
+    if arguments.command is None:
+        parser.print_help()
+        raise SystemExit(0)
+    return arguments
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit status."""
+    try:
+        arguments = _parse(sys.argv[1:] if words is None else words)
+        places.add_plugins(arguments.plugins)
+        commands = {"run": _run, "list": _list, "show": _show, "leaderboard": _leaderboard}
+        return commands[arguments.command](arguments)
+    except UserError as error:
+        print(f"kdbench: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("kdbench: stopped; what is finished stays, and the same command goes on from there", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of a pipe (head, less) has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _folder(given: Path | None, variable: str, default: str | None) -> Path | None:
+    text = str(given) if given else os.environ.get(variable) or default
+    return Path(text).expanduser().resolve() if text else None
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from kdbench import config, launch, plan
+    from kdbench.data import sources
+
+    request = plan.parse(arguments.words)
+    specs = plan.plan(request)
+    runs = _folder(arguments.runs, "KDBENCH_RUNS", "runs")
+    data = _folder(arguments.data, "KDBENCH_DATA", None)
+    assert runs is not None
+    if arguments.dry_run:
+        from kdbench import listing
+
+        listing.print_plan(specs, runs, arguments.rerun)
+        return 0
+    to_do = launch.open_runs(specs, runs, arguments.rerun)
+    for dataset in {spec.dataset for spec in to_do}:
+        sources.check_folder(config.group_bindings("dataset", dataset)["Dataset.source"].value, data)
+    if to_do:
+        launch.inline(to_do, runs, data)
+    return _conclude(specs, runs, len(to_do))
+
+
+def _conclude(specs: Sequence[Spec], runs: Path, done: int) -> int:
+    """Print the table of a plan; 1 if a run of it has failed."""
+    from rich.console import Console
+
+    from kdbench.report import render, tables
+    from kdbench.store import RunFolder
+
+    asked = [spec for spec in specs if not spec.is_teacher]
+    results = [result for spec in asked if (result := RunFolder(runs, spec.id).result())]
+    if not done:
+        print(f"all {len(asked)} runs are finished already; nothing was trained", file=sys.stderr)
+    console = Console(highlight=False)
+    for table in tables.summarise(results):
+        console.print(render.Terminal(table))
+    return int(any(result["status"] == "failed" for result in results))
+
+
+def _list(arguments: argparse.Namespace) -> int:
+    from kdbench import listing
+
+    listing.print_members(arguments.kind)
+    return 0
+
+
+def _show(arguments: argparse.Namespace) -> int:
+    from kdbench import listing, plan
+
+    listing.print_configuration(plan.parse(arguments.words))
+    return 0
+
+
+def _leaderboard(arguments: argparse.Namespace) -> int:
+    from kdbench.report import leaderboard
+
+    out = arguments.out.resolve()
+    if arguments.check:
+        wrong = leaderboard.check(out)
+        for sentence in wrong:
+            print(f"kdbench: {sentence}", file=sys.stderr)
+        return int(bool(wrong))
+    runs = _folder(arguments.runs, "KDBENCH_RUNS", "runs")
+    assert runs is not None
+    outcome = leaderboard.regenerate(runs, out)
+    for message in outcome.messages:
+        print(f"kdbench: {message}", file=sys.stderr)
+    state = "written" if outcome.changed else "unchanged"
+    print(f"{out / 'README.md'}: {len(outcome.tables)} tables from {outcome.runs} runs, {state}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

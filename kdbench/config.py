@@ -1,0 +1,243 @@
+"""The configuration of one run: gin files of its selections, then the command line's overrides, resolved to one value each.
+
+All of it is plain data, made without torch; the process that trains parses the text of it once (kdbench/run.py).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from kdbench import ginfile, places, schedules, settings, signature
+from kdbench.errors import UserError
+from kdbench.ginfile import COMMAND_LINE, Binding, Reference
+
+RESULT_VERSION = 1
+"""Raised whenever the harness would compute a different result from the same configuration: old runs are then not found."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """The resolved configuration of one method on one dataset with one recipe.
+
+    Attributes:
+        method, dataset, recipe: the selections it is made of.
+        source: name of the method file that holds the class.
+        shared: what all methods of the protocol share, by key.
+        own: the method's own parameters, by key.
+        machine: device and the like, no part of what defines the result.
+        changed: the values of the gin files that the command line replaced, by key.
+    """
+
+    method: str
+    dataset: str
+    recipe: str
+    source: str
+    shared: Mapping[str, Binding]
+    own: Mapping[str, Binding]
+    machine: Mapping[str, Binding]
+    changed: Mapping[str, Any] = field(default_factory=dict)
+
+    def overrides(self) -> dict[str, Any]:
+        """Shared values that the command line made different from the gin files'."""
+        return {key: plain(self.shared[key].value) for key in sorted(self.changed) if key in self.shared}
+
+    def own_overrides(self) -> dict[str, Any]:
+        """The method's own values that the command line made different from its gin file's."""
+        return {key: plain(self.own[key].value) for key in sorted(self.changed) if key in self.own}
+
+    def protocol(self) -> str:
+        """Identity of the comparison: equal for all methods, teachers, seeds and machines of one."""
+        return digest({key: plain(b.value) for key, b in self.shared.items()} | {"version": RESULT_VERSION})[:8]
+
+    def defines(self) -> dict[str, Any]:
+        """All values that define the result."""
+        return {key: plain(b.value) for key, b in {**self.shared, **self.own}.items()}
+
+    def text(self) -> str:
+        """Gin text that gives exactly this configuration, without includes and macros."""
+        parts = (("what all methods share", self.shared), ("the method's own", self.own), ("the machine", self.machine))
+        blocks = [
+            "\n".join([f"# {title}", *(f"{key} = {b.value!r}" for key, b in sorted(bindings.items()))])
+            for title, bindings in parts
+        ]
+        return "\n\n".join(blocks) + "\n"
+
+
+def plain(value: Any) -> Any:
+    """`value` as JSON has it."""
+    if isinstance(value, Reference):
+        return repr(value)
+    return [plain(item) for item in value] if isinstance(value, tuple) else value
+
+
+def digest(values: Any) -> str:
+    """sha256 of plain data, whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def known_overrides() -> dict[str, signature.Signature]:
+    """The configurables that the command line may bind."""
+    return {n: s for n, s in ginfile.every_configurable().items() if n not in ("Defaults", "Sweep")}
+
+
+def parse_overrides(texts: Iterable[str]) -> list[Binding]:
+    """The command line's bindings.
+
+    Raises:
+        UserError: a name or value that cannot be, or a key given twice.
+    """
+    known = known_overrides()
+    found: dict[str, Binding] = {}
+    for text in texts:
+        binding = ginfile.parse_override(text, known)
+        if binding.key in found:
+            raise UserError(f"{binding.key} is given twice on the command line")
+        found[binding.key] = binding
+    return list(found.values())
+
+
+@cache
+def _group_bindings(group: str, path: Path, name: str) -> dict[str, Binding]:
+    known = {cls.__name__: signature.shared()[cls.__name__] for cls in signature.SHARED_BY_GROUP[group]}
+    bindings = ginfile.read(path, known, f"the {group} '{name}'")
+    schedule = bindings.get("Train.schedule")
+    for binding in bindings.values():
+        in_file_itself = binding.origin.startswith(f"{ginfile.label(path)}:")
+        if _unused_schedule(binding, schedule) and in_file_itself and schedule is not None:
+            raise UserError(f"{binding.origin}: nothing uses {binding.key}: Train.schedule is {schedule.value!r}")
+    return bindings
+
+
+def _unused_schedule(binding: Binding, schedule: Binding | None) -> bool:
+    used = schedule.value.name if schedule else None
+    return binding.configurable in signature.SCHEDULE_NAMES and binding.configurable != used
+
+
+def group_bindings(group: str, name: str) -> dict[str, Binding]:
+    """The bindings of gin/GROUP/NAME.gin, for the groups dataset, recipe and sweep."""
+    return _group_bindings(group, places.member(group, name), name)
+
+
+def method_source(name: str) -> str:
+    """The method file that `name` uses: its own, or that of the gin file that its gin file includes (a variant)."""
+    path = places.member("method", name)
+    for _ in range(8):
+        if path.stem in places.sources():
+            return path.stem
+        bases = ginfile.includes(path)
+        if not bases:
+            break
+        path = bases[0]
+    raise UserError(
+        f"the method '{name}' has a gin file but no methods/{name}.py, and includes no other method's gin file"
+    )
+
+
+def is_variant(name: str) -> bool:
+    """Whether a method is another one's class with other values: a gin file without a Python file."""
+    return name not in places.sources()
+
+
+@cache
+def method_bindings(name: str) -> dict[str, Binding]:
+    """The bindings of gin/method/NAME.gin: the method's own parameters and nothing else."""
+    own = signature.of_method(method_source(name))
+    return ginfile.read(places.member("method", name), {own.name: own}, f"the method '{name}'")
+
+
+def resolve(method: str, dataset: str, recipe: str, overrides: Iterable[Binding] = ()) -> Config:
+    """The configuration of these selections; overrides of other methods' parameters are left aside.
+
+    Raises:
+        UserError: a selection that is not there, a file that is wrong, a parameter that nothing binds, a value out of range.
+    """
+    source = method_source(method)
+    own_signature = signature.of_method(source)
+    own = _with_defaults(own_signature, method_bindings(method), f"gin/method/{method}.gin")
+    shared = {k: b for k, b in group_bindings("dataset", dataset).items() if b.configurable != "Defaults"}
+    shared |= group_bindings("recipe", recipe)
+    machine = _group_bindings("machine", places.own_root() / "gin" / "machine.gin", "machine")
+
+    before = {**shared, **own, **machine}
+    ours = {b.key: b for b in overrides if b.configurable in {*signature.shared(), own_signature.name}}
+    changed = {
+        k: before[k].value if k in before else None
+        for k, b in ours.items()
+        if k not in before or b.value != before[k].value
+    }
+    after = {**before, **ours}
+
+    schedule = after.get("Train.schedule")
+    parts: dict[str, dict[str, Binding]] = {"shared": {}, "own": {}, "machine": {}}
+    for key, binding in sorted(after.items()):
+        if _unused_schedule(binding, schedule):
+            changed.pop(key, None)
+            continue
+        part = {"Machine": "machine", own_signature.name: "own"}.get(binding.configurable, "shared")
+        parts[part][key] = binding
+    config = Config(method, dataset, recipe, source, parts["shared"], parts["own"], parts["machine"], changed)
+    _check_complete(config, own_signature)
+    _check_ranges(config)
+    return config
+
+
+def unused(overrides: Iterable[Binding], configs: Iterable[Config]) -> list[Binding]:
+    """The overrides that none of these configurations contains."""
+    used = {key for config in configs for key in (*config.shared, *config.own, *config.machine)}
+    return [binding for binding in overrides if binding.key not in used]
+
+
+def _with_defaults(own: signature.Signature, bound: dict[str, Binding], file: str) -> dict[str, Binding]:
+    defaults = {
+        f"{own.name}.{name}": Binding(own.name, name, parameter.default, "default in Python")
+        for name, parameter in own.parameters.items()
+        if parameter.default is not signature.dataclasses.MISSING
+    }
+    missing = [key for name in own.parameters if (key := f"{own.name}.{name}") not in {**defaults, **bound}]
+    if missing:
+        raise UserError(f"{file} does not set {missing[0]}, which has no default")
+    return {**defaults, **bound}
+
+
+def _check_complete(config: Config, own: signature.Signature) -> None:
+    wanted = [settings.Dataset, settings.Split, settings.Augment, settings.SGD, settings.Train]
+    schedule = config.shared.get("Train.schedule")
+    names = [cls.__name__ for cls in wanted] + ([schedule.value.name] if schedule else [])
+    for name in names:
+        for parameter in signature.shared()[name].parameters:
+            if f"{name}.{parameter}" not in config.shared:
+                whose = f"dataset '{config.dataset}'" if name == "Dataset" else f"recipe '{config.recipe}'"
+                raise UserError(
+                    f"the {whose} does not set {name}.{parameter}; include a complete one, or give it a value"
+                )
+
+
+def _check_ranges(config: Config) -> None:
+    """Build every settings object once, so that a value out of range is refused before anything starts."""
+    classes = [cls for group in ("dataset", "recipe", "machine") for cls in signature.SHARED_BY_GROUP[group]]
+    for cls in classes:
+        bindings = {**config.shared, **config.machine}
+        values = {b.parameter: b.value for b in bindings.values() if b.configurable == cls.__name__}
+        if not values:
+            continue
+        if cls in schedules.SCHEDULES and len(values) < len(signature.shared()[cls.__name__].parameters):
+            continue
+        try:
+            cls(**values)
+        except ValueError as error:
+            raise UserError(str(error).splitlines()[0]) from None  # gin adds a line of its own
+
+
+def from_command_line(binding: Binding) -> bool:
+    return binding.origin == COMMAND_LINE
+
+
+def with_machine_of(config: Config, other: Config) -> Config:
+    """`config` computed on the machine settings of `other`."""
+    return replace(config, machine=other.machine)

@@ -1,0 +1,60 @@
+"""What a run costs: parameters, FLOPs, memory."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import resource
+import sys
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+_PROC = Path("/proc/self")
+
+
+def parameters(module: nn.Module) -> int:
+    """Number of parameters."""
+    return sum(p.numel() for p in module.parameters())
+
+
+@torch.no_grad()
+def flops(network: nn.Module, image_shape: tuple[int, int, int]) -> int:
+    """FLOPs of one image through `network` in evaluation mode; a multiplication and an addition are two."""
+    was_training = network.training
+    network.eval()
+    image = torch.zeros(1, *image_shape, device=next(network.parameters()).device)
+    with FlopCounterMode(display=False) as counter:
+        network(image)
+    network.train(was_training)
+    return counter.get_total_flops()
+
+
+class PeakMemory:
+    """Largest memory in use between the making of this object and `bytes()`.
+
+    On a GPU what torch allocated there; on a CPU the resident memory of the whole process, interpreter and data included.
+    """
+
+    def __init__(self, device: torch.device):
+        self._device = device
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+        else:
+            # Linux: resets the high-water mark. Elsewhere the figure is the peak since the process began.
+            with contextlib.suppress(OSError):
+                (_PROC / "clear_refs").write_text("5")
+
+    def bytes(self) -> int:
+        if self._device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self._device)
+        try:
+            found = re.search(r"VmHWM:\s+(\d+) kB", (_PROC / "status").read_text())
+        except OSError:
+            found = None
+        if found:
+            return int(found[1]) * 1024
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024

@@ -1,0 +1,108 @@
+"""The images of one run on its device: training and validation at hand, the test set sealed until training is over."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kdbench.data import sources
+from kdbench.data.split import validation_split
+from kdbench.errors import RunError
+from kdbench.settings import Dataset, Split
+
+
+@dataclass(frozen=True)
+class Images:
+    """Images (N, H, W, C) uint8 and labels (N,) int64 on one device."""
+
+    images: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+class SealedTest:
+    """The test images, which can be read once, and only after training has been declared over."""
+
+    def __init__(self, images: Images):
+        self._images: Images | None = images
+        self._training_over = False
+
+    def training_is_over(self) -> None:
+        """From here on nothing can be chosen any more, and the test images may be read."""
+        self._training_over = True
+
+    def read(self) -> Images:
+        """The test images.
+
+        Raises:
+            RunError: training is not over, or they were read before.
+        """
+        if not self._training_over:
+            raise RunError("the test set was asked for before training was over: it may choose nothing")
+        if self._images is None:
+            raise RunError("the test set was asked for twice: it is read once, by the run's one final evaluation")
+        images, self._images = self._images, None
+        return images
+
+
+@dataclass(frozen=True)
+class Task:
+    """A dataset, split and on the device.
+
+    Attributes:
+        train, validation: `validation` is empty where the split has none.
+        test: sealed.
+        classes: number of classes.
+        digest: sha256 of all images and labels.
+    """
+
+    train: Images
+    validation: Images
+    test: SealedTest
+    classes: int
+    digest: str
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(channels, height, width)."""
+        _, height, width, channels = self.train.images.shape
+        return channels, height, width
+
+
+def load(dataset: Dataset, split: Split, folder: Path | None, device: torch.device) -> Task:
+    """Read a dataset and cut its validation split.
+
+    Raises:
+        UserError: the images are not there (kdbench.data.sources).
+    """
+    arrays, digest = _read(dataset.source, folder)
+    channels = arrays.train_images.shape[-1]
+    if channels != len(dataset.mean):
+        raise RunError(
+            f"Dataset.mean has {len(dataset.mean)} values, and the images of '{dataset.source}' {channels} channels"
+        )
+    train, validation = validation_split(arrays.train_labels, split.validation, split.seed)
+
+    def on_device(images: np.ndarray, labels: np.ndarray) -> Images:
+        return Images(torch.from_numpy(images).to(device), torch.from_numpy(labels).to(device))
+
+    return Task(
+        train=on_device(arrays.train_images[train], arrays.train_labels[train]),
+        validation=on_device(arrays.train_images[validation], arrays.train_labels[validation]),
+        test=SealedTest(on_device(arrays.test_images, arrays.test_labels)),
+        classes=len(arrays.classes),
+        digest=digest,
+    )
+
+
+@lru_cache(maxsize=1)
+def _read(source: str, folder: Path | None) -> tuple[sources.Arrays, str]:
+    arrays = sources.read(source, folder)
+    return arrays, arrays.digest()

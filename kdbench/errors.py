@@ -1,0 +1,40 @@
+"""What a user gets to read when something is wrong: one sentence, the wrong word, the nearest valid one."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """Input that cannot be right. The command line prints the message and exits with status 2."""
+
+
+class RunError(Exception):
+    """A run that cannot go on (a loss that is not finite, a teacher that is not the one claimed)."""
+
+
+def nearest(word: str, valid: Iterable[str]) -> str | None:
+    """The valid word most like `word`, or None if none is."""
+    by_lower = {v.lower(): v for v in valid}
+    found = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.5)
+    return by_lower[found[0]] if found else None
+
+
+def unknown(kind: str, word: str, valid: Iterable[str], see: str = "") -> UserError:
+    """The error for a word that is none of `valid`.
+
+    Args:
+        kind: what the word should have been ("method", "parameter of CRD").
+        see: the command that lists all valid words; without it they are listed here when none is near.
+    """
+    valid = sorted(valid)
+    guess = nearest(word, valid)
+    text = f"unknown {kind} '{word}'"
+    if guess:
+        text += f"; did you mean '{guess}'?"
+    elif valid and not see:
+        text += f"; valid: {', '.join(valid)}"
+    if see:
+        text += f"{' ' if guess else '; '}See all with: {see}"
+    return UserError(text)

@@ -1,0 +1,33 @@
+"""The package of all methods: `kdbench.methods.NAME` is the file methods/NAME.py of whichever root has it.
+
+Its search path is what kdbench.places finds, so that a method outside the repository is imported like one inside, and one
+method can build on another (`from kdbench.methods.kd import KD`). The class itself is found by `kdbench.signature`.
+"""
+
+from __future__ import annotations
+
+import importlib
+
+import gin
+from kdbench import places
+from kdbench.signature import of_method
+
+__path__ = [str(root / "methods") for root in places.roots()]
+
+
+def load(name: str) -> type:
+    """The configurable class of the method file `name`: called with (student, teacher, info), it takes the rest from gin.
+
+    Raises:
+        ImportError, SyntaxError: what importing the file raises.
+    """
+    __path__[:] = [str(root / "methods") for root in places.roots()]
+    signature = of_method(name)
+    module = importlib.import_module(f"kdbench.methods.{name}")
+    cls = getattr(module, signature.name)
+    if cls not in _configurable:
+        _configurable[cls] = gin.external_configurable(cls, name=signature.name, module="methods")
+    return _configurable[cls]
+
+
+_configurable: dict[type, type] = {}

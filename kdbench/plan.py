@@ -1,0 +1,276 @@
+"""From selections and overrides to the runs that they mean: pure data, teachers first. No torch here."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from kdbench import config, models, places, signature
+from kdbench.config import Config
+from kdbench.errors import UserError, nearest, unknown
+from kdbench.ginfile import Binding
+from kdbench.settings import BASELINE
+
+TEACHER_SEED = 0
+"""Seed of the run that trains a teacher: one teacher for all seeds of the students."""
+
+SELECTIONS = ("methods", "dataset", "student", "teacher", "recipe", "seeds")
+SINGLE = ("sweep", "executor")
+EXECUTORS = ("inline",)
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One run, as plain data that any process can take up.
+
+    Attributes:
+        id: names the run folder; a hash of all that defines the result, behind words for the eye.
+        source: the method file.
+        teacher: name of the teacher's backbone or weight file, None for methods without one.
+        teacher_run: id of the run that trains it; None for weights from outside.
+        teacher_file: the weight file from outside; its content, not its path, is part of the id.
+        recipe: name of the recipe.
+        overrides, own_overrides: what the command line changed, shared and the method's own.
+        config: gin text, complete.
+        is_teacher: in the plan because others need it, not because it was asked for.
+    """
+
+    id: str
+    method: str
+    source: str
+    dataset: str
+    student: str
+    teacher: str | None
+    teacher_run: str | None
+    teacher_file: str | None
+    recipe: str
+    seed: int
+    protocol: str
+    overrides: Mapping[str, Any]
+    own_overrides: Mapping[str, Any]
+    config: str
+    is_teacher: bool = field(default=False, compare=False)
+
+    def command(self) -> str:
+        """The command that makes this run."""
+        words = [f"methods={self.method}", f"dataset={self.dataset}", f"student={self.student}"]
+        if self.teacher:
+            words.append(f"teacher={self.teacher_file or self.teacher}")
+        words += [f"recipe={self.recipe}", f"seeds={self.seed}"]
+        words += [f"{key}={_word(value)}" for key, value in {**self.overrides, **self.own_overrides}.items()]
+        return " ".join(["kdbench run", *words])
+
+
+def _word(value: Any) -> str:
+    text = repr(tuple(value)) if isinstance(value, list) else str(value)
+    return f"'{text}'" if any(c in text for c in " ()@,") else text
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked for: every selection a list, overrides parsed."""
+
+    methods: tuple[str, ...]
+    dataset: tuple[str, ...]
+    student: tuple[str, ...]
+    teacher: tuple[str, ...]
+    recipe: tuple[str, ...]
+    seeds: tuple[int, ...]
+    overrides: tuple[Binding, ...]
+    executor: str = "inline"
+
+
+def parse(words: Sequence[str]) -> Request:
+    """The words behind `kdbench run`.
+
+    Raises:
+        UserError: a word that is neither a selection nor a binding, or names something that is not there.
+    """
+    chosen: dict[str, tuple[str, ...]] = {}
+    bindings: list[str] = []
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals:
+            raise UserError(
+                f"'{word}' is neither a selection (such as methods=kd) nor a binding (such as Train.epochs=5)"
+            )
+        if "." in key:
+            bindings.append(word)
+        elif key not in (*SELECTIONS, *SINGLE):
+            raise _unknown_selection(key)
+        elif key in chosen:
+            raise UserError(f"'{key}' is given twice; several values go in one comma list ({key}=A,B)")
+        else:
+            chosen[key] = tuple(dict.fromkeys(filter(None, value.split(","))))
+            if not chosen[key]:
+                raise UserError(f"'{key}=' has no value")
+            if key in SINGLE and len(chosen[key]) > 1:
+                raise UserError(f"'{key}' takes one value, not {len(chosen[key])}")
+    (executor,) = chosen.pop("executor", ("inline",))
+    if executor not in EXECUTORS:
+        raise unknown("executor", executor, EXECUTORS)
+    overrides = tuple(config.parse_overrides(bindings))
+    if not set(chosen) - {"seeds"}:
+        chosen["sweep"] = ("default",)
+    if "sweep" in chosen:
+        chosen = {**_sweep(chosen.pop("sweep")[0]), **chosen}
+    chosen.setdefault("dataset", ("digits",))
+    chosen.setdefault("methods", ("all",))
+    return Request(
+        methods=_methods(chosen["methods"]),
+        dataset=_members("dataset", chosen["dataset"]),
+        student=_backbones("student", chosen.get("student", ())),
+        teacher=_teachers(chosen.get("teacher", ())),
+        recipe=_members("recipe", chosen.get("recipe", ())),
+        seeds=tuple(_seed(text) for text in chosen.get("seeds", ("0",))),
+        overrides=overrides,
+        executor=executor,
+    )
+
+
+def _unknown_selection(key: str) -> UserError:
+    parameters = {p: f"{s.name}.{p}" for s in config.known_overrides().values() for p in s.parameters}
+    guess = nearest(key, [*SELECTIONS, *SINGLE, *parameters])
+    hint = (
+        f"did you mean '{parameters.get(guess, guess)}'?" if guess else f"valid: {', '.join((*SELECTIONS, *SINGLE))}."
+    )
+    return UserError(f"unknown selection '{key}'; {hint} See all with: kdbench run --help")
+
+
+def _sweep(name: str) -> dict[str, tuple[str, ...]]:
+    return {b.parameter: tuple(map(str, b.value)) for b in config.group_bindings("sweep", name).values()}
+
+
+def _methods(names: Iterable[str]) -> tuple[str, ...]:
+    every = places.members("method")
+    if "all" in names:
+        # A variant (another method's class with other values) is asked for by name.
+        names = sorted((n for n in every if not config.is_variant(n)), key=lambda n: (n != BASELINE, n))
+    for name in names:
+        if name not in every:
+            raise unknown("method", name, [*every, "all"], "kdbench list methods")
+    return tuple(names)
+
+
+def _members(group: str, names: Iterable[str]) -> tuple[str, ...]:
+    for name in names:
+        places.member(group, name)
+    return tuple(names)
+
+
+def _backbones(kind: str, names: Iterable[str]) -> tuple[str, ...]:
+    for name in names:
+        if name not in models.NAMES:
+            raise unknown(kind, name, models.NAMES, "kdbench list students")
+    return tuple(names)
+
+
+def _teachers(names: Iterable[str]) -> tuple[str, ...]:
+    for name in names:
+        if _is_file(name):
+            if not Path(name).expanduser().is_file():
+                raise UserError(f"the teacher's weight file '{name}' does not exist")
+        else:
+            _backbones("teacher", [name])
+    return tuple(names)
+
+
+def _is_file(teacher: str) -> bool:
+    return teacher.endswith((".pt", ".pth")) or "/" in teacher
+
+
+def _seed(text: str) -> int:
+    if not text.isascii() or not text.isdigit():
+        raise UserError(f"seeds takes whole numbers from 0, such as seeds=0,1,2, not '{text}'")
+    return int(text)
+
+
+def plan(request: Request) -> list[Spec]:
+    """All runs of a request, each once, those that train teachers before those that need them.
+
+    Raises:
+        UserError: a configuration that cannot be, or an override that no run uses.
+    """
+    asked: dict[str, Spec] = {}
+    teachers: dict[str, Spec] = {}
+    configs: list[Config] = []
+    for dataset in request.dataset:
+        defaults = {
+            b.parameter: b.value
+            for b in config.group_bindings("dataset", dataset).values()
+            if b.configurable == "Defaults"
+        }
+        recipes = request.recipe or _default("recipe", defaults, dataset)
+        students = request.student or _default("student", defaults, dataset)
+        for recipe, student, method in itertools.product(recipes, students, request.methods):
+            resolved = config.resolve(method, dataset, recipe, request.overrides)
+            configs.append(resolved)
+            needs_teacher = signature.of_method(resolved.source).attributes.get("needs_teacher", False)
+            chosen = (request.teacher or _default("teacher", defaults, dataset)) if needs_teacher else (None,)
+            for teacher, seed in itertools.product(chosen, request.seeds):
+                trained_by = None
+                if teacher is not None and not _is_file(teacher):
+                    trained_by = _teacher_run(teacher, dataset, recipe, request.overrides, resolved)
+                    teachers[trained_by.id] = trained_by
+                spec = _spec(resolved, student, seed, teacher, trained_by)
+                asked[spec.id] = spec
+    for binding in config.unused(request.overrides, configs):
+        raise UserError(f"nothing in this plan uses {binding.key} (methods: {', '.join(request.methods)})")
+    return [spec for id_, spec in teachers.items() if id_ not in asked] + _teachers_first(asked, teachers)
+
+
+def _teachers_first(asked: Mapping[str, Spec], teachers: Mapping[str, Spec]) -> list[Spec]:
+    return sorted(asked.values(), key=lambda spec: spec.id not in teachers)
+
+
+def _default(what: str, defaults: Mapping[str, str], dataset: str) -> tuple[str, ...]:
+    if what not in defaults:
+        raise UserError(f"the dataset '{dataset}' names no default {what}; say {what}=NAME")
+    return (defaults[what],)
+
+
+def _teacher_run(teacher: str, dataset: str, recipe: str, overrides: Iterable[Binding], student: Config) -> Spec:
+    shared_only = [b for b in overrides if b.configurable in signature.shared()]
+    resolved = config.with_machine_of(config.resolve(BASELINE, dataset, recipe, shared_only), student)
+    return _spec(resolved, teacher, TEACHER_SEED, None, None, is_teacher=True)
+
+
+def _spec(
+    resolved: Config, student: str, seed: int, teacher: str | None, trained_by: Spec | None, is_teacher: bool = False
+) -> Spec:
+    file = teacher if teacher is not None and trained_by is None else None
+    identity = trained_by.id if trained_by else _content(file) if file else None
+    defines = {
+        "values": resolved.defines(),
+        "method": resolved.method,
+        "dataset": resolved.dataset,
+        "student": student,
+        "teacher": identity,
+        "seed": seed,
+        "version": config.RESULT_VERSION,
+    }
+    return Spec(
+        id=f"{resolved.method}-{resolved.dataset}-{student}-s{seed}-{config.digest(defines)[:10]}",
+        method=resolved.method,
+        source=resolved.source,
+        dataset=resolved.dataset,
+        student=student,
+        teacher=Path(file).stem if file else teacher,
+        teacher_run=trained_by.id if trained_by else None,
+        teacher_file=file,
+        recipe=resolved.recipe,
+        seed=seed,
+        protocol=resolved.protocol(),
+        overrides=resolved.overrides(),
+        own_overrides=resolved.own_overrides(),
+        config=resolved.text(),
+        is_teacher=is_teacher,
+    )
+
+
+def _content(file: str) -> str:
+    return hashlib.sha256(Path(file).expanduser().read_bytes()).hexdigest()

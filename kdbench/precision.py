@@ -1,0 +1,16 @@
+"""Where mixed precision ends: what must not be computed in half precision."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """`x` itself if it is float32 or wider, else a float32 copy."""
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+
+
+def full_precision(device: torch.device) -> torch.autocast:
+    """A context in which autocast is off: matrix products inside keep the precision of what they are given."""
+    return torch.autocast(device.type, enabled=False)

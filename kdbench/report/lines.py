@@ -1,0 +1,131 @@
+"""Rows of one table → lines: what each method reached with each teacher, over its seeds."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import defaultdict
+from dataclasses import dataclass, field
+
+from kdbench.report.stats import Interval, mean_interval
+
+Row = dict[str, str]
+
+
+@dataclass(frozen=True)
+class Line:
+    """What a method reached with one teacher.
+
+    Attributes:
+        method: its name, with its own parameters where they are not the usual ones.
+        teacher: its name and accuracy; "" for none.
+        runs: those that count, one a seed.
+        superseded: older runs of the same seeds, which do not count.
+        accuracy: on the test set after the last epoch, percent; None if no run has finished.
+        best_val, images, seconds, speed: means over the finished runs that have them.
+        exits: mean accuracy of each classifier that was trained, percent.
+        difference: to the baseline, paired by seed; None for the baseline itself and without common seeds.
+        rank: by mean accuracy; lines with equal means share one.
+        marks: signs that a note below the table explains.
+    """
+
+    method: str
+    teacher: str
+    runs: tuple[Row, ...]
+    superseded: tuple[Row, ...] = ()
+    accuracy: Interval | None = None
+    best_val: float | None = None
+    images: float | None = None
+    seconds: float | None = None
+    speed: float | None = None
+    exits: dict[str, float] = field(default_factory=dict)
+    difference: Interval | None = None
+    rank: int | None = None
+    marks: str = ""
+
+    @property
+    def by_seed(self) -> dict[int, float]:
+        """The accuracies that went into the mean."""
+        return {int(row["seed"]): float(row["accuracy.last"]) for row in self.runs if scored(row)}
+
+    @property
+    def failed(self) -> list[Row]:
+        """The runs that have no accuracy."""
+        return [row for row in self.runs if not scored(row)]
+
+
+def number(row: Row, key: str) -> float | None:
+    """The finite number in a cell, or None."""
+    try:
+        value = float(row.get(key, ""))
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def scored(row: Row) -> bool:
+    """Whether this run has a result that can be averaged."""
+    return row["status"] == "finished" and number(row, "accuracy.last") is not None
+
+
+def with_values(name: str, parameters: str, short: bool) -> str:
+    """`kd (temperature=2.0)`, or `name` alone where nothing is changed.
+
+    Args:
+        parameters: JSON text of an object; anything else is shown as it is.
+        short: leave out the configurable before the dot, unless two parameters are then called the same.
+    """
+    try:
+        values = dict(sorted(json.loads(parameters or "{}").items()))
+    except (ValueError, AttributeError):
+        return f"{name} ({parameters})"
+    last = [key.rpartition(".")[2] for key in values]
+    texts = []
+    for key, end, value in zip(values, last, values.values(), strict=True):
+        shown = end if short and last.count(end) == 1 else key
+        texts.append(f"{shown}={value if isinstance(value, str) else json.dumps(value)}")
+    return f"{name} ({', '.join(texts)})" if texts else name
+
+
+def lines(rows: list[Row]) -> list[Line]:
+    """The lines of one table, without rank and comparison: by method, own parameters, teacher and teacher's weights."""
+    groups: dict[tuple[str, str, str], dict[str, list[Row]]] = defaultdict(lambda: defaultdict(list))
+    for row in rows:
+        label = with_values(row["method"], row["method.parameters"], short=True)
+        groups[label, row["method"], row["teacher"]][row.get("teacher.sha256", "")].append(row)
+    found = []
+    for (label, _, teacher), by_weights in groups.items():
+        # A run may fail before it knows its teacher's weights; with one teacher to choose from it belongs there.
+        known = [weights for weights in by_weights if weights]
+        if len(known) == 1 and not any(scored(row) for row in by_weights.get("", [])):
+            by_weights[known[0]] += by_weights.pop("", [])
+        found += [_line(label, teacher, group) for group in by_weights.values()]
+    return found
+
+
+def _line(method: str, teacher: str, rows: list[Row]) -> Line:
+    rows = sorted(rows, key=lambda row: (row.get("provenance.finished_at", ""), row["run"]))
+    newest = {int(row["seed"]): row for row in rows}
+    counted = [newest[seed] for seed in sorted(newest)]
+    finished = [row for row in counted if scored(row)]
+
+    def mean(key: str, among: list[Row] = finished) -> float | None:
+        values = [value for row in among if (value := number(row, key)) is not None]
+        return mean_interval(values).mean if values else None
+
+    measured = mean("teacher.accuracy", counted)
+    keys = {key for row in finished for key in row if key.startswith("exits.")}
+    # exit2 before exit10, and both before the ensemble of all.
+    exits = {key: mean(key) for key in sorted(keys, key=lambda key: (not key[-1].isdigit(), len(key), key))}
+    return Line(
+        method=method,
+        teacher=teacher if measured is None else f"{teacher} ({measured:.1f})".strip(),
+        runs=tuple(counted),
+        superseded=tuple(row for row in rows if newest[int(row["seed"])] is not row),
+        accuracy=mean_interval(float(row["accuracy.last"]) for row in finished) if finished else None,
+        best_val=mean("accuracy.best_val"),
+        images=mean("images_seen"),
+        seconds=mean("seconds.train"),
+        speed=mean("cost.images_per_second"),
+        exits={key.removeprefix("exits."): value for key, value in exits.items() if value is not None},
+    )

@@ -1,0 +1,51 @@
+"""Mean and 95 % interval over seeds, alone and as a difference paired by seed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from functools import cache
+from typing import NamedTuple
+
+
+class Interval(NamedTuple):
+    """A mean with its 95 % interval.
+
+    Attributes:
+        n: values that went in.
+        mean: not a number if there were none.
+        half_width: of the t interval with the sample standard deviation (ddof 1); None for fewer than two values.
+    """
+
+    n: int
+    mean: float
+    half_width: float | None
+
+
+@cache
+def _quantile(freedom: int) -> float:
+    """The 97.5 % point of Student's t distribution."""
+    from scipy.special import stdtrit  # a third of the time that scipy.stats takes to import
+
+    return float(stdtrit(freedom, 0.975))
+
+
+def mean_interval(values: Iterable[float]) -> Interval:
+    """Mean and t interval; the order of the values makes no difference, not even in the last digit."""
+    values = list(values)
+    n = len(values)
+    if n == 0:
+        return Interval(0, math.nan, None)
+    mean = math.fsum(values) / n
+    if n == 1:
+        return Interval(1, mean, None)
+    deviation = math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (n - 1))
+    return Interval(n, mean, _quantile(n - 1) * deviation / math.sqrt(n))
+
+
+def paired_difference(a: Mapping[int, float], b: Mapping[int, float]) -> Interval:
+    """`a` minus `b` over the seeds that both have.
+
+    Under one seed all methods start from the same weights and meet the same images: what that adds to both cancels.
+    """
+    return mean_interval(a[seed] - b[seed] for seed in a.keys() & b.keys())

@@ -1,0 +1,90 @@
+"""Rows → one table for each protocol, dataset and student, with ranks and differences to the baseline."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pandas as pd
+
+from kdbench.report.lines import Line, Row, lines, with_values
+from kdbench.report.notes import annotate
+from kdbench.report.rows import frame
+from kdbench.report.stats import paired_difference
+from kdbench.settings import BASELINE
+
+
+@dataclass(frozen=True)
+class Table:
+    """Runs that may be compared: equal protocol, dataset and student.
+
+    Attributes:
+        recipe: its name or names, with what the user overrode.
+        lines: the best first, failed ones last.
+        notes: sentences that belong below.
+    """
+
+    dataset: str
+    student: str
+    recipe: str
+    protocol: str
+    lines: list[Line]
+    notes: list[str]
+
+    @property
+    def title(self) -> str:
+        """What is compared here, in one line."""
+        recipe = f"recipe {self.recipe}" if self.recipe else ""
+        return " · ".join(filter(None, [self.dataset, self.student, recipe, f"protocol {self.protocol}"]))
+
+
+def summarise(results: Iterable[Mapping[str, Any]]) -> list[Table]:
+    """The tables of results that are at hand, such as those of one plan."""
+    return tables(frame(results))
+
+
+def tables(rows: pd.DataFrame) -> list[Table]:
+    """The tables of rows in canonical form (kdbench.report.rows), sorted by dataset, student and protocol."""
+    groups: Any = rows.groupby(["dataset", "student", "protocol"], sort=True)
+    return [
+        _table(dataset, student, protocol, group.to_dict("records")) for (dataset, student, protocol), group in groups
+    ]
+
+
+def _table(dataset: str, student: str, protocol: str, rows: list[Row]) -> Table:
+    # Two recipes may resolve to one protocol, and so may a recipe and another one with overrides.
+    recipes = {with_values(row["recipe"], row["overrides"], short=False) for row in rows}
+    found = _told_apart(lines(rows))
+    base = next((line for line in found if line.method == BASELINE and line.accuracy), None)
+    ranked = _ranked([_compared(line, base) for line in found])
+    return Table(dataset, student, " or ".join(sorted(recipes)), protocol, *annotate(ranked, base))
+
+
+def _told_apart(found: list[Line]) -> list[Line]:
+    """Lines that look alike get the beginning of their teacher's checksum."""
+    alike = Counter((line.method, line.teacher) for line in found)
+
+    def with_weights(line: Line) -> Line:
+        weights = next((row["teacher.sha256"][:8] for row in line.runs if row.get("teacher.sha256")), "unknown weights")
+        return replace(line, teacher=f"{line.teacher} {weights}".strip())
+
+    return [with_weights(line) if alike[line.method, line.teacher] > 1 else line for line in found]
+
+
+def _compared(line: Line, base: Line | None) -> Line:
+    if base is None or line is base:
+        return line
+    difference = paired_difference(line.by_seed, base.by_seed)
+    return replace(line, difference=difference if difference.n else None)
+
+
+def _ranked(found: list[Line]) -> list[Line]:
+    """Sorted by mean accuracy; means that agree to a millionth are equal, so that rounding breaks no tie."""
+    means = sorted((round(line.accuracy.mean, 6) for line in found if line.accuracy), reverse=True)
+    ranked = [
+        replace(line, rank=means.index(round(line.accuracy.mean, 6)) + 1) if line.accuracy else line for line in found
+    ]
+    return sorted(ranked, key=lambda line: (line.rank or math.inf, line.method, line.teacher))

@@ -1,0 +1,151 @@
+"""One run, from its spec to its result: the only place where data, student, teacher and method meet."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import gin
+from kdbench import checkpoint, cost, evaluate, methods, models, provenance, settings, teacher
+from kdbench.data import task as tasks
+from kdbench.errors import RunError, UserError
+from kdbench.method import Info, Method
+from kdbench.plan import Spec
+from kdbench.store import CHECKPOINT, EPOCHS, RunFolder, write_atomically
+from kdbench.streams import Streams
+from kdbench.train import Report, train
+
+OPERATIVE = "operative.gin"
+
+
+def run(spec: Spec, runs: Path, data: Path | None, report: Report = lambda progress: None) -> dict[str, Any]:
+    """Train and evaluate one spec, and leave its folder; an error ends this run only.
+
+    Args:
+        runs: the folder of all runs.
+        data: the folder of datasets, for those that need one.
+
+    Returns:
+        The result as it was stored, with `status` "finished" or "failed".
+    """
+    folder = RunFolder(runs, spec.id)
+    folder.begin(f"# {spec.command()}\n\n{spec.config}")
+    result = _identity(spec)
+    try:
+        result |= _run(spec, folder, runs, data, report)
+        result["status"] = "finished"
+    except Exception as error:
+        folder.log(traceback.format_exc())
+        expected = isinstance(error, (RunError, UserError))
+        result |= {"status": "failed", "error": str(error) if expected else f"{type(error).__name__}: {error}"}
+    result["provenance.finished_at"] = provenance.now()
+    folder.finish(result)
+    return result
+
+
+def _identity(spec: Spec) -> dict[str, Any]:
+    return {
+        "run": spec.id,
+        "status": "failed",
+        "method": spec.method,
+        "method.parameters": json.dumps(spec.own_overrides, sort_keys=True),
+        "dataset": spec.dataset,
+        "student": spec.student,
+        "teacher": spec.teacher,
+        "recipe": spec.recipe,
+        "overrides": json.dumps(spec.overrides, sort_keys=True),
+        "seed": spec.seed,
+        "protocol": spec.protocol,
+    }
+
+
+def _run(spec: Spec, folder: RunFolder, runs: Path, data: Path | None, report: Report) -> dict[str, Any]:
+    began = time.perf_counter()
+    method_class = methods.load(spec.source)
+    gin.clear_config()
+    gin.parse_config(spec.config)
+    given = settings.from_gin()
+    device = _prepare(given.machine)
+    peak = cost.PeakMemory(device)
+    facts = provenance.collect(spec, device)
+    task = tasks.load(given.dataset, given.split, data, device)
+    streams = Streams(spec.seed)
+    guide = teacher.load(spec, runs, task.classes, task.image_shape[0])
+    method = build(spec, method_class, task, given.train, streams, guide, device)
+    if given.machine.compile:
+        method.student.compile()
+
+    with streams.as_global("training"):
+        outcome = train(method, task, given, streams, folder / EPOCHS, report)
+    trained = time.perf_counter()
+    measured = evaluate.final(method, outcome.best, guide.network if guide else None, task, given.dataset)
+    if guide and measured["teacher.accuracy"] is not None:
+        guide.confirm(measured["teacher.accuracy"])
+    deployed = method.deployed()
+    state = deployed.state_dict()
+    done = time.perf_counter()
+    checkpoint.save(folder / CHECKPOINT, spec.student, state, {"run": spec.id})
+    write_atomically(folder / OPERATIVE, gin.operative_config_str().encode())
+    return {
+        **measured,
+        "accuracy.val": outcome.validation,
+        "best_epoch": outcome.best_epoch,
+        "images_seen": outcome.images_seen,
+        "seconds.train": round(outcome.seconds, 3),
+        "seconds.evaluate": round(done - trained, 3),
+        "seconds.total": round(done - began, 3),
+        "cost.parameters": cost.parameters(deployed),
+        "cost.parameters_training": cost.parameters(method),
+        "cost.flops": cost.flops(deployed, task.image_shape),
+        "cost.peak_memory_bytes": peak.bytes(),
+        "cost.images_per_second": round(outcome.images_seen / outcome.seconds, 1),
+        "teacher.run": guide.run if guide else None,
+        "teacher.sha256": guide.sha256 if guide else None,
+        "weights.sha256": checkpoint.weights_sha256(state),
+        "data.sha256": task.digest,
+        **facts,
+    }
+
+
+def build(
+    spec: Spec,
+    method_class: type,
+    task: tasks.Task,
+    recipe: settings.Train,
+    streams: Streams,
+    guide: teacher.Teacher | None,
+    device: torch.device,
+) -> Method:
+    """The method of a run around its student, on the device. The student's weights depend on the seed and nothing else."""
+    with streams.as_global("init"):
+        student = models.build(spec.student, task.classes, task.image_shape[0])
+    if guide:
+        guide.network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    info = Info(task.classes, task.train.labels.cpu(), task.image_shape, recipe.label_smoothing, device)
+    with streams.as_global("init of the method"):
+        method: Method = method_class(student, guide.network if guide else None, info)
+    return method.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def _prepare(machine: settings.Machine) -> torch.device:
+    """Apply the machine's settings to torch, and name the device."""
+    if machine.threads:
+        torch.set_num_threads(machine.threads)
+    if machine.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(machine.deterministic)
+    name = machine.device
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise RunError(f"Machine.device='{name}' is not to be had here: {str(error).splitlines()[0]}") from None
+    return device

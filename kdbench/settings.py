@@ -1,0 +1,194 @@
+"""Everything about a run that all methods share, as gin configurables. No torch here: the plan checks them before anything starts.
+
+No parameter has a default in Python; the values stand in gin/ and nowhere else. `Machine` alone does not belong to what
+defines a result.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import gin
+
+BASELINE = "ce"
+"""The method that is the student alone: it trains the teachers, and differences in tables are taken to it."""
+
+
+def _check(holds: bool, sentence: str) -> None:
+    if not holds:
+        raise ValueError(sentence)
+
+
+@gin.configurable
+@dataclass(frozen=True)
+class Dataset:
+    """What the images are.
+
+    Attributes:
+        source: name of the reader (kdbench/data/sources.py).
+        mean, std: of each channel, for pixel values in 0..1.
+        mirrored: whether a mirror image shows the same class; without it no recipe flips.
+    """
+
+    source: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    mirrored: bool
+
+    def __post_init__(self) -> None:
+        _check(len(self.mean) == len(self.std), "Dataset.mean and Dataset.std must have one value for each channel")
+        _check(all(s > 0 for s in self.std), "Dataset.std must be above 0")
+
+
+@gin.configurable
+@dataclass(frozen=True)
+class Split:
+    """The validation split, cut from the training images with equal shares of all classes.
+
+    Attributes:
+        validation: share of the training images, 0 for none.
+        seed: of the cut; the same for all runs, whatever their seed.
+    """
+
+    validation: float
+    seed: int
+
+    def __post_init__(self) -> None:
+        _check(0 <= self.validation < 1, "Split.validation must be at least 0 and below 1")
+
+
+@gin.configurable
+@dataclass(frozen=True)
+class Augment:
+    """Random crop, mirror image and cutout. Lengths are shares of the image's width, so that they fit every resolution.
+
+    Attributes:
+        padding: on each side before the crop; 0.125 is 4 pixels of 32.
+        fill: pixel value of the padding, 0..255.
+        flip: mirror half of the images (where `Dataset.mirrored`).
+        cutout: side of the square set to the mean; 0.5 is 16 pixels of 32, 0 is none. DeVries and Taylor, 2017.
+    """
+
+    padding: float
+    fill: int
+    flip: bool
+    cutout: float
+
+    def __post_init__(self) -> None:
+        _check(0 <= self.padding <= 1, "Augment.padding must be between 0 and 1 (a share of the width)")
+        _check(0 <= self.fill <= 255, "Augment.fill must be between 0 and 255")
+        _check(0 <= self.cutout <= 1, "Augment.cutout must be between 0 and 1 (a share of the width)")
+
+
+@gin.configurable
+@dataclass(frozen=True)
+class SGD:
+    """Stochastic gradient descent.
+
+    Attributes:
+        lr: peak learning rate; the schedule multiplies it.
+        momentum, weight_decay, nesterov: as in torch.optim.SGD.
+    """
+
+    lr: float
+    momentum: float
+    weight_decay: float
+    nesterov: bool
+
+    def __post_init__(self) -> None:
+        _check(self.lr > 0, "SGD.lr must be above 0")
+        _check(0 <= self.momentum < 1, "SGD.momentum must be at least 0 and below 1")
+        _check(self.weight_decay >= 0, "SGD.weight_decay must be at least 0")
+        _check(self.momentum > 0 or not self.nesterov, "SGD.nesterov needs SGD.momentum above 0")
+
+
+@gin.configurable
+@dataclass(frozen=True)
+class Train:
+    """Budget, batch and precision.
+
+    Attributes:
+        epochs: the budget; an epoch is as many images through the student as there are training images.
+        batch_size: images a step; a method with structured batches takes the next multiple of its group.
+        schedule: a schedule of kdbench/schedules.py, such as @Cosine().
+        warmup: epochs over which the learning rate first rises linearly from 0.
+        label_smoothing: of the cross-entropy with the true labels, in every method.
+        precision: "float32", or "bfloat16" for autocast.
+        clip_norm: largest L2 norm of the gradient; 0 is no clipping.
+    """
+
+    epochs: float
+    batch_size: int
+    schedule: Any
+    warmup: float
+    label_smoothing: float
+    precision: Literal["float32", "bfloat16"]
+    clip_norm: float
+
+    def __post_init__(self) -> None:
+        _check(self.epochs > 0, "Train.epochs must be above 0")
+        _check(self.batch_size > 1, "Train.batch_size must be above 1 (batch normalisation)")
+        _check(0 <= self.warmup < self.epochs, "Train.warmup must be at least 0 and below Train.epochs")
+        _check(0 <= self.label_smoothing < 1, "Train.label_smoothing must be at least 0 and below 1")
+        _check(self.clip_norm >= 0, "Train.clip_norm must be at least 0 (0: no clipping)")
+
+
+@gin.configurable
+@dataclass(frozen=True)
+class Machine:
+    """Where and how a run is computed; no part of what defines its result.
+
+    Attributes:
+        device: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1", …
+        threads: CPU threads; 0 leaves torch's own choice.
+        compile: torch.compile for the student.
+        deterministic: only deterministic kernels (slower on a GPU).
+    """
+
+    device: str
+    threads: int
+    compile: bool
+    deterministic: bool
+
+    def __post_init__(self) -> None:
+        _check(self.threads >= 0, "Machine.threads must be at least 0 (0: torch's own choice)")
+
+
+class Settings(NamedTuple):
+    """All settings of a run."""
+
+    dataset: Dataset
+    split: Split
+    augment: Augment
+    sgd: SGD
+    train: Train
+    machine: Machine
+
+
+def from_gin() -> Settings:
+    """The settings that the parsed gin text gives."""
+    return Settings(Dataset(), Split(), Augment(), SGD(), Train(), Machine())  # type: ignore[call-arg]
+
+
+@gin.configurable
+@dataclass(frozen=True)
+class Defaults:
+    """What a dataset's gin file proposes where the command line is silent."""
+
+    student: str
+    teacher: str
+    recipe: str
+
+
+@gin.configurable
+@dataclass(frozen=True)
+class Sweep:
+    """A named set of selections; what the command line says comes first."""
+
+    methods: tuple[str, ...] = ()
+    dataset: tuple[str, ...] = ()
+    student: tuple[str, ...] = ()
+    teacher: tuple[str, ...] = ()
+    recipe: tuple[str, ...] = ()
+    seeds: tuple[int, ...] = ()

@@ -1,0 +1,223 @@
+"""The training loop: one for all methods. It never asks which method it runs."""
+
+from __future__ import annotations
+
+import csv
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from kdbench.data.anchors import Anchors
+from kdbench.data.augment import Augmenter, Draws
+from kdbench.data.task import Task
+from kdbench.errors import RunError
+from kdbench.evaluate import accuracy
+from kdbench.method import Batch, Method
+from kdbench.settings import Dataset, Settings, Train
+from kdbench.streams import Streams
+
+CHECK_EVERY = 50
+"""Steps between two looks at whether the loss is finite: each look waits for the device."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run is: for whoever shows it."""
+
+    images: int
+    budget: int
+    epoch: int
+    epochs: int
+    images_per_second: float
+    validation: float | None
+
+
+Report = Callable[[Progress], None]
+
+
+@dataclass
+class Outcome:
+    """What training leaves besides the weights.
+
+    Attributes:
+        images_seen: through the student, in training.
+        seconds: of training alone, without evaluation.
+        validation: accuracy in percent after the last epoch, None without a validation split.
+        best: the deployed network's weights after the epoch that was best on the validation split.
+        best_epoch: that epoch, counted from 1.
+    """
+
+    images_seen: int = 0
+    seconds: float = 0.0
+    validation: float | None = None
+    best: dict[str, Tensor] | None = None
+    best_epoch: int | None = None
+    best_validation: float = field(default=-1.0, repr=False)
+
+
+class Budget:
+    """How the budget of images is cut into steps.
+
+    Args:
+        train: budget and batch size.
+        images: number of training images N; an epoch is N images through the student, whatever the sampler draws.
+        images_per_anchor: of the method; a step holds as few whole groups as reach the batch size.
+    """
+
+    def __init__(self, train: Train, images: int, images_per_anchor: int):
+        self.images = images
+        self.anchors = math.ceil(train.batch_size / images_per_anchor)
+        self.per_step = self.anchors * images_per_anchor
+        self.total = round(train.epochs * images)
+        self.steps = self.total // self.per_step  # never over the budget, and less than one step below it
+        self.epochs = math.ceil(train.epochs)
+        self.warmup_steps = round(train.warmup * images / self.per_step)
+        if not self.steps:
+            raise RunError(f"the budget of {self.total} images is less than one step of {self.per_step}")
+
+    def epoch_after(self, step: int) -> int:
+        """Epochs that are complete once `step` (from 0) is done."""
+        return self.epochs if step == self.steps - 1 else (step + 1) * self.per_step // self.images
+
+
+def steps(
+    method: Method, task: Task, augmenter: Augmenter, streams: Streams, budget: Budget, first: int = 0
+) -> Iterator[Batch]:
+    """The batches of a run, from step `first` on: the anchors of the seed, and what the method samples around them."""
+    device = task.train.labels.device
+    anchors = Anchors(len(task.train), augmenter, streams, position=first * budget.anchors)
+    for step in range(first, budget.steps):
+        own = streams.within("method", step)
+        places, draws = anchors.take(budget.anchors)
+        index = method.sample(places, own)
+        if len(index) != budget.per_step or not torch.equal(index[: len(places)], places):
+            raise RunError(f"{type(method).__name__}.sample must return its anchors, then the images around them")
+        if len(index) > len(places):
+            extra = augmenter.draw(len(index) - len(places), streams("augment around", step))
+            draws = Draws.join([draws, extra])
+        index = index.to(device, non_blocking=True)
+        yield Batch(augmenter(index, draws.to(device)), task.train.labels[index], index, step, own)
+
+
+def train(
+    method: Method,
+    task: Task,
+    settings: Settings,
+    streams: Streams,
+    epochs_csv: Path,
+    report: Report = lambda progress: None,
+) -> Outcome:
+    """Train until the budget is spent; writes one line an epoch to `epochs_csv`.
+
+    Raises:
+        RunError: the loss is not finite.
+    """
+    device = task.train.labels.device
+    recipe, sgd = settings.train, settings.sgd
+    augmenter = Augmenter(task.train.images, settings.augment, settings.dataset)
+    budget = Budget(recipe, len(task.train), method.images_per_anchor)
+    parameters = [p for p in method.parameters() if p.requires_grad]
+    optimiser = torch.optim.SGD(
+        parameters, lr=sgd.lr, momentum=sgd.momentum, weight_decay=sgd.weight_decay, nesterov=sgd.nesterov
+    )
+    autocast = torch.autocast(device.type, dtype=torch.bfloat16, enabled=recipe.precision == "bfloat16")
+    outcome = Outcome()
+    record = _Record(epochs_csv)
+    method.train()
+    since = time.perf_counter()
+    for batch in steps(method, task, augmenter, streams, budget):
+        step = batch.step
+        rate = sgd.lr * recipe.schedule(step / budget.steps)
+        if step < budget.warmup_steps:
+            rate *= (step + 1) / budget.warmup_steps
+        for group in optimiser.param_groups:
+            group["lr"] = rate
+        with autocast:
+            terms = method.losses(batch)
+            loss = torch.stack([term.float() for term in terms.values()]).sum()
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        if recipe.clip_norm:
+            torch.nn.utils.clip_grad_norm_(parameters, recipe.clip_norm)
+        optimiser.step()
+        record.add(loss, terms)
+        outcome.images_seen += len(batch.labels)
+
+        epoch = budget.epoch_after(step)
+        new_epoch = epoch > record.epoch
+        if new_epoch or step % CHECK_EVERY == CHECK_EVERY - 1:
+            means = record.means(step)  # waits for the device, and raises if a loss is not finite
+            now = time.perf_counter()
+            outcome.seconds += now - since
+            if new_epoch:
+                _end_epoch(method, task, settings.dataset, outcome, epoch)
+                record.write(epoch, outcome, rate, means)
+            report(
+                Progress(
+                    outcome.images_seen, budget.total, epoch, budget.epochs,
+                    outcome.images_seen / outcome.seconds, outcome.validation,
+                )
+            )  # fmt: skip
+            since = time.perf_counter()
+    return outcome
+
+
+def _end_epoch(method: Method, task: Task, dataset: Dataset, outcome: Outcome, epoch: int) -> None:
+    if not len(task.validation):
+        return
+    outcome.validation = accuracy(method.deployed(), task.validation, dataset)
+    if outcome.validation > outcome.best_validation:
+        outcome.best_validation, outcome.best_epoch = outcome.validation, epoch
+        outcome.best = {name: value.clone() for name, value in method.deployed().state_dict().items()}
+
+
+class _Record:
+    """Sums of the loss and its terms, kept on the device, and the file of epochs."""
+
+    def __init__(self, path: Path):
+        self.epoch = 0
+        self._path = path
+        self._sums: dict[str, Tensor] = {}
+        self._count = 0
+
+    @torch.no_grad()
+    def add(self, loss: Tensor, terms: dict[str, Tensor]) -> None:
+        for name, value in {"loss": loss, **{f"loss.{k}": v for k, v in terms.items()}}.items():
+            value = value.detach().float()
+            self._sums[name] = self._sums[name] + value if name in self._sums else value
+        self._count += 1
+
+    def means(self, step: int) -> dict[str, float]:
+        """Mean of each term since the last epoch's end."""
+        names = list(self._sums)
+        values = torch.stack([self._sums[name] for name in names]).div(self._count).tolist()
+        means = dict(zip(names, values, strict=True))
+        if not math.isfinite(means["loss"]):
+            bad = [name.removeprefix("loss.") for name in names if name != "loss" and not math.isfinite(means[name])]
+            raise RunError(
+                f"the loss is not finite at step {step + 1} (term{'s' * (len(bad) > 1)} {', '.join(bad) or 'sum'}); "
+                "a smaller SGD.lr, Train.warmup or Train.clip_norm may help"
+            )
+        return means
+
+    def write(self, epoch: int, outcome: Outcome, rate: float, means: dict[str, float]) -> None:
+        row = {
+            "epoch": epoch,
+            "images": outcome.images_seen,
+            "seconds": round(outcome.seconds, 3),
+            "lr": rate,
+            "accuracy.val": outcome.validation,
+            **means,
+        }
+        fresh = not self._path.exists()
+        with self._path.open("a", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, row)
+            if fresh:
+                writer.writeheader()
+            writer.writerow(row)
+        self.epoch, self._sums, self._count = epoch, {}, 0

@@ -1,0 +1,102 @@
+"""Fixtures for the tests of methods and losses: the reference cases, and methods on a task small enough for all."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from kdbench.method import Batch, Info, Method
+from kdbench.models import build
+from kdbench.streams import Streams
+
+ROOT = Path(__file__).parent.parent
+
+
+class Case:
+    """One entry of tests/reference/losses.json, as float64 tensors; `student` tensors carry gradient."""
+
+    def __init__(self, entry: dict):
+        self.entry = entry
+        self.params = entry["params"]
+        self.student = {
+            name: torch.tensor(value, dtype=torch.float64).requires_grad_() for name, value in entry["student"].items()
+        }
+        integers = ("index", "contrast_index", "labels", "negative_labels")
+        self.fixed = {
+            name: torch.tensor(value, dtype=torch.int64 if name in integers else torch.float64)
+            for name, value in entry["fixed"].items()
+        }
+
+    def check(self, loss: Tensor) -> None:
+        """The loss, and the norms of its gradients, are those of the reference."""
+        assert loss.item() == pytest.approx(self.entry["loss"], rel=1e-6)
+        gradients = torch.autograd.grad(loss, list(self.student.values()))
+        assert all(gradient.isfinite().all() for gradient in gradients)
+        if "grad_norm" in self.entry:
+            assert [gradient.norm().item() for gradient in gradients] == pytest.approx(
+                self.entry["grad_norm"], rel=1e-6
+            )
+
+
+@pytest.fixture
+def reference() -> Callable[[str], Case]:
+    """The reference case of a name."""
+    entries = {entry["case"]: entry for entry in json.loads((ROOT / "tests/reference/losses.json").read_text())}
+    return lambda name: Case(entries[name])
+
+
+@pytest.fixture
+def make() -> Callable[..., Method]:
+    """A method by name, with its gin file's parameters and a student of its own.
+
+    Keyword arguments: `student`, `teacher` (names), `labels`, `image` (shape), `label_smoothing`; all others override
+    parameters of the method.
+    """
+
+    def method(name: str, **given: object) -> Method:
+        cls = getattr(importlib.import_module(f"kdbench.methods.{name}"), name.upper())
+        labels = torch.as_tensor(given.pop("labels", [0, 1, 2, 3] * 6))
+        image = given.pop("image", (1, 8, 8))
+        classes = int(labels.max()) + 1
+        torch.manual_seed(0)
+        student = build(given.pop("student", "resnet8"), classes, image[0])
+        teacher = build(given.pop("teacher", "resnet14"), classes, image[0]) if cls.needs_teacher else None
+        info = Info(classes, labels, image, given.pop("label_smoothing", 0.0), torch.device("cpu"))
+        return cls(student, teacher, info, **{**_gin_parameters(name), **given}).train()
+
+    return method
+
+
+@pytest.fixture
+def gin_parameters() -> Callable[[str], dict[str, object]]:
+    """What gin/method/NAME.gin binds."""
+    return _gin_parameters
+
+
+def _gin_parameters(name: str) -> dict[str, object]:
+    """Read without gin: every line is `CLASS.parameter = literal  # comment`."""
+    lines = (line.split("#")[0].strip() for line in (ROOT / f"gin/method/{name}.gin").read_text().splitlines())
+    pairs = (line.split("=") for line in lines if line)
+    return {key.strip().removeprefix(f"{name.upper()}."): ast.literal_eval(value.strip()) for key, value in pairs}
+
+
+@pytest.fixture
+def batch() -> Callable[..., Batch]:
+    """A batch for a method: random images of `anchors` random places and of what the method samples around them."""
+
+    def draw(method: Method, anchors: int = 6, step: int = 0, identical: bool = False) -> Batch:
+        streams = Streams(3).within(step)
+        labels = method.info.train_labels
+        places = torch.randperm(len(labels), generator=streams("order"))[:anchors]
+        index = method.sample(places, streams)
+        images = torch.randn(len(index), *method.info.image_shape, generator=streams("augment"))
+        return Batch(torch.ones_like(images) if identical else images, labels[index], index, step, streams)
+
+    return draw

@@ -1,0 +1,38 @@
+import pytest
+import torch
+
+from kdbench.data import task as tasks
+from kdbench.errors import RunError
+from kdbench.settings import Dataset, Split
+
+DIGITS = Dataset(source="digits", mean=(0.3,), std=(0.35,), mirrored=False)
+CPU = torch.device("cpu")
+
+
+def load(share=0.2):
+    return tasks.load(DIGITS, Split(validation=share, seed=0), None, CPU)
+
+
+def test_the_test_set_is_sealed_until_training_is_over_and_read_once():
+    task = load()
+    with pytest.raises(RunError, match="before training was over"):
+        task.test.read()
+    task.test.training_is_over()
+    assert len(task.test.read()) > 1000
+    with pytest.raises(RunError, match="asked for twice"):
+        task.test.read()
+
+
+def test_validation_comes_out_of_the_training_images():
+    whole, cut = load(0.0), load(0.2)
+    assert len(whole.validation) == 0
+    assert len(cut.train) + len(cut.validation) == len(whole.train)
+    assert len(cut.validation) == round(0.2 * len(whole.train))
+    assert cut.digest == whole.digest
+    assert cut.image_shape == (1, 8, 8)
+
+
+def test_a_normalisation_for_another_number_of_channels_is_refused():
+    colour = Dataset(source="digits", mean=(0.3,) * 3, std=(0.35,) * 3, mirrored=False)
+    with pytest.raises(RunError, match="3 values, and the images of 'digits' 1 channels"):
+        tasks.load(colour, Split(validation=0.0, seed=0), None, CPU)

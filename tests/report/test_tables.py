@@ -1,0 +1,193 @@
+from __future__ import annotations
+
+import pytest
+
+from kdbench.report.lines import with_values
+from kdbench.report.stats import mean_interval
+from kdbench.report.tables import summarise
+
+SEEDS = (0, 1, 2)
+
+
+def only(results):
+    (table,) = summarise(results)
+    return table
+
+
+@pytest.fixture
+def three(result):
+    """ce at 50, 51, 52 and kd at 52, 54, 53: differences 2, 3, 1."""
+    ce = [result("ce", seed, 50.0 + seed) for seed in SEEDS]
+    kd = [result("kd", seed, accuracy, taught=True) for seed, accuracy in zip(SEEDS, (52.0, 54.0, 53.0), strict=True)]
+    return ce + kd
+
+
+def test_a_table_by_hand(three):
+    table = only(three)
+    assert table.title == "digits · cnn · recipe short · protocol 1f9c20"
+    kd, ce = table.lines
+    assert (kd.rank, kd.method, kd.teacher) == (1, "kd", "resnet20 (61.3)")
+    assert (ce.rank, ce.method, ce.teacher) == (2, "ce", "")
+    # deviation 1 everywhere, t(2) = 4.302653, over the root of 3: 2.4841
+    assert kd.accuracy == (3, 53.0, pytest.approx(2.4841, abs=1e-4))
+    assert kd.difference == (3, 2.0, pytest.approx(2.4841, abs=1e-4))
+    assert ce.accuracy == (3, 51.0, pytest.approx(2.4841, abs=1e-4))
+    assert ce.difference is None
+    assert (kd.images, kd.seconds, kd.speed, kd.best_val) == (14370, 12.5, 1149.6, None)
+    assert table.notes == []
+
+
+def test_protocol_dataset_and_student_make_tables(result):
+    results = [result(run=f"r{i}") for i in range(4)]
+    for i, (key, value) in enumerate([("protocol", "0000"), ("dataset", "cifar100"), ("student", "big")]):
+        results[i][key] = value
+    assert [(t.dataset, t.student, t.protocol) for t in summarise(results)] == [
+        ("cifar100", "cnn", "1f9c20"),
+        ("digits", "big", "1f9c20"),
+        ("digits", "cnn", "0000"),
+        ("digits", "cnn", "1f9c20"),
+    ]
+
+
+def test_equal_means_share_a_rank(result):
+    accuracies = {"ce": (60.1, 60.3), "kd": (60.2, 60.2), "at": (60.0, 60.0), "rkd": (61.0, 61.0)}
+    table = only([result(m, seed, a) for m, pair in accuracies.items() for seed, a in enumerate(pair)])
+    assert [(line.rank, line.method) for line in table.lines] == [(1, "rkd"), (2, "ce"), (2, "kd"), (4, "at")]
+
+
+def test_own_parameters_and_other_teachers_are_other_lines(result):
+    table = only(
+        [
+            result("kd", taught=True),
+            result("kd", run="warm", taught=True, method__parameters='{"KD.temperature": 2.0}'),
+            result("kd", run="small", teacher="resnet14", teacher__sha256="a" * 64, teacher__accuracy=58.0),
+        ]
+    )
+    assert {(line.method, line.teacher) for line in table.lines} == {
+        ("kd", "resnet20 (61.3)"),
+        ("kd (temperature=2.0)", "resnet20 (61.3)"),
+        ("kd", "resnet14 (58.0)"),
+    }
+
+
+def test_weights_that_look_alike_are_told_apart(result):
+    first = [result("kd", seed, taught=True) for seed in SEEDS]
+    second = [result("kd", seed, taught=True, run=f"other{seed}", teacher__sha256="e" * 64) for seed in SEEDS]
+    assert {line.teacher for line in only(first + second).lines} == {
+        "resnet20 (61.3) cccccccc",
+        "resnet20 (61.3) eeeeeeee",
+    }
+
+
+def test_failed_lines_stand_last_with_their_reason(result, three):
+    failed = result("at", 0, None, taught=True, status="failed", error="the loss is not finite")
+    table = only([failed, *three])
+    assert [line.rank for line in table.lines] == [1, 2, None]
+    assert table.lines[-1].accuracy is None
+    assert table.notes == ["failed: at, seed 0, run at0: the loss is not finite"]
+
+
+def test_a_failed_seed_is_seen_beside_finished_ones(result, three):
+    # It failed before it could read its teacher, so that the checksum is missing.
+    failed = result("kd", 3, None, teacher="resnet20", status="failed", error="no space left")
+    table = only([*three, failed])
+    kd = next(line for line in table.lines if line.method == "kd")
+    assert kd.accuracy is not None
+    assert (kd.accuracy.n, [row["run"] for row in kd.failed]) == (3, ["kd3"])
+    assert table.notes == ["failed: kd, seed 3, run kd3: no space left"]
+
+
+def test_finished_without_an_accuracy_is_a_failure(result, three):
+    for value in (None, float("nan")):
+        table = only([*three, result("at", 0, value)])
+        assert table.lines[-1].method == "at"
+        assert "without an accuracy" in table.notes[0]
+
+
+def test_the_newest_run_of_a_seed_counts(result):
+    old = result("ce", 0, 40.0, run="z", provenance__finished_at="2025-01-01T00:00:00+00:00")
+    new = result("ce", 0, 60.0, run="a", provenance__finished_at="2025-01-02T00:00:00+00:00")
+    for results in ([old, new], [new, old]):
+        table = only(results)
+        assert table.lines[0].accuracy == (1, 60.0, None)
+        assert any("left out: z" in note for note in table.notes)
+
+
+def test_one_seed_has_a_note_and_no_interval(result):
+    table = only([result("ce"), result("kd", 0, 53.0)])
+    assert [line.accuracy.half_width for line in table.lines if line.accuracy] == [None, None]
+    assert table.lines[0].difference == (1, 3.0, None)
+    assert table.notes == ["n = 1: no interval can be given (kd, ce)"]
+
+
+def test_differences_need_common_seeds_and_say_how_many(result):
+    ce = [result("ce", seed, 50.0) for seed in (0, 1)]
+    half = [result("kd", seed, 51.0) for seed in (1, 2)]
+    none = [result("at", seed, 51.0) for seed in (5, 6)]
+    table = only(ce + half + none)
+    by_name = {line.method: line for line in table.lines}
+    assert by_name["kd"].difference == (1, 1.0, None)
+    assert by_name["at"].difference is None
+    assert table.notes == ["kd: the difference is over the 1 of 2 seeds that ce has finished too"]
+
+
+def test_without_the_baseline_there_are_no_differences(result):
+    table = only([result("kd", seed) for seed in SEEDS])
+    assert table.lines[0].difference is None
+    assert any("no differences" in note for note in table.notes)
+
+
+def test_unequal_conditions_are_told(result, three):
+    results = three + [
+        result("at", seed, provenance__clean=False, data__sha256="f" * 64, images_seen=20000, provenance__device="gpu")
+        for seed in SEEDS
+    ]
+    table = only(results)
+    marks = {line.method: line.marks for line in table.lines}
+    assert marks == {"ce": "", "kd": "", "at": "†‡"}
+    assert table.notes == [
+        "† with uncommitted changes in the code",
+        "‡ not the same data: data.sha256 dddddddd for kd, ce; ffffffff for at",
+        "not the same budget: images seen 14370 for kd, ce; 20000 for at",
+        "times come from different devices: cpu for kd, ce; gpu for at",
+    ]
+
+
+def test_exits_and_best_on_validation_are_means(result):
+    extra = [
+        {"exits.exit10": 1.0, "exits.exit2": 58.0 + s, "exits.ensemble": 63.0, "accuracy.best_val": 60.0 + s}
+        for s in SEEDS
+    ]
+    table = only([result("byot", seed) | extra[seed] for seed in SEEDS])
+    assert list(table.lines[0].exits.items()) == [("exit2", 59.0), ("exit10", 1.0), ("ensemble", 63.0)]
+    assert table.lines[0].best_val == 61.0
+
+
+def test_recipes_with_overrides_in_the_title(result):
+    table = only([result("ce", overrides='{"Train.epochs": 1.0}'), result("kd", recipe="tiny")])
+    assert table.recipe == "short (Train.epochs=1.0) or tiny"
+
+
+@pytest.mark.parametrize(
+    ("parameters", "label"),
+    [
+        ("", "kd"),
+        ("{}", "kd"),
+        ('{"KD.temperature": 2.0}', "kd (temperature=2.0)"),
+        ('{"KD.b": true, "KD.a": "x"}', "kd (a=x, b=true)"),
+        ('{"KD.weight": 1, "Head.weight": 2}', "kd (Head.weight=2, KD.weight=1)"),
+        ("no json", "kd (no json)"),
+        ("[1]", "kd ([1])"),
+    ],
+)
+def test_labels(parameters, label):
+    assert with_values("kd", parameters, short=True) == label
+
+
+def test_many_seeds_keep_their_pairs(result):
+    """Seeds are numbers: 10 comes after 9, and pairs are by number."""
+    ce = [result("ce", seed, 50.0 + seed) for seed in range(12)]
+    kd = [result("kd", seed, 51.0 + seed) for seed in reversed(range(12))]
+    kd_line = only(ce + kd).lines[0]
+    assert kd_line.difference == mean_interval([1.0] * 12)
+    assert [row["seed"] for row in kd_line.runs] == [str(seed) for seed in range(12)]

@@ -1,0 +1,60 @@
+import os
+
+import pytest
+
+from kdbench.store import CHECKPOINT, EPOCHS, RESULT, RunFolder, write_atomically
+
+
+def test_the_files_say_the_state(tmp_path):
+    folder = RunFolder(tmp_path, "a")
+    assert folder.state() == "absent"
+    folder.begin("Train.epochs = 1\n")
+    assert folder.state() == "absent"
+    folder.finish({"status": "failed", "error": "no"})
+    assert folder.state() == "failed"
+    folder.finish({"status": "finished"})
+    assert folder.state() == "absent", "a result whose weights are gone is no finished run"
+    (folder / CHECKPOINT).write_bytes(b"weights")
+    assert folder.state() == "finished"
+
+
+@pytest.mark.parametrize("content", ["", "{", "[1]", '{"status": "fin', "\0\0"])
+def test_a_result_that_cannot_be_read_counts_as_none(tmp_path, content):
+    folder = RunFolder(tmp_path, "a")
+    folder.begin("")
+    (folder / CHECKPOINT).write_bytes(b"weights")
+    (folder / RESULT).write_text(content)
+    assert folder.result() is None
+    assert folder.state() == "absent"
+
+
+def test_a_new_attempt_begins_without_what_the_last_one_left(tmp_path):
+    folder = RunFolder(tmp_path, "a")
+    folder.begin("old")
+    folder.finish({"status": "failed"})
+    (folder / EPOCHS).write_text("epoch\n1\n")
+    folder.begin("new")
+    assert sorted(p.name for p in folder.path.iterdir()) == ["config.gin"]
+    assert (folder / "config.gin").read_text() == "new"
+
+
+def test_a_result_that_is_no_json_number_is_refused(tmp_path):
+    folder = RunFolder(tmp_path, "a")
+    folder.begin("")
+    with pytest.raises(ValueError, match="JSON"):
+        folder.finish({"accuracy.last": float("nan")})
+    assert folder.result() is None
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_no_litter(tmp_path, monkeypatch):
+    path = tmp_path / "file"
+    write_atomically(path, b"old")
+
+    def broken(*_):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(os, "replace", broken)
+    with pytest.raises(OSError, match="disk full"):
+        write_atomically(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]

@@ -1,0 +1,39 @@
+import torch
+
+from kdbench.streams import Streams
+
+
+def draw(generator):
+    return torch.rand(8, generator=generator)
+
+
+def test_a_stream_depends_on_seed_name_and_counter_alone():
+    assert torch.equal(draw(Streams(1)("order", 3)), draw(Streams(1)("order", 3)))
+    others = [Streams(2)("order", 3), Streams(1)("order", 4), Streams(1)("augment", 3)]
+    assert all(not torch.equal(draw(Streams(1)("order", 3)), draw(other)) for other in others)
+
+
+def test_streams_below_a_path_are_the_same_as_the_whole_path():
+    assert torch.equal(draw(Streams(1)("method", 7, "negatives")), draw(Streams(1).within("method", 7)("negatives")))
+
+
+def test_paths_that_join_to_the_same_letters_are_different_streams():
+    assert Streams(1).number("a", 11) != Streams(1).number("a", 1, 1)
+    assert Streams(1).number("1", "a") != Streams(11).number("a")
+
+
+def test_what_one_stream_draws_moves_no_other():
+    streams = Streams(5)
+    draw(streams("method", 0))
+    assert torch.equal(draw(streams("order", 0)), draw(Streams(5)("order", 0)))
+
+
+def test_as_global_seeds_the_global_generator_inside_and_leaves_it_as_it_was():
+    torch.manual_seed(123)
+    before = torch.get_rng_state()
+    with Streams(1).as_global("init"):
+        inside = torch.rand(4)
+    assert torch.equal(before, torch.get_rng_state())
+    torch.manual_seed(999)
+    with Streams(1).as_global("init"):
+        assert torch.equal(inside, torch.rand(4))

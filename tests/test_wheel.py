@@ -1,0 +1,48 @@
+"""A wheel, installed into an empty place, has its methods and gin files and trains with them."""
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    """The wheel built from this tree, unpacked as pip would."""
+    place = tmp_path_factory.mktemp("wheel")
+    subprocess.run(
+        [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(place), str(ROOT)],
+        check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    (wheel,) = place.glob("kdbench-*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(place / "site")
+    return place / "site"
+
+
+def test_it_runs_in_an_empty_folder(installed, tmp_path):
+    environment = {**os.environ, "PYTHONPATH": str(installed), "KDBENCH_PLUGINS": ""}
+    where = [sys.executable, "-c", "import kdbench; print(kdbench.__file__)"]
+    found = subprocess.run(where, cwd=tmp_path, env=environment, check=True, capture_output=True, text=True).stdout
+    assert found.startswith(str(installed)), "the wheel, not the clone, is what is tested"
+    words = ["run", "methods=all", "dataset=digits", "Train.epochs=1", "Train.warmup=0"]
+    done = subprocess.run(
+        [sys.executable, "-m", "kdbench", *words], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    methods = {path.stem for path in (ROOT / "methods").glob("*.py")}
+    assert {path.name.split("-")[0] for path in tmp_path.glob("runs/*")} == methods
+    assert "digits · resnet8" in done.stdout
+
+
+def test_it_holds_the_same_methods_and_gin_files_as_the_clone(installed):
+    def files(root):
+        found = [*(root / "methods").rglob("*.py"), *(root / "gin").rglob("*.gin")]
+        return {path.relative_to(root): path.read_bytes() for path in found}
+
+    assert files(installed / "kdbench" / "bundled") == files(ROOT)
