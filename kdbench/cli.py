@@ -150,6 +150,13 @@ def _run(arguments: argparse.Namespace) -> int:
         listing.print_plan(specs, runs, arguments.rerun)
         return 0
     to_do = launch.open_runs(specs, runs, arguments.rerun)
+    outdated = [spec for spec in launch.outdated(specs, runs) if spec not in to_do]
+    if outdated:
+        files = ", ".join(sorted({f"methods/{spec.source}.py" for spec in outdated}))
+        print(
+            f"kdbench: {len(outdated)} finished runs were made by another version of {files}; --rerun repeats them",
+            file=sys.stderr,
+        )
     for dataset in {spec.dataset for spec in to_do}:
         sources.check_folder(config.group_bindings("dataset", dataset)["Dataset.source"].value, data)
     if to_do:

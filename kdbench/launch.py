@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from kdbench import display
+from kdbench import display, places
 from kdbench.plan import Spec
 from kdbench.store import RunFolder
 
@@ -22,6 +22,17 @@ def open_runs(specs: Sequence[Spec], runs: Path, rerun: bool = False) -> list[Sp
     needed = {spec.teacher_run for spec in asked}
     teachers = [s for s in specs if s.is_teacher and s.id in needed and states[s.id] != "finished"]
     return teachers + asked
+
+
+def outdated(specs: Sequence[Spec], runs: Path) -> list[Spec]:
+    """The finished runs that were made by another version of their method's file than the one that is there now."""
+    found = []
+    for spec in specs:
+        folder = RunFolder(runs, spec.id)
+        made_by = (folder.result() or {}).get("provenance.method_sha256") if folder.state() == "finished" else None
+        if made_by and made_by != places.file_sha256(places.sources()[spec.source]):
+            found.append(spec)
+    return found
 
 
 def inline(specs: Sequence[Spec], runs: Path, data: Path | None) -> list[dict[str, Any]]:

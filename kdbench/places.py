@@ -6,6 +6,7 @@ A root is a folder laid out like this repository: `methods/NAME.py`, `gin/GROUP/
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from functools import cache
@@ -100,6 +101,11 @@ def member(group: str, name: str) -> Path:
         return members(group)[name]
     except KeyError:
         raise unknown(group, name, members(group), f"kdbench list {GROUPS[group]}") from None
+
+
+def file_sha256(path: Path) -> str:
+    """sha256 of a file's content."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def included(name: str, from_file: Path) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -243,7 +242,7 @@ def _spec(
     resolved: Config, student: str, seed: int, teacher: str | None, trained_by: Spec | None, is_teacher: bool = False
 ) -> Spec:
     file = teacher if teacher is not None and trained_by is None else None
-    identity = trained_by.id if trained_by else _content(file) if file else None
+    identity = trained_by.id if trained_by else places.file_sha256(Path(file).expanduser()) if file else None
     defines = {
         "values": resolved.defines(),
         "method": resolved.method,
@@ -270,7 +269,3 @@ def _spec(
         config=resolved.text(),
         is_teacher=is_teacher,
     )
-
-
-def _content(file: str) -> str:
-    return hashlib.sha256(Path(file).expanduser().read_bytes()).hexdigest()

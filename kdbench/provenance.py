@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import datetime
-import hashlib
 import platform
 import subprocess
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -22,7 +22,7 @@ def collect(spec: Spec, device: torch.device) -> dict[str, Any]:
     facts = {
         "commit": commit,
         "clean": clean,
-        "method_sha256": hashlib.sha256(places.sources()[spec.source].read_bytes()).hexdigest(),
+        "method_sha256": places.file_sha256(places.sources()[spec.source]),
         "kdbench": kdbench.__version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -49,8 +49,12 @@ def _version(package: str) -> str | None:
         return None
 
 
+@cache
 def _commit() -> tuple[str | None, bool | None]:
-    """Commit of the clone that kdbench runs from, and whether what it runs is committed; None for an installed wheel."""
+    """Commit of the clone that kdbench runs from, and whether what it runs is committed; None for an installed wheel.
+
+    Asked once a process: what runs is what was imported, whatever happens to the clone meanwhile.
+    """
     root = places.own_root()
     try:
         commit = _git(root, "rev-parse", "HEAD")

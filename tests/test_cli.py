@@ -1,5 +1,6 @@
 """The command line as a user meets it: in a process of its own where time or imports matter."""
 
+import json
 import os
 import subprocess
 import sys
@@ -152,3 +153,19 @@ def test_show_names_the_place_of_every_value(capsys):
     assert origin["Train.epochs"].startswith("recipe/quick.gin:")
     assert origin["SGD.momentum"].startswith("recipe/standard.gin:")
     assert origin["KD.temperature"].startswith("method/kd.gin:")
+
+
+def test_runs_made_by_another_version_of_the_method_are_named(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    words = ["run", "methods=ce", *SHORT]
+    main(words)
+    (result,) = tmp_path.glob("runs/*/result.json")
+    content = json.loads(result.read_text())
+    result.write_text(json.dumps({**content, "provenance.method_sha256": "0" * 64}))
+    capsys.readouterr()
+    assert main(words) == 0
+    assert (
+        "1 finished runs were made by another version of methods/ce.py; --rerun repeats them" in capsys.readouterr().err
+    )
+    assert main([*words, "--rerun"]) == 0
+    assert "another version" not in capsys.readouterr().err
