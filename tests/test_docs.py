@@ -53,3 +53,16 @@ def test_links_between_documents_lead_somewhere():
     for document in [root / "README.md", *DOCS.glob("*.md")]:
         for target in re.findall(r"\]\(([^)#:]+)\)", document.read_text()):
             assert (document.parent / target).exists(), f"{document.name} links to {target}"
+
+
+def test_the_readmes_table_is_one_of_the_leaderboards():
+    def lines(path):
+        return [re.sub(r" +", " ", line) for line in path.read_text().splitlines() if re.match(r"\| +(#|\d)", line)]
+
+    shown, board = lines(DOCS.parent / "README.md"), lines(DOCS.parent / "leaderboard" / "README.md")
+    assert len(shown) >= 7
+    assert set(shown) <= set(board)
+
+
+def test_the_committed_leaderboard_is_what_its_rows_give():
+    assert main(["leaderboard", "--check", "--out", str(DOCS.parent / "leaderboard")]) == 0
