@@ -8,14 +8,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from kdbench import ginfile, places, schedules, settings, signature
 from kdbench.errors import UserError
-from kdbench.ginfile import COMMAND_LINE, Binding, Reference
+from kdbench.ginfile import Binding, Reference
 
 RESULT_VERSION = 1
 """Raised whenever the harness would compute a different result from the same configuration: old runs are then not found."""
@@ -51,6 +51,10 @@ class Config:
         """The method's own values that the command line made different from its gin file's."""
         return {key: plain(self.own[key].value) for key in sorted(self.changed) if key in self.own}
 
+    def control(self) -> settings.Control:
+        """What makes this a control; all defaults for what is none."""
+        return settings.Control(**{b.parameter: b.value for b in self.own.values() if b.configurable == "Control"})
+
     def protocol(self) -> str:
         """Identity of the comparison: equal for all methods, teachers, seeds and machines of one."""
         return digest({key: plain(b.value) for key, b in self.shared.items()} | {"version": RESULT_VERSION})[:8]
@@ -83,7 +87,7 @@ def digest(values: Any) -> str:
 
 def known_overrides() -> dict[str, signature.Signature]:
     """The configurables that the command line may bind."""
-    return {n: s for n, s in ginfile.every_configurable().items() if n not in ("Defaults", "Sweep")}
+    return {n: s for n, s in ginfile.every_configurable().items() if n not in ("Defaults", "Sweep", "Control")}
 
 
 def parse_overrides(texts: Iterable[str]) -> list[Binding]:
@@ -146,9 +150,14 @@ def is_variant(name: str) -> bool:
 
 @cache
 def method_bindings(name: str) -> dict[str, Binding]:
-    """The bindings of gin/method/NAME.gin: the method's own parameters and nothing else."""
+    """The bindings of gin/method/NAME.gin: the method's own parameters, and `Control.*` for what makes it a control."""
     own = signature.of_method(method_source(name))
-    return ginfile.read(places.member("method", name), {own.name: own}, f"the method '{name}'")
+    known = {own.name: own, **{cls.__name__: _shared(cls) for cls in signature.SHARED_BY_GROUP["method"]}}
+    return ginfile.read(places.member("method", name), known, f"the method '{name}'")
+
+
+def _shared(cls: type) -> signature.Signature:
+    return signature.shared()[cls.__name__]
 
 
 def resolve(method: str, dataset: str, recipe: str, overrides: Iterable[Binding] = ()) -> Config:
@@ -179,10 +188,10 @@ def resolve(method: str, dataset: str, recipe: str, overrides: Iterable[Binding]
         if _unused_schedule(binding, schedule):
             changed.pop(key, None)
             continue
-        part = {"Machine": "machine", own_signature.name: "own"}.get(binding.configurable, "shared")
+        part = {"Machine": "machine", "Control": "own", own_signature.name: "own"}.get(binding.configurable, "shared")
         parts[part][key] = binding
     config = Config(method, dataset, recipe, source, parts["shared"], parts["own"], parts["machine"], changed)
-    _check_complete(config, own_signature)
+    _check_complete(config)
     _check_ranges(config)
     return config
 
@@ -205,7 +214,7 @@ def _with_defaults(own: signature.Signature, bound: dict[str, Binding], file: st
     return {**defaults, **bound}
 
 
-def _check_complete(config: Config, own: signature.Signature) -> None:
+def _check_complete(config: Config) -> None:
     wanted = [settings.Dataset, settings.Split, settings.Augment, settings.SGD, settings.Train]
     schedule = config.shared.get("Train.schedule")
     names = [cls.__name__ for cls in wanted] + ([schedule.value.name] if schedule else [])
@@ -220,9 +229,9 @@ def _check_complete(config: Config, own: signature.Signature) -> None:
 
 def _check_ranges(config: Config) -> None:
     """Build every settings object once, so that a value out of range is refused before anything starts."""
-    classes = [cls for group in ("dataset", "recipe", "machine") for cls in signature.SHARED_BY_GROUP[group]]
+    classes = [cls for group in ("dataset", "recipe", "machine", "method") for cls in signature.SHARED_BY_GROUP[group]]
     for cls in classes:
-        bindings = {**config.shared, **config.machine}
+        bindings = {**config.shared, **config.own, **config.machine}
         values = {b.parameter: b.value for b in bindings.values() if b.configurable == cls.__name__}
         if not values:
             continue
@@ -232,12 +241,3 @@ def _check_ranges(config: Config) -> None:
             cls(**values)
         except ValueError as error:
             raise UserError(str(error).splitlines()[0]) from None  # gin adds a line of its own
-
-
-def from_command_line(binding: Binding) -> bool:
-    return binding.origin == COMMAND_LINE
-
-
-def with_machine_of(config: Config, other: Config) -> Config:
-    """`config` computed on the machine settings of `other`."""
-    return replace(config, machine=other.machine)

@@ -16,6 +16,8 @@ from kdbench.settings import BASELINE
 
 TEACHER_SEED = 0
 """Seed of the run that trains a teacher: one teacher for all seeds of the students."""
+EQUAL_TEACHER_SEED = 1000
+"""The same where the teacher has the student's architecture: a teacher with a student's seed would be that student's twin."""
 
 SELECTIONS = ("methods", "dataset", "student", "teacher", "recipe", "seeds")
 SINGLE = ("sweep", "executor")
@@ -32,7 +34,10 @@ class Spec:
         teacher: name of the teacher's backbone or weight file, None for methods without one.
         teacher_run: id of the run that trains it; None for weights from outside.
         teacher_file: the weight file from outside; its content, not its path, is part of the id.
+        teacher_untrained: the backbone whose fresh weights teach, for that control.
         recipe: name of the recipe.
+        teacher_selected: whether the command line's teacher is meant, not one that the method itself names.
+        control: what makes the method a control, by parameter of `settings.Control`.
         overrides, own_overrides: what the command line changed, shared and the method's own.
         config: gin text, complete.
         is_teacher: in the plan because others need it, not because it was asked for.
@@ -46,19 +51,22 @@ class Spec:
     teacher: str | None
     teacher_run: str | None
     teacher_file: str | None
+    teacher_untrained: str | None
+    teacher_selected: bool
     recipe: str
     seed: int
     protocol: str
     overrides: Mapping[str, Any]
     own_overrides: Mapping[str, Any]
+    control: Mapping[str, Any]
     config: str
     is_teacher: bool = field(default=False, compare=False)
 
     def command(self) -> str:
         """The command that makes this run."""
         words = [f"methods={self.method}", f"dataset={self.dataset}", f"student={self.student}"]
-        if self.teacher:
-            words.append(f"teacher={self.teacher_file or self.teacher}")
+        if self.teacher and self.teacher_selected:
+            words.append(f"teacher={self.teacher_file or self.teacher_untrained or self.teacher}")
         words += [f"recipe={self.recipe}", f"seeds={self.seed}"]
         words += [f"{key}={_word(value)}" for key, value in {**self.overrides, **self.own_overrides}.items()]
         return " ".join(["kdbench run", *words])
@@ -147,8 +155,9 @@ def _sweep(name: str) -> dict[str, tuple[str, ...]]:
 def _methods(names: Iterable[str]) -> tuple[str, ...]:
     every = places.members("method")
     if "all" in names:
-        # A variant (another method's class with other values) is asked for by name.
-        names = sorted((n for n in every if not config.is_variant(n)), key=lambda n: (n != BASELINE, n))
+        # A variant (another method's class with other values) is asked for by name, also beside "all".
+        plain = sorted((n for n in every if not config.is_variant(n)), key=lambda n: (n != BASELINE, n))
+        names = list(dict.fromkeys([*plain, *(n for n in names if n != "all")]))
     for name in names:
         if name not in every:
             raise unknown("method", name, [*every, "all"], "kdbench list methods")
@@ -209,11 +218,15 @@ def plan(request: Request) -> list[Spec]:
             resolved = config.resolve(method, dataset, recipe, request.overrides)
             configs.append(resolved)
             needs_teacher = signature.of_method(resolved.source).attributes.get("needs_teacher", False)
-            chosen = (request.teacher or _default("teacher", defaults, dataset)) if needs_teacher else (None,)
+            kind = resolved.control().teacher
+            chosen: tuple[str | None, ...] = (None,)
+            if needs_teacher:
+                selected = request.teacher or _default("teacher", defaults, dataset)
+                chosen = (student,) if kind == "student" else selected
             for teacher, seed in itertools.product(chosen, request.seeds):
                 trained_by = None
-                if teacher is not None and not _is_file(teacher):
-                    trained_by = _teacher_run(teacher, dataset, recipe, request.overrides, resolved)
+                if teacher is not None and kind != "untrained" and not _is_file(teacher):
+                    trained_by = _teacher_run(teacher, student, request.overrides, resolved)
                     teachers[trained_by.id] = trained_by
                 spec = _spec(resolved, student, seed, teacher, trained_by)
                 asked[spec.id] = spec
@@ -232,17 +245,25 @@ def _default(what: str, defaults: Mapping[str, str], dataset: str) -> tuple[str,
     return (defaults[what],)
 
 
-def _teacher_run(teacher: str, dataset: str, recipe: str, overrides: Iterable[Binding], student: Config) -> Spec:
+def _teacher_run(teacher: str, student: str, overrides: Iterable[Binding], taught: Config) -> Spec:
     shared_only = [b for b in overrides if b.configurable in signature.shared()]
-    resolved = config.with_machine_of(config.resolve(BASELINE, dataset, recipe, shared_only), student)
-    return _spec(resolved, teacher, TEACHER_SEED, None, None, is_teacher=True)
+    resolved = config.resolve(BASELINE, taught.dataset, taught.recipe, shared_only)
+    seed = EQUAL_TEACHER_SEED if teacher == student else TEACHER_SEED
+    return _spec(resolved, teacher, seed, None, None, is_teacher=True)
 
 
 def _spec(
     resolved: Config, student: str, seed: int, teacher: str | None, trained_by: Spec | None, is_teacher: bool = False
 ) -> Spec:
-    file = teacher if teacher is not None and trained_by is None else None
-    identity = trained_by.id if trained_by else places.file_sha256(Path(file).expanduser()) if file else None
+    control = resolved.control()
+    untrained = teacher if control.teacher == "untrained" else None
+    file = teacher if teacher is not None and trained_by is None and untrained is None else None
+    if untrained:
+        if _is_file(untrained):
+            raise UserError(f"the method '{resolved.method}' takes an untrained teacher: name a backbone, not a file")
+        identity: str | None = f"untrained {untrained} {TEACHER_SEED}"
+    else:
+        identity = trained_by.id if trained_by else places.file_sha256(Path(file).expanduser()) if file else None
     defines = {
         "values": resolved.defines(),
         "method": resolved.method,
@@ -258,14 +279,17 @@ def _spec(
         source=resolved.source,
         dataset=resolved.dataset,
         student=student,
-        teacher=Path(file).stem if file else teacher,
+        teacher=f"{untrained} untrained" if untrained else Path(file).stem if file else teacher,
         teacher_run=trained_by.id if trained_by else None,
         teacher_file=file,
+        teacher_untrained=untrained,
+        teacher_selected=control.teacher != "student",
         recipe=resolved.recipe,
         seed=seed,
         protocol=resolved.protocol(),
         overrides=resolved.overrides(),
         own_overrides=resolved.own_overrides(),
+        control={b.parameter: b.value for b in resolved.own.values() if b.configurable == "Control"},
         config=resolved.text(),
         is_teacher=is_teacher,
     )

@@ -59,6 +59,7 @@ def _identity(spec: Spec) -> dict[str, Any]:
         "student": spec.student,
         "teacher": spec.teacher,
         "recipe": spec.recipe,
+        "control": json.dumps(spec.control, sort_keys=True),
         "overrides": json.dumps(spec.overrides, sort_keys=True),
         "seed": spec.seed,
         "protocol": spec.protocol,

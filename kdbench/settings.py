@@ -155,6 +155,27 @@ class Machine:
         _check(self.threads >= 0, "Machine.threads must be at least 0 (0: torch's own choice)")
 
 
+@gin.configurable
+@dataclass(frozen=True)
+class Control:
+    """What a control changes besides its method's own parameters; only a method's gin file can bind it.
+
+    These are the differences that a control is there to show, so every table that holds one says so. The one class with
+    defaults: whatever is no control binds nothing here.
+
+    Attributes:
+        teacher: whose network teaches: the "selected" one, one of the "student"'s own architecture trained alone, or the
+            selected one "untrained".
+        budget: times the recipe's images.
+    """
+
+    teacher: Literal["selected", "student", "untrained"] = "selected"
+    budget: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check(self.budget > 0, "Control.budget must be above 0")
+
+
 class Settings(NamedTuple):
     """All settings of a run."""
 
@@ -164,11 +185,12 @@ class Settings(NamedTuple):
     sgd: SGD
     train: Train
     machine: Machine
+    control: Control = Control()
 
 
 def from_gin() -> Settings:
     """The settings that the parsed gin text gives."""
-    return Settings(Dataset(), Split(), Augment(), SGD(), Train(), Machine())  # type: ignore[call-arg]
+    return Settings(Dataset(), Split(), Augment(), SGD(), Train(), Machine(), Control())  # type: ignore[call-arg]
 
 
 @gin.configurable

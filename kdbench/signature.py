@@ -48,9 +48,10 @@ SHARED_BY_GROUP: dict[str, tuple[type, ...]] = {
     "dataset": (settings.Dataset, settings.Defaults),
     "recipe": (settings.Split, settings.Augment, settings.SGD, settings.Train, *schedules.SCHEDULES),
     "sweep": (settings.Sweep,),
+    "method": (settings.Control,),
     "machine": (settings.Machine,),
 }
-"""Which configurables the files of a group may bind; those of a method's file are its own class only."""
+"""Which configurables the files of a group may bind; a method's file also its own class."""
 
 SCHEDULE_NAMES = tuple(cls.__name__ for cls in schedules.SCHEDULES)
 

@@ -13,8 +13,9 @@ from torch import Tensor
 from kdbench import checkpoint, models
 from kdbench.errors import RunError
 from kdbench.models.backbone import Backbone
-from kdbench.plan import Spec
+from kdbench.plan import TEACHER_SEED, Spec
 from kdbench.store import CHECKPOINT, RunFolder
+from kdbench.streams import Streams
 
 TOLERANCE = 0.5
 """Points of accuracy by which a teacher measured again may differ from its own run (another device rounds differently)."""
@@ -56,6 +57,8 @@ def load(spec: Spec, runs: Path, classes: int, channels: int) -> Teacher | None:
     """
     if spec.teacher_run is not None:
         return _of_run(spec.teacher_run, runs, classes, channels)
+    if spec.teacher_untrained is not None:
+        return _untrained(spec.teacher_untrained, classes, channels)
     if spec.teacher_file is not None:
         return _of_file(Path(spec.teacher_file).expanduser(), classes, channels)
     return None
@@ -73,6 +76,12 @@ def _of_run(run: str, runs: Path, classes: int, channels: int) -> Teacher:
     network = models.build(result["student"], classes, channels)
     network.load_state_dict(state)
     return Teacher(network, run, sha256, result["accuracy.last"])
+
+
+def _untrained(name: str, classes: int, channels: int) -> Teacher:
+    with Streams(TEACHER_SEED).as_global("init"):
+        network = models.build(name, classes, channels)
+    return Teacher(network, None, checkpoint.weights_sha256(network.state_dict()), None)
 
 
 def _of_file(path: Path, classes: int, channels: int) -> Teacher:

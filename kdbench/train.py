@@ -67,15 +67,16 @@ class Budget:
         train: budget and batch size.
         images: number of training images N; an epoch is N images through the student, whatever the sampler draws.
         images_per_anchor: of the method; a step holds as few whole groups as reach the batch size.
+        factor: of a control that trains longer than the recipe says.
     """
 
-    def __init__(self, train: Train, images: int, images_per_anchor: int):
+    def __init__(self, train: Train, images: int, images_per_anchor: int, factor: float = 1.0):
         self.images = images
         self.anchors = math.ceil(train.batch_size / images_per_anchor)
         self.per_step = self.anchors * images_per_anchor
-        self.total = round(train.epochs * images)
+        self.total = round(factor * train.epochs * images)
         self.steps = self.total // self.per_step  # never over the budget, and less than one step below it
-        self.epochs = math.ceil(train.epochs)
+        self.epochs = math.ceil(factor * train.epochs)
         self.warmup_steps = round(train.warmup * images / self.per_step)
         if not self.steps:
             raise RunError(f"the budget of {self.total} images is less than one step of {self.per_step}")
@@ -120,7 +121,7 @@ def train(
     device = task.train.labels.device
     recipe, sgd = settings.train, settings.sgd
     augmenter = Augmenter(task.train.images, settings.augment, settings.dataset)
-    budget = Budget(recipe, len(task.train), method.images_per_anchor)
+    budget = Budget(recipe, len(task.train), method.images_per_anchor, settings.control.budget)
     parameters = [p for p in method.parameters() if p.requires_grad]
     optimiser = torch.optim.SGD(
         parameters, lr=sgd.lr, momentum=sgd.momentum, weight_decay=sgd.weight_decay, nesterov=sgd.nesterov

@@ -120,6 +120,15 @@ class RelationNetwork(nn.Module):
             return torch.sigmoid(self.relation(pooled)).squeeze(1), self.auxiliary(pooled)
 
 
+class L2Relation(nn.Module):
+    """A relation made by hand, for the control without relation networks: no auxiliary logits, nothing to train."""
+
+    def forward(self, first: Tensor, second: Tensor) -> tuple[Tensor, None]:
+        """L2 distance of the pooled and normalised maps of P pairs, each (P, C, H, W), over √2: (P,), in 0..1 after a ReLU."""
+        one, other = (F.normalize(at_least_float32(x).mean(dim=(2, 3)), dim=1) for x in (first, second))
+        return torch.linalg.vector_norm(one - other, dim=1) / 2**0.5, None
+
+
 def _separable_block(in_width: int, width: int) -> nn.Sequential:
     """Two depth-wise separable convolutions, the first of stride 2."""
 
@@ -143,6 +152,7 @@ class CORSD(Method):
         ranking_weight, relation_weight: of `ranking_loss`, and of `relation_loss` on both kinds of pair.
         aux_ce_weight, aux_kd_weight: of `positive_loss` and `shallow_kl` on positive pairs.
         mixed_ce_weight, mixed_kd_weight: of `mixed_loss` and `shallow_kl` on negative pairs.
+        relation: "network" is the method; "l2" puts `L2Relation` in its place, and needs the four auxiliary weights at 0.
         detach_deepest: the deepest stage teaches and is not taught by the shallow ones.
         kl: "softened" distributions, or the "raw" logits of the published code (NaN).
         soften_half_label: soften the half-half label of negative pairs once more, as the published code does.
@@ -150,7 +160,7 @@ class CORSD(Method):
         class_memory_momentum: share of a class's memory that stays.
 
     Raises:
-        ValueError: all training images are of one class.
+        ValueError: all training images are of one class; an auxiliary weight without relation networks.
     """
 
     needs_teacher = False
@@ -173,6 +183,7 @@ class CORSD(Method):
         aux_kd_weight: float,
         mixed_ce_weight: float,
         mixed_kd_weight: float,
+        relation: Literal["network", "l2"],
         detach_deepest: bool,
         kl: Literal["softened", "raw"],
         soften_half_label: bool,
@@ -196,8 +207,12 @@ class CORSD(Method):
         self.class_memory_weight = class_memory_weight
         self.class_memory_momentum = class_memory_momentum
         widths = [channels for channels, _, _ in self.stage_shapes()]
+        if relation == "l2" and (aux_ce_weight or aux_kd_weight or mixed_ce_weight or mixed_kd_weight):
+            raise ValueError("CORSD.relation='l2' has no auxiliary classifiers: set aux_* and mixed_* weights to 0")
         self.relations = nn.ModuleList(
             RelationNetwork(widths[stage:], (4 if stage == len(widths) - 1 else 2) * widths[0], info.classes)
+            if relation == "network"
+            else L2Relation()
             for stage in range(len(widths))
         )
         if class_memory_weight:
@@ -232,10 +247,14 @@ class CORSD(Method):
             for network, stage in zip(self.relations, stages, strict=True)
         ]
         scores = torch.stack([score for score, _ in out]).split(triplets, dim=1)
-        logits = torch.stack([logit for _, logit in out]).split(triplets, dim=1)
-        return {
+        parts = {
             "ranking": ranking_loss(scores[0], scores[1], self.margin),
             "relation": relation_loss(scores[0], self.detach_deepest) + relation_loss(scores[1], self.detach_deepest),
+        }
+        if any(logit is None for _, logit in out):
+            return parts
+        logits = torch.stack([logit for _, logit in out]).split(triplets, dim=1)
+        return parts | {
             "aux_ce": positive_loss(logits[0], own, self.info.label_smoothing),
             "aux_kd": shallow_kl(logits[0], self.temperature, self.kl, self.detach_deepest),
             "mixed_ce": mixed_loss(logits[1], own, negative_labels, self.temperature, self.soften_half_label),

@@ -35,7 +35,30 @@ def test_a_teacher_stands_before_those_that_need_it_also_when_asked_for_itself()
     found = specs("methods=kd,ce", "student=resnet20,resnet8", "teacher=resnet20")
     place = {spec.id: i for i, spec in enumerate(found)}
     assert all(place[s.teacher_run] < place[s.id] for s in found if s.teacher_run)
-    assert not any(s.is_teacher for s in found)
+    assert [s.student for s in found if s.is_teacher] == ["resnet20"], "the equal one; the other was asked for itself"
+
+
+def test_a_teacher_of_the_students_own_architecture_is_not_its_twin():
+    equal, teacher = specs("methods=kd", "student=resnet8", "teacher=resnet8,resnet14", "seeds=0")[:2]
+    assert (equal.student, equal.seed) == ("resnet8", plan.EQUAL_TEACHER_SEED)
+    assert (teacher.student, teacher.seed) == ("resnet14", plan.TEACHER_SEED)
+
+
+def test_controls_choose_their_teachers(tmp_path):
+    teacher, again = specs("methods=born_again", "student=resnet14", "teacher=resnet20")
+    assert (teacher.student, teacher.method, again.teacher_run) == ("resnet14", "ce", teacher.id)
+    assert "teacher=" not in again.command()
+    (random,) = specs("methods=kd_random_teacher", "teacher=resnet20")
+    assert (random.teacher, random.teacher_untrained, random.teacher_run) == ("resnet20 untrained", "resnet20", None)
+    assert one("methods=kd_random_teacher", "teacher=resnet32").id != random.id
+    weights = tmp_path / "w.pt"
+    weights.write_bytes(b"weights")
+    with pytest.raises(UserError, match="takes an untrained teacher: name a backbone"):
+        specs("methods=kd_random_teacher", f"teacher={weights}")
+
+
+def test_all_means_no_variants_unless_they_are_named_too():
+    assert {s.method for s in specs("methods=all,ce_3x") if not s.is_teacher} == {*places.sources(), "ce_3x"}
 
 
 def test_the_id_changes_with_all_that_defines_the_result():

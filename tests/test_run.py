@@ -97,7 +97,7 @@ def test_gin_used_every_value_of_the_configuration_and_no_other(everything):
     for result in results:
         operative = keys((runs / result["run"] / OPERATIVE).read_text())
         resolved = keys((runs / result["run"] / "config.gin").read_text())
-        assert operative == resolved
+        assert {key for key in operative if not key.startswith("Control.")} == resolved, "no control binds Control.*"
 
 
 def keys(text):
