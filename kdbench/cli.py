@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from kdbench import __version__, places
+from kdbench import __version__, help_texts, places
 from kdbench.errors import UserError, nearest
 
 if TYPE_CHECKING:
@@ -84,12 +84,28 @@ def _parser() -> argparse.ArgumentParser:
     board.add_argument(
         "--check", action="store_true", help="write nothing; fail if the files are not what the committed rows give"
     )
+
+    diff = command("diff", "which resolved parameters differ between two methods or two runs", help_texts.DIFF)
+    diff.add_argument("words", nargs="*", metavar="A B key=value", help="what is compared; selections and bindings")
+    diff.add_argument("--runs", type=Path, metavar="DIR", help="folder of the runs (default: KDBENCH_RUNS or runs/)")
+
+    power = command("power", "which differences the seeds can show, and how many seeds one needs", help_texts.POWER)
+    power.add_argument("words", nargs="*", metavar="difference=D", help="in points, a comma list (default: 0.5,1)")
+    rows = power.add_mutually_exclusive_group()
+    rows.add_argument("--runs", type=Path, metavar="DIR", help="folder of the runs (default: KDBENCH_RUNS or runs/)")
+    rows.add_argument("--out", type=Path, metavar="DIR", help="a leaderboard, whose committed rows are taken instead")
+
+    tune = command("tune", "choose a method's own parameters on the validation split", help_texts.TUNE)
+    tune.add_argument("words", nargs="*", metavar="METHOD trials=N key=value", help="see below")
+    tune.add_argument("--runs", type=Path, metavar="DIR", help="folder of the runs (default: KDBENCH_RUNS or runs/)")
+    tune.add_argument("--data", type=Path, metavar="DIR", help="folder of the datasets (default: KDBENCH_DATA)")
+    tune.add_argument("--dry-run", action="store_true", help="print the studies and stop")
     return parser
 
 
 def _parse(words: Sequence[str]) -> argparse.Namespace:
     parser = _parser()
-    names = ("run", "list", "show", "leaderboard")
+    names = ("run", "list", "show", "leaderboard", "diff", "power", "tune")
     first = next((word for word in words if not word.startswith("-")), None)
     if first is not None and words[0] == first and first not in names:
         guess = nearest(first, names)
@@ -117,7 +133,15 @@ def main(words: Sequence[str] | None = None) -> int:
     try:
         arguments = _parse(sys.argv[1:] if words is None else words)
         places.add_plugins(arguments.plugins)
-        commands = {"run": _run, "list": _list, "show": _show, "leaderboard": _leaderboard}
+        commands = {
+            "run": _run,
+            "list": _list,
+            "show": _show,
+            "leaderboard": _leaderboard,
+            "diff": _diff,
+            "power": _power,
+            "tune": _tune,
+        }
         return commands[arguments.command](arguments)
     except UserError as error:
         print(f"kdbench: {error}", file=sys.stderr)
@@ -130,9 +154,13 @@ def main(words: Sequence[str] | None = None) -> int:
         return 0
 
 
-def _folder(given: Path | None, variable: str, default: str | None) -> Path | None:
-    text = str(given) if given else os.environ.get(variable) or default
+def _folder(given: Path | None, variable: str) -> Path | None:
+    text = str(given) if given else os.environ.get(variable)
     return Path(text).expanduser().resolve() if text else None
+
+
+def _runs(arguments: argparse.Namespace) -> Path:
+    return _folder(arguments.runs, "KDBENCH_RUNS") or Path("runs").resolve()
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -141,9 +169,8 @@ def _run(arguments: argparse.Namespace) -> int:
 
     request = plan.parse(arguments.words)
     specs = plan.plan(request)
-    runs = _folder(arguments.runs, "KDBENCH_RUNS", "runs")
-    data = _folder(arguments.data, "KDBENCH_DATA", None)
-    assert runs is not None
+    runs = _runs(arguments)
+    data = _folder(arguments.data, "KDBENCH_DATA")
     if arguments.dry_run:
         from kdbench import listing
 
@@ -204,14 +231,30 @@ def _leaderboard(arguments: argparse.Namespace) -> int:
         for sentence in wrong:
             print(f"kdbench: {sentence}", file=sys.stderr)
         return int(bool(wrong))
-    runs = _folder(arguments.runs, "KDBENCH_RUNS", "runs")
-    assert runs is not None
-    outcome = leaderboard.regenerate(runs, out)
+    outcome = leaderboard.regenerate(_runs(arguments), out)
     for message in outcome.messages:
         print(f"kdbench: {message}", file=sys.stderr)
     state = "written" if outcome.changed else "unchanged"
     print(f"{out / 'README.md'}: {len(outcome.tables)} tables from {outcome.runs} runs, {state}")
     return 0
+
+
+def _diff(arguments: argparse.Namespace) -> int:
+    from kdbench import diff
+
+    return diff.diff(arguments.words, _runs(arguments))
+
+
+def _power(arguments: argparse.Namespace) -> int:
+    from kdbench.report import seeds
+
+    return seeds.show(arguments.words, _runs(arguments), arguments.out)
+
+
+def _tune(arguments: argparse.Namespace) -> int:
+    from kdbench import tune
+
+    return tune.tune(arguments.words, _runs(arguments), _folder(arguments.data, "KDBENCH_DATA"), arguments.dry_run)
 
 
 if __name__ == "__main__":

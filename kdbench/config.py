@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from kdbench import ginfile, places, schedules, settings, signature
+from kdbench import ginfile, places, schedules, settings, signature, space
 from kdbench.errors import UserError
 from kdbench.ginfile import Binding, Reference
 
@@ -53,7 +53,10 @@ class Config:
 
     def control(self) -> settings.Control:
         """What makes this a control; all defaults for what is none."""
-        return settings.Control(**{b.parameter: b.value for b in self.own.values() if b.configurable == "Control"})
+        # Every value is given: what is left out gin would fill in from the run that this process did last.
+        usual = {name: parameter.default for name, parameter in _shared(settings.Control).parameters.items()}
+        bound = {b.parameter: b.value for b in self.own.values() if b.configurable == "Control"}
+        return settings.Control(**{**usual, **bound})
 
     def protocol(self) -> str:
         """Identity of the comparison: equal for all methods, teachers, seeds and machines of one."""
@@ -85,9 +88,12 @@ def digest(values: Any) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
+_FILES_ONLY = ("Defaults", "Sweep", "Control", "Search")
+
+
 def known_overrides() -> dict[str, signature.Signature]:
     """The configurables that the command line may bind."""
-    return {n: s for n, s in ginfile.every_configurable().items() if n not in ("Defaults", "Sweep", "Control")}
+    return {n: s for n, s in ginfile.every_configurable().items() if n not in _FILES_ONLY}
 
 
 def parse_overrides(texts: Iterable[str]) -> list[Binding]:
@@ -148,12 +154,24 @@ def is_variant(name: str) -> bool:
     return name not in places.sources()
 
 
-@cache
 def method_bindings(name: str) -> dict[str, Binding]:
     """The bindings of gin/method/NAME.gin: the method's own parameters, and `Control.*` for what makes it a control."""
+    return _method_file(name)[0]
+
+
+def search_space(name: str) -> space.Space:
+    """What gin/method/NAME.gin lets `kdbench tune` choose from, by parameter."""
+    return _method_file(name)[1]
+
+
+@cache
+def _method_file(name: str) -> tuple[dict[str, Binding], space.Space]:
     own = signature.of_method(method_source(name))
     known = {own.name: own, **{cls.__name__: _shared(cls) for cls in signature.SHARED_BY_GROUP["method"]}}
-    return ginfile.read(places.member("method", name), known, f"the method '{name}'")
+    path = places.member("method", name)
+    bindings = ginfile.read(path, known, f"the method '{name}'")
+    found = space.of_file(path, bindings, own)
+    return {key: binding for key, binding in bindings.items() if key != space.KEY}, found
 
 
 def _shared(cls: type) -> signature.Signature:
@@ -173,6 +191,7 @@ def resolve(method: str, dataset: str, recipe: str, overrides: Iterable[Binding]
     shared |= group_bindings("recipe", recipe)
     machine = _group_bindings("machine", places.own_root() / "gin" / "machine.gin", "machine")
 
+    shared |= {b.key: b for b in _UNBOUND}
     before = {**shared, **own, **machine}
     ours = {b.key: b for b in overrides if b.configurable in {*signature.shared(), own_signature.name}}
     changed = {
@@ -188,6 +207,8 @@ def resolve(method: str, dataset: str, recipe: str, overrides: Iterable[Binding]
         if _unused_schedule(binding, schedule):
             changed.pop(key, None)
             continue
+        if (binding.key, binding.value) in [(b.key, b.value) for b in _UNBOUND]:
+            continue  # leaves no trace: protocols and ids are those of a kdbench without the switch
         part = {"Machine": "machine", "Control": "own", own_signature.name: "own"}.get(binding.configurable, "shared")
         parts[part][key] = binding
     config = Config(method, dataset, recipe, source, parts["shared"], parts["own"], parts["machine"], changed)
@@ -196,9 +217,14 @@ def resolve(method: str, dataset: str, recipe: str, overrides: Iterable[Binding]
     return config
 
 
+_UNBOUND = (Binding("Selection", "on_test", False, "default in Python"),)
+"""What no gin file may bind, at its default."""
+
+
 def unused(overrides: Iterable[Binding], configs: Iterable[Config]) -> list[Binding]:
     """The overrides that none of these configurations contains."""
     used = {key for config in configs for key in (*config.shared, *config.own, *config.machine)}
+    used |= {binding.key for binding in _UNBOUND}
     return [binding for binding in overrides if binding.key not in used]
 
 

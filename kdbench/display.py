@@ -44,6 +44,8 @@ def ending(result: dict[str, Any]) -> str:
     """How a run ended, in a few words."""
     if result["status"] == "failed":
         return f"failed: {result['error']}"
+    if "trial" in result:  # of kdbench tune: the test set stays closed
+        return f"{result['trial']}: {result['accuracy.val']:.2f} % on the validation split"
     return f"{result['accuracy.last']:.2f} % in {clock(result['seconds.train'])}, {result['cost.images_per_second']:.0f} images/s"
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from gin import config_parser
+
 from kdbench import places, signature
 from kdbench.errors import UserError, nearest, unknown
 from kdbench.signature import SCHEDULE_NAMES, Signature, misfit
@@ -90,7 +91,7 @@ def _read(
     macros: _Macros = {}
     used: set[str] = set()
     own: set[str] = set()
-    for statement in _statements(path):
+    for statement in statements(path):
         if isinstance(statement, config_parser.BlockDeclaration):
             continue
         where = f"{label(path)}:{statement.location.line_num}"
@@ -119,7 +120,8 @@ def _read(
     return bindings, macros, used
 
 
-def _statements(path: Path) -> Iterable[Any]:
+def statements(path: Path) -> Iterable[Any]:
+    """What gin's parser finds in a file, unchecked and unresolved; `UserError` where it does not parse."""
     try:
         with path.open(encoding="utf-8") as file:
             yield from config_parser.ConfigParser(file, _Delegate())
@@ -135,8 +137,8 @@ def label(path: Path) -> str:
 
 def includes(path: Path) -> list[Path]:
     """The files that a gin file includes itself."""
-    statements = (s for s in _statements(path) if isinstance(s, config_parser.IncludeStatement))
-    return [places.included(statement.filename, path) for statement in statements]
+    found = (s for s in statements(path) if isinstance(s, config_parser.IncludeStatement))
+    return [places.included(statement.filename, path) for statement in found]
 
 
 def check_name(configurable: str, parameter: str, known: Mapping[str, Signature], owner: str, where: str) -> None:
@@ -178,6 +180,8 @@ def _near_parameter(name: str, known: Mapping[str, Signature]) -> str | None:
 def _macros_in(value: Any) -> set[str]:
     if isinstance(value, _Macro):
         return {value.name}
+    if isinstance(value, dict):
+        value = tuple(value.values())
     if isinstance(value, (list, tuple)):
         return set().union(*map(_macros_in, value))
     return set()
@@ -190,6 +194,8 @@ def _expand(value: Any, macros: _Macros, where: str) -> Any:
         return _expand(macros[value.name][0], macros, where)
     if isinstance(value, (list, tuple)):
         return tuple(_expand(item, macros, where) for item in value)
+    if isinstance(value, dict):
+        return {key: _expand(item, macros, where) for key, item in value.items()}
     return value
 
 

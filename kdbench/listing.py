@@ -67,6 +67,8 @@ def print_configuration(request: Request) -> None:
             for each in resolved:
                 print(f"\n# methods={each.method}")
                 _print_bindings(each.own.items())
+                for name, dimension in config.search_space(each.method).items():
+                    print(f"# kdbench tune chooses {name}: {dimension}")
             print("\n# machine (no part of what defines a result)")
             _print_bindings(resolved[0].machine.items())
 

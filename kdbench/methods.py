@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 
 import gin
+
 from kdbench import places
 from kdbench.signature import of_method
 

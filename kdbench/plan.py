@@ -39,6 +39,7 @@ class Spec:
         teacher_selected: whether the command line's teacher is meant, not one that the method itself names.
         control: what makes the method a control, by parameter of `settings.Control`.
         overrides, own_overrides: what the command line changed, shared and the method's own.
+        values: a hash of all values, shared and own: equal for all seeds and teachers.
         config: gin text, complete.
         is_teacher: in the plan because others need it, not because it was asked for.
     """
@@ -59,6 +60,7 @@ class Spec:
     overrides: Mapping[str, Any]
     own_overrides: Mapping[str, Any]
     control: Mapping[str, Any]
+    values: str
     config: str
     is_teacher: bool = field(default=False, compare=False)
 
@@ -290,6 +292,7 @@ def _spec(
         overrides=resolved.overrides(),
         own_overrides=resolved.own_overrides(),
         control={b.parameter: b.value for b in resolved.own.values() if b.configurable == "Control"},
+        values=config.digest(resolved.defines()),
         config=resolved.text(),
         is_teacher=is_teacher,
     )

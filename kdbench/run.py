@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 import time
 import traceback
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import Any, NamedTuple
 
 import gin
-from kdbench import checkpoint, cost, evaluate, methods, models, provenance, settings, teacher
+import torch
+
+from kdbench import checkpoint, cost, evaluate, methods, models, provenance, settings, study, teacher
 from kdbench.data import task as tasks
 from kdbench.errors import RunError, UserError
 from kdbench.method import Info, Method
 from kdbench.plan import Spec
 from kdbench.store import CHECKPOINT, EPOCHS, RunFolder, write_atomically
 from kdbench.streams import Streams
-from kdbench.train import Report, train
+from kdbench.train import Outcome, Report, train
 
 OPERATIVE = "operative.gin"
 
@@ -36,17 +37,60 @@ def run(spec: Spec, runs: Path, data: Path | None, report: Report = lambda progr
     """
     folder = RunFolder(runs, spec.id)
     folder.begin(f"# {spec.command()}\n\n{spec.config}")
-    result = _identity(spec)
+    result = _identity(spec) | study.told(spec, runs)
     try:
         result |= _run(spec, folder, runs, data, report)
         result["status"] = "finished"
     except Exception as error:
         folder.log(traceback.format_exc())
-        expected = isinstance(error, (RunError, UserError))
-        result |= {"status": "failed", "error": str(error) if expected else f"{type(error).__name__}: {error}"}
+        result |= {"status": "failed", "error": _sentence(error)}
     result["provenance.finished_at"] = provenance.now()
     folder.finish(result)
     return result
+
+
+def validate(spec: Spec, runs: Path, data: Path | None, report: Report = lambda progress: None) -> dict[str, Any]:
+    """Train one spec and measure it on the validation split alone: a trial of `kdbench tune`, which leaves no folder.
+
+    The test set stays sealed: nothing here declares training over, without which reading it raises.
+
+    Returns:
+        `status`, `error`, `accuracy.val` in percent after the last epoch, `seconds.train` and `provenance.*`.
+
+    Raises:
+        RunError: what would end every trial alike: the device, the data, the teacher, the method's file.
+    """
+    try:
+        ready = _prepare_run(spec, runs, data)
+    except Exception as error:
+        raise RunError(_sentence(error)) from error
+    if ready.given.selection.on_test:
+        raise RunError("a trial may not choose on the test set: leave Selection.on_test=True out")
+    if not len(ready.task.validation):
+        raise RunError("there is no validation split to choose on: give a larger Split.validation")
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            _, outcome = _train(spec, ready, Path(folder) / EPOCHS, report)
+    except Exception as error:
+        return {
+            "status": "failed",
+            "error": _sentence(error),
+            "accuracy.val": None,
+            "seconds.train": None,
+            **ready.facts,
+        }
+    return {
+        "status": "finished",
+        "error": None,
+        "accuracy.val": outcome.validation,
+        "seconds.train": round(outcome.seconds, 3),
+        **ready.facts,
+    }
+
+
+def _sentence(error: Exception) -> str:
+    """What is shown of an error: ours are sentences, others need their name."""
+    return str(error) if isinstance(error, (RunError, UserError)) else f"{type(error).__name__}: {error}"
 
 
 def _identity(spec: Spec) -> dict[str, Any]:
@@ -66,8 +110,19 @@ def _identity(spec: Spec) -> dict[str, Any]:
     }
 
 
-def _run(spec: Spec, folder: RunFolder, runs: Path, data: Path | None, report: Report) -> dict[str, Any]:
-    began = time.perf_counter()
+class _Ready(NamedTuple):
+    """All that training needs."""
+
+    method_class: type
+    given: settings.Settings
+    device: torch.device
+    peak: cost.PeakMemory
+    facts: dict[str, Any]
+    task: tasks.Task
+    guide: teacher.Teacher | None
+
+
+def _prepare_run(spec: Spec, runs: Path, data: Path | None) -> _Ready:
     method_class = methods.load(spec.source)
     gin.clear_config()
     gin.parse_config(spec.config)
@@ -75,15 +130,25 @@ def _run(spec: Spec, folder: RunFolder, runs: Path, data: Path | None, report: R
     device = _prepare(given.machine)
     peak = cost.PeakMemory(device)
     facts = provenance.collect(spec, device)
-    task = tasks.load(given.dataset, given.split, data, device)
-    streams = Streams(spec.seed)
-    guide = teacher.load(spec, runs, task.classes, task.image_shape[0])
-    method = build(spec, method_class, task, given.train, streams, guide, device)
-    if given.machine.compile:
-        method.student.compile()
+    task = tasks.load(given.dataset, given.split, data, device, given.selection.on_test)
+    guide = teacher.load(spec, runs, task.classes, task.image_shape[0], task.digest)
+    return _Ready(method_class, given, device, peak, facts, task, guide)
 
+
+def _train(spec: Spec, ready: _Ready, epochs_csv: Path, report: Report) -> tuple[Method, Outcome]:
+    streams = Streams(spec.seed)
+    method = build(spec, ready.method_class, ready.task, ready.given.train, streams, ready.guide, ready.device)
+    if ready.given.machine.compile:
+        method.student.compile()
     with streams.as_global("training"):
-        outcome = train(method, task, given, streams, folder / EPOCHS, report)
+        return method, train(method, ready.task, ready.given, streams, epochs_csv, report)
+
+
+def _run(spec: Spec, folder: RunFolder, runs: Path, data: Path | None, report: Report) -> dict[str, Any]:
+    began = time.perf_counter()
+    ready = _prepare_run(spec, runs, data)
+    given, task, guide = ready.given, ready.task, ready.guide
+    method, outcome = _train(spec, ready, folder / EPOCHS, report)
     trained = time.perf_counter()
     measured = evaluate.final(method, outcome.best, guide.network if guide else None, task, given.dataset)
     if guide and measured["teacher.accuracy"] is not None:
@@ -97,6 +162,7 @@ def _run(spec: Spec, folder: RunFolder, runs: Path, data: Path | None, report: R
         **measured,
         "accuracy.val": outcome.validation,
         "best_epoch": outcome.best_epoch,
+        **({"accuracy.best_test": outcome.best_test, "selected_on_test": True} if given.selection.on_test else {}),
         "images_seen": outcome.images_seen,
         "seconds.train": round(outcome.seconds, 3),
         "seconds.evaluate": round(done - trained, 3),
@@ -104,13 +170,13 @@ def _run(spec: Spec, folder: RunFolder, runs: Path, data: Path | None, report: R
         "cost.parameters": cost.parameters(deployed),
         "cost.parameters_training": cost.parameters(method),
         "cost.flops": cost.flops(deployed, task.image_shape),
-        "cost.peak_memory_bytes": peak.bytes(),
+        "cost.peak_memory_bytes": ready.peak.bytes(),
         "cost.images_per_second": round(outcome.images_seen / outcome.seconds, 1),
         "teacher.run": guide.run if guide else None,
         "teacher.sha256": guide.sha256 if guide else None,
         "weights.sha256": checkpoint.weights_sha256(state),
         "data.sha256": task.digest,
-        **facts,
+        **ready.facts,
     }
 
 

@@ -157,6 +157,19 @@ class Machine:
 
 @gin.configurable
 @dataclass(frozen=True)
+class Selection:
+    """Whether the test set may choose. Shared by all methods, and only the command line can bind it: no file makes it a habit.
+
+    Attributes:
+        on_test: measure every epoch on the test set and report the best, as much published code does. The protocol is then
+            another one, and the run and every table that shows it are stamped.
+    """
+
+    on_test: bool = False
+
+
+@gin.configurable
+@dataclass(frozen=True)
 class Control:
     """What a control changes besides its method's own parameters; only a method's gin file can bind it.
 
@@ -176,6 +189,19 @@ class Control:
         _check(self.budget > 0, "Control.budget must be above 0")
 
 
+@gin.configurable
+@dataclass(frozen=True)
+class Search:
+    """What `kdbench tune` may choose of a method's own parameters; no part of the configuration of a run.
+
+    Attributes:
+        space: from a parameter's name to ("linear", low, high), ("log", low, high), ("int", low, high) or ("choice", …);
+            checked in kdbench/space.py.
+    """
+
+    space: Any
+
+
 class Settings(NamedTuple):
     """All settings of a run."""
 
@@ -186,11 +212,12 @@ class Settings(NamedTuple):
     train: Train
     machine: Machine
     control: Control = Control()
+    selection: Selection = Selection()
 
 
 def from_gin() -> Settings:
     """The settings that the parsed gin text gives."""
-    return Settings(Dataset(), Split(), Augment(), SGD(), Train(), Machine(), Control())  # type: ignore[call-arg]
+    return Settings(Dataset(), Split(), Augment(), SGD(), Train(), Machine(), Control(), Selection())  # type: ignore[call-arg]
 
 
 @gin.configurable

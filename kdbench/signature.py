@@ -48,7 +48,8 @@ SHARED_BY_GROUP: dict[str, tuple[type, ...]] = {
     "dataset": (settings.Dataset, settings.Defaults),
     "recipe": (settings.Split, settings.Augment, settings.SGD, settings.Train, *schedules.SCHEDULES),
     "sweep": (settings.Sweep,),
-    "method": (settings.Control,),
+    "method": (settings.Control, settings.Search),
+    "command line": (settings.Selection,),
     "machine": (settings.Machine,),
 }
 """Which configurables the files of a group may bind; a method's file also its own class."""

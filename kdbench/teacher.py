@@ -49,14 +49,17 @@ class Teacher:
             )
 
 
-def load(spec: Spec, runs: Path, classes: int, channels: int) -> Teacher | None:
+def load(spec: Spec, runs: Path, classes: int, channels: int, data: str) -> Teacher | None:
     """The teacher of a run, or None if it needs none.
+
+    Args:
+        data: sha256 of the dataset, which must be the one that the teacher was trained on.
 
     Raises:
         RunError: it is not there, not the one claimed, or of no known architecture.
     """
     if spec.teacher_run is not None:
-        return _of_run(spec.teacher_run, runs, classes, channels)
+        return _of_run(spec.teacher_run, runs, classes, channels, data)
     if spec.teacher_untrained is not None:
         return _untrained(spec.teacher_untrained, classes, channels)
     if spec.teacher_file is not None:
@@ -64,7 +67,7 @@ def load(spec: Spec, runs: Path, classes: int, channels: int) -> Teacher | None:
     return None
 
 
-def _of_run(run: str, runs: Path, classes: int, channels: int) -> Teacher:
+def _of_run(run: str, runs: Path, classes: int, channels: int, data: str) -> Teacher:
     folder = RunFolder(runs, run)
     if folder.state() != "finished":
         raise RunError(f"its teacher's run {run} is {folder.state()}")
@@ -73,6 +76,10 @@ def _of_run(run: str, runs: Path, classes: int, channels: int) -> Teacher:
     sha256 = checkpoint.weights_sha256(state)
     if sha256 != result["weights.sha256"]:
         raise RunError(f"the weights of the teacher's run {run} are not those that it recorded (sha256 differs)")
+    if result.get("data.sha256") != data:
+        raise RunError(
+            f"the teacher's run {run} was trained on other images than those that are there now (data.sha256)"
+        )
     network = models.build(result["student"], classes, channels)
     network.load_state_dict(state)
     return Teacher(network, run, sha256, result["accuracy.last"])

@@ -18,7 +18,7 @@ from kdbench.data.task import Task
 from kdbench.errors import RunError
 from kdbench.evaluate import accuracy
 from kdbench.method import Batch, Method
-from kdbench.settings import Dataset, Settings, Train
+from kdbench.settings import Settings, Train
 from kdbench.streams import Streams
 
 CHECK_EVERY = 50
@@ -50,6 +50,7 @@ class Outcome:
         validation: accuracy in percent after the last epoch, None without a validation split.
         best: the deployed network's weights after the epoch that was best on the validation split.
         best_epoch: that epoch, counted from 1.
+        best_test: accuracy in percent of the epoch that the test set chose, where it was allowed to.
     """
 
     images_seen: int = 0
@@ -57,6 +58,7 @@ class Outcome:
     validation: float | None = None
     best: dict[str, Tensor] | None = None
     best_epoch: int | None = None
+    best_test: float | None = None
     best_validation: float = field(default=-1.0, repr=False)
 
 
@@ -156,7 +158,7 @@ def train(
             now = time.perf_counter()
             outcome.seconds += now - since
             if new_epoch:
-                _end_epoch(method, task, settings.dataset, outcome, epoch)
+                _end_epoch(method, task, settings, outcome, epoch)
                 record.write(epoch, outcome, rate, means)
             report(
                 Progress(
@@ -168,10 +170,13 @@ def train(
     return outcome
 
 
-def _end_epoch(method: Method, task: Task, dataset: Dataset, outcome: Outcome, epoch: int) -> None:
+def _end_epoch(method: Method, task: Task, settings: Settings, outcome: Outcome, epoch: int) -> None:
+    if settings.selection.on_test:
+        now = accuracy(method.deployed(), task.test.choose(), settings.dataset)
+        outcome.best_test = now if outcome.best_test is None else max(outcome.best_test, now)
     if not len(task.validation):
         return
-    outcome.validation = accuracy(method.deployed(), task.validation, dataset)
+    outcome.validation = accuracy(method.deployed(), task.validation, settings.dataset)
     if outcome.validation > outcome.best_validation:
         outcome.best_validation, outcome.best_epoch = outcome.validation, epoch
         outcome.best = {name: value.clone() for name, value in method.deployed().state_dict().items()}

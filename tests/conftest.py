@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -81,10 +82,17 @@ def gin_parameters() -> Callable[[str], dict[str, object]]:
 
 
 def _gin_parameters(name: str) -> dict[str, object]:
-    """Read without gin: every line is `CLASS.parameter = literal  # comment`."""
-    lines = (line.split("#")[0].strip() for line in (ROOT / f"gin/method/{name}.gin").read_text().splitlines())
-    pairs = (line.split("=") for line in lines if line)
-    return {key.strip().removeprefix(f"{name.upper()}."): ast.literal_eval(value.strip()) for key, value in pairs}
+    """Read without gin: but for `include 'method/NAME.gin'` the file is Python that assigns literals."""
+    text = (ROOT / f"gin/method/{name}.gin").read_text()
+    found: dict[str, object] = {}
+    for base in re.findall(r"^include 'method/(\w+)\.gin'$", text, flags=re.MULTILINE):
+        found |= _gin_parameters(base)
+    for statement in ast.parse(re.sub(r"^include .*$", "", text, flags=re.MULTILINE)).body:
+        assert isinstance(statement, ast.Assign)
+        configurable, _, parameter = ast.unparse(statement.targets[0]).partition(".")
+        if configurable not in ("Search", "Control"):
+            found[parameter] = ast.literal_eval(statement.value)
+    return found
 
 
 @pytest.fixture

@@ -49,7 +49,11 @@ def test_wrong_input_is_answered_in_one_sentence_without_torch(tmp_path, words, 
 
 
 @pytest.mark.parametrize(
-    "words", [["--help"], ["run", "--help"], ["list"], ["show"], ["run", "--dry-run"], ["--version"], ["rnu"]]
+    "words",
+    [
+        *(["--help"], ["run", "--help"], ["list"], ["show"], ["run", "--dry-run"], ["--version"], ["rnu"]),
+        *(["diff", "kd", "rkd"], ["diff", "--help"], ["power", "--help"]),
+    ],
 )
 def test_what_needs_no_torch_does_not_import_it(tmp_path, words):
     status, _, _, imported, _ = kdbench(*words, cwd=tmp_path)

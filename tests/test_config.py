@@ -1,6 +1,6 @@
+import gin
 import pytest
 
-import gin
 from kdbench import config, methods, places, settings
 from kdbench.config import parse_overrides, resolve
 from kdbench.errors import UserError
@@ -38,6 +38,14 @@ def test_the_protocol_is_what_all_methods_share_and_nothing_else():
     for different in ("Train.epochs=7", "SGD.lr=0.2", "Split.validation=0.1", "Dataset.mean=(0.5,)"):
         assert resolve("kd", "digits", "quick", parse_overrides([different])).protocol() != base
     assert resolve("kd", "digits", "smoke").protocol() != base
+
+
+def test_no_gin_file_can_let_the_test_set_choose(tmp_path, monkeypatch):
+    root_with(tmp_path, monkeypatch, recipe__peek="include 'recipe/standard.gin'\nSelection.on_test = True\n")
+    with pytest.raises(UserError, match=r"the recipe 'peek' binds Selection.on_test, which is not its own"):
+        resolve("ce", "digits", "peek")
+    switched = resolve("ce", "digits", "quick", parse_overrides(["Selection.on_test=True"]))
+    assert switched.protocol() != resolve("ce", "digits", "quick").protocol()
 
 
 def test_an_override_of_the_value_that_stands_there_changes_nothing():

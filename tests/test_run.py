@@ -97,7 +97,8 @@ def test_gin_used_every_value_of_the_configuration_and_no_other(everything):
     for result in results:
         operative = keys((runs / result["run"] / OPERATIVE).read_text())
         resolved = keys((runs / result["run"] / "config.gin").read_text())
-        assert {key for key in operative if not key.startswith("Control.")} == resolved, "no control binds Control.*"
+        # Bound by controls and on the command line only; here they keep the defaults that Python gives them.
+        assert {key for key in operative if not key.startswith(("Control.", "Selection."))} == resolved
 
 
 def keys(text):
@@ -118,7 +119,7 @@ def test_a_teacher_is_the_run_that_the_plan_names_measured_again(everything):
         assert result["teacher.accuracy"] == teacher["accuracy.last"]
 
 
-@pytest.mark.parametrize("name", ["ce", "corsd", "crd"])
+@pytest.mark.parametrize("name", EVERY)
 def test_a_run_is_repeated_bit_for_bit_whatever_the_global_generators_say(everything, tmp_path, name):
     _, results = everything
     torch.manual_seed(4711)
@@ -207,6 +208,38 @@ def test_weights_that_are_not_those_of_the_teachers_run_stop_the_run(tmp_path):
     (result,) = launch.inline([s for s in specs("methods=kd", "seeds=1") if not s.is_teacher], tmp_path, None)
     assert result["status"] == "failed"
     assert "not those that it recorded (sha256 differs)" in result["error"]
+
+
+def test_a_teacher_of_other_images_stops_the_run(tmp_path):
+    do(tmp_path, "methods=kd")
+    (teacher,) = [s for s in specs("methods=kd") if s.is_teacher]
+    path = tmp_path / teacher.id / "result.json"
+    path.write_text(path.read_text().replace('"data.sha256": "', '"data.sha256": "x'))
+    (result,) = launch.inline([s for s in specs("methods=kd", "seeds=1") if not s.is_teacher], tmp_path, None)
+    assert "was trained on other images" in result["error"]
+    assert not (tmp_path / result["run"] / "epochs.csv").exists(), "stopped before training"
+
+
+def test_a_teacher_that_measures_differently_stops_the_run(tmp_path):
+    do(tmp_path, "methods=kd")
+    (teacher,) = [s for s in specs("methods=kd") if s.is_teacher]
+    path = tmp_path / teacher.id / "result.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({**content, "accuracy.last": content["accuracy.last"] + 3.73}))
+    (result,) = launch.inline([s for s in specs("methods=kd", "seeds=1") if not s.is_teacher], tmp_path, None)
+    assert "% on the test set, and its run recorded" in result["error"]
+
+
+def test_the_test_set_chooses_only_where_the_switch_was_given_and_the_run_is_stamped(tmp_path):
+    (plain,) = do(tmp_path, "methods=ce")
+    (chosen,) = do(tmp_path, "methods=ce", "Selection.on_test=True")
+    assert "selected_on_test" not in plain
+    assert chosen["selected_on_test"] is True
+    assert chosen["accuracy.best_test"] >= chosen["accuracy.last"] == plain["accuracy.last"]
+    assert chosen["protocol"] != plain["protocol"]
+    assert json.loads(chosen["overrides"])["Selection.on_test"] is True
+    (off,) = specs("methods=ce", "Selection.on_test=False")
+    assert off.id == plain["run"]
 
 
 def test_a_run_whose_teacher_failed_says_so(tmp_path):

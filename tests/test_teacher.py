@@ -7,6 +7,8 @@ from kdbench import models, plan, teacher
 from kdbench.checkpoint import weights_sha256
 from kdbench.errors import RunError
 
+DATA = "0" * 64
+
 
 def spec(path):
     (found,) = plan.plan(plan.parse(["methods=kd", f"teacher={path}"]))
@@ -19,7 +21,7 @@ def spec(path):
 def test_weights_from_outside_are_recognised_by_their_names_and_shapes(tmp_path, wrap):
     state = models.build("resnet14", 10, 1).state_dict()
     torch.save(wrap(state), tmp_path / "w.pth")
-    loaded = teacher.load(spec(tmp_path / "w.pth"), tmp_path, 10, 1)
+    loaded = teacher.load(spec(tmp_path / "w.pth"), tmp_path, 10, 1, DATA)
     assert loaded.sha256 == weights_sha256(state)
     assert loaded.run is None
     assert torch.equal(loaded.network.fc.weight, state["fc.weight"])
@@ -35,7 +37,7 @@ def test_weights_of_another_shape_name_the_nearest_backbone_and_the_keys(tmp_pat
         "missing conv1.weight; unexpected stem.weight; of another shape fc.weight"
     )
     with pytest.raises(RunError, match=re.escape(expected)):
-        teacher.load(spec(tmp_path / "w.pt"), tmp_path, 10, 1)
+        teacher.load(spec(tmp_path / "w.pt"), tmp_path, 10, 1, DATA)
 
 
 class Malicious:
@@ -51,7 +53,7 @@ def test_a_file_that_is_torn_or_holds_code_is_refused(tmp_path, capsys, content)
     else:
         path.write_bytes(content)
     with pytest.raises(RunError, match=r"the weights in 'w.pt' cannot be read"):
-        teacher.load(spec(path), tmp_path, 10, 1)
+        teacher.load(spec(path), tmp_path, 10, 1, DATA)
     assert "ran" not in capsys.readouterr().out
 
 

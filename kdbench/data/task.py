@@ -28,11 +28,26 @@ class Images:
 
 
 class SealedTest:
-    """The test images, which can be read once, and only after training has been declared over."""
+    """The test images, which can be read once, and only after training has been declared over.
 
-    def __init__(self, images: Images):
+    Args:
+        may_choose: whether the user gave the switch that lets the test set choose the epoch (`settings.Selection`).
+    """
+
+    def __init__(self, images: Images, may_choose: bool = False):
         self._images: Images | None = images
         self._training_over = False
+        self._may_choose = may_choose
+
+    def choose(self) -> Images:
+        """The test images during training, for runs that are stamped as selected on them.
+
+        Raises:
+            RunError: the switch was not given.
+        """
+        if not self._may_choose or self._images is None:
+            raise RunError("the test set was asked to choose, and Selection.on_test=True was not given")
+        return self._images
 
     def training_is_over(self) -> None:
         """From here on nothing can be chosen any more, and the test images may be read."""
@@ -76,7 +91,9 @@ class Task:
         return channels, height, width
 
 
-def load(dataset: Dataset, split: Split, folder: Path | None, device: torch.device) -> Task:
+def load(
+    dataset: Dataset, split: Split, folder: Path | None, device: torch.device, test_may_choose: bool = False
+) -> Task:
     """Read a dataset and cut its validation split.
 
     Raises:
@@ -96,7 +113,7 @@ def load(dataset: Dataset, split: Split, folder: Path | None, device: torch.devi
     return Task(
         train=on_device(arrays.train_images[train], arrays.train_labels[train]),
         validation=on_device(arrays.train_images[validation], arrays.train_labels[validation]),
-        test=SealedTest(on_device(arrays.test_images, arrays.test_labels)),
+        test=SealedTest(on_device(arrays.test_images, arrays.test_labels), test_may_choose),
         classes=len(arrays.classes),
         digest=digest,
     )

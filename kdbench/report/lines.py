@@ -8,6 +8,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 
 from kdbench.report.stats import Interval, mean_interval
+from kdbench.settings import BASELINE
 
 Row = dict[str, str]
 
@@ -22,7 +23,7 @@ class Line:
         runs: those that count, one a seed.
         superseded: older runs of the same seeds, which do not count.
         accuracy: on the test set after the last epoch, percent; None if no run has finished.
-        best_val, images, seconds, speed: means over the finished runs that have them.
+        best_val, best_test, images, seconds, speed: means over the finished runs that have them.
         exits: mean accuracy of each classifier that was trained, percent.
         difference: to the baseline, paired by seed; None for the baseline itself and without common seeds.
         rank: by mean accuracy; lines with equal means share one.
@@ -35,6 +36,7 @@ class Line:
     superseded: tuple[Row, ...] = ()
     accuracy: Interval | None = None
     best_val: float | None = None
+    best_test: float | None = None
     images: float | None = None
     seconds: float | None = None
     speed: float | None = None
@@ -42,6 +44,12 @@ class Line:
     difference: Interval | None = None
     rank: int | None = None
     marks: str = ""
+
+    @property
+    def is_baseline(self) -> bool:
+        """Whether this is the student alone with its usual values; the label also says how many trials chose them."""
+        row = self.runs[0]
+        return row["method"] == BASELINE and row["method.parameters"] in ("", "{}")
 
     @property
     def by_seed(self) -> dict[int, float]:
@@ -68,12 +76,13 @@ def scored(row: Row) -> bool:
     return row["status"] == "finished" and number(row, "accuracy.last") is not None
 
 
-def with_values(name: str, parameters: str, short: bool) -> str:
-    """`kd (temperature=2.0)`, or `name` alone where nothing is changed.
+def with_values(name: str, parameters: str, short: bool, trials: int = 0) -> str:
+    """`kd (temperature=2.0; 20 trials)`, or `name` alone where nothing is changed and nothing was tuned.
 
     Args:
         parameters: JSON text of an object; anything else is shown as it is.
         short: leave out the configurable before the dot, unless two parameters are then called the same.
+        trials: that it took to choose these values.
     """
     try:
         values = dict(sorted(json.loads(parameters or "{}").items()))
@@ -84,7 +93,9 @@ def with_values(name: str, parameters: str, short: bool) -> str:
     for key, end, value in zip(values, last, values.values(), strict=True):
         shown = end if short and last.count(end) == 1 else key
         texts.append(f"{shown}={value if isinstance(value, str) else json.dumps(value)}")
-    return f"{name} ({', '.join(texts)})" if texts else name
+    told = f"{trials} trial{'s' * (trials != 1)}" if trials else ""
+    inside = "; ".join(filter(None, [", ".join(texts), told]))
+    return f"{name} ({inside})" if inside else name
 
 
 def lines(rows: list[Row]) -> list[Line]:
@@ -94,16 +105,16 @@ def lines(rows: list[Row]) -> list[Line]:
         label = with_values(row["method"], row["method.parameters"], short=True)
         groups[label, row["method"], row["teacher"]][row.get("teacher.sha256", "")].append(row)
     found = []
-    for (label, _, teacher), by_weights in groups.items():
+    for (_, _, teacher), by_weights in groups.items():
         # A run may fail before it knows its teacher's weights; with one teacher to choose from it belongs there.
         known = [weights for weights in by_weights if weights]
         if len(known) == 1 and not any(scored(row) for row in by_weights.get("", [])):
             by_weights[known[0]] += by_weights.pop("", [])
-        found += [_line(label, teacher, group) for group in by_weights.values()]
+        found += [_line(teacher, group) for group in by_weights.values()]
     return found
 
 
-def _line(method: str, teacher: str, rows: list[Row]) -> Line:
+def _line(teacher: str, rows: list[Row]) -> Line:
     rows = sorted(rows, key=lambda row: (row.get("provenance.finished_at", ""), row["run"]))
     newest = {int(row["seed"]): row for row in rows}
     counted = [newest[seed] for seed in sorted(newest)]
@@ -113,17 +124,21 @@ def _line(method: str, teacher: str, rows: list[Row]) -> Line:
         values = [value for row in among if (value := number(row, key)) is not None]
         return mean_interval(values).mean if values else None
 
+    # Seeds of one line may have been run before and after tuning; the larger effort is what chose the values.
+    trials = max(int(number(row, "tuning.trials") or 0) for row in counted)
+    newest_row = rows[-1]
     measured = mean("teacher.accuracy", counted)
     keys = {key for row in finished for key in row if key.startswith("exits.")}
     # exit2 before exit10, and both before the ensemble of all.
     exits = {key: mean(key) for key in sorted(keys, key=lambda key: (not key[-1].isdigit(), len(key), key))}
     return Line(
-        method=method,
+        method=with_values(newest_row["method"], newest_row["method.parameters"], short=True, trials=trials),
         teacher=teacher if measured is None else f"{teacher} ({measured:.1f})".strip(),
         runs=tuple(counted),
         superseded=tuple(row for row in rows if newest[int(row["seed"])] is not row),
         accuracy=mean_interval(float(row["accuracy.last"]) for row in finished) if finished else None,
         best_val=mean("accuracy.best_val"),
+        best_test=mean("accuracy.best_test"),
         images=mean("images_seen"),
         seconds=mean("seconds.train"),
         speed=mean("cost.images_per_second"),

@@ -6,11 +6,14 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
 
-from kdbench.report.lines import Line
+from kdbench.report.lines import Line, with_values
+from kdbench.report.power import POWER, detectable, points, pooled, seeds
 from kdbench.settings import BASELINE
 
 UNCOMMITTED = "†"
 OTHER_DATA = "‡"
+ASKED = (1.0, 0.5)
+"""Differences, in points, for which a note says how many seeds they need."""
 
 
 def annotate(lines: list[Line], base: Line | None) -> tuple[list[Line], list[str]]:
@@ -25,7 +28,7 @@ def annotate(lines: list[Line], base: Line | None) -> tuple[list[Line], list[str
     usual = max(data, key=lambda sha: (len(data[sha]), sha), default="")
     other = [len(data) > 1 and any(i in data[sha] for sha in data if sha != usual) for i in range(len(lines))]
 
-    notes = list(_failures(lines, names))
+    notes = [*_stamps(lines, names), *_failures(lines, names)]
     if any(uncommitted):
         notes.append(f"{UNCOMMITTED} with uncommitted changes in the code")
     if any(other):
@@ -44,6 +47,7 @@ def annotate(lines: list[Line], base: Line | None) -> tuple[list[Line], list[str
         if line.superseded:
             runs = ", ".join(row["run"] for row in line.superseded)
             notes.append(f"{name}: several runs of one seed, the newest counts; left out: {runs}")
+    notes += _power(lines)
     marks = [UNCOMMITTED * a + OTHER_DATA * b for a, b in zip(uncommitted, other, strict=True)]
     return [replace(line, marks=mark) for line, mark in zip(lines, marks, strict=True)], notes
 
@@ -77,6 +81,18 @@ def _shortened(names: list[str], most: int = 6) -> str:
     return ", ".join(names) if rest <= 1 else f"{', '.join(names[:most])} and {rest} others"
 
 
+def _stamps(lines: list[Line], names: list[str]) -> Iterator[str]:
+    """What makes a line something else than a method under the rules: the switches that leave them, and controls."""
+    if any(row.get("selected_on_test") == "True" for line in lines for row in line.runs):
+        yield "TEST SET USED TO SELECT (Selection.on_test): Best test % is no estimate of the accuracy on new images"
+    controls = {
+        name: row["control"] for name, line in zip(names, lines, strict=True) for row in line.runs if row.get("control")
+    }
+    named = [with_values(name, values, short=True) for name, values in controls.items() if values != "{}"]
+    if named:
+        yield f"controls that change more than a method's own parameters: {', '.join(named)}"
+
+
 def _failures(lines: list[Line], names: list[str]) -> Iterator[str]:
     for name, line in zip(names, lines, strict=True):
         for row in line.failed:
@@ -95,3 +111,19 @@ def _comparison(lines: list[Line], names: list[str], base: Line | None) -> Itera
         if line.accuracy and line.difference and line.difference.n < line.accuracy.n:
             common = f"{line.difference.n} of {line.accuracy.n} seeds"
             yield f"{name}: the difference is over the {common} that {BASELINE} has finished too"
+
+
+def _power(lines: list[Line]) -> Iterator[str]:
+    """What the seeds of this table can show, if any line has an interval for its difference."""
+    intervals = [line.difference for line in lines if line.difference and line.difference.n >= 2]
+    sd = pooled(intervals)
+    if sd is None or round(sd, 6) == 0:  # equal differences say nothing about how much seeds scatter
+        return
+    ns = sorted({interval.n for interval in intervals})
+    ends = dict.fromkeys((ns[0], ns[-1]))
+    least = " to ".join(points(found) for n in ends if (found := detectable(sd, n)) is not None)
+    needs = ", ".join(f"{size:g} {'point needs' if size == 1 else 'points need'} {seeds(sd, size)}" for size in ASKED)
+    yield (
+        f"power: n = {' to '.join(map(str, ends))} can show differences to {BASELINE} of {least} points "
+        f"(95 %, power {100 * POWER:.0f} %, pooled sd {sd:.2f}); {needs} seeds"
+    )

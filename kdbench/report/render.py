@@ -52,6 +52,7 @@ def columns(table: Table) -> list[Column]:
         Column("Accuracy %", [_interval(line.accuracy, ".2f") if line.accuracy else "failed" for line in lines]),
         Column(f"Δ {BASELINE}", [_interval(line.difference, "+.2f") for line in lines], worth=_KEPT + 1),
         Column("Best val %", best, worth=7),
+        Column("Best test %", [_fixed(line.best_test, 2) for line in lines], worth=10),
         Column("Images", [_compact(line.images) for line in lines], worth=4),
         Column("Train s", [_seconds(line.seconds) for line in lines], worth=6),
         Column("Images/s", [_compact(line.speed) for line in lines], worth=5),
@@ -162,7 +163,7 @@ def _fitting(every: list[Column], width: int) -> dict[str, int]:
 
     while excess(map(_whole, shown)) > 0 and drop(below=_KEPT):
         pass
-    while excess(map(_narrow, shown)) > 0 and drop(below=10):
+    while excess(map(_narrow, shown)) > 0 and drop(below=11):
         pass
     widths = {column.header: _whole(column) for column in shown}
     for least in (_narrow, lambda column: 8):  # at words; where that is not enough, anywhere

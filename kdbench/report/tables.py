@@ -14,7 +14,6 @@ from kdbench.report.lines import Line, Row, lines, with_values
 from kdbench.report.notes import annotate
 from kdbench.report.rows import frame
 from kdbench.report.stats import paired_difference
-from kdbench.settings import BASELINE
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ def _table(dataset: str, student: str, protocol: str, rows: list[Row]) -> Table:
     # Two recipes may resolve to one protocol, and so may a recipe and another one with overrides.
     recipes = {with_values(row["recipe"], row["overrides"], short=False) for row in rows}
     found = _told_apart(lines(rows))
-    base = next((line for line in found if line.method == BASELINE and line.accuracy), None)
+    base = next((line for line in found if line.is_baseline and line.accuracy), None)
     ranked = _ranked([_compared(line, base) for line in found])
     return Table(dataset, student, " or ".join(sorted(recipes)), protocol, *annotate(ranked, base))
 

@@ -23,6 +23,13 @@ def test_the_test_set_is_sealed_until_training_is_over_and_read_once():
         task.test.read()
 
 
+def test_the_test_set_chooses_nothing_unless_it_was_told_to():
+    with pytest.raises(RunError, match=r"Selection.on_test=True was not given"):
+        load().test.choose()
+    task = tasks.load(DIGITS, Split(validation=0.0, seed=0), None, CPU, test_may_choose=True)
+    assert len(task.test.choose()) == len(task.test.choose())
+
+
 def test_validation_comes_out_of_the_training_images():
     whole, cut = load(0.0), load(0.2)
     assert len(whole.validation) == 0

@@ -7,6 +7,11 @@ from kdbench.report.stats import mean_interval
 from kdbench.report.tables import summarise
 
 SEEDS = (0, 1, 2)
+POWER = (
+    "power: n = 3 can show differences to ce of 3.3 points (95 %, power 80 %, pooled sd 1.00); "
+    "1 point needs 10, 0.5 points need 34 seeds"
+)
+"""Of an sd of 1: 10 and 34 as in tables of the one-sample t test; noncentrality 5.6535 with 2 degrees of freedom, over √3."""
 
 
 def only(results):
@@ -34,7 +39,7 @@ def test_a_table_by_hand(three):
     assert ce.accuracy == (3, 51.0, pytest.approx(2.4841, abs=1e-4))
     assert ce.difference is None
     assert (kd.images, kd.seconds, kd.speed, kd.best_val) == (14370, 12.5, 1149.6, None)
-    assert table.notes == []
+    assert table.notes == [POWER]
 
 
 def test_protocol_dataset_and_student_make_tables(result):
@@ -84,7 +89,7 @@ def test_failed_lines_stand_last_with_their_reason(result, three):
     table = only([failed, *three])
     assert [line.rank for line in table.lines] == [1, 2, None]
     assert table.lines[-1].accuracy is None
-    assert table.notes == ["failed: at, seed 0, run at0: the loss is not finite"]
+    assert table.notes == ["failed: at, seed 0, run at0: the loss is not finite", POWER]
 
 
 def test_a_failed_seed_is_seen_beside_finished_ones(result, three):
@@ -94,7 +99,7 @@ def test_a_failed_seed_is_seen_beside_finished_ones(result, three):
     kd = next(line for line in table.lines if line.method == "kd")
     assert kd.accuracy is not None
     assert (kd.accuracy.n, [row["run"] for row in kd.failed]) == (3, ["kd3"])
-    assert table.notes == ["failed: kd, seed 3, run kd3: no space left"]
+    assert table.notes == ["failed: kd, seed 3, run kd3: no space left", POWER]
 
 
 def test_finished_without_an_accuracy_is_a_failure(result, three):
@@ -150,6 +155,7 @@ def test_unequal_conditions_are_told(result, three):
         "‡ not the same data: data.sha256 dddddddd for kd, ce; ffffffff for at",
         "not the same budget: images seen 14370 for kd, ce; 20000 for at",
         "times come from different devices: cpu for kd, ce; gpu for at",
+        POWER,
     ]
 
 
@@ -191,3 +197,28 @@ def test_many_seeds_keep_their_pairs(result):
     kd_line = only(ce + kd).lines[0]
     assert kd_line.difference == mean_interval([1.0] * 12)
     assert [row["seed"] for row in kd_line.runs] == [str(seed) for seed in range(12)]
+
+
+def power_notes(results):
+    return [note for note in only(results).notes if note.startswith("power")]
+
+
+def test_power_pools_the_lines_by_their_degrees_of_freedom(result):
+    ce = [result("ce", seed, 50.0) for seed in range(5)]
+    few = [result("at", seed, 51.0 + change) for seed, change in enumerate((-2.0, 2.0))]  # variance 8, 1 degree
+    many = [
+        result("kd", seed, 51.0 + change) for seed, change in enumerate((-1.0, 1.0, 0.0, 1.0, -1.0))
+    ]  # 1, 4 degrees
+    # √((8 + 4) / 5) = 1.549; detectable 11.5500 sd with two seeds (16.334/√2), 1.682 sd with five (3.7611/√5)
+    (note,) = power_notes(ce + few + many)
+    assert "n = 2 to 5 can show differences to ce of 17.9 to 2.6 points (95 %, power 80 %, pooled sd 1.55)" in note
+
+
+def test_power_needs_two_common_seeds_and_scatter(result):
+    ce = [result("ce", seed, 50.0 + seed) for seed in SEEDS]
+    assert power_notes(ce) == []
+    assert power_notes([*ce, result("kd", 0, 53.0)]) == []
+    assert power_notes([result("kd", seed, 50.0 + seed**2) for seed in SEEDS]) == []
+    assert power_notes(ce + [result("kd", seed, 51.1 + seed) for seed in SEEDS]) == []
+    (note,) = power_notes(ce + [result("kd", seed, 50.0 + 40 * seed) for seed in SEEDS])
+    assert note.endswith("1 point needs over 1000, 0.5 points need over 1000 seeds")

@@ -1,0 +1,26 @@
+"""What `--help` says below the options of a command."""
+
+DIFF = """\
+A and B are two methods, or two runs: an id, the beginning of one, or a run folder. Methods are resolved with the
+selections and bindings that follow; a run's configuration is the one it ran with.
+  kdbench diff METHOD OTHER
+  kdbench diff METHOD OTHER dataset=cifar100 recipe=smoke
+  kdbench diff METHOD-digits-resnet8-s0 OTHER-digits-resnet8-s0 --runs runs
+  kdbench diff runs/RUN elsewhere/RUN
+exit status: 1 if something differs that must be equal in one table (shared parameters, dataset, student, protocol)."""
+
+POWER = """\
+For each line of each table: the smallest difference to the student alone that its seeds show now, the smallest that so
+many seeds find with a power of 80 %, and how many seeds a difference (in points of accuracy) needs.
+  kdbench power
+  kdbench power difference=0.3,2 --out leaderboard"""
+
+TUNE = """\
+Every method gets the same N trials over the Search.space of its gin file; the first is its gin values. A trial is a run
+that never reads the test set: what counts is the mean accuracy over the seeds on the validation split, after the last
+epoch. A study goes on where it was, and a larger N continues it.
+  kdbench tune METHOD trials=20 dataset=cifar100
+  kdbench tune METHOD,OTHER trials=20 seeds=0,1 Split.validation=0.1     selections and shared bindings as in kdbench run
+  kdbench tune all trials=20 --dry-run                                   the studies, their trials and search spaces
+It ends with the command that runs each method's best values; the rows of such runs say how many trials it took.
+exit status: 1 if a method has no trial that finished."""

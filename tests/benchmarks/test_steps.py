@@ -1,0 +1,62 @@
+"""What a training step of each method costs beside one of the baseline's, and what the data pipeline takes of it.
+
+`make bench`. Read the ratios (the column in brackets), not the milliseconds: those are this machine's.
+"""
+
+import gin
+import pytest
+import torch
+
+from kdbench import methods, models, places, plan, settings
+from kdbench.data.augment import Augmenter
+from kdbench.data.task import Images, SealedTest, Task
+from kdbench.run import build
+from kdbench.settings import BASELINE, Augment, Dataset
+from kdbench.streams import Streams
+from kdbench.teacher import Teacher
+from kdbench.train import Budget, steps
+
+CPU = torch.device("cpu")
+COLOUR = Dataset(source="x", mean=(0.5,) * 3, std=(0.25,) * 3, mirrored=True)
+AUGMENT = Augment(padding=0.125, fill=0, flip=True, cutout=0.5)
+
+
+def made_up(count=4096, classes=100):
+    generator = torch.Generator().manual_seed(0)
+    pictures = torch.randint(256, (count, 32, 32, 3), dtype=torch.uint8, generator=generator)
+    images = Images(pictures, torch.arange(count) % classes)
+    return Task(images, Images(pictures[:0], images.labels[:0]), SealedTest(images), classes, "")
+
+
+@pytest.mark.benchmark(group="training step, resnet8, 128 images of 32×32")
+@pytest.mark.parametrize("name", sorted(places.sources(), key=lambda name: (name != BASELINE, name)))
+def test_training_step(benchmark, name):
+    (spec,) = [
+        s for s in plan.plan(plan.parse([f"methods={name}", "dataset=cifar100", "recipe=smoke"])) if not s.is_teacher
+    ]
+    cls = methods.load(spec.source)
+    gin.clear_config()
+    gin.parse_config(spec.config)
+    recipe = settings.from_gin().train
+    task = made_up()
+    guide = Teacher(models.build("resnet20", 100), None, "", None) if cls.needs_teacher else None
+    method = build(spec, cls, task, recipe, Streams(0), guide, CPU).train()
+    augmenter = Augmenter(task.train.images, AUGMENT, COLOUR)
+    batches = steps(method, task, augmenter, Streams(0), Budget(recipe, 10**6, cls.images_per_anchor))
+
+    def step():
+        for parameter in method.parameters():
+            parameter.grad = None
+        torch.stack(list(method.losses(next(batches)).values())).sum().backward()
+
+    benchmark.pedantic(step, rounds=8, warmup_rounds=2)
+    assert all(p.grad is not None for p in method.student.parameters())
+    gin.clear_config()
+
+
+@pytest.mark.benchmark(group="128 augmented images of 32×32")
+def test_augmentation(benchmark):
+    augmenter = Augmenter(made_up().train.images, AUGMENT, COLOUR)
+    generator = torch.Generator().manual_seed(0)
+    index, draws = torch.randint(4096, (128,), generator=generator), augmenter.draw(128, generator)
+    assert benchmark(augmenter, index, draws).shape == (128, 3, 32, 32)
