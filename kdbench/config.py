@@ -88,7 +88,8 @@ def digest(values: Any) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-_FILES_ONLY = ("Defaults", "Sweep", "Control", "Search")
+_FILES_ONLY = {"Defaults": "dataset", "Sweep": "sweep", "Control": "method", "Search": "method"}
+"""Configurables that the command line cannot bind, and whose gin file can."""
 
 
 def known_overrides() -> dict[str, signature.Signature]:
@@ -105,6 +106,9 @@ def parse_overrides(texts: Iterable[str]) -> list[Binding]:
     known = known_overrides()
     found: dict[str, Binding] = {}
     for text in texts:
+        configurable = text.partition("=")[0].rpartition(".")[0]
+        if configurable in _FILES_ONLY:
+            raise UserError(f"{configurable}.* can be bound in a {_FILES_ONLY[configurable]}'s gin file only")
         binding = ginfile.parse_override(text, known)
         if binding.key in found:
             raise UserError(f"{binding.key} is given twice on the command line")

@@ -14,10 +14,10 @@ from rich.text import Text
 
 from kdbench import config, ginfile, places, plan, signature
 from kdbench.errors import UserError, nearest
-from kdbench.settings import Machine
+from kdbench.settings import Control, Machine
 from kdbench.store import CONFIG, RunFolder
 
-SHARED, MACHINE, RUN = "shared", "machine", "the run's"
+SHARED, MACHINE, RUN, CONTROL = "shared", "machine", "the run's", "the control's"
 """Whose a parameter is that is no method's own; `RUN` is what may differ between runs of one table: seed and teacher."""
 
 _NONE = "–"
@@ -81,7 +81,7 @@ def diff(words: Sequence[str], runs: Path) -> int:
         console.print(table)
     console.print()
     console.print(Text(summary(differences, "runs" if a.names else "methods")))
-    return int(any(each.whose == SHARED for each in differences))
+    return int(any(each.whose in (SHARED, CONTROL) for each in differences))
 
 
 def sides(words: Sequence[str], runs: Path) -> tuple[Side, Side]:
@@ -140,6 +140,9 @@ def summary(differences: Sequence[Difference], kind: str) -> str:
             )
         what = [*table, _count(shared, "shared parameter")] if shared else table
         return f"{_listed(what)} {_differ(shared or len(table))}: these {kind} do not belong in one table"
+    controls = [each.parameter for each in parameters if each.whose == CONTROL]
+    if controls:
+        return f"{_listed(controls)} {_differ(len(controls))}: a control, in which more differs than a method's own parameters"
     beside = [name for name in names if name not in _TABLE]
     unpaired = ", but not one paired by seed" if "seed" in beside else ""
     if not parameters:
@@ -173,8 +176,8 @@ def _shown(values: Mapping[str, Any], key: str) -> str:
 
 def _whose(key: str) -> str:
     configurable = key.rpartition(".")[0]
-    if configurable == Machine.__name__:
-        return MACHINE
+    if configurable in (Machine.__name__, Control.__name__):
+        return MACHINE if configurable == Machine.__name__ else CONTROL
     return SHARED if configurable in signature.shared() else f"{configurable}'s own"
 
 

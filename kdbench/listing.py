@@ -18,8 +18,8 @@ KINDS = ("methods", "students", "datasets", "recipes", "sweeps")
 
 def _console() -> Console:
     # Into a pipe, lines keep their length: whoever greps them wants whole ones.
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=200)
+    console = Console(highlight=False, markup=False)
+    return console if console.is_terminal else Console(highlight=False, markup=False, width=200)
 
 
 def print_members(kind: str | None) -> None:

@@ -233,3 +233,11 @@ def test_into_a_pipe_lines_are_whole(made, monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", "40")
     assert main(["diff", a, b]) == 1
     assert rows(capsys.readouterr().out)["Dataset.mean"] == ("(0.3,)", "(0.5071, 0.4867, 0.4408)", "shared")
+
+
+def test_a_control_is_named_as_one(capsys):
+    assert main(["diff", "ce", "ce_3x"]) == 1
+    out = capsys.readouterr().out
+    assert "the control's" in out
+    assert "Control.budget differs: a control, in which more differs than a method's own parameters" in out
+    assert main(["diff", "ce", "ce_smooth"]) == 0
