@@ -156,7 +156,8 @@ def check_name(configurable: str, parameter: str, known: Mapping[str, Signature]
 
 
 def _listed(known: Mapping[str, Signature]) -> str:
-    return " and ".join([f"{name}.*" for name in known])
+    *first, last = [f"{name}.*" for name in known]
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def every_configurable() -> dict[str, Signature]:

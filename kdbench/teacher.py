@@ -75,7 +75,10 @@ def _of_run(run: str, runs: Path, classes: int, channels: int, data: str) -> Tea
     state = checkpoint.load(folder / CHECKPOINT)["student"]
     sha256 = checkpoint.weights_sha256(state)
     if sha256 != result["weights.sha256"]:
-        raise RunError(f"the weights of the teacher's run {run} are not those that it recorded (sha256 differs)")
+        raise RunError(
+            f"the weights of the teacher's run {run} are not those that it recorded (sha256 differs); "
+            f"train it again: {result['provenance.command']} --rerun"
+        )
     if result.get("data.sha256") != data:
         raise RunError(
             f"the teacher's run {run} was trained on other images than those that are there now (data.sha256)"
