@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from kdbench import places, signature
 from kdbench.method import Batch, Info, Method
 from kdbench.models import build
 from kdbench.streams import Streams
@@ -108,3 +109,15 @@ def batch() -> Callable[..., Batch]:
         return Batch(torch.ones_like(images) if identical else images, labels[index], index, step, streams)
 
     return draw
+
+
+@pytest.fixture
+def own_plugins(monkeypatch):
+    """No plug-ins but those that the test adds, and none of them afterwards."""
+    monkeypatch.setenv("KDBENCH_PLUGINS", "")
+    places.add_plugins([])
+    signature.of_method.cache_clear()
+    yield
+    monkeypatch.undo()
+    places.add_plugins([])
+    signature.of_method.cache_clear()

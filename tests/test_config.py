@@ -113,12 +113,7 @@ def root_with(tmp_path, monkeypatch, **files):
     places.add_plugins([])
 
 
-@pytest.fixture(autouse=True)
-def forget_plugins():
-    yield
-    places.roots.cache_clear()
-    places.members.cache_clear()
-    places.sources.cache_clear()
+pytestmark = pytest.mark.usefixtures("own_plugins")
 
 
 def test_a_variant_is_another_methods_class_under_its_own_name(tmp_path, monkeypatch):

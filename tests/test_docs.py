@@ -6,18 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from kdbench import places
 from kdbench.cli import main
 
 DOCS = Path(__file__).parent.parent / "docs"
 
 
-@pytest.fixture(autouse=True)
-def own_plugins(monkeypatch):
-    monkeypatch.setenv("KDBENCH_PLUGINS", "")
-    yield
-    monkeypatch.undo()
-    places.add_plugins([])
+pytestmark = pytest.mark.usefixtures("own_plugins")
 
 
 def test_adding_a_method_step_by_step(tmp_path, monkeypatch, capsys):

@@ -3,13 +3,7 @@ import pytest
 from kdbench import places
 from kdbench.errors import UserError
 
-
-@pytest.fixture(autouse=True)
-def own_plugins(monkeypatch):
-    monkeypatch.setenv("KDBENCH_PLUGINS", "")
-    yield
-    monkeypatch.undo()
-    places.add_plugins([])
+pytestmark = pytest.mark.usefixtures("own_plugins")
 
 
 def root(path, **files):

@@ -32,13 +32,7 @@ def plugin(tmp_path, monkeypatch, **files):
     signature.of_method.cache_clear()
 
 
-@pytest.fixture(autouse=True)
-def forget_plugins():
-    yield
-    places.roots.cache_clear()
-    places.members.cache_clear()
-    places.sources.cache_clear()
-    signature.of_method.cache_clear()
+pytestmark = pytest.mark.usefixtures("own_plugins")
 
 
 BASE = """
