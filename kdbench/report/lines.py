@@ -7,6 +7,7 @@ import math
 from collections import defaultdict
 from dataclasses import dataclass, field
 
+from kdbench.plan import EQUAL_TEACHER_SEED
 from kdbench.report.stats import Interval, mean_interval
 from kdbench.settings import BASELINE
 
@@ -115,7 +116,9 @@ def lines(rows: list[Row]) -> list[Line]:
 
 
 def _line(teacher: str, rows: list[Row]) -> Line:
-    rows = sorted(rows, key=lambda row: (row.get("provenance.finished_at", ""), row["run"]))
+    # A run that was made to teach students of its own architecture is none of the seeds that were compared.
+    students = [row for row in rows if int(row["seed"]) != EQUAL_TEACHER_SEED]
+    rows = sorted(students or rows, key=lambda row: (row.get("provenance.finished_at", ""), row["run"]))
     newest = {int(row["seed"]): row for row in rows}
     counted = [newest[seed] for seed in sorted(newest)]
     finished = [row for row in counted if scored(row)]

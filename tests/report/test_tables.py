@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from kdbench.plan import EQUAL_TEACHER_SEED
 from kdbench.report.lines import with_values
 from kdbench.report.stats import mean_interval
 from kdbench.report.tables import summarise
@@ -222,3 +223,10 @@ def test_power_needs_two_common_seeds_and_scatter(result):
     assert power_notes(ce + [result("kd", seed, 51.1 + seed) for seed in SEEDS]) == []
     (note,) = power_notes(ce + [result("kd", seed, 50.0 + 40 * seed) for seed in SEEDS])
     assert note.endswith("1 point needs over 1000, 0.5 points need over 1000 seeds")
+
+
+def test_a_run_that_was_made_to_teach_its_equals_is_no_seed_of_the_baseline(three, result):
+    teacher = result("ce", EQUAL_TEACHER_SEED, 10.0)
+    with_teacher, without = only([*three, teacher]), only(three)
+    assert [line.accuracy for line in with_teacher.lines] == [line.accuracy for line in without.lines]
+    assert only([teacher]).lines[0].accuracy.mean == 10.0, "alone it is shown"
