@@ -23,6 +23,7 @@ class Line:
         teacher: its name and accuracy; "" for none.
         runs: those that count, one a seed.
         superseded: older runs of the same seeds, which do not count.
+        teachers: runs that were made to teach students of the same architecture, which do not count either.
         accuracy: on the test set after the last epoch, percent; None if no run has finished.
         best_val, best_test, images, seconds, speed: means over the finished runs that have them.
         exits: mean accuracy of each classifier that was trained, percent.
@@ -35,6 +36,7 @@ class Line:
     teacher: str
     runs: tuple[Row, ...]
     superseded: tuple[Row, ...] = ()
+    teachers: tuple[Row, ...] = ()
     accuracy: Interval | None = None
     best_val: float | None = None
     best_test: float | None = None
@@ -117,7 +119,8 @@ def lines(rows: list[Row]) -> list[Line]:
 
 def _line(teacher: str, rows: list[Row]) -> Line:
     # A run that was made to teach students of its own architecture is none of the seeds that were compared.
-    students = [row for row in rows if int(row["seed"]) != EQUAL_TEACHER_SEED]
+    taught = [row for row in rows if row["method"] == BASELINE and int(row["seed"]) == EQUAL_TEACHER_SEED]
+    students = [row for row in rows if row not in taught]
     rows = sorted(students or rows, key=lambda row: (row.get("provenance.finished_at", ""), row["run"]))
     newest = {int(row["seed"]): row for row in rows}
     counted = [newest[seed] for seed in sorted(newest)]
@@ -138,6 +141,7 @@ def _line(teacher: str, rows: list[Row]) -> Line:
         method=with_values(newest_row["method"], newest_row["method.parameters"], short=True, trials=trials),
         teacher=teacher if measured is None else f"{teacher} ({measured:.1f})".strip(),
         runs=tuple(counted),
+        teachers=tuple(taught) if students else (),
         superseded=tuple(row for row in rows if newest[int(row["seed"])] is not row),
         accuracy=mean_interval(float(row["accuracy.last"]) for row in finished) if finished else None,
         best_val=mean("accuracy.best_val"),

@@ -47,6 +47,9 @@ def annotate(lines: list[Line], base: Line | None) -> tuple[list[Line], list[str
         if line.superseded:
             runs = ", ".join(row["run"] for row in line.superseded)
             notes.append(f"{name}: several runs of one seed, the newest counts; left out: {runs}")
+        if line.teachers:
+            runs = ", ".join(row["run"] for row in line.teachers)
+            notes.append(f"{name}: left out, because made to teach students of its own architecture: {runs}")
     notes += _power(lines)
     marks = [UNCOMMITTED * a + OTHER_DATA * b for a, b in zip(uncommitted, other, strict=True)]
     return [replace(line, marks=mark) for line, mark in zip(lines, marks, strict=True)], notes

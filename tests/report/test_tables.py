@@ -229,4 +229,9 @@ def test_a_run_that_was_made_to_teach_its_equals_is_no_seed_of_the_baseline(thre
     teacher = result("ce", EQUAL_TEACHER_SEED, 10.0)
     with_teacher, without = only([*three, teacher]), only(three)
     assert [line.accuracy for line in with_teacher.lines] == [line.accuracy for line in without.lines]
+    assert (
+        f"ce: left out, because made to teach students of its own architecture: {teacher['run']}" in with_teacher.notes
+    )
     assert only([teacher]).lines[0].accuracy.mean == 10.0, "alone it is shown"
+    user = result("kd", EQUAL_TEACHER_SEED, 10.0, taught=True)
+    assert next(line for line in only([*three, user]).lines if line.method == "kd").accuracy.n == 4
