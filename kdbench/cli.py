@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from kdbench import __version__, help_texts, places
-from kdbench.errors import UserError, nearest
+from kdbench.errors import RunError, UserError, nearest
 
 if TYPE_CHECKING:
     from kdbench.plan import Spec
 
 _SELECTIONS = """\
 selections (each takes a comma list; the plan is their product):
-  methods=A,B|all   dataset=D   student=S   teacher=T|PATH.pt   recipe=R   seeds=0,1,2   sweep=F   executor=inline
+  methods=A,B|all   dataset=D   student=S   teacher=T|PATH.pt   recipe=R   seeds=0,1,2   sweep=F   executor=inline|local   workers=N
 bindings (anything with a dot is a gin parameter and is the same for all methods that have it):
   Train.epochs=5   SGD.lr=0.05   KD.temperature=2   Machine.device=cuda:1
 
@@ -146,6 +146,9 @@ def main(words: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"kdbench: {error}", file=sys.stderr)
         return 2
+    except RunError as error:
+        print(f"kdbench: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("kdbench: stopped; what is finished stays, and the same command goes on from there", file=sys.stderr)
         return 130
@@ -187,7 +190,10 @@ def _run(arguments: argparse.Namespace) -> int:
     for dataset in {spec.dataset for spec in to_do}:
         sources.check_folder(config.group_bindings("dataset", dataset)["Dataset.source"].value, data)
     if to_do:
-        launch.inline(to_do, runs, data)
+        if request.executor == "local":
+            launch.local(to_do, runs, data, request.workers, arguments.rerun)
+        else:
+            launch.inline(to_do, runs, data, arguments.rerun)
     return _conclude(specs, runs, len(to_do))
 
 

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from rich.console import Console
-from rich.progress import BarColumn, TextColumn
+from rich.progress import BarColumn, TaskID, TextColumn
 from rich.progress import Progress as Bars
 from rich.text import Text
 
@@ -22,13 +22,14 @@ PLAIN_EVERY = 30.0
 
 
 class Display(Protocol):
-    """Told of every run as it begins, goes on and ends."""
+    """Told of every run as it begins, goes on and ends, or is left without an end; several may go on at once."""
 
     def __enter__(self) -> Display: ...
     def __exit__(self, *details: Any) -> None: ...
     def begin(self, spec: Spec) -> None: ...
-    def progress(self, progress: Progress) -> None: ...
+    def progress(self, spec: Spec, progress: Progress) -> None: ...
     def end(self, spec: Spec, result: dict[str, Any]) -> None: ...
+    def left(self, spec: Spec, why: str) -> None: ...
 
 
 def for_terminal(specs: Sequence[Spec]) -> Display:
@@ -65,8 +66,9 @@ class Plain:
 
     def __init__(self, total: int):
         self._total = total
-        self._number = 0
-        self._last = 0.0
+        self._begun = 0
+        self._numbers: dict[str, int] = {}
+        self._last: dict[str, float] = {}
 
     def __enter__(self) -> Plain:
         return self
@@ -75,27 +77,33 @@ class Plain:
         pass
 
     def begin(self, spec: Spec) -> None:
-        self._number += 1
-        self._last = time.monotonic()
-        self._say(spec.id)
+        if spec.id not in self._numbers:
+            self._begun += 1
+            self._numbers[spec.id] = self._begun
+        self._last[spec.id] = time.monotonic()
+        self._say(spec, spec.id)
 
-    def progress(self, progress: Progress) -> None:
-        if time.monotonic() - self._last >= PLAIN_EVERY:
-            self._last = time.monotonic()
+    def progress(self, spec: Spec, progress: Progress) -> None:
+        if time.monotonic() - self._last[spec.id] >= PLAIN_EVERY:
+            self._last[spec.id] = time.monotonic()
             self._say(
+                spec,
                 f"  epoch {progress.epoch}/{progress.epochs}, {progress.images_per_second:.0f} images/s, "
-                f"{clock(_left(progress))} left"
+                f"{clock(_left(progress))} left",
             )
 
     def end(self, spec: Spec, result: dict[str, Any]) -> None:
-        self._say(f"  {ending(result)}")
+        self._say(spec, f"  {ending(result)}")
 
-    def _say(self, text: str) -> None:
-        print(f"[{self._number}/{self._total}] {text}", file=sys.stderr, flush=True)
+    def left(self, spec: Spec, why: str) -> None:
+        self._say(spec, f"  {why}")
+
+    def _say(self, spec: Spec, text: str) -> None:
+        print(f"[{self._numbers.get(spec.id, '-')}/{self._total}] {text}", file=sys.stderr, flush=True)
 
 
 class Live:
-    """Two bars: all runs of the plan, and the one that trains."""
+    """A bar for the plan, and one for each run that trains."""
 
     def __init__(self, specs: Sequence[Spec]):
         self._console = Console(stderr=True, highlight=False)
@@ -110,7 +118,8 @@ class Live:
         self._done = 0
         self._began = time.monotonic()
         self._all = self._bars.add_task("runs", total=max(1, self._total), facts=f"0/{self._total}")
-        self._one = self._bars.add_task("", total=1, facts="", visible=False)
+        self._running: dict[str, TaskID] = {}
+        self._parts: dict[str, float] = {}
 
     def __enter__(self) -> Live:
         self._bars.start()
@@ -122,26 +131,36 @@ class Live:
         self._bars.stop()
 
     def begin(self, spec: Spec) -> None:
-        self._bars.update(self._one, description=_short(spec), completed=0, total=1, facts="preparing", visible=True)
+        if spec.id not in self._running:
+            self._running[spec.id] = self._bars.add_task(_short(spec), total=1, facts="preparing")
 
-    def progress(self, progress: Progress) -> None:
+    def progress(self, spec: Spec, progress: Progress) -> None:
         validation = f" · val {progress.validation:.1f} %" if progress.validation is not None else ""
         facts = (
             f"epoch {progress.epoch}/{progress.epochs} · {progress.images_per_second:.0f} images/s"
             f" · {clock(_left(progress))} left{validation}"
         )
-        self._bars.update(self._one, completed=progress.images, total=progress.budget, facts=facts)
-        self._show_all(progress.images / progress.budget)
+        self._bars.update(self._running[spec.id], completed=progress.images, total=progress.budget, facts=facts)
+        self._parts[spec.id] = progress.images / progress.budget
+        self._show_all()
 
     def end(self, spec: Spec, result: dict[str, Any]) -> None:
         self._done += 1
         mark, style = ("✗", "red") if result["status"] == "failed" else ("✓", "green")
-        self._console.print(Text.assemble((mark, style), f" {_short(spec)}  {ending(result)}"), soft_wrap=True)
-        self._bars.update(self._one, visible=False)
-        self._show_all(0.0)
+        self._close(spec, mark, style, ending(result))
 
-    def _show_all(self, part: float) -> None:
-        done = self._done + part
+    def left(self, spec: Spec, why: str) -> None:
+        self._close(spec, "–", "yellow", why)
+
+    def _close(self, spec: Spec, mark: str, style: str, text: str) -> None:
+        self._console.print(Text.assemble((mark, style), f" {_short(spec)}  {text}"), soft_wrap=True)
+        if spec.id in self._running:
+            self._bars.remove_task(self._running.pop(spec.id))
+        self._parts.pop(spec.id, None)
+        self._show_all()
+
+    def _show_all(self) -> None:
+        done = self._done + sum(self._parts.values())
         spent = time.monotonic() - self._began
         left = (
             f" · {clock(spent / done * (self._total - done))} left" if done > 0.05 and self._done < self._total else ""

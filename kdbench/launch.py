@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from kdbench import display, places
+from kdbench import display, places, pool, worker
+from kdbench.errors import RunError
 from kdbench.plan import Spec
 from kdbench.store import RunFolder
 
@@ -35,19 +38,86 @@ def outdated(specs: Sequence[Spec], runs: Path) -> list[Spec]:
     return found
 
 
-def inline(specs: Sequence[Spec], runs: Path, data: Path | None) -> list[dict[str, Any]]:
-    """Do runs one after the other in this process, and show how they go on.
+def ask(specs: Sequence[Spec], runs: Path, rerun: bool = False) -> None:
+    """Put the runs down in their folders, where whoever does them finds them."""
+    for spec in specs:
+        folder = RunFolder(runs, spec.id)
+        failed = folder.state() == "failed"
+        fresh = rerun and not spec.is_teacher
+        folder.ask(spec.plain(), "fresh" if fresh else "resume" if failed else None)
+
+
+def results(specs: Sequence[Spec], runs: Path) -> list[dict[str, Any]]:
+    """The results that there are of these runs, in order."""
+    return [result for spec in specs if (result := RunFolder(runs, spec.id).result())]
+
+
+def inline(specs: Sequence[Spec], runs: Path, data: Path | None, rerun: bool = False) -> list[dict[str, Any]]:
+    """Do runs one after the other in this process, and show how they go on; a failed one does not stop the others.
 
     Returns:
-        Their results, in order; a failed one does not stop the others.
-    """
-    from kdbench.run import run  # torch: two seconds that a plan with nothing to do must not cost
+        Their results, in order; a run that another process is doing may have none yet.
 
-    results = []
+    Raises:
+        KeyboardInterrupt: the user stopped it.
+        RunError: the disk is full.
+    """
+    ask(specs, runs, rerun)
+    with display.for_terminal(specs) as shown, worker.Stop() as stop:
+        try:
+            worker.work(specs, runs, data, shown, stop)
+        except OSError as error:
+            raise RunError(worker.full_disk(error, runs)) from error
+    if stop.all:
+        raise KeyboardInterrupt
+    return results(specs, runs)
+
+
+def local(
+    specs: Sequence[Spec], runs: Path, data: Path | None, workers: int | None, rerun: bool = False
+) -> list[dict[str, Any]]:
+    """Do runs in several processes of this machine: one for each GPU, or for each share of the CPU.
+
+    Args:
+        workers: how many; None: one for each GPU, one where there is none.
+
+    Raises:
+        KeyboardInterrupt: the user stopped it; the processes have kept their state.
+        RunError: a process ended before its time.
+    """
+    ask(specs, runs, rerun)
     with display.for_terminal(specs) as shown:
-        for spec in specs:
-            shown.begin(spec)
-            result = run(spec, runs, data, shown.progress)
-            shown.end(spec, result)
-            results.append(result)
-    return results
+        processes = pool.Pool(specs, runs, data, shown, shares(workers))
+        try:
+            good = processes.run()
+        except KeyboardInterrupt:
+            processes.stop()
+            raise
+    if not good:
+        raise RunError("not all runs were done; the same command goes on from there")
+    return results(specs, runs)
+
+
+def shares(workers: int | None) -> list[dict[str, str]]:
+    """The environment of each worker: its GPU, or its share of the CPU's threads."""
+    gpus = visible_gpus()
+    if gpus:
+        chosen = [gpus[number % len(gpus)] for number in range(workers or len(gpus))]
+        return [{"CUDA_VISIBLE_DEVICES": gpu, "OMP_NUM_THREADS": str(_threads(len(chosen)))} for gpu in chosen]
+    return [{"OMP_NUM_THREADS": str(_threads(workers or 1))} for _ in range(workers or 1)]
+
+
+def _threads(workers: int) -> int:
+    return max(1, len(os.sched_getaffinity(0)) // workers)
+
+
+def visible_gpus() -> list[str]:
+    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them; asked without torch."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is not None:
+        return [gpu for gpu in named.split(",") if gpu and gpu != "-1"]
+    try:
+        listed = subprocess.run(["nvidia-smi", "--list-gpus"], capture_output=True, text=True, timeout=20, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return [str(number) for number, line in enumerate(listed.stdout.splitlines()) if line.startswith("GPU ")]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,8 @@ EQUAL_TEACHER_SEED = 1000
 """The same where the teacher has the student's architecture: a teacher with a student's seed would be that student's twin."""
 
 SELECTIONS = ("methods", "dataset", "student", "teacher", "recipe", "seeds")
-SINGLE = ("sweep", "executor")
-EXECUTORS = ("inline",)
+SINGLE = ("sweep", "executor", "workers")
+EXECUTORS = ("inline", "local")
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,27 @@ class Spec:
         words += [f"{key}={_word(value)}" for key, value in {**self.overrides, **self.own_overrides}.items()]
         return " ".join(["kdbench run", *words])
 
+    def identity(self) -> dict[str, Any]:
+        """What a result says of its run before anything is known of its outcome."""
+        return {
+            "run": self.id,
+            "status": "failed",
+            "method": self.method,
+            "method.parameters": json.dumps(self.own_overrides, sort_keys=True),
+            "dataset": self.dataset,
+            "student": self.student,
+            "teacher": self.teacher,
+            "recipe": self.recipe,
+            "control": json.dumps(self.control, sort_keys=True),
+            "overrides": json.dumps(self.overrides, sort_keys=True),
+            "seed": self.seed,
+            "protocol": self.protocol,
+        }
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON has it; `Spec(**plain)` makes it again."""
+        return asdict(self)
+
 
 def _word(value: Any) -> str:
     text = repr(tuple(value)) if isinstance(value, list) else str(value)
@@ -91,6 +113,7 @@ class Request:
     seeds: tuple[int, ...]
     overrides: tuple[Binding, ...]
     executor: str = "inline"
+    workers: int | None = None
 
 
 def parse(words: Sequence[str]) -> Request:
@@ -119,7 +142,10 @@ def parse(words: Sequence[str]) -> Request:
                 raise UserError(f"'{key}=' has no value")
             if key in SINGLE and len(chosen[key]) > 1:
                 raise UserError(f"'{key}' takes one value, not {len(chosen[key])}")
-    (executor,) = chosen.pop("executor", ("inline",))
+    workers = _count("workers", chosen.pop("workers", (None,))[0])
+    (executor,) = chosen.pop("executor", ("local" if workers else "inline",))
+    if workers and executor != "local":
+        raise UserError(f"workers={workers} goes with executor=local, not with executor={executor}")
     if executor not in EXECUTORS:
         raise unknown("executor", executor, EXECUTORS)
     overrides = tuple(config.parse_overrides(bindings))
@@ -138,6 +164,7 @@ def parse(words: Sequence[str]) -> Request:
         seeds=tuple(_seed(text) for text in chosen.get("seeds", ("0",))),
         overrides=overrides,
         executor=executor,
+        workers=workers,
     )
 
 
@@ -197,6 +224,12 @@ def _seed(text: str) -> int:
     if not text.isascii() or not text.isdigit():
         raise UserError(f"seeds takes whole numbers from 0, such as seeds=0,1,2, not '{text}'")
     return int(text)
+
+
+def _count(key: str, text: str | None) -> int | None:
+    if text is not None and (not text.isascii() or not text.isdigit() or int(text) < 1):
+        raise UserError(f"{key} takes a whole number from 1, such as {key}=2, not '{text}'")
+    return int(text) if text else None
 
 
 def plan(request: Request) -> list[Spec]:

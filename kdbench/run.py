@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
+import errno
 import os
 import tempfile
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,8 +17,10 @@ import torch
 from kdbench import checkpoint, cost, evaluate, methods, models, provenance, settings, study, teacher
 from kdbench.data import task as tasks
 from kdbench.errors import RunError, UserError
+from kdbench.lease import Lost
 from kdbench.method import Info, Method
 from kdbench.plan import Spec
+from kdbench.resume import Keeper, Stopped
 from kdbench.store import CHECKPOINT, EPOCHS, RunFolder, write_atomically
 from kdbench.streams import Streams
 from kdbench.train import Outcome, Report, train
@@ -25,28 +28,53 @@ from kdbench.train import Outcome, Report, train
 OPERATIVE = "operative.gin"
 
 
-def run(spec: Spec, runs: Path, data: Path | None, report: Report = lambda progress: None) -> dict[str, Any]:
-    """Train and evaluate one spec, and leave its folder; an error ends this run only.
+def run(
+    spec: Spec,
+    runs: Path,
+    data: Path | None,
+    report: Report = lambda progress: None,
+    stop: Callable[[], bool] = lambda: False,
+    check: Callable[[], None] = lambda: None,
+) -> dict[str, Any]:
+    """Train and evaluate one spec, or go on with it, and leave its folder; an error ends this run only.
 
     Args:
         runs: the folder of all runs.
         data: the folder of datasets, for those that need one.
+        stop: asked after each step; true: keep the state of training and raise `Stopped`.
+        check: called before anything is written; raises `Lost` if this process may not any more.
 
     Returns:
         The result as it was stored, with `status` "finished" or "failed".
+
+    Raises:
+        Stopped, Lost: see above; the run is neither finished nor failed.
+        OSError: the disk is full: no fault of this run's, which goes on once there is room.
     """
     folder = RunFolder(runs, spec.id)
+    check()
     folder.begin(f"# {spec.command()}\n\n{spec.config}")
-    result = _identity(spec) | study.told(spec, runs)
+    result = spec.identity() | study.told(spec, runs)
     try:
-        result |= _run(spec, folder, runs, data, report)
+        result |= _run(spec, folder, runs, data, report, stop, check)
         result["status"] = "finished"
+    except (Stopped, Lost):
+        raise
     except Exception as error:
+        if is_full(error):
+            raise
+        check()
         folder.log(traceback.format_exc())
         result |= {"status": "failed", "error": _sentence(error)}
     result["provenance.finished_at"] = provenance.now()
+    check()
     folder.finish(result)
     return result
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether an error says that the disk, or the user's share of it, is full."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def validate(spec: Spec, runs: Path, data: Path | None, report: Report = lambda progress: None) -> dict[str, Any]:
@@ -93,23 +121,6 @@ def _sentence(error: Exception) -> str:
     return str(error) if isinstance(error, (RunError, UserError)) else f"{type(error).__name__}: {error}"
 
 
-def _identity(spec: Spec) -> dict[str, Any]:
-    return {
-        "run": spec.id,
-        "status": "failed",
-        "method": spec.method,
-        "method.parameters": json.dumps(spec.own_overrides, sort_keys=True),
-        "dataset": spec.dataset,
-        "student": spec.student,
-        "teacher": spec.teacher,
-        "recipe": spec.recipe,
-        "control": json.dumps(spec.control, sort_keys=True),
-        "overrides": json.dumps(spec.overrides, sort_keys=True),
-        "seed": spec.seed,
-        "protocol": spec.protocol,
-    }
-
-
 class _Ready(NamedTuple):
     """All that training needs."""
 
@@ -135,20 +146,37 @@ def _prepare_run(spec: Spec, runs: Path, data: Path | None) -> _Ready:
     return _Ready(method_class, given, device, peak, facts, task, guide)
 
 
-def _train(spec: Spec, ready: _Ready, epochs_csv: Path, report: Report) -> tuple[Method, Outcome]:
+def _train(
+    spec: Spec, ready: _Ready, epochs_csv: Path, report: Report, keeper: Keeper | None = None
+) -> tuple[Method, Outcome]:
     streams = Streams(spec.seed)
     method = build(spec, ready.method_class, ready.task, ready.given.train, streams, ready.guide, ready.device)
     if ready.given.machine.compile:
         method.student.compile()
     with streams.as_global("training"):
-        return method, train(method, ready.task, ready.given, streams, epochs_csv, report)
+        return method, train(method, ready.task, ready.given, streams, epochs_csv, report, keeper)
 
 
-def _run(spec: Spec, folder: RunFolder, runs: Path, data: Path | None, report: Report) -> dict[str, Any]:
+def _run(
+    spec: Spec,
+    folder: RunFolder,
+    runs: Path,
+    data: Path | None,
+    report: Report,
+    stop: Callable[[], bool],
+    check: Callable[[], None],
+) -> dict[str, Any]:
     began = time.perf_counter()
     ready = _prepare_run(spec, runs, data)
     given, task, guide = ready.given, ready.task, ready.guide
-    method, outcome = _train(spec, ready, folder / EPOCHS, report)
+    keeper = Keeper(folder, _identity_of_state(spec, ready), given.machine.checkpoint_every, stop, check)
+    keeper.session = lambda: {
+        "seconds": time.perf_counter() - began,
+        "peak": ready.peak.bytes(),
+        "started_at": ready.facts["provenance.started_at"],
+        "commit": ready.facts["provenance.commit"],
+    }
+    method, outcome = _train(spec, ready, folder / EPOCHS, report, keeper)
     trained = time.perf_counter()
     measured = evaluate.final(method, outcome.best, guide.network if guide else None, task, given.dataset)
     if guide and measured["teacher.accuracy"] is not None:
@@ -156,6 +184,7 @@ def _run(spec: Spec, folder: RunFolder, runs: Path, data: Path | None, report: R
     deployed = method.deployed()
     state = deployed.state_dict()
     done = time.perf_counter()
+    check()
     checkpoint.save(folder / CHECKPOINT, spec.student, state, {"run": spec.id})
     write_atomically(folder / OPERATIVE, gin.operative_config_str().encode())
     return {
@@ -166,17 +195,40 @@ def _run(spec: Spec, folder: RunFolder, runs: Path, data: Path | None, report: R
         "images_seen": outcome.images_seen,
         "seconds.train": round(outcome.seconds, 3),
         "seconds.evaluate": round(done - trained, 3),
-        "seconds.total": round(done - began, 3),
+        "seconds.total": round(done - began + sum(s["seconds"] for s in keeper.sessions), 3),
         "cost.parameters": cost.parameters(deployed),
         "cost.parameters_training": cost.parameters(method),
         "cost.flops": cost.flops(deployed, task.image_shape),
-        "cost.peak_memory_bytes": ready.peak.bytes(),
+        "cost.peak_memory_bytes": max([ready.peak.bytes(), *(s["peak"] for s in keeper.sessions)]),
         "cost.images_per_second": round(outcome.images_seen / outcome.seconds, 1),
         "teacher.run": guide.run if guide else None,
         "teacher.sha256": guide.sha256 if guide else None,
         "weights.sha256": checkpoint.weights_sha256(state),
         "data.sha256": task.digest,
         **ready.facts,
+        **_history(keeper, ready.facts),
+    }
+
+
+def _identity_of_state(spec: Spec, ready: _Ready) -> dict[str, Any]:
+    """What a state of training must be of, for this run to go on from it."""
+    return {
+        "run": spec.id,
+        "method file": ready.facts["provenance.method_sha256"],
+        "dataset": ready.task.digest,
+        "teacher": ready.guide.sha256 if ready.guide else None,
+    }
+
+
+def _history(keeper: Keeper, facts: dict[str, Any]) -> dict[str, Any]:
+    """Of a run that several processes did: how many, since when, and at which commits."""
+    if not keeper.sessions:
+        return {}
+    commits = dict.fromkeys([*(s["commit"] for s in keeper.sessions), facts["provenance.commit"]])
+    return {
+        "provenance.sessions": len(keeper.sessions) + 1,
+        "provenance.started_at": keeper.sessions[0]["started_at"],
+        "provenance.commits": " ".join(str(commit) for commit in commits),
     }
 
 

@@ -144,14 +144,17 @@ class Machine:
         threads: CPU threads; 0 leaves torch's own choice.
         compile: torch.compile for the student.
         deterministic: only deterministic kernels (slower on a GPU).
+        checkpoint_every: seconds between two states of training on disk, besides those at epoch ends; 0: after each step.
     """
 
     device: str
     threads: int
     compile: bool
     deterministic: bool
+    checkpoint_every: float
 
     def __post_init__(self) -> None:
+        _check(self.checkpoint_every >= 0, "Machine.checkpoint_every must be at least 0 (seconds; 0: after each step)")
         _check(self.threads >= 0, "Machine.threads must be at least 0 (0: torch's own choice)")
 
 

@@ -12,10 +12,18 @@ from typing import Any, Literal
 State = Literal["finished", "failed", "absent"]
 
 CONFIG, RESULT, EPOCHS, CHECKPOINT, LOG = "config.gin", "result.json", "epochs.csv", "checkpoint.pt", "log.txt"
+SPEC, PROGRESS, SUBMISSION = "spec.json", "progress.json", "submission.json"
+AGAIN, CANCELLED = "again", "cancelled"
+RESUME, RESUME_BEFORE = "resume.pt", "resume.before.pt"
 
 
 class RunFolder:
-    """The folder of one run, `RUNS/ID`."""
+    """The folder of one run, `RUNS/ID`.
+
+    Besides what DESIGN names: `spec.json` (what is to be done, for processes that take it up), `progress.json` (where it
+    is), `submission.json` (the SLURM job it went into), `resume.pt` and the one before it (the state of training),
+    `again` and `cancelled` (what the user asked for), `lease.N` (kdbench.lease).
+    """
 
     def __init__(self, runs: Path, run_id: str):
         self.path = runs / run_id
@@ -34,37 +42,82 @@ class RunFolder:
 
     def result(self) -> dict[str, Any] | None:
         """The parsed result.json, or None if there is none that can be read."""
+        return self.read(RESULT)
+
+    def read(self, name: str) -> dict[str, Any] | None:
+        """A JSON file of the folder, or None if there is none that can be read."""
         try:
-            result = json.loads((self / RESULT).read_text(encoding="utf-8"))
+            found = json.loads((self / name).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return None
-        return result if isinstance(result, dict) else None
+        return found if isinstance(found, dict) else None
+
+    def write(self, name: str, content: Mapping[str, Any], lasting: bool = True) -> None:
+        """Write a JSON file of the folder atomically; `lasting`: so that it outlives a power cut."""
+        text = json.dumps(content, indent=1, allow_nan=False) + "\n"
+        write_atomically(self / name, text.encode(), lasting)
+
+    def ask(self, spec: Mapping[str, Any], again: Literal["fresh", "resume"] | None = None) -> None:
+        """Put a run down for whoever takes it up.
+
+        Args:
+            spec: what is to be done.
+            again: do it although there is a result: from the beginning, or from where a failed attempt stopped.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        (self / CANCELLED).unlink(missing_ok=True)
+        if again:
+            write_atomically(self / AGAIN, again.encode(), lasting=False)
+        self.write(SPEC, spec, lasting=False)
+
+    def is_open(self) -> bool:
+        """Whether the run is to be done: asked for again, or without a result, and not cancelled."""
+        if (self / CANCELLED).exists():
+            return False
+        return (self / AGAIN).exists() or self.state() == "absent"
 
     def begin(self, config: str) -> None:
-        """Make the folder ready for a new attempt: config.gin in, what an earlier attempt left out."""
+        """Make the folder ready for an attempt: what an earlier result says goes out; the state of training stays, but
+        for a run that was asked for afresh."""
         self.path.mkdir(parents=True, exist_ok=True)
-        for name in (RESULT, EPOCHS, CHECKPOINT, LOG):
+        again = self / AGAIN
+        if again.exists() and again.read_text(encoding="utf-8") == "fresh":
+            self.forget()
+        for name in (RESULT, CHECKPOINT, PROGRESS, AGAIN):
             (self / name).unlink(missing_ok=True)
         write_atomically(self / CONFIG, config.encode())
 
+    def forget(self) -> None:
+        """Remove what an earlier attempt could be continued from."""
+        for name in (RESUME, RESUME_BEFORE, EPOCHS, LOG):
+            (self / name).unlink(missing_ok=True)
+
     def finish(self, result: Mapping[str, Any]) -> None:
         """Write result.json: the last file of a run, whose presence says that it has ended."""
-        write_atomically(self / RESULT, (json.dumps(result, indent=1, allow_nan=False) + "\n").encode())
+        self.write(RESULT, result)
+        leftover = [PROGRESS] + [RESUME, RESUME_BEFORE] * (result["status"] == "finished")
+        for name in leftover:
+            (self / name).unlink(missing_ok=True)
 
     def log(self, line: str) -> None:
         with (self / LOG).open("a", encoding="utf-8") as file:
             file.write(line.rstrip("\n") + "\n")
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Put `content` at `path` so that a reader sees all of it or what was there before, also after a crash."""
+def write_atomically(path: Path, content: bytes, lasting: bool = True) -> None:
+    """Put `content` at `path` so that a reader sees all of it or what was there before, also after a crash.
+
+    Args:
+        lasting: wait until it is on the disk; without, a power cut may leave the file empty.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
             file.flush()
-            os.fsync(file.fileno())
+            if lasting:
+                os.fsync(file.fileno())
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except BaseException:

@@ -6,8 +6,9 @@ import csv
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,7 +19,9 @@ from kdbench.data.task import Task
 from kdbench.errors import RunError
 from kdbench.evaluate import accuracy
 from kdbench.method import Batch, Method
+from kdbench.resume import Keeper, Stopped
 from kdbench.settings import Settings, Train
+from kdbench.store import write_atomically
 from kdbench.streams import Streams
 
 CHECK_EVERY = 50
@@ -59,7 +62,7 @@ class Outcome:
     best: dict[str, Tensor] | None = None
     best_epoch: int | None = None
     best_test: float | None = None
-    best_validation: float = field(default=-1.0, repr=False)
+    best_validation: float = -1.0
 
 
 class Budget:
@@ -114,11 +117,16 @@ def train(
     streams: Streams,
     epochs_csv: Path,
     report: Report = lambda progress: None,
+    keeper: Keeper | None = None,
 ) -> Outcome:
     """Train until the budget is spent; writes one line an epoch to `epochs_csv`.
 
+    Args:
+        keeper: of the state of training: what it has is gone on from, and it says when to write the next one.
+
     Raises:
         RunError: the loss is not finite.
+        Stopped: the keeper was asked to stop.
     """
     device = task.train.labels.device
     recipe, sgd = settings.train, settings.sgd
@@ -129,11 +137,12 @@ def train(
         parameters, lr=sgd.lr, momentum=sgd.momentum, weight_decay=sgd.weight_decay, nesterov=sgd.nesterov
     )
     autocast = torch.autocast(device.type, dtype=torch.bfloat16, enabled=recipe.precision == "bfloat16")
-    outcome = Outcome()
-    record = _Record(epochs_csv)
+    training = _Training(method, optimiser, Outcome(), _Record(epochs_csv))
+    outcome, record = training.outcome, training.record
+    first = training.restore(keeper.load() if keeper else None, device)
     method.train()
     since = time.perf_counter()
-    for batch in steps(method, task, augmenter, streams, budget):
+    for batch in steps(method, task, augmenter, streams, budget, first):
         step = batch.step
         rate = sgd.lr * recipe.schedule(step / budget.steps)
         if step < budget.warmup_steps:
@@ -167,7 +176,56 @@ def train(
                 )
             )  # fmt: skip
             since = time.perf_counter()
+        if keeper and step < budget.steps - 1 and ((stop := keeper.stop()) or keeper.due(new_epoch)):
+            outcome.seconds += time.perf_counter() - since
+            keeper.save(training.state(step + 1, device))
+            if stop:
+                raise Stopped
+            since = time.perf_counter()
     return outcome
+
+
+@dataclass
+class _Training:
+    """All that changes from step to step; the streams are not among it, they have no state."""
+
+    method: Method
+    optimiser: torch.optim.Optimizer
+    outcome: Outcome
+    record: _Record
+
+    def state(self, step: int, device: torch.device) -> dict[str, Any]:
+        """As plain containers and tensors, to go on at `step`."""
+        # The global generators are nothing that kdbench draws from, but a user's method may.
+        random = {"cpu": torch.get_rng_state()}
+        if device.type == "cuda":
+            random["cuda"] = torch.cuda.get_rng_state(device)
+        return {
+            "step": step,
+            "method": self.method.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "outcome": asdict(self.outcome),
+            "record": self.record.state(),
+            "random": random,
+        }
+
+    def restore(self, state: dict[str, Any] | None, device: torch.device) -> int:
+        """Take up `state`, and return the step to go on at; without one, 0."""
+        if state is None:
+            self.record.restore(None, device)
+            return 0
+        self.method.load_state_dict(state["method"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        for name, value in state["outcome"].items():
+            setattr(self.outcome, name, value)
+        if self.outcome.best is not None:
+            self.outcome.best = {name: value.to(device) for name, value in self.outcome.best.items()}
+        self.record.restore(state["record"], device)
+        torch.set_rng_state(state["random"]["cpu"])
+        if device.type == "cuda" and "cuda" in state["random"]:
+            torch.cuda.set_rng_state(state["random"]["cuda"], device)
+        step: int = state["step"]
+        return step
 
 
 def _end_epoch(method: Method, task: Task, settings: Settings, outcome: Outcome, epoch: int) -> None:
@@ -190,6 +248,21 @@ class _Record:
         self._path = path
         self._sums: dict[str, Tensor] = {}
         self._count = 0
+
+    def state(self) -> dict[str, Any]:
+        """The file of epochs as it is, and the sums since."""
+        text = self._path.read_bytes().decode() if self._path.exists() else ""
+        return {"epoch": self.epoch, "file": text, "sums": dict(self._sums), "count": self._count}
+
+    def restore(self, state: dict[str, Any] | None, device: torch.device) -> None:
+        """Go on from `state`, or begin; lines that were written after it go."""
+        if state is None or not state["file"]:
+            self._path.unlink(missing_ok=True)
+        else:
+            write_atomically(self._path, state["file"].encode())
+        if state is not None:
+            self.epoch, self._count = state["epoch"], state["count"]
+            self._sums = {name: value.to(device) for name, value in state["sums"].items()}
 
     @torch.no_grad()
     def add(self, loss: Tensor, terms: dict[str, Tensor]) -> None:

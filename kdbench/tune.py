@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -174,7 +175,7 @@ def _trial(each: Study, runs: Path, data: Path | None, shown: display.Display) -
     results = []
     for spec in specs:
         shown.begin(spec)
-        result = validate(spec, runs, data, shown.progress)
+        result = validate(spec, runs, data, partial(shown.progress, spec))
         shown.end(spec, {**result, "trial": f"trial {number} ({_listed(parameters)})"})
         results.append(result)
         if result["status"] == "failed":  # the mean cannot be had any more

@@ -15,9 +15,9 @@ def test_plain_lines_where_nobody_watches(capsys, monkeypatch):
         assert isinstance(shown, display.Plain)
         for spec in SPECS:
             shown.begin(spec)
-            shown.progress(HALF)
+            shown.progress(spec, HALF)
             monkeypatch.setattr(display, "PLAIN_EVERY", 0.0)
-            shown.progress(HALF)
+            shown.progress(spec, HALF)
             shown.end(spec, RESULT)
     lines = capsys.readouterr().err.splitlines()
     assert lines[:3] == [
@@ -32,7 +32,7 @@ def test_live_bars_show_runs_done_epoch_speed_and_time_left():
     live._console = live._bars.live.console = Console(file=out, force_terminal=True, width=120)
     with live:
         live.begin(SPECS[0])
-        live.progress(HALF)
+        live.progress(SPECS[0], HALF)
         live._bars.refresh()
         live.end(SPECS[0], {"status": "failed", "error": "the loss is [not] finite"})
     text = out.getvalue()
