@@ -2,7 +2,17 @@ import os
 
 import pytest
 
-from kdbench.store import CANCELLED, CHECKPOINT, EPOCHS, PROGRESS, RESUME, RESUME_BEFORE, RunFolder, write_atomically
+from kdbench.store import (
+    CANCELLED,
+    CHECKPOINT,
+    EPOCHS,
+    PROGRESS,
+    RESULT,
+    RESUME,
+    RESUME_BEFORE,
+    RunFolder,
+    write_atomically,
+)
 
 
 def test_the_files_say_the_state(tmp_path):
