@@ -211,6 +211,11 @@ def _conclude(specs: Sequence[Spec], runs: Path, done: int) -> int:
     console = Console(highlight=False)
     for table in tables.summarise(results):
         console.print(render.Terminal(table))
+    if len(results) < len(asked):
+        print(
+            f"{len(asked) - len(results)} runs have no result yet: others do them, or they were cancelled",
+            file=sys.stderr,
+        )
     return int(any(result["status"] == "failed" for result in results))
 
 
