@@ -17,35 +17,64 @@ from kdbench import checkpoint, cost, evaluate, methods, models, provenance, set
 from kdbench.data import task as tasks
 from kdbench.errors import RunError, UserError
 from kdbench.method import Info, Method
+from kdbench.parallel import Group, checksum
 from kdbench.plan import Spec
 from kdbench.store import CHECKPOINT, EPOCHS, RunFolder, write_atomically
 from kdbench.streams import Streams
+from kdbench.sync_bn import synchronise
 from kdbench.train import Outcome, Report, train
 
 OPERATIVE = "operative.gin"
 
 
-def run(spec: Spec, runs: Path, data: Path | None, report: Report = lambda progress: None) -> dict[str, Any]:
+def run(
+    spec: Spec,
+    runs: Path,
+    data: Path | None,
+    report: Report = lambda progress: None,
+    group: Group | None = None,
+) -> dict[str, Any]:
     """Train and evaluate one spec, and leave its folder; an error ends this run only.
 
     Args:
         runs: the folder of all runs.
         data: the folder of datasets, for those that need one.
+        group: the `spec.gpus` processes that make this run together, each of which calls this function. The first one
+            writes the folder; of a run that fails, the one that failed first. A process whose run has failed must then
+            end: others may be waiting for it, until torchrun stops them or `parallel.TIMEOUT` has passed.
 
     Returns:
-        The result as it was stored, with `status` "finished" or "failed".
+        The result as it was stored, with `status` "finished" or "failed", in every process.
     """
+    group = group or Group()
     folder = RunFolder(runs, spec.id)
-    folder.begin(f"# {spec.command()}\n\n{spec.config}")
+    if group.first:
+        folder.begin(f"# {spec.command()}\n\n{spec.config}")
     result = _identity(spec) | study.told(spec, runs)
+    trace = None
     try:
-        result |= _run(spec, folder, runs, data, report)
-        result["status"] = "finished"
+        found = _run(spec, folder, runs, data, report, group)
+        if found is None:
+            return _told(group.hear(spec.id))
+        result |= {**found, "status": "finished"}
     except Exception as error:
-        folder.log(traceback.format_exc())
+        trace = traceback.format_exc()
         result |= {"status": "failed", "error": _sentence(error)}
     result["provenance.finished_at"] = provenance.now()
+    ours = f"{group.rank} {json.dumps(result)}"
+    if trace is not None:
+        theirs = group.say(spec.id, ours)
+        if theirs != ours:  # another process failed before, and this one perhaps for that reason only
+            return _told(theirs)
+        folder.log(trace)
     folder.finish(result)
+    group.say(spec.id, ours)
+    return result
+
+
+def _told(message: str) -> dict[str, Any]:
+    """The result that another process of the group has stored."""
+    result: dict[str, Any] = json.loads(message.partition(" ")[2])
     return result
 
 
@@ -61,7 +90,7 @@ def validate(spec: Spec, runs: Path, data: Path | None, report: Report = lambda 
         RunError: what would end every trial alike: the device, the data, the teacher, the method's file.
     """
     try:
-        ready = _prepare_run(spec, runs, data)
+        ready = _prepare_run(spec, runs, data, Group())
     except Exception as error:
         raise RunError(_sentence(error)) from error
     if ready.given.selection.on_test:
@@ -70,7 +99,7 @@ def validate(spec: Spec, runs: Path, data: Path | None, report: Report = lambda 
         raise RunError("there is no validation split to choose on: give a larger Split.validation")
     try:
         with tempfile.TemporaryDirectory() as folder:
-            _, outcome = _train(spec, ready, Path(folder) / EPOCHS, report)
+            _, outcome = _train(spec, ready, Path(folder) / EPOCHS, report, Group())
     except Exception as error:
         return {
             "status": "failed",
@@ -122,33 +151,50 @@ class _Ready(NamedTuple):
     guide: teacher.Teacher | None
 
 
-def _prepare_run(spec: Spec, runs: Path, data: Path | None) -> _Ready:
+def _prepare_run(spec: Spec, runs: Path, data: Path | None, group: Group) -> _Ready:
     method_class = methods.load(spec.source)
     gin.clear_config()
     gin.parse_config(spec.config)
     given = settings.from_gin()
-    device = _prepare(given.machine)
+    device = _prepare(given.machine, group)
     peak = cost.PeakMemory(device)
-    facts = provenance.collect(spec, device)
+    facts = provenance.collect(spec, device, group.size)
     task = tasks.load(given.dataset, given.split, data, device, given.selection.on_test)
     guide = teacher.load(spec, runs, task.classes, task.image_shape[0], task.digest)
     return _Ready(method_class, given, device, peak, facts, task, guide)
 
 
-def _train(spec: Spec, ready: _Ready, epochs_csv: Path, report: Report) -> tuple[Method, Outcome]:
+def _train(spec: Spec, ready: _Ready, epochs_csv: Path, report: Report, group: Group) -> tuple[Method, Outcome]:
     streams = Streams(spec.seed)
     method = build(spec, ready.method_class, ready.task, ready.given.train, streams, ready.guide, ready.device)
+    if group.size > 1:
+        group.check_equal(
+            {
+                "the images": int(ready.task.digest[:15], 16),
+                "the teacher's weights": int(ready.guide.sha256[:15], 16) if ready.guide else 0,
+                "the initial weights": checksum(method.state_dict().values()),
+            }
+        )
+        if ready.given.parallel.sync_bn:
+            synchronise(method, group)
     if ready.given.machine.compile:
         method.student.compile()
     with streams.as_global("training"):
-        return method, train(method, ready.task, ready.given, streams, epochs_csv, report)
+        return method, train(method, ready.task, ready.given, streams, epochs_csv, report, group)
 
 
-def _run(spec: Spec, folder: RunFolder, runs: Path, data: Path | None, report: Report) -> dict[str, Any]:
+def _run(
+    spec: Spec, folder: RunFolder, runs: Path, data: Path | None, report: Report, group: Group
+) -> dict[str, Any] | None:
+    """What the first process finds; None in the others, whose work is done when training is over."""
     began = time.perf_counter()
-    ready = _prepare_run(spec, runs, data)
+    # Also so that none reads, or fails, before the first one has made the folder ready and finished the run before.
+    group.check_equal({"the runs": int(spec.id.rpartition("-")[2], 16)})
+    ready = _prepare_run(spec, runs, data, group)
     given, task, guide = ready.given, ready.task, ready.guide
-    method, outcome = _train(spec, ready, folder / EPOCHS, report)
+    method, outcome = _train(spec, ready, folder / EPOCHS, report, group)
+    if not group.first:
+        return None
     trained = time.perf_counter()
     measured = evaluate.final(method, outcome.best, guide.network if guide else None, task, given.dataset)
     if guide and measured["teacher.accuracy"] is not None:
@@ -200,8 +246,14 @@ def build(
     return method.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
-def _prepare(machine: settings.Machine) -> torch.device:
+def _prepare(machine: settings.Machine, group: Group) -> torch.device:
     """Apply the machine's settings to torch, and name the device."""
+    if machine.gpus != group.size:
+        here = "alone" if group.size == 1 else f"one of {group.size}"
+        raise RunError(
+            f"Machine.gpus={machine.gpus} means {machine.gpus} processes, which `python -m torch.distributed.run "
+            f"--nproc-per-node={machine.gpus}` starts, and this one is {here}"
+        )
     if machine.threads:
         torch.set_num_threads(machine.threads)
     if machine.deterministic:
@@ -215,4 +267,4 @@ def _prepare(machine: settings.Machine) -> torch.device:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise RunError(f"Machine.device='{name}' is not to be had here: {str(error).splitlines()[0]}") from None
-    return device
+    return group.device or device

@@ -18,6 +18,7 @@ from kdbench.data.task import Task
 from kdbench.errors import RunError
 from kdbench.evaluate import accuracy
 from kdbench.method import Batch, Method
+from kdbench.parallel import Group, Share
 from kdbench.settings import Settings, Train
 from kdbench.streams import Streams
 
@@ -89,9 +90,20 @@ class Budget:
 
 
 def steps(
-    method: Method, task: Task, augmenter: Augmenter, streams: Streams, budget: Budget, first: int = 0
+    method: Method,
+    task: Task,
+    augmenter: Augmenter,
+    streams: Streams,
+    budget: Budget,
+    first: int = 0,
+    share: Share | None = None,
 ) -> Iterator[Batch]:
-    """The batches of a run, from step `first` on: the anchors of the seed, and what the method samples around them."""
+    """The batches of a run, from step `first` on: the anchors of the seed, and what the method samples around them.
+
+    Args:
+        share: what of each batch is wanted, all of it by default; drawn is all of it in any case.
+    """
+    share = share or Share()
     device = task.train.labels.device
     anchors = Anchors(len(task.train), augmenter, streams, position=first * budget.anchors)
     for step in range(first, budget.steps):
@@ -103,8 +115,9 @@ def steps(
         if len(index) > len(places):
             extra = augmenter.draw(len(index) - len(places), streams("augment around", step))
             draws = Draws.join([draws, extra])
+        index, draws = share.own(index), Draws(*map(share.own, draws))
         index = index.to(device, non_blocking=True)
-        yield Batch(augmenter(index, draws.to(device)), task.train.labels[index], index, step, own)
+        yield Batch(augmenter(index, draws.to(device)), task.train.labels[index], index, step, own, share)
 
 
 def train(
@@ -114,42 +127,50 @@ def train(
     streams: Streams,
     epochs_csv: Path,
     report: Report = lambda progress: None,
+    group: Group | None = None,
 ) -> Outcome:
     """Train until the budget is spent; writes one line an epoch to `epochs_csv`.
 
+    Args:
+        group: the ranks that share each batch. All of them have the same method and get the same outcome; the first one
+            alone evaluates, writes and reports.
+
     Raises:
-        RunError: the loss is not finite.
+        RunError: the loss is not finite, on all ranks at the same step; a step has fewer anchors than there are ranks.
     """
+    group = group or Group()
     device = task.train.labels.device
     recipe, sgd = settings.train, settings.sgd
     augmenter = Augmenter(task.train.images, settings.augment, settings.dataset)
     budget = Budget(recipe, len(task.train), method.images_per_anchor, settings.control.budget)
+    share = group.share(budget.anchors, method.images_per_anchor)
     parameters = [p for p in method.parameters() if p.requires_grad]
     optimiser = torch.optim.SGD(
         parameters, lr=sgd.lr, momentum=sgd.momentum, weight_decay=sgd.weight_decay, nesterov=sgd.nesterov
     )
     autocast = torch.autocast(device.type, dtype=torch.bfloat16, enabled=recipe.precision == "bfloat16")
     outcome = Outcome()
-    record = _Record(epochs_csv)
+    record = _Record(epochs_csv if group.first else None, share)
     method.train()
     since = time.perf_counter()
-    for batch in steps(method, task, augmenter, streams, budget):
+    for batch in steps(method, task, augmenter, streams, budget, share=share):
         step = batch.step
         rate = sgd.lr * recipe.schedule(step / budget.steps)
         if step < budget.warmup_steps:
             rate *= (step + 1) / budget.warmup_steps
-        for group in optimiser.param_groups:
-            group["lr"] = rate
+        for each in optimiser.param_groups:
+            each["lr"] = rate
         with autocast:
             terms = method.losses(batch)
             loss = torch.stack([term.float() for term in terms.values()]).sum()
         optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        share.weighted(loss).backward()
+        group.sum_gradients(parameters)
         if recipe.clip_norm:
             torch.nn.utils.clip_grad_norm_(parameters, recipe.clip_norm)
         optimiser.step()
         record.add(loss, terms)
-        outcome.images_seen += len(batch.labels)
+        outcome.images_seen += budget.per_step
 
         epoch = budget.epoch_after(step)
         new_epoch = epoch > record.epoch
@@ -158,36 +179,38 @@ def train(
             now = time.perf_counter()
             outcome.seconds += now - since
             if new_epoch:
-                _end_epoch(method, task, settings, outcome, epoch)
+                _end_epoch(method, task, settings, outcome, epoch, group)
                 record.write(epoch, outcome, rate, means)
-            report(
-                Progress(
-                    outcome.images_seen, budget.total, epoch, budget.epochs,
-                    outcome.images_seen / outcome.seconds, outcome.validation,
-                )
-            )  # fmt: skip
+            if group.first:
+                report(
+                    Progress(
+                        outcome.images_seen, budget.total, epoch, budget.epochs,
+                        outcome.images_seen / outcome.seconds, outcome.validation,
+                    )
+                )  # fmt: skip
             since = time.perf_counter()
     return outcome
 
 
-def _end_epoch(method: Method, task: Task, settings: Settings, outcome: Outcome, epoch: int) -> None:
+def _end_epoch(method: Method, task: Task, settings: Settings, outcome: Outcome, epoch: int, group: Group) -> None:
     if settings.selection.on_test:
-        now = accuracy(method.deployed(), task.test.choose(), settings.dataset)
+        now = group.from_first(lambda: accuracy(method.deployed(), task.test.choose(), settings.dataset))
         outcome.best_test = now if outcome.best_test is None else max(outcome.best_test, now)
     if not len(task.validation):
         return
-    outcome.validation = accuracy(method.deployed(), task.validation, settings.dataset)
+    outcome.validation = group.from_first(lambda: accuracy(method.deployed(), task.validation, settings.dataset))
     if outcome.validation > outcome.best_validation:
         outcome.best_validation, outcome.best_epoch = outcome.validation, epoch
         outcome.best = {name: value.clone() for name, value in method.deployed().state_dict().items()}
 
 
 class _Record:
-    """Sums of the loss and its terms, kept on the device, and the file of epochs."""
+    """Sums of the loss and its terms, kept on the device, and the file of epochs, if this rank writes it."""
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path | None, share: Share):
         self.epoch = 0
         self._path = path
+        self._share = share
         self._sums: dict[str, Tensor] = {}
         self._count = 0
 
@@ -199,9 +222,9 @@ class _Record:
         self._count += 1
 
     def means(self, step: int) -> dict[str, float]:
-        """Mean of each term since the last epoch's end."""
+        """Mean of each term over the whole batches since the last epoch's end."""
         names = list(self._sums)
-        values = torch.stack([self._sums[name] for name in names]).div(self._count).tolist()
+        values = self._share.mean(torch.stack([self._sums[name] for name in names]).div(self._count)).tolist()
         means = dict(zip(names, values, strict=True))
         if not math.isfinite(means["loss"]):
             bad = [name.removeprefix("loss.") for name in names if name != "loss" and not math.isfinite(means[name])]
@@ -212,18 +235,19 @@ class _Record:
         return means
 
     def write(self, epoch: int, outcome: Outcome, rate: float, means: dict[str, float]) -> None:
-        row = {
-            "epoch": epoch,
-            "images": outcome.images_seen,
-            "seconds": round(outcome.seconds, 3),
-            "lr": rate,
-            "accuracy.val": outcome.validation,
-            **means,
-        }
-        fresh = not self._path.exists()
-        with self._path.open("a", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, row)
-            if fresh:
-                writer.writeheader()
-            writer.writerow(row)
+        if self._path is not None:
+            row = {
+                "epoch": epoch,
+                "images": outcome.images_seen,
+                "seconds": round(outcome.seconds, 3),
+                "lr": rate,
+                "accuracy.val": outcome.validation,
+                **means,
+            }
+            fresh = not self._path.exists()
+            with self._path.open("a", newline="", encoding="utf-8") as file:
+                writer = csv.DictWriter(file, row)
+                if fresh:
+                    writer.writeheader()
+                writer.writerow(row)
         self.epoch, self._sums, self._count = epoch, {}, 0
