@@ -91,10 +91,10 @@ class Method(nn.Module):
         return self._teacher[0]
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Named, already weighted loss terms (scalars), means over the batch; the loop trains on their sum and records each.
+        """Named, already weighted loss terms (scalars); the loop trains on their sum and records each.
 
-        On several GPUs the batch is one GPU's share, and the loop takes the mean over all images. What compares images, or
-        keeps something of them, gets the whole batch by `batch.share.gather`.
+        They are means over the batch. On several GPUs it is one GPU's share, and the loop takes the mean over all images.
+        What compares images, or keeps something of them, gets the whole batch by `batch.share.gather`.
         """
         raise NotImplementedError
 
@@ -106,8 +106,8 @@ class Method(nn.Module):
             streams: random streams of this step.
 
         Returns:
-            (A · images_per_anchor,) places: first the A anchors themselves, then blocks of A, with image j of anchor i at
-            j · A + i. Several GPUs share the anchors so, each with all that belongs to its own.
+            (A · images_per_anchor,) places: first the A anchors themselves, then blocks of A, with image j of anchor i
+            at j · A + i. Several GPUs share the anchors, and each has all images of its own.
         """
         return anchors
 

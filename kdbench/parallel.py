@@ -1,8 +1,8 @@
 """One run in several processes, a GPU each: who is who, what a rank has of a step's batch, and what all of them add up.
 
-Randomness has no state (kdbench/streams.py), so every rank works out the whole batch of a step on the CPU and then takes its
-own anchors with all that belongs to them: together the ranks see what one process would see. Rank r's loss counts with its
-share w_r of the images (Σ w_r = 1) and gradients are summed over the ranks, hence the sum is the gradient of the whole
+Randomness has no state (kdbench/streams.py), so every rank works out the whole batch of a step on the CPU and then takes
+its own anchors with all that belongs to them: together the ranks see what one process would see. Rank r's loss counts with
+its share w_r of the images (Σ w_r = 1) and gradients are summed over the ranks, hence the sum is the gradient of the whole
 batch's mean, however unequal the shares.
 """
 
@@ -22,7 +22,7 @@ from torch import Tensor
 from kdbench.errors import RunError
 
 TIMEOUT = datetime.timedelta(minutes=30)
-"""How long a rank waits for the others: longer than the first one needs to read the data or to evaluate, while they wait."""
+"""How long a rank waits for the others: longer than the first one needs to read the data or to evaluate meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -49,9 +49,10 @@ class Group:
     @staticmethod
     @contextlib.contextmanager
     def from_environment(device: str) -> Iterator[Group]:
-        """Join the group that the environment names (RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT), and leave it.
+        """Join the group that the environment names, and leave it at the end.
 
-        torchrun sets these. A group of one needs no communication and is a single process.
+        torchrun sets RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT. A group of one is a single process, which
+        needs no communication.
 
         Args:
             device: as `Machine.device` has it: "cpu" (gloo), "cuda" (NCCL; each rank has the GPU of its LOCAL_RANK), or
@@ -116,7 +117,7 @@ class Group:
     def sum_gradients(self, parameters: Iterable[Tensor]) -> None:
         """Replace every gradient by its sum over the ranks.
 
-        A parameter without gradient must have none on any rank; the ranks run the same code, so it is like that by itself.
+        A parameter without gradient must have none on any rank; as the ranks run the same code, it has none.
         """
         if self.size == 1:
             return
@@ -171,10 +172,10 @@ def checksum(tensors: Iterable[Tensor]) -> int:
 
 
 class Share:
-    """What one rank has of a step's batch. This class is all of it, in a single process: everything returns what it is given.
+    """What one rank has of a step's batch. This class: all of it, in a single process, and everything returns its argument.
 
-    A batch of A anchors with J images each has image j of anchor i at j · A + i; a rank has a run of anchors, all J images
-    of each, in the same order.
+    A batch of A anchors with J images each has image j of anchor i at j · A + i; a rank has a run of anchors, all J
+    images of each, in the same order.
 
     Attributes:
         weight: this rank's part of the images; the loop takes the mean over ranks with these weights.
@@ -195,11 +196,11 @@ class Share:
         return x
 
     def mean(self, value: Tensor) -> Tensor:
-        """The mean over the whole batch of what `value` is the mean of over this rank's images, without gradient. Collective."""
+        """The whole batch's mean from the means over each rank's images, without gradient. Collective."""
         return value
 
     def summed(self, value: Tensor) -> Tensor:
-        """A sum over this rank's images as the term to return, so that the mean over ranks is the sum over the batch."""
+        """A sum over this rank's images as a term: the loop's mean over ranks is then the sum over the whole batch."""
         return value
 
     def weighted(self, loss: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """Batch normalisation over the images of all ranks, so that several GPUs normalise as one would.
 
-torch.nn.SyncBatchNorm does the same on GPUs only. This one is a few lines that also run on CPUs, where tests hold it against
-nn.BatchNorm on the whole batch.
+torch.nn.SyncBatchNorm does the same on GPUs only. This one is a few lines that also run on CPUs, where tests hold it
+against nn.BatchNorm on the whole batch.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def synchronise(module: nn.Module, group: Group) -> None:
         return
     for each in module.modules():
         if type(each) in (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d):
-            # The object itself changes its class: a copy in its place would be missed by whoever else holds the old one.
+            # The object itself changes its class: whoever else holds it would miss a copy in its place.
             each.__class__ = SyncBatchNorm
             each.group = group  # type: ignore[assignment]
 

@@ -42,7 +42,7 @@ SHORT = [
 
 
 def made(name, task):
-    """The method, its student and teacher freshly initialised, and its gin file's parameters; CORSD with a class memory."""
+    """The method, its student and teacher freshly initialised, and its gin file's parameters; CORSD with a memory."""
     cls = getattr(importlib.import_module(f"kdbench.methods.{name}"), name.upper())
     parameters = {b.parameter: b.value for b in config.method_bindings(name).values() if b.configurable == cls.__name__}
     if name == "corsd":
@@ -91,7 +91,8 @@ def trajectory(folder, name, batch_size, dtype, group, sync_bn=True):
     with precision(dtype), Streams(0).as_global("training"):
         outcome = train(method, task, given, Streams(0), folder / f"{name}{group.rank}.csv", group=group)
     return SimpleNamespace(
-        losses=torch.stack(losses), images=images, state=method.state_dict(), sha256=weights_sha256(method.state_dict()),
+        losses=torch.stack(losses), images=images,
+        state=method.state_dict(), sha256=weights_sha256(method.state_dict()),
         seen=outcome.images_seen, validation=outcome.validation, best_epoch=outcome.best_epoch,
     )  # fmt: skip
 
