@@ -93,8 +93,8 @@ class Method(nn.Module):
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Named, already weighted loss terms (scalars); the loop trains on their sum and records each.
 
-        They are means over the batch. On several GPUs it is one GPU's share, and the loop takes the mean over all images.
-        What compares images, or keeps something of them, gets the whole batch by `batch.share.gather`.
+        They are means over the batch. On several GPUs it is one GPU's share, and the loop takes the mean over all
+        images. What compares images, or keeps something of them, gets the whole batch by `batch.share.gather`.
         """
         raise NotImplementedError
 

@@ -1,9 +1,9 @@
 """One run in several processes, a GPU each: who is who, what a rank has of a step's batch, and what all of them add up.
 
-Randomness has no state (kdbench/streams.py), so every rank works out the whole batch of a step on the CPU and then takes
-its own anchors with all that belongs to them: together the ranks see what one process would see. Rank r's loss counts with
-its share w_r of the images (Σ w_r = 1) and gradients are summed over the ranks, hence the sum is the gradient of the whole
-batch's mean, however unequal the shares.
+Randomness has no state (kdbench/streams.py), so every rank works out the whole batch of a step on the CPU and then
+takes its own anchors with all that belongs to them: together the ranks see what one process would see. Rank r's loss
+counts with its share w_r of the images (Σ w_r = 1) and gradients are summed over the ranks, hence the sum is the gradient
+of the whole batch's mean, however unequal the shares.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ class Group:
     def from_environment(device: str) -> Iterator[Group]:
         """Join the group that the environment names, and leave it at the end.
 
-        torchrun sets RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT. A group of one is a single process, which
-        needs no communication.
+        torchrun sets RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT. A group of one is a single process,
+        which needs no communication.
 
         Args:
             device: as `Machine.device` has it: "cpu" (gloo), "cuda" (NCCL; each rank has the GPU of its LOCAL_RANK), or
@@ -172,7 +172,7 @@ def checksum(tensors: Iterable[Tensor]) -> int:
 
 
 class Share:
-    """What one rank has of a step's batch. This class: all of it, in a single process, and everything returns its argument.
+    """What one rank has of a step's batch. This class: all of it, in a single process; everything returns its argument.
 
     A batch of A anchors with J images each has image j of anchor i at j · A + i; a rank has a run of anchors, all J
     images of each, in the same order.

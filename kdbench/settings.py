@@ -179,8 +179,8 @@ class Parallel:
     """How several GPUs share a batch. Shared by all methods; only the command line can bind it.
 
     Attributes:
-        sync_bn: batch normalisation over the images of all GPUs, as one would do it. Without it each GPU normalises over its
-            own share, so that the number of GPUs is part of what defines the result.
+        sync_bn: batch normalisation over the images of all GPUs, as one would do it. Without it each GPU normalises over
+            its own share, so that the number of GPUs is part of what defines the result.
     """
 
     sync_bn: bool = True
