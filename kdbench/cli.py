@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 _SELECTIONS = """\
 selections (each takes a comma list; the plan is their product):
-  methods=A,B|all   dataset=D   student=S   teacher=T|PATH.pt   recipe=R   seeds=0,1,2   sweep=F   executor=inline|local   workers=N
+  methods=A,B|all   dataset=D   student=S   teacher=T|PATH.pt   recipe=R   seeds=0,1,2   sweep=F
+and one value each:
+  executor=inline|local   workers=N (runs at a time)   gpus=N (processes that share each batch, a GPU each)
 bindings (anything with a dot is a gin parameter and is the same for all methods that have it):
   Train.epochs=5   SGD.lr=0.05   KD.temperature=2   Machine.device=cuda:1
 

@@ -45,7 +45,7 @@ class Config:
 
     def overrides(self) -> dict[str, Any]:
         """Shared values that the command line made different from the gin files'."""
-        return {key: plain(self.shared[key].value) for key in sorted(self.changed) if key in self.shared}
+        return {key: plain(b.value) for key, b in sorted(self._shared().items()) if key in self.changed}
 
     def own_overrides(self) -> dict[str, Any]:
         """The method's own values that the command line made different from its gin file's."""
@@ -60,11 +60,16 @@ class Config:
 
     def protocol(self) -> str:
         """Identity of the comparison: equal for all methods, teachers, seeds and machines of one."""
-        return digest({key: plain(b.value) for key, b in self.shared.items()} | {"version": RESULT_VERSION})[:8]
+        return digest({key: plain(b.value) for key, b in self._shared().items()} | {"version": RESULT_VERSION})[:8]
 
     def defines(self) -> dict[str, Any]:
         """All values that define the result."""
-        return {key: plain(b.value) for key, b in {**self.shared, **self.own}.items()}
+        return {key: plain(b.value) for key, b in {**self._shared(), **self.own}.items()}
+
+    def _shared(self) -> dict[str, Binding]:
+        """The shared values, and the number of GPUs where it changes the result and not only its rounding."""
+        each_normalises_its_own = _SYNC_BN.key in self.shared
+        return {**self.shared, **({_GPUS: self.machine[_GPUS]} if each_normalises_its_own else {})}
 
     def text(self) -> str:
         """Gin text that gives exactly this configuration, without includes and macros."""
@@ -213,6 +218,8 @@ def resolve(method: str, dataset: str, recipe: str, overrides: Iterable[Binding]
             continue
         if (binding.key, binding.value) in [(b.key, b.value) for b in _UNBOUND]:
             continue  # leaves no trace: protocols and ids are those of a kdbench without the switch
+        if binding.key == _SYNC_BN.key and after[_GPUS].value == 1:
+            continue  # one GPU has nothing to synchronise
         part = {"Machine": "machine", "Control": "own", own_signature.name: "own"}.get(binding.configurable, "shared")
         parts[part][key] = binding
     config = Config(method, dataset, recipe, source, parts["shared"], parts["own"], parts["machine"], changed)
@@ -221,7 +228,9 @@ def resolve(method: str, dataset: str, recipe: str, overrides: Iterable[Binding]
     return config
 
 
-_UNBOUND = (Binding("Selection", "on_test", False, "default in Python"),)
+_GPUS = "Machine.gpus"
+_SYNC_BN = Binding("Parallel", "sync_bn", True, "default in Python")
+_UNBOUND = (Binding("Selection", "on_test", False, "default in Python"), _SYNC_BN)
 """What no gin file may bind, at its default."""
 
 

@@ -112,7 +112,7 @@ def compare(a: Side, b: Side) -> list[Difference]:
         if left != right:
             found.append(Difference(key, left, right, SHARED if key in _TABLE else RUN))
     parameters = [
-        Difference(key, _shown(a.values, key), _shown(b.values, key), _whose(key))
+        Difference(key, _shown(a.values, key), _shown(b.values, key), _whose(key, a.values))
         for key in sorted({*a.values, *b.values})
         if key not in a.values or key not in b.values or a.values[key] != b.values[key]
     ]
@@ -174,8 +174,10 @@ def _shown(values: Mapping[str, Any], key: str) -> str:
     return repr(values[key]) if key in values else _NONE
 
 
-def _whose(key: str) -> str:
+def _whose(key: str, values: Mapping[str, Any]) -> str:
     configurable = key.rpartition(".")[0]
+    if key == "Machine.gpus" and "Parallel.sync_bn" in values:
+        return SHARED  # each GPU normalises over its own share (kdbench/config.py)
     if configurable in (Machine.__name__, Control.__name__):
         return MACHINE if configurable == Machine.__name__ else CONTROL
     return SHARED if configurable in signature.shared() else f"{configurable}'s own"

@@ -8,7 +8,7 @@ through one.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdbench.models.backbone import Backbone, Features
+from kdbench.parallel import Share
 from kdbench.streams import Streams
 
 
@@ -40,7 +41,7 @@ class Info:
 
 @dataclass(frozen=True)
 class Batch:
-    """One step's images, on the training device, normalised and augmented.
+    """One step's images, on the training device, normalised and augmented; of several GPUs, this one's share of them.
 
     Attributes:
         images: (B, C, H, W) float32.
@@ -48,6 +49,8 @@ class Batch:
         index: (B,) int64, each image's place among the N training images.
         step: number of the step, from 0.
         streams: random streams of this step, for what the method draws itself: `batch.streams("negatives", device=d)`.
+            They give the same on every GPU: draw for the whole batch, and take `share.own` of it.
+        share: leads from this GPU's images to the whole batch and back, for terms that are no mean over single images.
     """
 
     images: Tensor
@@ -55,6 +58,7 @@ class Batch:
     index: Tensor
     step: int
     streams: Streams
+    share: Share = field(default_factory=Share)
 
 
 class Method(nn.Module):
@@ -87,7 +91,11 @@ class Method(nn.Module):
         return self._teacher[0]
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Named, already weighted loss terms (scalars); the loop trains on their sum and records each."""
+        """Named, already weighted loss terms (scalars); the loop trains on their sum and records each.
+
+        They are means over the batch. On several GPUs it is one GPU's share, and the loop takes the mean over all
+        images. What compares images, or keeps something of them, gets the whole batch by `batch.share.gather`.
+        """
         raise NotImplementedError
 
     def sample(self, anchors: Tensor, streams: Streams) -> Tensor:
@@ -98,7 +106,8 @@ class Method(nn.Module):
             streams: random streams of this step.
 
         Returns:
-            (A · images_per_anchor,) places, of which the first A are the anchors themselves.
+            (A · images_per_anchor,) places: first the A anchors themselves, then blocks of A, with image j of anchor i
+            at j · A + i. Several GPUs share the anchors, and each has all images of its own.
         """
         return anchors
 

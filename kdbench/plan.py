@@ -21,7 +21,7 @@ EQUAL_TEACHER_SEED = 1000
 """The same where the teacher has the student's architecture: a teacher with a student's seed would be that student's twin."""
 
 SELECTIONS = ("methods", "dataset", "student", "teacher", "recipe", "seeds")
-SINGLE = ("sweep", "executor", "workers")
+SINGLE = ("sweep", "executor", "workers", "gpus")
 EXECUTORS = ("inline", "local")
 
 
@@ -42,6 +42,7 @@ class Spec:
         overrides, own_overrides: what the command line changed, shared and the method's own.
         values: a hash of all values, shared and own: equal for all seeds and teachers.
         config: gin text, complete.
+        gpus, device: as `Machine` has them, for whoever starts the run; no part of its id.
         is_teacher: in the plan because others need it, not because it was asked for.
     """
 
@@ -63,6 +64,8 @@ class Spec:
     control: Mapping[str, Any]
     values: str
     config: str
+    gpus: int
+    device: str
     is_teacher: bool = field(default=False, compare=False)
 
     def command(self) -> str:
@@ -148,6 +151,7 @@ def parse(words: Sequence[str]) -> Request:
         raise UserError(f"workers={workers} goes with executor=local, not with executor={executor}")
     if executor not in EXECUTORS:
         raise unknown("executor", executor, EXECUTORS)
+    bindings += [f"Machine.gpus={number}" for number in chosen.pop("gpus", ())]
     overrides = tuple(config.parse_overrides(bindings))
     if not set(chosen) - {"seeds"}:
         chosen["sweep"] = ("default",)
@@ -327,5 +331,7 @@ def _spec(
         control={b.parameter: b.value for b in resolved.own.values() if b.configurable == "Control"},
         values=config.digest(resolved.defines()),
         config=resolved.text(),
+        gpus=resolved.machine["Machine.gpus"].value,
+        device=resolved.machine["Machine.device"].value,
         is_teacher=is_teacher,
     )

@@ -16,8 +16,8 @@ from kdbench import places
 from kdbench.plan import Spec
 
 
-def collect(spec: Spec, device: torch.device) -> dict[str, Any]:
-    """The `provenance.*` entries of a result."""
+def collect(spec: Spec, device: torch.device, gpus: int) -> dict[str, Any]:
+    """The `provenance.*` entries of a result; `gpus` is the number of processes that share each batch."""
     commit, clean = _commit()
     facts = {
         "commit": commit,
@@ -29,6 +29,7 @@ def collect(spec: Spec, device: torch.device) -> dict[str, Any]:
         "torchvision": _version("torchvision"),
         "gin": _version("gin-config"),
         "device": _device(device),
+        "gpus": gpus,
         "threads": torch.get_num_threads(),
         "platform": platform.platform(),
         "command": spec.command(),

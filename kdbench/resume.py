@@ -63,17 +63,22 @@ def parse(content: bytes) -> dict[str, Any]:
 class Keeper:
     """Keeps the state of one run: when to write it, where, and what to go on from.
 
+    Of several processes that do a run together all load; the first one alone decides and writes.
+
     Args:
         folder: of the run.
         identity: what must be equal for a state to be this run's, by name.
         every: seconds between two states within an epoch; 0 writes one after each step.
         stop: asked after each step; true: write the state and raise `Stopped`.
         check: called before each write; raises if this process may not write any more.
+        log: takes a line for the run's log; by default it goes there.
 
     Attributes:
         sessions: what the processes that did a part of this run before said of themselves, the first one first.
         session: what this one says of itself; a function, because some of it changes.
     """
+
+    WRITE, STOP = 1, 2
 
     def __init__(
         self,
@@ -82,8 +87,10 @@ class Keeper:
         every: float,
         stop: Callable[[], bool] = lambda: False,
         check: Callable[[], None] = lambda: None,
+        log: Callable[[str], None] | None = None,
     ):
         self._folder = folder
+        self._log = log or folder.log
         self._identity = dict(identity)
         self._every = every
         self._check = check
@@ -100,14 +107,14 @@ class Keeper:
                 state = parse((self._folder / name).read_bytes())
                 self._own(state)
                 self.sessions = state["sessions"]
-                self._folder.log(f"going on at step {state['step']} (process {len(self.sessions) + 1} of this run)")
+                self._log(f"going on at step {state['step']} (process {len(self.sessions) + 1} of this run)")
                 return state
             except FileNotFoundError:
                 continue
             except Damaged as error:
                 older = name == RESUME and (self._folder / RESUME_BEFORE).exists()
                 following = "going on from the one before" if older else "the run starts anew"
-                self._folder.log(f"{name} cannot be used: {error}; {following}")
+                self._log(f"{name} cannot be used: {error}; {following}")
         return None
 
     def _own(self, state: Mapping[str, Any]) -> None:
@@ -117,6 +124,10 @@ class Keeper:
         for key, value in self._identity.items():
             if found.get(key) != value:
                 raise Damaged(f"it has another {key} ({found.get(key)}, not {value})")
+
+    def wish(self, new_epoch: bool) -> int:
+        """After a step: 0, or `WRITE` the state, or write it and `STOP`."""
+        return self.STOP if self.stop() else self.WRITE if self.due(new_epoch) else 0
 
     def due(self, new_epoch: bool) -> bool:
         """Whether it is time to write: `every` seconds have passed, or an epoch has ended and writing costs little."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import tempfile
 import time
@@ -19,10 +20,12 @@ from kdbench.data import task as tasks
 from kdbench.errors import RunError, UserError
 from kdbench.lease import Lost
 from kdbench.method import Info, Method
+from kdbench.parallel import Group, checksum
 from kdbench.plan import Spec
 from kdbench.resume import Keeper, Stopped
 from kdbench.store import CHECKPOINT, EPOCHS, RunFolder, write_atomically
 from kdbench.streams import Streams
+from kdbench.sync_bn import synchronise
 from kdbench.train import Outcome, Report, train
 
 OPERATIVE = "operative.gin"
@@ -35,6 +38,7 @@ def run(
     report: Report = lambda progress: None,
     stop: Callable[[], bool] = lambda: False,
     check: Callable[[], None] = lambda: None,
+    group: Group | None = None,
 ) -> dict[str, Any]:
     """Train and evaluate one spec, or go on with it, and leave its folder; an error ends this run only.
 
@@ -43,32 +47,53 @@ def run(
         data: the folder of datasets, for those that need one.
         stop: asked after each step; true: keep the state of training and raise `Stopped`.
         check: called before anything is written; raises `Lost` if this process may not any more.
+        group: the `spec.gpus` processes that make this run together, each of which calls this function. The first one
+            writes the folder, and its `stop` and `check` count; of a run that fails, the one that failed first writes. A
+            process whose run has failed must then end: others may be waiting for it, until torchrun stops them or
+            `parallel.TIMEOUT` has passed.
 
     Returns:
-        The result as it was stored, with `status` "finished" or "failed".
+        The result as it was stored, with `status` "finished" or "failed", in every process.
 
     Raises:
         Stopped, Lost: see above; the run is neither finished nor failed.
         OSError: the disk is full: no fault of this run's, which goes on once there is room.
     """
+    group = group or Group()
     folder = RunFolder(runs, spec.id)
     check()
-    folder.begin(f"# {spec.command()}\n\n{spec.config}")
+    if group.first:
+        folder.begin(f"# {spec.command()}\n\n{spec.config}")
     result = spec.identity() | study.told(spec, runs)
+    trace = None
     try:
-        result |= _run(spec, folder, runs, data, report, stop, check)
-        result["status"] = "finished"
+        found = _run(spec, folder, runs, data, _Caller(report, stop, check, group))
+        if found is None:
+            return _told(group.hear(spec.id))
+        result |= {**found, "status": "finished"}
     except (Stopped, Lost):
         raise
     except Exception as error:
         if is_full(error):
             raise
-        check()
-        folder.log(traceback.format_exc())
+        trace = traceback.format_exc()
         result |= {"status": "failed", "error": _sentence(error)}
     result["provenance.finished_at"] = provenance.now()
+    ours = f"{group.rank} {json.dumps(result)}"
     check()
+    if trace is not None:
+        theirs = group.say(spec.id, ours)
+        if theirs != ours:  # another process failed before, and this one perhaps for that reason only
+            return _told(theirs)
+        folder.log(trace)
     folder.finish(result)
+    group.say(spec.id, ours)
+    return result
+
+
+def _told(message: str) -> dict[str, Any]:
+    """The result that another process of the group has stored."""
+    result: dict[str, Any] = json.loads(message.partition(" ")[2])
     return result
 
 
@@ -89,7 +114,7 @@ def validate(spec: Spec, runs: Path, data: Path | None, report: Report = lambda 
         RunError: what would end every trial alike: the device, the data, the teacher, the method's file.
     """
     try:
-        ready = _prepare_run(spec, runs, data)
+        ready = _prepare_run(spec, runs, data, Group())
     except Exception as error:
         raise RunError(_sentence(error)) from error
     if ready.given.selection.on_test:
@@ -98,7 +123,7 @@ def validate(spec: Spec, runs: Path, data: Path | None, report: Report = lambda 
         raise RunError("there is no validation split to choose on: give a larger Split.validation")
     try:
         with tempfile.TemporaryDirectory() as folder:
-            _, outcome = _train(spec, ready, Path(folder) / EPOCHS, report)
+            _, outcome = _train(spec, ready, Path(folder) / EPOCHS, report, Group())
     except Exception as error:
         return {
             "status": "failed",
@@ -133,50 +158,69 @@ class _Ready(NamedTuple):
     guide: teacher.Teacher | None
 
 
-def _prepare_run(spec: Spec, runs: Path, data: Path | None) -> _Ready:
+def _prepare_run(spec: Spec, runs: Path, data: Path | None, group: Group) -> _Ready:
     method_class = methods.load(spec.source)
     gin.clear_config()
     gin.parse_config(spec.config)
     given = settings.from_gin()
-    device = _prepare(given.machine)
+    device = _prepare(given.machine, group)
     peak = cost.PeakMemory(device)
-    facts = provenance.collect(spec, device)
+    facts = provenance.collect(spec, device, group.size)
     task = tasks.load(given.dataset, given.split, data, device, given.selection.on_test)
     guide = teacher.load(spec, runs, task.classes, task.image_shape[0], task.digest)
     return _Ready(method_class, given, device, peak, facts, task, guide)
 
 
 def _train(
-    spec: Spec, ready: _Ready, epochs_csv: Path, report: Report, keeper: Keeper | None = None
+    spec: Spec, ready: _Ready, epochs_csv: Path, report: Report, group: Group, keeper: Keeper | None = None
 ) -> tuple[Method, Outcome]:
     streams = Streams(spec.seed)
     method = build(spec, ready.method_class, ready.task, ready.given.train, streams, ready.guide, ready.device)
+    if group.size > 1:
+        group.check_equal(
+            {
+                "the images": int(ready.task.digest[:15], 16),
+                "the teacher's weights": int(ready.guide.sha256[:15], 16) if ready.guide else 0,
+                "the initial weights": checksum(method.state_dict().values()),
+            }
+        )
+        if ready.given.parallel.sync_bn:
+            synchronise(method, group)
     if ready.given.machine.compile:
         method.student.compile()
     with streams.as_global("training"):
-        return method, train(method, ready.task, ready.given, streams, epochs_csv, report, keeper)
+        return method, train(method, ready.task, ready.given, streams, epochs_csv, report, group, keeper)
 
 
-def _run(
-    spec: Spec,
-    folder: RunFolder,
-    runs: Path,
-    data: Path | None,
-    report: Report,
-    stop: Callable[[], bool],
-    check: Callable[[], None],
-) -> dict[str, Any]:
+class _Caller(NamedTuple):
+    """What the process that does a run is told, asked, and part of; see `run`."""
+
+    report: Report
+    stop: Callable[[], bool]
+    check: Callable[[], None]
+    group: Group
+
+
+def _run(spec: Spec, folder: RunFolder, runs: Path, data: Path | None, caller: _Caller) -> dict[str, Any] | None:
+    """What the first process finds; None in the others, whose work is done when training is over."""
+    group = caller.group
     began = time.perf_counter()
-    ready = _prepare_run(spec, runs, data)
+    # Also so that none reads, or fails, before the first one has made the folder ready and finished the run before.
+    group.check_equal({"the runs": int(spec.id.rpartition("-")[2], 16)})
+    ready = _prepare_run(spec, runs, data, group)
     given, task, guide = ready.given, ready.task, ready.guide
-    keeper = Keeper(folder, _identity_of_state(spec, ready), given.machine.checkpoint_every, stop, check)
+    log = None if group.first else lambda line: None
+    every = given.machine.checkpoint_every
+    keeper = Keeper(folder, _identity_of_state(spec, ready), every, caller.stop, caller.check, log)
     keeper.session = lambda: {
         "seconds": time.perf_counter() - began,
         "peak": ready.peak.bytes(),
         "started_at": ready.facts["provenance.started_at"],
         "commit": ready.facts["provenance.commit"],
     }
-    method, outcome = _train(spec, ready, folder / EPOCHS, report, keeper)
+    method, outcome = _train(spec, ready, folder / EPOCHS, caller.report, group, keeper)
+    if not group.first:
+        return None
     trained = time.perf_counter()
     measured = evaluate.final(method, outcome.best, guide.network if guide else None, task, given.dataset)
     if guide and measured["teacher.accuracy"] is not None:
@@ -184,7 +228,7 @@ def _run(
     deployed = method.deployed()
     state = deployed.state_dict()
     done = time.perf_counter()
-    check()
+    caller.check()
     checkpoint.save(folder / CHECKPOINT, spec.student, state, {"run": spec.id})
     write_atomically(folder / OPERATIVE, gin.operative_config_str().encode())
     return {
@@ -252,8 +296,14 @@ def build(
     return method.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
-def _prepare(machine: settings.Machine) -> torch.device:
+def _prepare(machine: settings.Machine, group: Group) -> torch.device:
     """Apply the machine's settings to torch, and name the device."""
+    if machine.gpus != group.size:
+        here = "alone" if group.size == 1 else f"one of {group.size}"
+        raise RunError(
+            f"Machine.gpus={machine.gpus} means {machine.gpus} processes, which `python -m torch.distributed.run "
+            f"--nproc-per-node={machine.gpus}` starts, and this one is {here}"
+        )
     if machine.threads:
         torch.set_num_threads(machine.threads)
     if machine.deterministic:
@@ -267,4 +317,4 @@ def _prepare(machine: settings.Machine) -> torch.device:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise RunError(f"Machine.device='{name}' is not to be had here: {str(error).splitlines()[0]}") from None
-    return device
+    return group.device or device

@@ -145,6 +145,7 @@ class Machine:
         compile: torch.compile for the student.
         deterministic: only deterministic kernels (slower on a GPU).
         checkpoint_every: seconds between two states of training on disk, besides those at epoch ends; 0: after each step.
+        gpus: processes that share each batch, a GPU each (on a CPU: processes).
     """
 
     device: str
@@ -152,10 +153,14 @@ class Machine:
     compile: bool
     deterministic: bool
     checkpoint_every: float
+    gpus: int
 
     def __post_init__(self) -> None:
         _check(self.checkpoint_every >= 0, "Machine.checkpoint_every must be at least 0 (seconds; 0: after each step)")
         _check(self.threads >= 0, "Machine.threads must be at least 0 (0: torch's own choice)")
+        _check(self.gpus >= 1, "Machine.gpus must be at least 1")
+        named = self.gpus > 1 and ":" in self.device
+        _check(not named, f"Machine.device='{self.device}' names one GPU, and Machine.gpus={self.gpus} wants more")
 
 
 @gin.configurable
@@ -169,6 +174,19 @@ class Selection:
     """
 
     on_test: bool = False
+
+
+@gin.configurable
+@dataclass(frozen=True)
+class Parallel:
+    """How several GPUs share a batch. Shared by all methods; only the command line can bind it.
+
+    Attributes:
+        sync_bn: batch normalisation over the images of all GPUs, as one would do it. Without it each GPU normalises over
+            its own share, so that the number of GPUs is part of what defines the result.
+    """
+
+    sync_bn: bool = True
 
 
 @gin.configurable
@@ -216,11 +234,13 @@ class Settings(NamedTuple):
     machine: Machine
     control: Control = Control()
     selection: Selection = Selection()
+    parallel: Parallel = Parallel()
 
 
 def from_gin() -> Settings:
     """The settings that the parsed gin text gives."""
-    return Settings(Dataset(), Split(), Augment(), SGD(), Train(), Machine(), Control(), Selection())  # type: ignore[call-arg]
+    needed = (Dataset(), Split(), Augment(), SGD(), Train(), Machine())  # type: ignore[call-arg]
+    return Settings(*needed, Control(), Selection(), Parallel())
 
 
 @gin.configurable

@@ -49,7 +49,7 @@ SHARED_BY_GROUP: dict[str, tuple[type, ...]] = {
     "recipe": (settings.Split, settings.Augment, settings.SGD, settings.Train, *schedules.SCHEDULES),
     "sweep": (settings.Sweep,),
     "method": (settings.Control, settings.Search),
-    "command line": (settings.Selection,),
+    "command line": (settings.Selection, settings.Parallel),
     "machine": (settings.Machine,),
 }
 """Which configurables the files of a group may bind; a method's file also its own class."""

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import csv
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor
 
 from kdbench.data.anchors import Anchors
 from kdbench.data.augment import Augmenter, Draws
@@ -19,9 +17,10 @@ from kdbench.data.task import Task
 from kdbench.errors import RunError
 from kdbench.evaluate import accuracy
 from kdbench.method import Batch, Method
+from kdbench.parallel import Group, Share
+from kdbench.record import Outcome, Record, Training
 from kdbench.resume import Keeper, Stopped
 from kdbench.settings import Settings, Train
-from kdbench.store import write_atomically
 from kdbench.streams import Streams
 
 CHECK_EVERY = 50
@@ -41,28 +40,6 @@ class Progress:
 
 
 Report = Callable[[Progress], None]
-
-
-@dataclass
-class Outcome:
-    """What training leaves besides the weights.
-
-    Attributes:
-        images_seen: through the student, in training.
-        seconds: of training alone, without evaluation.
-        validation: accuracy in percent after the last epoch, None without a validation split.
-        best: the deployed network's weights after the epoch that was best on the validation split.
-        best_epoch: that epoch, counted from 1.
-        best_test: accuracy in percent of the epoch that the test set chose, where it was allowed to.
-    """
-
-    images_seen: int = 0
-    seconds: float = 0.0
-    validation: float | None = None
-    best: dict[str, Tensor] | None = None
-    best_epoch: int | None = None
-    best_test: float | None = None
-    best_validation: float = -1.0
 
 
 class Budget:
@@ -92,9 +69,20 @@ class Budget:
 
 
 def steps(
-    method: Method, task: Task, augmenter: Augmenter, streams: Streams, budget: Budget, first: int = 0
+    method: Method,
+    task: Task,
+    augmenter: Augmenter,
+    streams: Streams,
+    budget: Budget,
+    first: int = 0,
+    share: Share | None = None,
 ) -> Iterator[Batch]:
-    """The batches of a run, from step `first` on: the anchors of the seed, and what the method samples around them."""
+    """The batches of a run, from step `first` on: the anchors of the seed, and what the method samples around them.
+
+    Args:
+        share: what of each batch is wanted, all of it by default; drawn is all of it in any case.
+    """
+    share = share or Share()
     device = task.train.labels.device
     anchors = Anchors(len(task.train), augmenter, streams, position=first * budget.anchors)
     for step in range(first, budget.steps):
@@ -106,8 +94,9 @@ def steps(
         if len(index) > len(places):
             extra = augmenter.draw(len(index) - len(places), streams("augment around", step))
             draws = Draws.join([draws, extra])
+        index, draws = share.own(index), Draws(*map(share.own, draws))
         index = index.to(device, non_blocking=True)
-        yield Batch(augmenter(index, draws.to(device)), task.train.labels[index], index, step, own)
+        yield Batch(augmenter(index, draws.to(device)), task.train.labels[index], index, step, own, share)
 
 
 def train(
@@ -117,186 +106,95 @@ def train(
     streams: Streams,
     epochs_csv: Path,
     report: Report = lambda progress: None,
+    group: Group | None = None,
     keeper: Keeper | None = None,
 ) -> Outcome:
     """Train until the budget is spent; writes one line an epoch to `epochs_csv`.
 
     Args:
+        group: the ranks that share each batch. All of them have the same method and get the same outcome; the first one
+            alone evaluates, writes and reports.
         keeper: of the state of training: what it has is gone on from, and it says when to write the next one.
 
     Raises:
-        RunError: the loss is not finite.
-        Stopped: the keeper was asked to stop.
+        RunError: the loss is not finite, on all ranks at the same step; a step has fewer anchors than there are ranks.
+        Stopped: the keeper was asked to stop, and the state is written; on all ranks at the same step.
     """
+    group = group or Group()
     device = task.train.labels.device
     recipe, sgd = settings.train, settings.sgd
     augmenter = Augmenter(task.train.images, settings.augment, settings.dataset)
     budget = Budget(recipe, len(task.train), method.images_per_anchor, settings.control.budget)
+    share = group.share(budget.anchors, method.images_per_anchor)
     parameters = [p for p in method.parameters() if p.requires_grad]
     optimiser = torch.optim.SGD(
         parameters, lr=sgd.lr, momentum=sgd.momentum, weight_decay=sgd.weight_decay, nesterov=sgd.nesterov
     )
     autocast = torch.autocast(device.type, dtype=torch.bfloat16, enabled=recipe.precision == "bfloat16")
-    training = _Training(method, optimiser, Outcome(), _Record(epochs_csv))
-    outcome, record = training.outcome, training.record
-    first = training.restore(keeper.load() if keeper else None, device)
+    outcome, record = Outcome(), Record(epochs_csv if group.first else None, share)
+    training = Training(method, optimiser, outcome, record, device)
+    first = training.restore(keeper.load() if keeper else None)
+    group.check_equal({"the steps to go on at": first})
     method.train()
     since = time.perf_counter()
-    for batch in steps(method, task, augmenter, streams, budget, first):
+    for batch in steps(method, task, augmenter, streams, budget, first, share):
         step = batch.step
         rate = sgd.lr * recipe.schedule(step / budget.steps)
         if step < budget.warmup_steps:
             rate *= (step + 1) / budget.warmup_steps
-        for group in optimiser.param_groups:
-            group["lr"] = rate
+        for each in optimiser.param_groups:
+            each["lr"] = rate
         with autocast:
             terms = method.losses(batch)
             loss = torch.stack([term.float() for term in terms.values()]).sum()
         optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        share.weighted(loss).backward()
+        group.sum_gradients(parameters)
         if recipe.clip_norm:
             torch.nn.utils.clip_grad_norm_(parameters, recipe.clip_norm)
         optimiser.step()
         record.add(loss, terms)
-        outcome.images_seen += len(batch.labels)
+        outcome.images_seen += budget.per_step
 
         epoch = budget.epoch_after(step)
         new_epoch = epoch > record.epoch
-        if new_epoch or step % CHECK_EVERY == CHECK_EVERY - 1:
+        look = new_epoch or step % CHECK_EVERY == CHECK_EVERY - 1
+        if look:
             means = record.means(step)  # waits for the device, and raises if a loss is not finite
             now = time.perf_counter()
             outcome.seconds += now - since
             if new_epoch:
-                _end_epoch(method, task, settings, outcome, epoch)
+                _end_epoch(method, task, settings, outcome, epoch, group)
                 record.write(epoch, outcome, rate, means)
-            report(
-                Progress(
-                    outcome.images_seen, budget.total, epoch, budget.epochs,
-                    outcome.images_seen / outcome.seconds, outcome.validation,
-                )
-            )  # fmt: skip
+            if group.first:
+                report(
+                    Progress(
+                        outcome.images_seen, budget.total, epoch, budget.epochs,
+                        outcome.images_seen / outcome.seconds, outcome.validation,
+                    )
+                )  # fmt: skip
             since = time.perf_counter()
-        if keeper and step < budget.steps - 1 and ((stop := keeper.stop()) or keeper.due(new_epoch)):
-            outcome.seconds += time.perf_counter() - since
-            keeper.save(training.state(step + 1, device))
-            if stop:
-                raise Stopped
-            since = time.perf_counter()
+        # Several processes stop and write together, so they agree where they wait for each other anyway.
+        if keeper and step < budget.steps - 1 and (look or group.size == 1):
+            wish = int(group.from_first(partial(keeper.wish, new_epoch)))
+            if wish:
+                outcome.seconds += time.perf_counter() - since
+                state = training.state(step + 1)
+                if group.first:
+                    keeper.save(state)
+                if wish == Keeper.STOP:
+                    raise Stopped
+                since = time.perf_counter()
     return outcome
 
 
-@dataclass
-class _Training:
-    """All that changes from step to step; the streams are not among it, they have no state."""
-
-    method: Method
-    optimiser: torch.optim.Optimizer
-    outcome: Outcome
-    record: _Record
-
-    def state(self, step: int, device: torch.device) -> dict[str, Any]:
-        """As plain containers and tensors, to go on at `step`."""
-        # The global generators are nothing that kdbench draws from, but a user's method may.
-        random = {"cpu": torch.get_rng_state()}
-        if device.type == "cuda":
-            random["cuda"] = torch.cuda.get_rng_state(device)
-        return {
-            "step": step,
-            "method": self.method.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
-            "outcome": asdict(self.outcome),
-            "record": self.record.state(),
-            "random": random,
-        }
-
-    def restore(self, state: dict[str, Any] | None, device: torch.device) -> int:
-        """Take up `state`, and return the step to go on at; without one, 0."""
-        if state is None:
-            self.record.restore(None, device)
-            return 0
-        self.method.load_state_dict(state["method"])
-        self.optimiser.load_state_dict(state["optimiser"])
-        for name, value in state["outcome"].items():
-            setattr(self.outcome, name, value)
-        if self.outcome.best is not None:
-            self.outcome.best = {name: value.to(device) for name, value in self.outcome.best.items()}
-        self.record.restore(state["record"], device)
-        torch.set_rng_state(state["random"]["cpu"])
-        if device.type == "cuda" and "cuda" in state["random"]:
-            torch.cuda.set_rng_state(state["random"]["cuda"], device)
-        step: int = state["step"]
-        return step
-
-
-def _end_epoch(method: Method, task: Task, settings: Settings, outcome: Outcome, epoch: int) -> None:
+def _end_epoch(method: Method, task: Task, settings: Settings, outcome: Outcome, epoch: int, group: Group) -> None:
     if settings.selection.on_test:
-        now = accuracy(method.deployed(), task.test.choose(), settings.dataset)
+        now = group.from_first(lambda: accuracy(method.deployed(), task.test.choose(), settings.dataset))
         outcome.best_test = now if outcome.best_test is None else max(outcome.best_test, now)
     if not len(task.validation):
         return
-    outcome.validation = accuracy(method.deployed(), task.validation, settings.dataset)
+    outcome.validation = group.from_first(lambda: accuracy(method.deployed(), task.validation, settings.dataset))
     if outcome.validation > outcome.best_validation:
         outcome.best_validation, outcome.best_epoch = outcome.validation, epoch
         outcome.best = {name: value.clone() for name, value in method.deployed().state_dict().items()}
-
-
-class _Record:
-    """Sums of the loss and its terms, kept on the device, and the file of epochs."""
-
-    def __init__(self, path: Path):
-        self.epoch = 0
-        self._path = path
-        self._sums: dict[str, Tensor] = {}
-        self._count = 0
-
-    def state(self) -> dict[str, Any]:
-        """The file of epochs as it is, and the sums since."""
-        text = self._path.read_bytes().decode() if self._path.exists() else ""
-        return {"epoch": self.epoch, "file": text, "sums": dict(self._sums), "count": self._count}
-
-    def restore(self, state: dict[str, Any] | None, device: torch.device) -> None:
-        """Go on from `state`, or begin; lines that were written after it go."""
-        if state is None or not state["file"]:
-            self._path.unlink(missing_ok=True)
-        else:
-            write_atomically(self._path, state["file"].encode())
-        if state is not None:
-            self.epoch, self._count = state["epoch"], state["count"]
-            self._sums = {name: value.to(device) for name, value in state["sums"].items()}
-
-    @torch.no_grad()
-    def add(self, loss: Tensor, terms: dict[str, Tensor]) -> None:
-        for name, value in {"loss": loss, **{f"loss.{k}": v for k, v in terms.items()}}.items():
-            value = value.detach().float()
-            self._sums[name] = self._sums[name] + value if name in self._sums else value
-        self._count += 1
-
-    def means(self, step: int) -> dict[str, float]:
-        """Mean of each term since the last epoch's end."""
-        names = list(self._sums)
-        values = torch.stack([self._sums[name] for name in names]).div(self._count).tolist()
-        means = dict(zip(names, values, strict=True))
-        if not math.isfinite(means["loss"]):
-            bad = [name.removeprefix("loss.") for name in names if name != "loss" and not math.isfinite(means[name])]
-            raise RunError(
-                f"the loss is not finite at step {step + 1} (term{'s' * (len(bad) > 1)} {', '.join(bad) or 'sum'}); "
-                "a smaller SGD.lr, Train.warmup or Train.clip_norm may help"
-            )
-        return means
-
-    def write(self, epoch: int, outcome: Outcome, rate: float, means: dict[str, float]) -> None:
-        row = {
-            "epoch": epoch,
-            "images": outcome.images_seen,
-            "seconds": round(outcome.seconds, 3),
-            "lr": rate,
-            "accuracy.val": outcome.validation,
-            **means,
-        }
-        fresh = not self._path.exists()
-        with self._path.open("a", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, row)
-            if fresh:
-                writer.writeheader()
-            writer.writerow(row)
-        self.epoch, self._sums, self._count = epoch, {}, 0

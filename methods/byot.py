@@ -115,6 +115,8 @@ class BYOT(Method):
             ce.append(self.cross_entropy(logits, batch.labels))
             logit.append(logit_loss(logits, out.logits, self.temperature))
             hint.append(hint_loss(feature, out.pooled, self.hint_reduction))
+        if self.hint_reduction == "sum":
+            hint = [batch.share.summed(term) for term in hint]
         return {
             "ce": (1 - self.alpha) * self.cross_entropy(out.logits, batch.labels),
             "exit_ce": (1 - self.alpha) * torch.stack(ce).sum(),

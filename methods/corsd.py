@@ -233,7 +233,9 @@ class CORSD(Method):
             parts = self._relation_parts(out.stages, batch.labels)
             terms |= {name: self.weights[name] * part for name, part in parts.items()}
         if self.class_memory_weight:
-            terms["class_memory"] = self.class_memory_weight * self._class_memory(out.logits, batch.labels)
+            # What a class's images say is known from the whole batch only, on however many GPUs it lies.
+            logits, labels = batch.share.gather(out.logits), batch.share.gather(batch.labels)
+            terms["class_memory"] = self.class_memory_weight * self._class_memory(logits, labels)
         return terms
 
     def _relation_parts(self, stages: Sequence[Tensor], labels: Tensor) -> dict[str, Tensor]:

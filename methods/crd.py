@@ -58,6 +58,12 @@ def contrast_loss(log_score: Tensor, z: Tensor, images: int) -> Tensor:
     return (denominators.sum() + positives.sum()) / len(log_score)
 
 
+def last_of_each(index: Tensor) -> Tensor:
+    """For each of `index` (B,) the last place in it with the same value, (B,)."""
+    # argmax names no particular one of several equal maxima, so each place counts with its number.
+    return ((index.unsqueeze(1) == index) * torch.arange(1, len(index) + 1, device=index.device)).argmax(dim=1)
+
+
 def moved_entries(entries: Tensor, embedding: Tensor, momentum: float) -> Tensor:
     """Bank entries (B, D) after one step towards the embeddings (B, D), L2-normalised; no gradient."""
     return F.normalize(momentum * entries + (1 - momentum) * embedding.detach(), dim=1)
@@ -126,8 +132,10 @@ class CRD(Method):
 
     def _contrast(self, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
         """Student-anchored plus teacher-anchored loss; then moves the banks."""
+        # On several GPUs each has all of the banks: the same negatives are drawn, and the same entries moved, on all.
+        share = batch.share
         generator = batch.streams("negatives", device=batch.index.device)
-        negatives = self.by_class.other_images(batch.labels, self.negatives, generator)
+        negatives = share.own(self.by_class.other_images(share.gather(batch.labels), self.negatives, generator))
         index = torch.cat([batch.index.unsqueeze(1), negatives], dim=1)
         images = len(self.student_bank)
 
@@ -135,11 +143,15 @@ class CRD(Method):
         from_student = log_scores(student, self.teacher_bank.clone(), index, self.temperature)
         from_teacher = log_scores(teacher, self.student_bank.clone(), index, self.temperature)
         for z, scores in ((self.student_z, from_student), (self.teacher_z, from_teacher)):
-            z.copy_(torch.where(z < 0, normaliser(scores, images), z))  # no synchronisation
+            z.copy_(torch.where(z < 0, share.mean(normaliser(scores, images)), z))  # no synchronisation
         loss = contrast_loss(from_student, self.student_z.clone(), images)
         loss = loss + contrast_loss(from_teacher, self.teacher_z.clone(), images)
 
         with torch.no_grad():
+            met = share.gather(batch.index)
+            # Where a pass ends and the next begins an image may be met twice: the last stays, and not by chance.
+            last = last_of_each(met)
             for bank, embedding in ((self.student_bank, student), (self.teacher_bank, teacher)):
-                bank.index_copy_(0, batch.index, moved_entries(bank[batch.index], embedding, self.momentum))
+                moved = moved_entries(bank[met], share.gather(embedding), self.momentum)
+                bank.index_copy_(0, met, moved[last])
         return loss

@@ -75,7 +75,8 @@ class RKD(Method):
         out = self.student(batch.images, features=True)
         target = at_least_float32(self.teach(batch.images).pooled)
         with full_precision(batch.images.device):
-            features = at_least_float32(out.pooled)
+            # The pairs and triples are those of the whole batch, on however many GPUs it lies.
+            features, target = (batch.share.gather(x) for x in (at_least_float32(out.pooled), target))
             return {
                 "ce": self.cross_entropy(out.logits, batch.labels),
                 "distance": self.distance_weight * distance_loss(features, target),

@@ -241,3 +241,13 @@ def test_a_control_is_named_as_one(capsys):
     assert "the control's" in out
     assert "Control.budget differs: a control, in which more differs than a method's own parameters" in out
     assert main(["diff", "ce", "ce_smooth"]) == 0
+
+
+def test_the_number_of_gpus_is_shared_where_each_normalises_its_own():
+    def side(name, gpus, **more):
+        return diff.Side(name, name, {"Machine.gpus": gpus, **more}, {})
+
+    apart = {"Parallel.sync_bn": False}
+    (together,) = diff.compare(side("a", 2), side("b", 4))
+    (alone,) = diff.compare(side("a", 2, **apart), side("b", 4, **apart))
+    assert (together.whose, alone.whose) == (diff.MACHINE, diff.SHARED)

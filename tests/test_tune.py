@@ -212,6 +212,7 @@ def test_without_optuna_there_is_one_sentence(monkeypatch, capsys, tmp_path):
         ),
         (["ce", "trials=2", *WORDS, "CE.label_smoothing=0.1"], "CE.label_smoothing is a method's own parameter"),
         (["ce", "trials=2", *WORDS, "Selection.on_test=True"], "tuning may not choose on the test set"),
+        (["ce", "trials=2", *WORDS, "gpus=2"], "kdbench tune takes no gpus"),
         (["ce", *WORDS], "say how many trials every method gets"),
         (["ce", "trials=0", *WORDS], "as one whole number from 1, not '0'"),
         (["ce", "trails=2", *WORDS], "did you mean 'trials'?"),

@@ -3,7 +3,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from kdbench.methods.crd import contrast_loss, log_scores, moved_entries, normaliser
+from kdbench.methods.crd import contrast_loss, last_of_each, log_scores, moved_entries, normaliser
 
 BUFFERS = {"student_bank", "teacher_bank", "student_z", "teacher_z"}
 
@@ -176,3 +176,14 @@ def test_the_head_runs_in_float32(make, batch):
 def test_one_class_alone_is_refused(make):
     with pytest.raises(ValueError, match="at least two classes"):
         make("crd", labels=[1] * 8)
+
+
+def test_an_image_met_twice_in_a_batch_leaves_its_last_embedding(make, batch):
+    assert last_of_each(torch.tensor([4, 2, 4, 7, 2, 4])).tolist() == [5, 4, 5, 3, 4, 5]
+    method = make("crd", momentum=0.0).eval()
+    one = batch(method)
+    one.index[0], one.labels[0] = one.index[3], one.labels[3]
+    with torch.no_grad():
+        embedding = F.normalize(method.student_head(method.student(one.images, features=True).pooled), dim=1)
+    method.losses(one)
+    torch.testing.assert_close(method.student_bank[one.index[3]], embedding[3])
