@@ -192,7 +192,7 @@ def _run(arguments: argparse.Namespace) -> int:
     for dataset in {spec.dataset for spec in to_do}:
         sources.check_folder(config.group_bindings("dataset", dataset)["Dataset.source"].value, data)
     if to_do:
-        if request.executor == "local":
+        if request.executor == "local" or to_do[0].gpus > 1:
             launch.local(to_do, runs, data, request.workers, arguments.rerun)
         else:
             launch.inline(to_do, runs, data, arguments.rerun)

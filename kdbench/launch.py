@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from kdbench import display, places, pool, worker
-from kdbench.errors import RunError
+from kdbench.errors import RunError, UserError
 from kdbench.plan import Spec
 from kdbench.store import RunFolder
 
@@ -83,32 +83,46 @@ def local(
 
     Raises:
         KeyboardInterrupt: the user stopped it; the processes have kept their state.
-        RunError: a process ended before its time.
+        RunError: the disk is full, or no process can be started.
+        UserError: this machine has GPUs, and fewer than a run needs.
     """
     ask(specs, runs, rerun)
     with display.for_terminal(specs) as shown:
-        processes = pool.Pool(specs, runs, data, shown, shares(workers))
+        gpus = max(spec.gpus for spec in specs)
+        processes = pool.Pool(specs, runs, data, shown, shares(workers, gpus), launcher(gpus))
         try:
-            good = processes.run()
+            processes.run()
         except KeyboardInterrupt:
             processes.stop()
             raise
-    if not good:
-        raise RunError("not all runs were done; the same command goes on from there")
     return results(specs, runs)
 
 
-def shares(workers: int | None) -> list[dict[str, str]]:
-    """The environment of each worker: its GPU, or its share of the CPU's threads."""
-    gpus = visible_gpus()
-    if gpus:
-        chosen = [gpus[number % len(gpus)] for number in range(workers or len(gpus))]
-        return [{"CUDA_VISIBLE_DEVICES": gpu, "OMP_NUM_THREADS": str(_threads(len(chosen)))} for gpu in chosen]
-    return [{"OMP_NUM_THREADS": str(_threads(workers or 1))} for _ in range(workers or 1)]
+def launcher(gpus: int) -> list[str]:
+    """What starts the processes that do a run of so many GPUs together, on one machine; nothing for one."""
+    if gpus == 1:
+        return []
+    return ["torch.distributed.run", "--standalone", f"--nproc-per-node={gpus}", "-m"]
 
 
-def _threads(workers: int) -> int:
-    return max(1, len(os.sched_getaffinity(0)) // workers)
+def shares(workers: int | None, gpus: int = 1) -> list[dict[str, str]]:
+    """The environment of each worker: its GPUs, or its share of the CPU's threads.
+
+    Args:
+        gpus: of each run.
+
+    Raises:
+        UserError: this machine has GPUs, and fewer than a run needs.
+    """
+    visible = visible_gpus()
+    if visible and len(visible) < gpus:
+        raise UserError(f"gpus={gpus}, and this machine has {len(visible)}")
+    sets = [visible[first : first + gpus] for first in range(0, len(visible) - gpus + 1, gpus)]
+    count = workers or len(sets) or 1
+    threads = {"OMP_NUM_THREADS": str(max(1, len(os.sched_getaffinity(0)) // (count * gpus)))}
+    if not sets:
+        return [threads] * count
+    return [{"CUDA_VISIBLE_DEVICES": ",".join(sets[number % len(sets)]), **threads} for number in range(count)]
 
 
 def visible_gpus() -> list[str]:

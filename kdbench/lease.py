@@ -61,7 +61,7 @@ class Owner:
         me = this_process()
         if self.job and self.job == me.job and self.restart < me.restart:
             return True
-        return self.is_here() and _started(self.pid) != self.started
+        return self.is_here() and started(self.pid) != self.started
 
 
 class Held(RunError):
@@ -86,7 +86,7 @@ def this_process() -> Owner:
     job = os.environ.get("SLURM_JOB_ID", "")
     restart = int(os.environ.get("SLURM_RESTART_COUNT") or 0) if job else 0
     boot, namespace = _machine()
-    return Owner(socket.gethostname(), boot, namespace, os.getpid(), _started(os.getpid()), job, restart)
+    return Owner(socket.gethostname(), boot, namespace, os.getpid(), started(os.getpid()), job, restart)
 
 
 @cache
@@ -98,8 +98,8 @@ def _machine() -> tuple[str, str]:
         return f"{random.getrandbits(64)}", ""
 
 
-def _started(pid: int) -> str:
-    """When a process began; "" if there is none, or only its unreaped remains."""
+def started(pid: int) -> str:
+    """When a process of this machine began; "" if there is none, or only its unreaped remains."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
     except OSError:

@@ -25,6 +25,23 @@ TIMEOUT = datetime.timedelta(minutes=30)
 """How long a rank waits for the others: longer than the first one needs to read the data or to evaluate meanwhile."""
 
 
+HEAR_OUT = datetime.timedelta(seconds=5)
+"""How long a process whose neighbour is gone waits for that one's last words."""
+
+
+class GroupBroken(Exception):
+    """Another process of the group is gone: no fault of the run's, which goes on in a new group."""
+
+
+@contextlib.contextmanager
+def _speaking() -> Iterator[None]:
+    """Around what needs all processes: that one of them is gone is a `GroupBroken`."""
+    try:
+        yield
+    except RuntimeError as error:  # gloo's, and torch.distributed.DistError
+        raise GroupBroken(str(error)) from error
+
+
 @dataclass(frozen=True)
 class Group:
     """The processes of one run, seen from one of them; `Group()` is a run in a single process.
@@ -102,7 +119,8 @@ class Group:
         if self.size == 1:
             return x
         total = x.detach().clone(memory_format=torch.contiguous_format)
-        dist.all_reduce(total)
+        with _speaking():
+            dist.all_reduce(total)
         return total
 
     def stack(self, x: Tensor) -> Tensor:
@@ -111,7 +129,8 @@ class Group:
             return x.unsqueeze(0)
         x = x.detach().contiguous()
         every = [torch.empty_like(x) for _ in range(self.size)]
-        dist.all_gather(every, x)
+        with _speaking():
+            dist.all_gather(every, x)
         return torch.stack(every)
 
     def sum_gradients(self, parameters: Iterable[Tensor]) -> None:
@@ -134,8 +153,9 @@ class Group:
         if self.size == 1:
             return compute()
         value = torch.tensor(compute() if self.first else 0.0, dtype=torch.float64, device=self.device)
-        dist.broadcast(value, src=0)
-        return value.item()
+        with _speaking():
+            dist.broadcast(value, src=0)
+            return value.item()
 
     def check_equal(self, numbers: Mapping[str, int]) -> None:
         """Raises RunError on all ranks if they do not have the same numbers (64 bits); the names say what differs."""
@@ -157,8 +177,20 @@ class Group:
             return message
 
     def hear(self, topic: str) -> str:
-        """Wait until a rank has said something of this topic; only in a group of several."""
-        return self._store.get(topic).decode()
+        """Wait until a rank has said something of this topic; only in a group of several.
+
+        Raises:
+            GroupBroken: nobody has, for `TIMEOUT`, or nobody is there any more.
+        """
+        with _speaking():
+            return self._store.get(topic).decode()
+
+    def last_words(self, topic: str) -> str | None:
+        """What another process said of this topic before it ended, if it did."""
+        with contextlib.suppress(RuntimeError):
+            self._store.wait([topic], HEAR_OUT)
+            return self._store.get(topic).decode()
+        return None
 
 
 def checksum(tensors: Iterable[Tensor]) -> int:

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +24,7 @@ from typing import Any, cast
 
 from kdbench import lease
 from kdbench.display import Display
+from kdbench.errors import RunError
 from kdbench.plan import Spec
 from kdbench.store import SPEC, RunFolder
 
@@ -39,7 +40,7 @@ TAIL = 20
 class _Worker:
     process: subprocess.Popen[str]
     number: int
-    errors: list[str]
+    errors: deque[str]
     run: str | None = None
     images: int = 0
 
@@ -50,7 +51,7 @@ class Pool:
     Args:
         specs: the runs; their folders hold them already (`RunFolder.ask`).
         environments: of each worker, what it has beyond this process's: its GPU, its threads.
-        launcher: words before `python -m kdbench.worker`'s own, in the place of `python -m`; for runs of several processes.
+        launcher: what `python -m` starts, to start several processes of `-m kdbench.worker` in its turn.
     """
 
     def __init__(
@@ -71,10 +72,14 @@ class Pool:
         self._strikes: Counter[str] = Counter()
         self._furthest: Counter[str] = Counter()
         self._stopping = False
+        self._over = ""
 
-    def run(self) -> bool:
-        """Do the runs; returns when no worker is left. True: each worker came to its end by itself."""
-        good = True
+    def run(self) -> None:
+        """Do the runs; returns when no worker is left.
+
+        Raises:
+            RunError: a worker says why no other can do better, or falls again and again without a run in hand.
+        """
         for number in range(min(len(self._environments), len(self._specs))):
             self._start(number)
         while self._workers:
@@ -87,16 +92,12 @@ class Pool:
                 continue
             status = worker.process.wait()
             self._workers.remove(worker)
-            if status < 0 or status > 1:
+            if status and not self._stopping:
                 self._struck(worker, status)
-                if not self._stopping and self._open():
+                if self._open() and not self._stopping:
                     self._start(worker.number)
-            else:
-                good = good and status == 0
-                if status and not self._stopping:
-                    print("\n".join(worker.errors[-TAIL:]), file=sys.stderr)
-                    self.stop()  # the disk is full, or the like: nothing that another worker would be spared
-        return good and not self._stopping
+        if self._over:
+            raise RunError(self._over)
 
     def stop(self) -> None:
         """Ask all workers to keep their state and end, and wait for it; whoever does not within `GRACE` is killed."""
@@ -127,7 +128,7 @@ class Pool:
             env={**os.environ, **self._environments[number]},
             start_new_session=True,  # Ctrl-C and SLURM's signals come here, and from here to the workers
         )
-        worker = _Worker(process, number, [])
+        worker = _Worker(process, number, deque(maxlen=TAIL))
         self._workers.append(worker)
         threading.Thread(target=self._read_errors, args=(worker,), daemon=True).start()
         threading.Thread(target=self._read, args=(worker,), daemon=True).start()
@@ -146,7 +147,12 @@ class Pool:
     def _hear(self, worker: _Worker, line: str) -> None:
         try:
             message = json.loads(line)
-            event, spec = message.pop("event"), self._spec(message.pop("run"))
+            event = message.pop("event")
+            if event == "over":
+                self._over = message["why"]
+                self.stop()
+                return
+            spec = self._spec(message.pop("run"))
         except (ValueError, KeyError, AttributeError):
             worker.errors.append(line.rstrip("\n"))  # a method that prints
             return
@@ -161,6 +167,7 @@ class Pool:
             self._shown.left(spec, message["why"])
         elif event == "end":
             worker.run = None
+            self._strikes[""] = 0
             self._shown.end(spec, RunFolder(self._runs, spec.id).result() or {"status": "failed", "error": "no result"})
 
     def _spec(self, id_: str) -> Spec:
@@ -171,14 +178,18 @@ class Pool:
 
     def _struck(self, worker: _Worker, status: int) -> None:
         """A worker was killed, or fell: its run goes on in another one, but not for ever."""
+        how = f"killed by signal {-status}" if status < 0 else f"ended with status {status}"
         if worker.run is None:
-            raise RuntimeError("\n".join(["a worker fell before it began a run:", *worker.errors[-TAIL:]]))
+            self._strikes[""] += 1
+            if self._strikes[""] >= STRIKES:
+                self._over = "\n".join([f"a worker was {how} before it began a run, {STRIKES} times", *worker.errors])
+                self.stop()
+            return
         spec, folder = self._specs[worker.run], RunFolder(self._runs, worker.run)
         if worker.images > self._furthest[spec.id]:  # further than ever: not the run's own doing, so far
             self._furthest[spec.id], self._strikes[spec.id] = worker.images, 0
         self._strikes[spec.id] += 1
-        how = f"killed by signal {-status}" if status < 0 else f"ended with status {status}"
-        folder.log("\n".join([f"the process of this run was {how}", *worker.errors[-TAIL:]]))
+        folder.log("\n".join([f"the process of this run was {how}", *worker.errors]))
         self._shown.left(spec, f"its process was {how}")
         if self._strikes[spec.id] < STRIKES:
             return

@@ -20,7 +20,7 @@ from kdbench.data import task as tasks
 from kdbench.errors import RunError, UserError
 from kdbench.lease import Lost
 from kdbench.method import Info, Method
-from kdbench.parallel import Group, checksum
+from kdbench.parallel import Group, GroupBroken, checksum
 from kdbench.plan import Spec
 from kdbench.resume import Keeper, Stopped
 from kdbench.store import CHECKPOINT, EPOCHS, RunFolder, write_atomically
@@ -57,6 +57,7 @@ def run(
 
     Raises:
         Stopped, Lost: see above; the run is neither finished nor failed.
+        GroupBroken: another process of the group is gone; the same holds, and this one must end too.
         OSError: the disk is full: no fault of this run's, which goes on once there is room.
     """
     group = group or Group()
@@ -73,6 +74,11 @@ def run(
         result |= {**found, "status": "finished"}
     except (Stopped, Lost):
         raise
+    except GroupBroken:
+        words = group.last_words(spec.id)
+        if words is None:
+            raise
+        return _told(words)
     except Exception as error:
         if is_full(error):
             raise

@@ -7,13 +7,15 @@ runs from the `spec.json` of their folders and tells on standard output what it 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import itertools
 import json
 import os
 import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -36,7 +38,7 @@ class Stop:
     """Whether to stop, asked after every step: by a signal, because the parent is no more, or because the run was cancelled.
 
     Args:
-        parent: the process whose end ends this one; None for a process that the user started.
+        parent: the process whose end ends this one too; None for a process that the user started.
     """
 
     def __init__(self, parent: int | None = None):
@@ -88,14 +90,25 @@ class Stop:
             run = self._run
             if run is not None and (run / CANCELLED).exists():
                 self._one = run is self._run
-            if self._parent is not None and os.getppid() != self._parent:
+            # Under torchrun the process that watches over this one is no direct parent.
+            if self._parent is not None and os.getppid() != self._parent and not lease.started(self._parent):
                 self._all = True
 
 
-def work(specs: Sequence[Spec], runs: Path, data: Path | None, shown: display.Display, stop: Stop) -> None:
+def work(
+    specs: Sequence[Spec],
+    runs: Path,
+    data: Path | None,
+    shown: display.Display,
+    stop: Stop,
+    do: Callable[..., dict[str, Any]] | None = None,
+) -> None:
     """Do all of `specs` that are open; what another living process does is left to it, what a dead one left is taken over.
 
     A run waits for its teacher, whoever trains it; a teacher that nobody trains is trained here.
+
+    Args:
+        do: in the place of `kdbench.run.run`.
 
     Raises:
         OSError: the disk is full.
@@ -103,6 +116,7 @@ def work(specs: Sequence[Spec], runs: Path, data: Path | None, shown: display.Di
     from kdbench.resume import Stopped  # torch, which a pool of processes has no use for
     from kdbench.run import run
 
+    do = do or run
     waiting = {spec.id: spec for spec in specs}
     held: dict[str, float] = {}
     while waiting and not stop.all:
@@ -121,7 +135,7 @@ def work(specs: Sequence[Spec], runs: Path, data: Path | None, shown: display.Di
                     if folder.is_open():
                         shown.begin(spec)
                         report = _Reporter(spec, folder, shown)
-                        shown.end(spec, run(spec, runs, data, report, stop, held_lease.check))
+                        shown.end(spec, do(spec, runs, data, report, stop, held_lease.check))
                         ended = True
             except Held as error:
                 # A heartbeat that moves is life; a process on this machine is known to live.
@@ -177,23 +191,55 @@ class _Teller:
         pass
 
     def begin(self, spec: Spec) -> None:
-        self._tell(event="begin", run=spec.id)
+        _tell(event="begin", run=spec.id)
 
     def progress(self, spec: Spec, progress: Progress) -> None:
-        self._tell(event="progress", run=spec.id, **asdict(progress))
+        _tell(event="progress", run=spec.id, **asdict(progress))
 
     def end(self, spec: Spec, result: dict[str, Any]) -> None:
-        self._tell(event="end", run=spec.id)
+        _tell(event="end", run=spec.id)
 
     def left(self, spec: Spec, why: str) -> None:
-        self._tell(event="left", run=spec.id, why=why)
+        _tell(event="left", run=spec.id, why=why)
 
-    def _tell(self, **message: Any) -> None:
-        print(json.dumps(message), flush=True)
+
+def _tell(**message: Any) -> None:
+    print(json.dumps(message), flush=True)
+
+
+def _together(specs: Sequence[Spec], runs: Path, data: Path | None, stop: Stop) -> None:
+    """The same in each process of a group: the first takes up runs, and the others do with it what it says.
+
+    After a run that failed they may no longer be in step: the first one stops then, which ends all of them.
+    """
+    from kdbench.parallel import Group
+    from kdbench.resume import Stopped
+    from kdbench.run import run
+
+    numbers = itertools.count()
+
+    def lead(spec: Spec, runs: Path, data: Path | None, report: Any, stop: Stop, check: Any) -> dict[str, Any]:
+        group.say(f"run {next(numbers)}", spec.id)
+        result = run(spec, runs, data, report, stop, check, group)
+        if result["status"] == "failed":
+            stop.everything()
+        return result
+
+    with Group.from_environment(specs[0].device) as group:
+        if group.first:
+            work(specs, runs, data, _Teller(), stop, lead)
+            group.say(f"run {next(numbers)}", _NO_MORE)
+            return
+        while (id_ := group.hear(f"run {next(numbers)}")) != _NO_MORE:
+            with contextlib.suppress(Stopped):
+                run(Spec(**(RunFolder(runs, id_).read(SPEC) or {})), runs, data, group=group)
+
+
+_NO_MORE = "no more"
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Entry point of the program; 0: all is done that could be, 1: stopped, or the disk is full."""
+    """Entry point of the program; 0: all is done that could be, 1: stopped, or told why it is over."""
     parser = argparse.ArgumentParser(prog="python -m kdbench.worker")
     parser.add_argument("runs", type=Path)
     parser.add_argument("ids", nargs="+")
@@ -206,11 +252,15 @@ def main(words: Sequence[str] | None = None) -> int:
         if known is None:
             raise RunError(f"there is no {SPEC} in the folder of {id_}")
         specs.append(Spec(**known))
+    several = int(os.environ.get("WORLD_SIZE", 1)) > 1
     with Stop(arguments.parent) as stop:
         try:
-            work(specs, arguments.runs, arguments.data, _Teller(), stop)
+            if several:
+                _together(specs, arguments.runs, arguments.data, stop)
+            else:
+                work(specs, arguments.runs, arguments.data, _Teller(), stop)
         except OSError as error:
-            print(f"kdbench: {full_disk(error, arguments.runs)}", file=sys.stderr)
+            _tell(event="over", why=full_disk(error, arguments.runs))
             return 1
     return int(stop.all)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from kdbench import launch, places, plan
+from kdbench.errors import UserError
 from kdbench.store import CANCELLED, LOG, RESUME, RunFolder
 
 SLOW = '''
@@ -192,29 +193,74 @@ def test_each_worker_has_a_gpu_or_its_share_of_the_threads(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert launch.shares(3) == [{"OMP_NUM_THREADS": "2"}] * 3
     assert launch.shares(None) == [{"OMP_NUM_THREADS": "8"}]
+    assert launch.shares(2, gpus=2) == [{"OMP_NUM_THREADS": "2"}] * 2
+
+
+def test_a_run_of_several_gpus_has_them_to_itself(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3,4")
+    assert [share["CUDA_VISIBLE_DEVICES"] for share in launch.shares(None, gpus=2)] == ["0,1", "2,3"]
+    with pytest.raises(UserError, match="gpus=8, and this machine has 5"):
+        launch.shares(None, gpus=8)
+
+
+def ranks_of(process):
+    """The processes that torchrun has started, below the pool."""
+    (agent,) = workers_of(process)
+    return [int(child) for child in Path(f"/proc/{agent}/task/{agent}/children").read_text().split()]
+
+
+def test_of_a_run_in_two_processes_one_is_killed_and_it_goes_on_in_the_same_bits(slow, tmp_path):
+    words = ["methods=slow", "SLOW.pause=0.05", "gpus=2"]
+    (spec,) = specs(*words)
+    launch.local([spec], tmp_path / "one", None, workers=1)
+    process = started(tmp_path / "two", *words)
+    until(lambda: (tmp_path / "two" / spec.id / RESUME).exists())
+    os.kill(ranks_of(process)[1], signal.SIGKILL)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    result = RunFolder(tmp_path / "two", spec.id).result()
+    assert (result["provenance.gpus"], result["provenance.sessions"]) == (2, 2)
+    assert weights(tmp_path / "two") == weights(tmp_path / "one")
+
+
+def test_two_processes_stop_together_and_one_failed_run_does_not_stop_the_next(slow, tmp_path):
+    words = ["methods=slow", "SLOW.pause=0.2", "gpus=2"]
+    process = started(tmp_path, *words)
+    until(lambda: list(tmp_path.glob(f"*/{RESUME}")))
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=90)
+    assert process.returncode == 130
+    assert weights(tmp_path) == {}
+    assert not list(tmp_path.glob("*/lease.*"))
+    bad, good = specs("methods=ce", "gpus=2", "SGD.lr=1e30")[0], specs("methods=ce", "gpus=2")[0]
+    assert [r["status"] for r in launch.local([bad, good], tmp_path, None, workers=1)] == ["failed", "finished"]
 
 
 @pytest.fixture
-def small_disk(tmp_path):
-    """A file system of 2.5 MB."""
+def small_disk(tmp_path, request):
+    """A small file system: one run's states take up 2 MB, a finished run 0.35."""
     place = tmp_path / "disk"
     place.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2500k", "none", place], capture_output=True).returncode:
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={request.param}", "none", place], capture_output=True
+    ).returncode:
         pytest.skip("no file system can be mounted here")
     yield place
     subprocess.run(["umount", "--lazy", place], check=True)
 
 
-@pytest.mark.parametrize("workers", ["executor=inline", "workers=2"])
+@pytest.mark.parametrize(
+    ("workers", "small_disk"), [("executor=inline", "2500k"), ("workers=2", "4600k")], indirect=["small_disk"]
+)
 def test_a_full_disk_loses_nothing_and_the_sweep_goes_on_when_there_is_room(workers, small_disk, tmp_path):
-    words = ["methods=ce", "seeds=0,1,2,3"]
+    words = ["methods=ce", "seeds=0,1,2,3,4,5,6,7"]
     process = started(small_disk, *words, workers)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 1
     assert f"the disk of {small_disk} is full" in errors
     assert "Traceback" not in errors
     finished = weights(small_disk)
-    assert 0 < len(finished) < 4
+    assert 0 < len(finished) < 8
     subprocess.run(["mount", "-o", "remount,size=20m", small_disk], check=True)
     process = started(small_disk, *words, workers)
     _, errors = process.communicate(timeout=120)
