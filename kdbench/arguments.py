@@ -30,7 +30,7 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
         SystemExit: help was asked for, and is printed.
     """
     parser = _parser()
-    names = ("run", "list", "show", "leaderboard", "diff", "power", "tune")
+    names = ("run", "status", "logs", "cancel", "list", "show", "leaderboard", "diff", "power", "tune")
     first = next((word for word in words if not word.startswith("-")), None)
     if first is not None and words[0] == first and first not in names:
         guess = nearest(first, names)
@@ -41,7 +41,10 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
         arguments.words += [word for word in rest if not word.startswith("-")]
         rest = [word for word in rest if word.startswith("-")]
     if rest:
-        options = ("--runs", "--data", "--out", "--dry-run", "--rerun", "--check", "--plugins", "--help")
+        options = (
+            *("--runs", "--data", "--out", "--dry-run", "--rerun", "--check", "--plugins", "--help"),
+            *("--all", "--watch", "--json", "--follow"),
+        )
         guess = nearest(rest[0].split("=")[0], options)
         hint = f"; did you mean '{guess}'?" if guess else "."
         raise UserError(
@@ -95,6 +98,23 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--data", type=Path, metavar="DIR", help="folder of the datasets (default: KDBENCH_DATA)")
     run.add_argument("--dry-run", action="store_true", help="print the plan and stop")
     run.add_argument("--rerun", action="store_true", help="do finished runs again")
+
+    status = command("status", "what is planned, queued, running, done or failed, and why", help_texts.STATUS)
+    status.add_argument("words", nargs="*", metavar="SELECTION", help="which runs, see below; without it all")
+    status.add_argument("--runs", type=Path, metavar="DIR", help="folder of the runs (default: KDBENCH_RUNS or runs/)")
+    status.add_argument("--all", action="store_true", help="show each finished run too, as a selection does")
+    how = status.add_mutually_exclusive_group()
+    how.add_argument("--watch", action="store_true", help="go on until all have ended")
+    how.add_argument("--json", action="store_true", help="print a list of objects")
+
+    logs = command("logs", "what a run and its SLURM job have written", help_texts.LOGS)
+    logs.add_argument("words", nargs="*", metavar="RUN", help="an id, or the beginning of one")
+    logs.add_argument("--runs", type=Path, metavar="DIR", help="folder of the runs (default: KDBENCH_RUNS or runs/)")
+    logs.add_argument("--follow", action="store_true", help="go on until the run has ended")
+
+    cancel = command("cancel", "stop runs that are queued or running, on whatever machine", help_texts.CANCEL)
+    cancel.add_argument("words", nargs="*", metavar="all|SELECTION", help="which runs, see below")
+    cancel.add_argument("--runs", type=Path, metavar="DIR", help="folder of the runs (default: KDBENCH_RUNS or runs/)")
 
     listed = command("list", "what can be selected")
     listed.add_argument(

@@ -24,6 +24,9 @@ def main(words: Sequence[str] | None = None) -> int:
         places.add_plugins(arguments.plugins)
         commands = {
             "run": _run,
+            "status": _status,
+            "logs": _logs,
+            "cancel": _cancel,
             "list": _list,
             "show": _show,
             "leaderboard": _leaderboard,
@@ -102,10 +105,28 @@ def _conclude(specs: Sequence[Spec], runs: Path, done: int) -> int:
         console.print(render.Terminal(table))
     if len(results) < len(asked):
         print(
-            f"{len(asked) - len(results)} runs have no result yet: others do them, or they were cancelled",
+            f"{len(asked) - len(results)} runs have no result yet: others do them, or they were cancelled; see kdbench status",
             file=sys.stderr,
         )
     return int(any(result["status"] == "failed" for result in results))
+
+
+def _status(arguments: argparse.Namespace) -> int:
+    from kdbench import overview
+
+    return overview.show(arguments.words, _runs(arguments), arguments.all, arguments.watch, arguments.json)
+
+
+def _logs(arguments: argparse.Namespace) -> int:
+    from kdbench import logs
+
+    return logs.show(arguments.words, _runs(arguments), arguments.follow)
+
+
+def _cancel(arguments: argparse.Namespace) -> int:
+    from kdbench import cancel
+
+    return cancel.cancel(arguments.words, _runs(arguments))
 
 
 def _list(arguments: argparse.Namespace) -> int:
