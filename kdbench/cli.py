@@ -1,4 +1,4 @@
-"""The command line: parses and calls. Nothing here imports torch."""
+"""The command line: calls what its words (`kdbench.arguments`) ask for. Nothing here imports torch."""
 
 from __future__ import annotations
 
@@ -7,136 +7,26 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
-from kdbench import __version__, help_texts, places
-from kdbench.errors import RunError, UserError, nearest
+from kdbench import places
+from kdbench.arguments import parse
+from kdbench.errors import RunError, UserError
 
 if TYPE_CHECKING:
     from kdbench.plan import Spec
-
-_SELECTIONS = """\
-selections (each takes a comma list; the plan is their product):
-  methods=A,B|all   dataset=D   student=S   teacher=T|PATH.pt   recipe=R   seeds=0,1,2   sweep=F
-and one value each:
-  executor=inline|local   workers=N (runs at a time)   gpus=N (processes that share each batch, a GPU each)
-bindings (anything with a dot is a gin parameter and is the same for all methods that have it):
-  Train.epochs=5   SGD.lr=0.05   KD.temperature=2   Machine.device=cuda:1
-
-without any selection: all methods on scikit-learn's digits. See what there is with kdbench list, and every value with
-kdbench show."""
-
-
-class _Parser(argparse.ArgumentParser):
-    """argparse with our kind of error: one sentence, the nearest word, exit status 2."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UserError(message)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog="kdbench",
-        description="Compares knowledge-distillation methods under one protocol.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="kdbench COMMAND --help says more about each. Exit status: 0 all done, 1 a run failed, 2 wrong input.",
-        allow_abbrev=False,
-    )
-    parser.add_argument("--version", action="version", version=f"kdbench {__version__}")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
-
-    def command(name: str, summary: str, epilog: str = "") -> argparse.ArgumentParser:
-        found = commands.add_parser(
-            name,
-            help=summary,
-            description=summary,
-            epilog=epilog,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-            allow_abbrev=False,
-        )
-        found.add_argument(
-            "--plugins",
-            action="append",
-            default=[],
-            metavar="DIR",
-            help="a folder with methods/ and gin/ of your own (also KDBENCH_PLUGINS)",
-        )
-        return found
-
-    run = command("run", "train and evaluate what the selections say, and print the table", _SELECTIONS)
-    run.add_argument("words", nargs="*", metavar="key=value", help="selections and bindings, see below")
-    run.add_argument("--runs", type=Path, metavar="DIR", help="folder of the runs (default: KDBENCH_RUNS or runs/)")
-    run.add_argument("--data", type=Path, metavar="DIR", help="folder of the datasets (default: KDBENCH_DATA)")
-    run.add_argument("--dry-run", action="store_true", help="print the plan and stop")
-    run.add_argument("--rerun", action="store_true", help="do finished runs again")
-
-    listed = command("list", "what can be selected")
-    listed.add_argument(
-        "kind", nargs="?", metavar="KIND", help="methods, students, datasets, recipes or sweeps; without it all"
-    )
-
-    show = command("show", "the resolved configuration, each value with the file that set it", _SELECTIONS)
-    show.add_argument("words", nargs="*", metavar="key=value", help="as in kdbench run")
-
-    board = command("leaderboard", "write the leaderboard from all finished runs")
-    board.add_argument("--runs", type=Path, metavar="DIR", help="folder of the runs (default: KDBENCH_RUNS or runs/)")
-    board.add_argument(
-        "--out", type=Path, default=Path("leaderboard"), metavar="DIR", help="where it goes (default: leaderboard/)"
-    )
-    board.add_argument(
-        "--check", action="store_true", help="write nothing; fail if the files are not what the committed rows give"
-    )
-
-    diff = command("diff", "which resolved parameters differ between two methods or two runs", help_texts.DIFF)
-    diff.add_argument("words", nargs="*", metavar="A B key=value", help="what is compared; selections and bindings")
-    diff.add_argument("--runs", type=Path, metavar="DIR", help="folder of the runs (default: KDBENCH_RUNS or runs/)")
-
-    power = command("power", "which differences the seeds can show, and how many seeds one needs", help_texts.POWER)
-    power.add_argument("words", nargs="*", metavar="difference=D", help="in points, a comma list (default: 0.5,1)")
-    rows = power.add_mutually_exclusive_group()
-    rows.add_argument("--runs", type=Path, metavar="DIR", help="folder of the runs (default: KDBENCH_RUNS or runs/)")
-    rows.add_argument("--out", type=Path, metavar="DIR", help="a leaderboard, whose committed rows are taken instead")
-
-    tune = command("tune", "choose a method's own parameters on the validation split", help_texts.TUNE)
-    tune.add_argument("words", nargs="*", metavar="METHOD trials=N key=value", help="see below")
-    tune.add_argument("--runs", type=Path, metavar="DIR", help="folder of the runs (default: KDBENCH_RUNS or runs/)")
-    tune.add_argument("--data", type=Path, metavar="DIR", help="folder of the datasets (default: KDBENCH_DATA)")
-    tune.add_argument("--dry-run", action="store_true", help="print the studies and stop")
-    return parser
-
-
-def _parse(words: Sequence[str]) -> argparse.Namespace:
-    parser = _parser()
-    names = ("run", "list", "show", "leaderboard", "diff", "power", "tune")
-    first = next((word for word in words if not word.startswith("-")), None)
-    if first is not None and words[0] == first and first not in names:
-        guess = nearest(first, names)
-        hint = f"; did you mean '{guess}'?" if guess else f"; valid: {', '.join(names)}."
-        raise UserError(f"unknown command '{first}'{hint} See: kdbench --help")
-    arguments, rest = parser.parse_known_args(words)
-    if hasattr(arguments, "words"):  # argparse takes no selections behind an option that follows selections
-        arguments.words += [word for word in rest if not word.startswith("-")]
-        rest = [word for word in rest if word.startswith("-")]
-    if rest:
-        options = ("--runs", "--data", "--out", "--dry-run", "--rerun", "--check", "--plugins", "--help")
-        guess = nearest(rest[0].split("=")[0], options)
-        hint = f"; did you mean '{guess}'?" if guess else "."
-        raise UserError(
-            f"unknown option '{rest[0]}' of kdbench {arguments.command or ''}{hint} See: kdbench {arguments.command} --help"
-        )
-    if arguments.command is None:
-        parser.print_help()
-        raise SystemExit(0)
-    return arguments
 
 
 def main(words: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status."""
     try:
-        arguments = _parse(sys.argv[1:] if words is None else words)
+        arguments = parse(sys.argv[1:] if words is None else words)
         places.add_plugins(arguments.plugins)
         commands = {
             "run": _run,
+            "status": _status,
+            "logs": _logs,
+            "cancel": _cancel,
             "list": _list,
             "show": _show,
             "leaderboard": _leaderboard,
@@ -215,10 +105,28 @@ def _conclude(specs: Sequence[Spec], runs: Path, done: int) -> int:
         console.print(render.Terminal(table))
     if len(results) < len(asked):
         print(
-            f"{len(asked) - len(results)} runs have no result yet: others do them, or they were cancelled",
+            f"{len(asked) - len(results)} runs have no result yet: others do them, or they were cancelled; see kdbench status",
             file=sys.stderr,
         )
     return int(any(result["status"] == "failed" for result in results))
+
+
+def _status(arguments: argparse.Namespace) -> int:
+    from kdbench import overview
+
+    return overview.show(arguments.words, _runs(arguments), arguments.all, arguments.watch, arguments.json)
+
+
+def _logs(arguments: argparse.Namespace) -> int:
+    from kdbench import logs
+
+    return logs.show(arguments.words, _runs(arguments), arguments.follow)
+
+
+def _cancel(arguments: argparse.Namespace) -> int:
+    from kdbench import cancel
+
+    return cancel.cancel(arguments.words, _runs(arguments))
 
 
 def _list(arguments: argparse.Namespace) -> int:

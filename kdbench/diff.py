@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from kdbench import config, ginfile, places, plan, signature
+from kdbench import config, ginfile, places, plan, selection, signature
 from kdbench.errors import UserError, nearest
 from kdbench.settings import Control, Machine
 from kdbench.store import CONFIG, RunFolder
@@ -194,17 +194,13 @@ def _folder(word: str, runs: Path) -> Path | None:
         if not (path / CONFIG).is_file():
             raise UserError(f"'{word}' is no run folder: there is no {CONFIG} in it")
         return path.resolve()
-    begun = [word] if word in found else [name for name in found if name.startswith(word)]
-    if len(begun) == 1:
-        return found[begun[0]]
-    if begun:
-        more = f" and {len(begun) - 3} others" if len(begun) > 3 else ""
-        raise UserError(f"'{word}' begins the ids of {len(begun)} runs: {', '.join(begun[:3])}{more}; say more of one")
-    by_start = {name[: len(word)]: name for name in found} if "-" in word else {name: name for name in methods}
-    guess = by_start.get(nearest(word, by_start) or "")  # ids have a "-" in them, and their end is hard to type
+    run = selection.one(word, found)
+    if run:
+        return found[run]
+    guess = selection.nearest_run(word, found) if "-" in word else nearest(word, methods)  # ids have a "-" in them
     hint = f"did you mean '{guess}'? " if guess else ""
     raise UserError(
-        f"'{word}' is neither a method nor a run in {runs}; {hint}See all with: kdbench list methods, ls {runs}"
+        f"'{word}' is neither a method nor a run in {runs}; {hint}See all with: kdbench list methods, kdbench status --all"
     )
 
 

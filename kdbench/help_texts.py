@@ -1,5 +1,31 @@
 """What `--help` says below the options of a command."""
 
+_SELECTION = """\
+SELECTION (all must hold): ids or their beginnings, and words that take comma lists: methods=A,B  dataset=D  student=S
+seeds=0,1  state=running,queued,waiting,stopped,planned,cancelled,failed,done"""
+
+STATUS = f"""\
+{_SELECTION}
+  kdbench status                      counts, and a line for each run that is not finished
+  kdbench status state=failed         what failed, and why
+  kdbench status METHOD-cifar100 --watch
+queued: in a SLURM job that has not come to it. waiting: for its teacher. planned: nobody has begun it; stopped: somebody
+had; both go on with the next kdbench run.
+exit status: 1 if one of them failed."""
+
+LOGS = """\
+The run's log.txt, the last lines of its epochs.csv, and the end of its SLURM job's log.
+  kdbench logs METHOD-digits-resnet8-s0
+  kdbench logs METHOD-digits-resnet8-s0 --follow
+exit status: 1 if it failed."""
+
+CANCEL = f"""\
+{_SELECTION}
+  kdbench cancel all
+  kdbench cancel METHOD-cifar100 state=queued
+Runs that are running keep their state and stop within seconds, on whatever machine; SLURM jobs that have nothing left to do
+leave the queue. The same kdbench run command goes on with them."""
+
 DIFF = """\
 A and B are two methods, or two runs: an id, the beginning of one, or a run folder. Methods are resolved with the
 selections and bindings that follow; a run's configuration is the one it ran with.

@@ -155,7 +155,7 @@ def _teacher_has_ended(teacher: str, runs: Path, waiting: dict[str, Spec]) -> bo
     A cancelled teacher's students are not: they go out of `waiting`.
     """
     folder = RunFolder(runs, teacher)
-    if (folder / CANCELLED).exists():
+    if (folder / CANCELLED).exists() and folder.state() == "absent":  # else it ended before it heard of that
         for id_ in [spec.id for spec in waiting.values() if spec.teacher_run == teacher]:
             del waiting[id_]
         return False

@@ -8,7 +8,9 @@ import time
 
 import pytest
 
+from kdbench import plan
 from kdbench.cli import main
+from kdbench.store import RunFolder
 
 SHORT = ["Train.epochs=2", "Train.warmup=0"]
 
@@ -53,6 +55,7 @@ def test_wrong_input_is_answered_in_one_sentence_without_torch(tmp_path, words, 
     [
         *(["--help"], ["run", "--help"], ["list"], ["show"], ["run", "--dry-run"], ["--version"], ["rnu"]),
         *(["diff", "kd", "rkd"], ["diff", "--help"], ["power", "--help"]),
+        *(["status", "--help"], ["logs", "--help"], ["cancel", "--help"]),
     ],
 )
 def test_what_needs_no_torch_does_not_import_it(tmp_path, words):
@@ -60,6 +63,16 @@ def test_what_needs_no_torch_does_not_import_it(tmp_path, words):
     assert status == (2 if words == ["rnu"] else 0)
     assert "kdbench.cli" in imported
     assert not imported & {"torch", "numpy", "pandas", "scipy"}
+
+
+def test_watching_runs_imports_no_torch(tmp_path):
+    for spec in plan.plan(plan.parse(["methods=ce,kd", "dataset=digits"])):
+        RunFolder(tmp_path / "runs", spec.id).ask(spec.plain())
+    for words in (["status"], ["status", "--json"], ["logs", "kd-"], ["cancel", "all"], ["status", "--watch"]):
+        status, out, _, imported, _ = kdbench(*words, cwd=tmp_path)
+        assert status == 0
+        assert out
+        assert not imported & {"torch", "numpy", "pandas", "scipy"}
 
 
 def test_the_folder_gin_of_the_repository_does_not_hide_the_package_gin():

@@ -198,7 +198,7 @@ def test_a_run_is_named_by_id_by_its_beginning_or_by_its_folder(made, runs, tmp_
         (["kd"], "diff compares two methods or two runs, as in kdbench diff A B; 1 given"),
         (["kd", "rkd", "crd"], "3 given"),
         (["kd", "rdk"], "'rdk' is neither a method nor a run in"),
-        (["kd", "rdk"], "did you mean 'rkd'? See all with: kdbench list methods, ls "),
+        (["kd", "rdk"], "did you mean 'rkd'? See all with: kdbench list methods, kdbench status"),
         (["kd", "kd-digits-resnet8-s0"], "'kd' is a method and 'kd-digits-resnet8-s0' is a run"),
         (["kd-digits-resnet8-s0", "kd"], "'kd' is a method and 'kd-digits-resnet8-s0' is a run"),
         (["kd-digist-resnet8-s1", "kd"], "did you mean 'kd-digits-resnet8-s1-"),
