@@ -123,8 +123,11 @@ def view(
     body: list[RenderableType] = [table] * bool(table.row_count) + errors
     if rest:
         body.append(Text(f"not shown: {rest} (kdbench status state={','.join(hidden)})", "dim"))
-    hints = [Text(hint, "dim") for hint in _hints(runs, short)]
-    return Group(_coloured(counts(runs)), *(["", *body] if body else []), *(["", *hints] if hints else []))
+    hints: list[RenderableType] = [Text(hint, "dim") for hint in _hints(runs, short)]
+    parts: list[RenderableType] = [_coloured(counts(runs))]
+    for part in (body, hints):
+        parts += ["", *part] if part else []
+    return Group(*parts)
 
 
 def _hints(runs: Sequence[Run], short: Mapping[str, str]) -> list[str]:
