@@ -13,7 +13,7 @@ from kdbench.errors import unknown
 from kdbench.plan import Request, Spec
 from kdbench.store import RunFolder
 
-KINDS = ("methods", "students", "datasets", "recipes", "sweeps")
+KINDS = ("methods", "students", "datasets", "recipes", "sweeps", "clusters")
 
 
 def _console() -> Console:
