@@ -14,12 +14,14 @@ from kdbench.errors import RunError, UserError, nearest
 
 if TYPE_CHECKING:
     from kdbench.plan import Spec
+    from kdbench.slurm import Submission
 
 _SELECTIONS = """\
 selections (each takes a comma list; the plan is their product):
   methods=A,B|all   dataset=D   student=S   teacher=T|PATH.pt   recipe=R   seeds=0,1,2   sweep=F
 and one value each:
-  executor=inline|local   workers=N (runs at a time)   gpus=N (processes that share each batch, a GPU each)
+  executor=inline|local|slurm   workers=N (local: runs at a time)   cluster=PROFILE (slurm; Cluster.time=60 too)
+    gpus=N (processes that share each batch, a GPU each)
 bindings (anything with a dot is a gin parameter and is the same for all methods that have it):
   Train.epochs=5   SGD.lr=0.05   KD.temperature=2   Machine.device=cuda:1
 
@@ -72,7 +74,10 @@ def _parser() -> argparse.ArgumentParser:
 
     listed = command("list", "what can be selected")
     listed.add_argument(
-        "kind", nargs="?", metavar="KIND", help="methods, students, datasets, recipes or sweeps; without it all"
+        "kind",
+        nargs="?",
+        metavar="KIND",
+        help="methods, students, datasets, recipes, sweeps or clusters; without it all",
     )
 
     show = command("show", "the resolved configuration, each value with the file that set it", _SELECTIONS)
@@ -173,6 +178,13 @@ def _run(arguments: argparse.Namespace) -> int:
     from kdbench.data import sources
 
     request = plan.parse(arguments.words)
+    cluster = None
+    if request.cluster:
+        from kdbench import slurm
+
+        cluster = slurm.profile(request.cluster, request.cluster_overrides)
+        if not arguments.dry_run and not slurm.is_here():
+            raise UserError("this machine has no SLURM (sbatch is not on the PATH): go to a cluster's login node")
     specs = plan.plan(request)
     runs = _runs(arguments)
     data = _folder(arguments.data, "KDBENCH_DATA")
@@ -180,6 +192,8 @@ def _run(arguments: argparse.Namespace) -> int:
         from kdbench import listing
 
         listing.print_plan(specs, runs, arguments.rerun)
+        if cluster:
+            listing.print_arrays(launch.open_runs(specs, runs, arguments.rerun), runs, cluster)
         return 0
     to_do = launch.open_runs(specs, runs, arguments.rerun)
     outdated = [spec for spec in launch.outdated(specs, runs) if spec not in to_do]
@@ -192,11 +206,32 @@ def _run(arguments: argparse.Namespace) -> int:
     for dataset in {spec.dataset for spec in to_do}:
         sources.check_folder(config.group_bindings("dataset", dataset)["Dataset.source"].value, data)
     if to_do:
+        if cluster and request.cluster:
+            return _submit(
+                slurm.Submission(to_do, runs, cluster, slurm.queue()), data, request.cluster, arguments.rerun
+            )
         if request.executor == "local" or to_do[0].gpus > 1:
             launch.local(to_do, runs, data, request.workers, arguments.rerun)
         else:
             launch.inline(to_do, runs, data, arguments.rerun)
     return _conclude(specs, runs, len(to_do))
+
+
+def _submit(submission: Submission, data: Path | None, cluster: str, rerun: bool) -> int:
+    from kdbench import slurm
+
+    if submission.known:
+        jobs = ", ".join(dict.fromkeys(job.partition("_")[0] for job in submission.known.values()))
+        print(f"{slurm.count(len(submission.known), 'run')} left to jobs that were submitted before: {jobs}")
+    for array, numbers in submission.submit(data, cluster, rerun):
+        print(f"submitted as {slurm.named(numbers)}: {array}")
+    if submission.arrays:
+        print(
+            "jobs write their own results; see them with: kdbench status, and the table with the same command once more"
+        )
+    else:
+        print("nothing was submitted")
+    return 0
 
 
 def _conclude(specs: Sequence[Spec], runs: Path, done: int) -> int:
