@@ -14,7 +14,8 @@ _SELECTIONS = """\
 selections (each takes a comma list; the plan is their product):
   methods=A,B|all   dataset=D   student=S   teacher=T|PATH.pt   recipe=R   seeds=0,1,2   sweep=F
 and one value each:
-  executor=inline|local   workers=N (runs at a time)   gpus=N (processes that share each batch, a GPU each)
+  executor=inline|local|slurm   workers=N (local: runs at a time)   cluster=PROFILE (slurm; Cluster.time=60 too)
+  gpus=N (processes that share each batch, a GPU each)
 bindings (anything with a dot is a gin parameter and is the same for all methods that have it):
   Train.epochs=5   SGD.lr=0.05   KD.temperature=2   Machine.device=cuda:1
 
@@ -118,7 +119,10 @@ def _parser() -> argparse.ArgumentParser:
 
     listed = command("list", "what can be selected")
     listed.add_argument(
-        "kind", nargs="?", metavar="KIND", help="methods, students, datasets, recipes or sweeps; without it all"
+        "kind",
+        nargs="?",
+        metavar="KIND",
+        help="methods, students, datasets, recipes, sweeps or clusters; without it all",
     )
 
     show = command("show", "the resolved configuration, each value with the file that set it", _SELECTIONS)

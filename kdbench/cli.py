@@ -15,6 +15,7 @@ from kdbench.errors import RunError, UserError
 
 if TYPE_CHECKING:
     from kdbench.plan import Spec
+    from kdbench.slurm import Submission
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -63,6 +64,13 @@ def _run(arguments: argparse.Namespace) -> int:
     from kdbench.data import sources
 
     request = plan.parse(arguments.words)
+    cluster = None
+    if request.cluster:
+        from kdbench import slurm
+
+        cluster = slurm.profile(request.cluster, request.cluster_overrides)
+        if not arguments.dry_run and not slurm.is_here():
+            raise UserError("this machine has no SLURM (sbatch is not on the PATH): go to a cluster's login node")
     specs = plan.plan(request)
     runs = _runs(arguments)
     data = _folder(arguments.data, "KDBENCH_DATA")
@@ -70,6 +78,8 @@ def _run(arguments: argparse.Namespace) -> int:
         from kdbench import listing
 
         listing.print_plan(specs, runs, arguments.rerun)
+        if cluster:
+            listing.print_arrays(launch.open_runs(specs, runs, arguments.rerun), runs, cluster)
         return 0
     to_do = launch.open_runs(specs, runs, arguments.rerun)
     outdated = [spec for spec in launch.outdated(specs, runs) if spec not in to_do]
@@ -82,11 +92,32 @@ def _run(arguments: argparse.Namespace) -> int:
     for dataset in {spec.dataset for spec in to_do}:
         sources.check_folder(config.group_bindings("dataset", dataset)["Dataset.source"].value, data)
     if to_do:
+        if cluster and request.cluster:
+            return _submit(
+                slurm.Submission(to_do, runs, cluster, slurm.queue()), data, request.cluster, arguments.rerun
+            )
         if request.executor == "local" or to_do[0].gpus > 1:
             launch.local(to_do, runs, data, request.workers, arguments.rerun)
         else:
             launch.inline(to_do, runs, data, arguments.rerun)
     return _conclude(specs, runs, len(to_do))
+
+
+def _submit(submission: Submission, data: Path | None, cluster: str, rerun: bool) -> int:
+    from kdbench import slurm
+
+    if submission.known:
+        jobs = ", ".join(dict.fromkeys(job.partition("_")[0] for job in submission.known.values()))
+        print(f"{slurm.count(len(submission.known), 'run')} left to jobs that were submitted before: {jobs}")
+    for array, numbers in submission.submit(data, cluster, rerun):
+        print(f"submitted as {slurm.named(numbers)}: {array}")
+    if submission.arrays:
+        print(
+            "jobs write their own results; see them with: kdbench status, and the table with the same command once more"
+        )
+    else:
+        print("nothing was submitted")
+    return 0
 
 
 def _conclude(specs: Sequence[Spec], runs: Path, done: int) -> int:

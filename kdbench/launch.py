@@ -119,7 +119,9 @@ def shares(workers: int | None, gpus: int = 1) -> list[dict[str, str]]:
         raise UserError(f"gpus={gpus}, and this machine has {len(visible)}")
     sets = [visible[first : first + gpus] for first in range(0, len(visible) - gpus + 1, gpus)]
     count = workers or len(sets) or 1
-    threads = {"OMP_NUM_THREADS": str(max(1, len(os.sched_getaffinity(0)) // (count * gpus)))}
+    # Where SLURM does not bind a job to its cores, only it says how many they are.
+    cores = int(os.environ.get("SLURM_CPUS_PER_TASK") or len(os.sched_getaffinity(0)))
+    threads = {"OMP_NUM_THREADS": str(max(1, cores // (count * gpus)))}
     if not sets:
         return [threads] * count
     return [{"CUDA_VISIBLE_DEVICES": ",".join(sets[number % len(sets)]), **threads} for number in range(count)]

@@ -83,10 +83,16 @@ class Lost(RunError):
 
 def this_process() -> Owner:
     """The owner that this process is."""
-    job = os.environ.get("SLURM_JOB_ID", "")
+    job = slurm_job()
     restart = int(os.environ.get("SLURM_RESTART_COUNT") or 0) if job else 0
     boot, namespace = _machine()
     return Owner(socket.gethostname(), boot, namespace, os.getpid(), started(os.getpid()), job, restart)
+
+
+def slurm_job() -> str:
+    """SLURM's job that this process is in, as its commands name it ("12", "12_3" in an array); "" outside SLURM."""
+    array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+    return f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID", "")
 
 
 @cache

@@ -9,11 +9,12 @@ from rich.console import Console
 from rich.table import Table
 
 from kdbench import config, models, places, signature
+from kdbench.cluster import Cluster
 from kdbench.errors import unknown
 from kdbench.plan import Request, Spec
 from kdbench.store import RunFolder
 
-KINDS = ("methods", "students", "datasets", "recipes", "sweeps")
+KINDS = ("methods", "students", "datasets", "recipes", "sweeps", "clusters")
 
 
 def _console() -> Console:
@@ -96,3 +97,19 @@ def print_plan(specs: Sequence[Spec], runs: Path, rerun: bool) -> None:
         table.add_row(spec.id, word, spec.protocol, purpose)
     _console().print(table)
     print(f"{len(specs)} runs: {counts['finished']} finished, {counts['to do']} to do")
+
+
+def print_arrays(specs: Sequence[Spec], runs: Path, cluster: Cluster) -> None:
+    """What `executor=slurm` would submit of the runs to be done: each array's jobs, options of sbatch, and cost."""
+    from kdbench import estimate, slurm
+
+    submission = slurm.Submission(specs, runs, cluster, slurm.queue() if slurm.is_here() else {})
+    if submission.known:
+        print(f"{slurm.count(len(submission.known), 'run')} left to jobs that were submitted before")
+    past = estimate.Past(runs)
+    for array in submission.arrays:
+        print(f"\n{array}")
+        print(f"  sbatch {' '.join(submission.options(array))}")
+        at_once = 1 if array.processes > 1 else max(1, array.gpus)
+        units = (array.gpus, "GPU") if array.gpus else (cluster.cpus * array.processes, "CPU")
+        print(f"  {estimate.sentence(array.jobs, past, at_once, *units)}")

@@ -1,7 +1,7 @@
 """Where methods and gin files are found: kdbench's own root, the user's folders, and other packages.
 
-A root is a folder laid out like this repository: `methods/NAME.py`, `gin/GROUP/NAME.gin`. The user names further roots with
-`--plugins DIR` or KDBENCH_PLUGINS; a package offers one through the entry-point group `kdbench.methods`.
+A root is a folder laid out like this repository: `methods/NAME.py`, `gin/GROUP/NAME.gin`, `slurm/NAME.gin`. The user names
+further roots with `--plugins DIR` or KDBENCH_PLUGINS; a package offers one through the entry-point group `kdbench.methods`.
 """
 
 from __future__ import annotations
@@ -16,8 +16,11 @@ from pathlib import Path
 
 from kdbench.errors import UserError, unknown
 
-GROUPS = {"method": "methods", "dataset": "datasets", "recipe": "recipes", "sweep": "sweeps"}
-"""The folders of gin/ and the word for `kdbench list`."""
+GROUPS = {"method": "methods", "dataset": "datasets", "recipe": "recipes", "sweep": "sweeps", "cluster": "clusters"}
+"""The kinds of gin files and the word for `kdbench list`."""
+
+CLUSTERS = "slurm"
+"""The folder of a root's cluster profiles; the other groups are folders of gin/."""
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 
@@ -34,14 +37,14 @@ def roots() -> tuple[Path, ...]:
     """All roots, kdbench's own first.
 
     Raises:
-        UserError: a folder that the user named is none, or holds neither methods/ nor gin/.
+        UserError: a folder that the user named is none, or holds none of methods/, gin/ and slurm/.
     """
     found = [own_root()]
     for text in filter(None, os.environ.get("KDBENCH_PLUGINS", "").split(os.pathsep)):
         root = Path(text).expanduser().resolve()
-        if not (root / "methods").is_dir() and not (root / "gin").is_dir():
+        if not any((root / folder).is_dir() for folder in ("methods", "gin", CLUSTERS)):
             raise UserError(
-                f"the plug-in folder '{text}' has no methods/ and no gin/ in it (--plugins, KDBENCH_PLUGINS)"
+                f"the plug-in folder '{text}' has no methods/, gin/ or slurm/ in it (--plugins, KDBENCH_PLUGINS)"
             )
         found.append(root)
     for entry in entry_points(group="kdbench.methods"):
@@ -70,7 +73,7 @@ def members(group: str) -> dict[str, Path]:
     Raises:
         UserError: two roots have a file of the same name.
     """
-    return _collect(f"gin/{group}", ".gin", group)
+    return _collect(CLUSTERS if group == "cluster" else f"gin/{group}", ".gin", group)
 
 
 @cache
@@ -109,12 +112,14 @@ def file_sha256(path: Path) -> str:
 
 
 def included(name: str, from_file: Path) -> Path:
-    """The file that `include 'GROUP/NAME.gin'` in `from_file` means.
+    """The file that `include 'GROUP/NAME.gin'` (or `'slurm/NAME.gin'`) in `from_file` means.
 
     Raises:
         UserError: no root has it.
     """
+    profile = name.startswith(f"{CLUSTERS}/")
     for root in roots():
-        if (root / "gin" / name).is_file():
-            return root / "gin" / name
-    raise UserError(f"{from_file.name} includes '{name}', which is in no gin/ folder")
+        path = root / name if profile else root / "gin" / name
+        if path.is_file():
+            return path
+    raise UserError(f"{from_file.name} includes '{name}', which is in no {CLUSTERS if profile else 'gin'}/ folder")

@@ -21,8 +21,9 @@ EQUAL_TEACHER_SEED = 1000
 """The same where the teacher has the student's architecture: a teacher with a student's seed would be that student's twin."""
 
 SELECTIONS = ("methods", "dataset", "student", "teacher", "recipe", "seeds")
-SINGLE = ("sweep", "executor", "workers", "gpus")
-EXECUTORS = ("inline", "local")
+SINGLE = ("sweep", "executor", "workers", "gpus", "cluster")
+EXECUTORS = ("inline", "local", "slurm")
+DEFAULT_CLUSTER = "default"
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,12 @@ def _word(value: Any) -> str:
 
 @dataclass(frozen=True)
 class Request:
-    """What the user asked for: every selection a list, overrides parsed."""
+    """What the user asked for: every selection a list, overrides parsed.
+
+    Attributes:
+        cluster: name of the profile, for executor=slurm.
+        cluster_overrides: those of `Cluster.*`, which say nothing of runs.
+    """
 
     methods: tuple[str, ...]
     dataset: tuple[str, ...]
@@ -117,6 +123,8 @@ class Request:
     overrides: tuple[Binding, ...]
     executor: str = "inline"
     workers: int | None = None
+    cluster: str | None = None
+    cluster_overrides: tuple[Binding, ...] = ()
 
 
 def parse(words: Sequence[str]) -> Request:
@@ -146,13 +154,21 @@ def parse(words: Sequence[str]) -> Request:
             if key in SINGLE and len(chosen[key]) > 1:
                 raise UserError(f"'{key}' takes one value, not {len(chosen[key])}")
     workers = _count("workers", chosen.pop("workers", (None,))[0])
-    (executor,) = chosen.pop("executor", ("local" if workers else "inline",))
-    if workers and executor != "local":
-        raise UserError(f"workers={workers} goes with executor=local, not with executor={executor}")
+    (cluster,) = chosen.pop("cluster", (None,))
+    (executor,) = chosen.pop("executor", ("local" if workers else "slurm" if cluster else "inline",))
     if executor not in EXECUTORS:
         raise unknown("executor", executor, EXECUTORS)
     bindings += [f"Machine.gpus={number}" for number in chosen.pop("gpus", ())]
     overrides = tuple(config.parse_overrides(bindings))
+    of_cluster = tuple(b for b in overrides if b.configurable == "Cluster")
+    if executor != "local" and workers:
+        raise UserError(f"workers={workers} goes with executor=local, not with executor={executor}")
+    if executor != "slurm" and (cluster or of_cluster):
+        word = f"cluster={cluster}" if cluster else of_cluster[0].key
+        raise UserError(f"{word} goes with executor=slurm, not with executor={executor}")
+    if executor == "slurm":
+        cluster = cluster or DEFAULT_CLUSTER
+        places.member("cluster", cluster)
     if not set(chosen) - {"seeds"}:
         chosen["sweep"] = ("default",)
     if "sweep" in chosen:
@@ -166,9 +182,11 @@ def parse(words: Sequence[str]) -> Request:
         teacher=_teachers(chosen.get("teacher", ())),
         recipe=_members("recipe", chosen.get("recipe", ())),
         seeds=tuple(_seed(text) for text in chosen.get("seeds", ("0",))),
-        overrides=overrides,
+        overrides=tuple(b for b in overrides if b not in of_cluster),
         executor=executor,
         workers=workers,
+        cluster=cluster,
+        cluster_overrides=of_cluster,
     )
 
 

@@ -90,7 +90,8 @@ class Pool:
             if line is not None:
                 self._hear(worker, line)
                 continue
-            status = worker.process.wait()
+            # Not without a timeout: that would hold a lock which `stop`, called by a signal's handler, needs.
+            status = worker.process.wait(threading.TIMEOUT_MAX)
             self._workers.remove(worker)
             if status and not self._stopping:
                 self._struck(worker, status)
@@ -119,15 +120,20 @@ class Pool:
         words = [*self._launcher, "kdbench.worker", str(self._runs), *self._open(), f"--parent={os.getpid()}"]
         if self._data:
             words.append(f"--data={self._data}")
-        process = subprocess.Popen(
-            words,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**os.environ, **self._environments[number]},
-            start_new_session=True,  # Ctrl-C and SLURM's signals come here, and from here to the workers
-        )
+        # SLURM signals every process of a job. What a user signal means is for this one to say; a worker would die of it.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGUSR1, signal.SIGUSR2))
+        try:
+            process = subprocess.Popen(
+                words,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                env={**os.environ, **self._environments[number]},
+                start_new_session=True,  # Ctrl-C comes here, and from here to the workers
+            )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         worker = _Worker(process, number, deque(maxlen=TAIL))
         self._workers.append(worker)
         threading.Thread(target=self._read_errors, args=(worker,), daemon=True).start()

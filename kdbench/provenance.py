@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import datetime
+import os
 import platform
-import subprocess
-from functools import cache
+import socket
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import torch
 
 import kdbench
-from kdbench import places
+from kdbench import commits, lease, places
 from kdbench.plan import Spec
 
 
 def collect(spec: Spec, device: torch.device, gpus: int) -> dict[str, Any]:
     """The `provenance.*` entries of a result; `gpus` is the number of processes that share each batch."""
-    commit, clean = _commit()
+    commit, clean = commits.of_this_code()
     facts = {
         "commit": commit,
         "clean": clean,
@@ -35,6 +35,10 @@ def collect(spec: Spec, device: torch.device, gpus: int) -> dict[str, Any]:
         "command": spec.command(),
         "started_at": now(),
     }
+    if job := lease.slurm_job():
+        # Where several commits of one clone are at work: what was there when the user pressed return.
+        submitted = os.environ.get(commits.SUBMITTED) or None
+        facts |= {"job": job, "host": socket.gethostname(), "commit_submitted": submitted}
     return {f"provenance.{name}": value for name, value in facts.items()}
 
 
@@ -48,29 +52,6 @@ def _version(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
-
-
-@cache
-def _commit() -> tuple[str | None, bool | None]:
-    """Commit of the clone that kdbench runs from, and whether what it runs is committed; None for an installed wheel.
-
-    Asked once a process: what runs is what was imported, whatever happens to the clone meanwhile.
-    """
-    root = places.own_root()
-    try:
-        commit = _git(root, "rev-parse", "HEAD")
-        changed = _git(root, "status", "--porcelain", "--", "kdbench", "methods", "gin")
-    except (OSError, subprocess.CalledProcessError, subprocess.TimeoutExpired):
-        return None, None
-    return commit, not changed
-
-
-def _git(root: Any, *words: str) -> str:
-    # Only kdbench's own repository counts, not one that happens to hold the site-packages folder.
-    if not (root / ".git").exists():
-        raise OSError
-    done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, timeout=10, check=True)
-    return done.stdout.strip()
 
 
 def _device(device: torch.device) -> str:

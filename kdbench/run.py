@@ -215,6 +215,9 @@ def _run(spec: Spec, folder: RunFolder, runs: Path, data: Path | None, caller: _
     group.check_equal({"the runs": int(spec.id.rpartition("-")[2], 16)})
     ready = _prepare_run(spec, runs, data, group)
     given, task, guide = ready.given, ready.task, ready.guide
+    submitted, commit = (ready.facts.get(f"provenance.{name}") for name in ("commit_submitted", "commit"))
+    if group.first and submitted and submitted != commit:
+        folder.log(f"submitted at commit {submitted}, but what runs is commit {commit}")
     log = None if group.first else lambda line: None
     every = given.machine.checkpoint_every
     keeper = Keeper(folder, _identity_of_state(spec, ready), every, caller.stop, caller.check, log)

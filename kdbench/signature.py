@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
 from kdbench import places, schedules, settings
+from kdbench.cluster import Cluster
 from kdbench.errors import UserError, nearest
 
 
@@ -51,6 +52,7 @@ SHARED_BY_GROUP: dict[str, tuple[type, ...]] = {
     "method": (settings.Control, settings.Search),
     "command line": (settings.Selection, settings.Parallel),
     "machine": (settings.Machine,),
+    "cluster": (Cluster,),
 }
 """Which configurables the files of a group may bind; a method's file also its own class."""
 

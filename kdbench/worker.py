@@ -57,8 +57,9 @@ class Stop:
         return self._all
 
     def everything(self, *signal_details: object) -> None:
-        """Stop after the step that is going on; as a signal's handler, a second signal ends the process at once."""
-        if self._all and signal_details:
+        """Stop after the step that is going on; as a signal's handler, a user's second Ctrl-C ends the process at once."""
+        # A worker is told twice where SLURM signals all processes of a job and the pool its workers.
+        if self._all and signal_details and self._parent is None:
             raise KeyboardInterrupt
         self._all = True
 

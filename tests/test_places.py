@@ -29,7 +29,7 @@ def test_two_files_of_one_name_are_refused(tmp_path):
 
 def test_a_folder_without_methods_and_gin_is_refused(tmp_path):
     places.add_plugins([str(tmp_path)])
-    with pytest.raises(UserError, match="has no methods/ and no gin/ in it"):
+    with pytest.raises(UserError, match="has no methods/, gin/ or slurm/ in it"):
         places.roots()
 
 

@@ -6,7 +6,7 @@ import json
 import pytest
 import torch
 
-from kdbench import checkpoint, launch, methods, models, places, plan, settings
+from kdbench import checkpoint, commits, launch, methods, models, places, plan, settings
 from kdbench.data import task as tasks
 from kdbench.data.augment import Augmenter
 from kdbench.ginfile import every_configurable
@@ -263,3 +263,24 @@ def test_info_holds_the_training_labels_only(tmp_path, monkeypatch):
     (spec,) = specs("methods=ce")
     run(spec, tmp_path, None)
     assert len(seen[0].train_labels) == 81
+
+
+@pytest.mark.parametrize("submitted", ["0" * 40, None])
+def test_a_run_in_a_job_tells_which_and_what_was_submitted(tmp_path, monkeypatch, submitted):
+    commit = commits.of_this_code()[0] or "1" * 40
+    monkeypatch.setattr(commits, "of_this_code", lambda: (commit, True))
+    monkeypatch.setenv("SLURM_JOB_ID", "17")
+    monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "12")
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "3")
+    monkeypatch.setenv(commits.SUBMITTED, submitted or commit)
+    (result,) = do(tmp_path, "methods=ce")
+    assert result["provenance.job"] == "12_3"
+    assert result["provenance.host"]
+    assert result["provenance.commit_submitted"] == (submitted or commit)
+    log = tmp_path / result["run"] / "log.txt"
+    said = log.read_text() if log.exists() else ""
+    assert ("submitted at commit 000" in said) is bool(submitted)
+
+
+def test_a_run_outside_a_cluster_tells_no_host(everything):
+    assert not [key for key in everything[1][0] if key in ("provenance.job", "provenance.host")]

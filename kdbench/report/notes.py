@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from kdbench.report.lines import Line, with_values
@@ -31,6 +31,9 @@ def annotate(lines: list[Line], base: Line | None) -> tuple[list[Line], list[str
     notes = [*_stamps(lines, names), *_failures(lines, names)]
     if any(uncommitted):
         notes.append(f"{UNCOMMITTED} with uncommitted changes in the code")
+    moved = [name for name, line in zip(names, lines, strict=True) if any(map(_other_commit, line.runs))]
+    if moved:
+        notes.append(f"not run at the commit of their submission: {_shortened(moved)}")
     if any(other):
         notes.append(f"{OTHER_DATA} not the same data: data.sha256 " + _listed(data, names, 8))
     single = [name for name, line in zip(names, lines, strict=True) if line.accuracy and line.accuracy.n == 1]
@@ -53,6 +56,11 @@ def annotate(lines: list[Line], base: Line | None) -> tuple[list[Line], list[str
     notes += _power(lines)
     marks = [UNCOMMITTED * a + OTHER_DATA * b for a, b in zip(uncommitted, other, strict=True)]
     return [replace(line, marks=mark) for line, mark in zip(lines, marks, strict=True)], notes
+
+
+def _other_commit(row: Mapping[str, str]) -> bool:
+    submitted = row.get("provenance.commit_submitted")
+    return bool(submitted) and submitted != row.get("provenance.commit")
 
 
 def _names(lines: list[Line]) -> list[str]:

@@ -1,5 +1,7 @@
 """What must be said of a run wherever it is shown."""
 
+import re
+
 from rich.console import Console
 
 from kdbench.report.render import Terminal, markdown
@@ -38,3 +40,16 @@ def test_controls_say_what_they_change(result):
     for text in both(results):
         assert expected in " ".join(text.split())
     assert "controls that change" not in both(results[:1])[0]
+
+
+def test_runs_of_another_commit_than_was_submitted_are_named(result):
+    sha = {"provenance__commit": "a" * 40}
+    results = [
+        result("ce", 0, 50.0, **sha, provenance__commit_submitted="a" * 40),
+        result("kd", 0, 51.0, **sha, provenance__commit_submitted="b" * 40),
+        result("byot", 0, 51.0, **sha, provenance__commit_submitted=None),
+        result("rkd", 0, 51.0, **sha),
+    ]
+    for text in both(results):
+        assert re.search(r"not run at the commit of their submission: kd(?!,)", " ".join(text.split()))
+    assert "submission" not in both([results[0], results[2]])[0]

@@ -1,0 +1,121 @@
+"""What a job asks a SLURM cluster for: the profile in slurm/NAME.gin as one checked object. No torch here."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import gin
+
+_MEMORY = re.compile(r"(\d+)([KMGT]?)")
+_DAYS = re.compile(r"(?:(?P<d>\d+)-(?P<h>\d+)(?::(?P<m>\d+)(?::(?P<s>\d+))?)?)")
+_HOURS = re.compile(r"(?:(?:(?P<h>\d+):)?(?P<m>\d+):(?P<s>\d+))|(?P<only>\d+)")
+
+OURS = {
+    **{"partition": "Cluster.partition", "account": "Cluster.account", "qos": "Cluster.qos", "time": "Cluster.time"},
+    **{"constraint": "Cluster.constraint", "mem": "Cluster.memory", "cpus-per-task": "Cluster.cpus"},
+    **{"gpus-per-node": "Cluster.gpus", "signal": "Cluster.signal_delay_s"},
+    **dict.fromkeys(
+        ("array", "dependency", "error", "job-name", "nodes", "ntasks-per-node", "open-mode", "output", "requeue"),
+        "kdbench",
+    ),
+}
+"""The options of sbatch that `Cluster.options` cannot give, and what gives them."""
+
+
+@gin.configurable
+@dataclass(frozen=True)
+class Cluster:
+    """What each job asks for, and how many there are; no part of what defines a result.
+
+    Attributes:
+        partition, account, qos, constraint: as sbatch has them; None: not given.
+        gpus: of each job; a run over several GPUs (`Machine.gpus`) asks for its own number. 0: jobs on CPUs.
+        cpus: CPU cores of each job; a run over several GPUs asks for as many times as many.
+        memory: of each job, such as '16G', in the same way; None: what the partition gives.
+        time: the limit, in minutes or as sbatch has it ('1-12:00:00'); what is not done by then goes on in the same job again.
+        array_parallelism: how many jobs of one array run at a time.
+        runs_per_job: runs that one job does, one after the other on each GPU.
+        signal_delay_s: seconds before the limit at which a job is told to keep its state.
+        max_requeues: how often a job may come to its time limit and go on.
+        options: further options of sbatch by name, such as {'mail-type': 'END'}; True for one without a value.
+        setup: shell lines before the job's command.
+        python: the command of the interpreter in jobs; None: the one that submits.
+    """
+
+    partition: str | None
+    account: str | None
+    qos: str | None
+    constraint: str | None
+    gpus: int
+    cpus: int
+    memory: str | None
+    time: int | str
+    array_parallelism: int
+    runs_per_job: int
+    signal_delay_s: int
+    max_requeues: int
+    options: Any
+    setup: tuple[str, ...]
+    python: str | None
+
+    def __post_init__(self) -> None:
+        for name in ("partition", "account", "qos", "constraint", "python"):
+            value = getattr(self, name)
+            _check(value is None or bool(value.strip()), f"Cluster.{name} must be a name, or None")
+        for name, least in (
+            ("gpus", 0),
+            ("cpus", 1),
+            ("array_parallelism", 1),
+            ("runs_per_job", 1),
+            ("max_requeues", 0),
+        ):
+            _check(getattr(self, name) >= least, f"Cluster.{name} must be at least {least}, not {getattr(self, name)}")
+        _check(
+            self.memory is None or ((m := _MEMORY.fullmatch(self.memory)) is not None and int(m[1]) > 0),
+            f"Cluster.memory must be a number with K, M, G or T, such as '16G', not '{self.memory}'",
+        )
+        _check(self.minutes >= 1, f"Cluster.time must be at least 1 minute, not {self.time!r}")
+        _check(
+            1 <= self.signal_delay_s < 60 * self.minutes,
+            f"Cluster.signal_delay_s must be at least 1 and below the time limit ({60 * self.minutes} seconds)",
+        )
+        self._check_options()
+
+    def _check_options(self) -> None:
+        good = isinstance(self.options, Mapping) and all(isinstance(name, str) for name in self.options)
+        _check(good, f"Cluster.options takes options by name, such as {{'mail-type': 'END'}}, not {self.options!r}")
+        for name, value in self.options.items():
+            bare = name.lstrip("-").replace("_", "-")
+            _check(bare not in OURS, f"Cluster.options cannot give '{name}': that is for {OURS.get(bare)} to say")
+            _check(name == bare != "", f"Cluster.options takes names as in '{bare or 'mail-type'}', not '{name}'")
+            _check(
+                value is True or (isinstance(value, (str, int)) and value is not False),
+                f"Cluster.options['{name}'] takes a text, a number, or True for an option without a value, not {value!r}",
+            )
+
+    @property
+    def minutes(self) -> int:
+        """The time limit in whole minutes, rounded up; ValueError if it is none."""
+        if isinstance(self.time, int):
+            return self.time
+        found = _DAYS.fullmatch(self.time) or _HOURS.fullmatch(self.time)
+        _check(found is not None, f"Cluster.time takes minutes or 'days-hours:minutes:seconds', not '{self.time}'")
+        assert found is not None
+        parts = {name: int(value or 0) for name, value in found.groupdict().items()}
+        seconds = 60 * (60 * (24 * parts.get("d", 0) + parts["h"]) + parts["m"] + parts.get("only", 0)) + parts["s"]
+        return -(-seconds // 60)
+
+    def memory_of(self, times: int) -> str | None:
+        """The memory of a job that needs so many times as much."""
+        if self.memory is None:
+            return None
+        number, unit = _MEMORY.fullmatch(self.memory).groups()  # type: ignore[union-attr]  # checked above
+        return f"{int(number) * times}{unit}"
+
+
+def _check(holds: bool, sentence: str) -> None:
+    if not holds:
+        raise ValueError(sentence)

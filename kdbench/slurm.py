@@ -1,0 +1,263 @@
+"""Runs as jobs of a SLURM cluster, through submitit: an array for each kind of job, students behind their teachers.
+
+No torch here; what a job does is in `kdbench.job`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import io
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kdbench import commits, config, launch, signature
+from kdbench.cluster import Cluster
+from kdbench.errors import RunError, UserError
+from kdbench.ginfile import Binding
+from kdbench.plan import Spec
+from kdbench.store import CANCELLED, SUBMISSION, RunFolder
+
+if TYPE_CHECKING:
+    from submitit import SlurmExecutor
+
+FOLDER = ".slurm"
+"""In the folder of the runs: what submitit writes for each job, and the jobs' logs. Flat, so that it is there before any job."""
+LONGEST = 1000
+"""Jobs in one array; SLURM's default allows indices up to this."""
+WAITS = ("PENDING", "RUNNING", "SUSPENDED", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "RESIZING")
+"""States of a job that has its runs still to do; in any other one it is about to end."""
+
+
+def profile(name: str, overrides: Sequence[Binding] = ()) -> Cluster:
+    """The profile slurm/NAME.gin, with what the command line says instead.
+
+    Raises:
+        UserError: there is none of this name, or it is wrong, or does not say all.
+    """
+    bindings = {**config.group_bindings("cluster", name), **{b.key: b for b in overrides}}
+    for parameter in signature.shared()["Cluster"].parameters:
+        if f"Cluster.{parameter}" not in bindings:
+            raise UserError(
+                f"the cluster '{name}' does not set Cluster.{parameter}; give it a value, or put "
+                "include 'slurm/default.gin' at the top of the file"
+            )
+    try:
+        return Cluster(**{b.parameter: b.value for b in bindings.values()})
+    except ValueError as error:
+        raise UserError(str(error).splitlines()[0]) from None  # gin adds a line of its own
+
+
+def is_here() -> bool:
+    """Whether this machine has SLURM's commands."""
+    return all(shutil.which(command) for command in ("sbatch", "squeue", "scontrol", "srun"))
+
+
+def queue() -> dict[str, str]:
+    """The state of each of this user's jobs that SLURM has not ended yet, array jobs one by one ("12_3").
+
+    Raises:
+        UserError: SLURM does not answer.
+    """
+    words = ["squeue", "--noheader", "--array", "--format=%i %T", f"--user={os.getuid()}"]
+    try:
+        listed = subprocess.run(words, capture_output=True, text=True, timeout=60, check=True).stdout
+    except subprocess.CalledProcessError as error:
+        raise UserError(f"SLURM does not answer: {_last_line(error.stderr)}") from None
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise UserError(f"SLURM does not answer: {error}") from None
+    return dict(line.split() for line in listed.splitlines())
+
+
+@dataclass(frozen=True)
+class Array:
+    """Jobs that ask for the same and wait for the same; submitted in one go.
+
+    Attributes:
+        gpus: of each job.
+        processes: that share each run.
+        teachers: runs of this plan whose jobs come first.
+        behind: jobs of earlier submissions that come first.
+        jobs: the runs of each.
+    """
+
+    gpus: int
+    processes: int
+    teachers: tuple[str, ...]
+    behind: tuple[str, ...]
+    jobs: tuple[tuple[Spec, ...], ...]
+
+    def __str__(self) -> str:
+        runs = sum(map(len, self.jobs))
+        text = f"{count(runs, 'run')} in {count(len(self.jobs), 'job')}"
+        first = [f"the job of {run}" for run in self.teachers] + [f"job {job}" for job in self.behind]
+        return text + (f", after {' and '.join(first)}" if first else "")
+
+
+class Submission:
+    """What is to be submitted of the runs to be done.
+
+    Args:
+        specs: the runs to be done (`launch.open_runs`).
+        jobs: states of the user's jobs (`queue`).
+
+    Attributes:
+        arrays: in the order of their submission.
+        known: runs that jobs of an earlier submission will do, by their job.
+    """
+
+    def __init__(self, specs: Sequence[Spec], runs: Path, cluster: Cluster, jobs: Mapping[str, str]):
+        self._runs, self._cluster = runs, cluster
+        self.known: dict[str, str] = {}
+        ending: dict[str, str] = {}
+        for spec in specs if jobs else ():
+            folder = RunFolder(runs, spec.id)
+            job = (folder.read(SUBMISSION) or {}).get("job", "")
+            if jobs.get(job) in WAITS and folder.is_open():
+                self.known[spec.id] = job
+            elif job in jobs and ((folder / CANCELLED).exists() or folder.is_open()):
+                ending[spec.id] = job  # it may still be at it: behind it, nothing is found in its hands
+        new = [spec for spec in specs if spec.id not in self.known]
+        needed = {spec.teacher_run for spec in new}
+        new = [spec for spec in new if not spec.is_teacher or spec.id in needed]
+        self.arrays: list[Array] = []
+        for wave in ([s for s in new if s.id in needed], [s for s in new if s.id not in needed]):
+            self.arrays += self._arrays(wave, {spec.id for spec in new}, ending)
+
+    def _arrays(self, wave: Sequence[Spec], new: set[str], ending: Mapping[str, str]) -> Iterator[Array]:
+        alike: dict[tuple[Any, ...], list[Spec]] = {}
+        for spec in wave:
+            teacher = spec.teacher_run or ""
+            behind = [job for job in (ending.get(spec.id), self.known.get(teacher)) if job]
+            key = (*self._shape(spec), (teacher,) if teacher in new else (), tuple(dict.fromkeys(behind)))
+            alike.setdefault(key, []).append(spec)
+        for key, members in alike.items():
+            several = self._cluster.runs_per_job
+            jobs = [tuple(members[i : i + several]) for i in range(0, len(members), several)]
+            for i in range(0, len(jobs), LONGEST):
+                yield Array(*key, jobs=tuple(jobs[i : i + LONGEST]))
+
+    def _shape(self, spec: Spec) -> tuple[int, int]:
+        """GPUs of a run's job, and processes that share the run."""
+        if spec.device == "cpu":
+            return 0, spec.gpus
+        return spec.gpus if spec.gpus > 1 else self._cluster.gpus, spec.gpus
+
+    def parameters(self, array: Array, after: Sequence[str]) -> dict[str, Any]:
+        """What submitit's SLURM executor takes for an array whose jobs wait for the jobs `after`."""
+        cluster = self._cluster
+        cpus = cluster.cpus * array.processes
+        return {
+            "job_name": "kdbench",
+            "time": cluster.minutes,
+            "partition": cluster.partition,
+            "account": cluster.account,
+            "qos": cluster.qos,
+            "constraint": cluster.constraint,
+            "ntasks_per_node": 1,
+            "cpus_per_task": cpus,
+            "gpus_per_node": array.gpus or None,
+            "mem": cluster.memory_of(array.processes),
+            "signal_delay_s": cluster.signal_delay_s,
+            "array_parallelism": cluster.array_parallelism,
+            # Whatever becomes of a teacher's job: the student's trains a teacher that is missing.
+            "dependency": f"afterany:{':'.join(after)}" if after else None,
+            "additional_parameters": {"requeue": True, **cluster.options},
+            "setup": list(cluster.setup) or None,
+            "srun_args": [f"--cpus-per-task={cpus}"],  # since SLURM 22.05 a step no longer inherits it
+            "stderr_to_stdout": True,
+            "wckey": None,
+        }
+
+    def options(self, array: Array) -> list[str]:
+        """The options of sbatch, as submitit will write them; a teacher's job, not yet known, by its run."""
+        from submitit.slurm.slurm import _make_sbatch_string
+
+        given = self.parameters(array, [f"job-of-{run}" for run in array.teachers] + list(array.behind))
+        if len(array.jobs) > 1:
+            given["map_count"] = len(array.jobs)
+        lines = _make_sbatch_string(command="", folder=self._runs / FOLDER, **given).splitlines()
+        return [line.removeprefix("#SBATCH ") for line in lines if line.startswith("#SBATCH ")]
+
+    def submit(self, data: Path | None, cluster: str, rerun: bool) -> Iterator[tuple[Array, list[str]]]:
+        """Put the runs down and hand them to SLURM.
+
+        Args:
+            cluster: name of the profile, for the folders of the runs.
+
+        Yields:
+            Each array with the ids of its jobs, as soon as SLURM has it.
+
+        Raises:
+            UserError: SLURM refuses the first array.
+            RunError: SLURM refuses a later one.
+        """
+        from submitit import SlurmExecutor
+        from submitit.core.utils import FailedJobError
+
+        self._runs.mkdir(parents=True, exist_ok=True)
+        commit, clean = commits.of_this_code()
+        job_of: dict[str, str] = {}
+        for array in self.arrays:
+            specs = [spec for job in array.jobs for spec in job]
+            launch.ask(specs, self._runs, rerun)
+            first = [job_of[run] for run in array.teachers]
+            executor = SlurmExecutor(
+                self._runs / FOLDER, max_num_timeout=self._cluster.max_requeues, python=self._cluster.python
+            )
+            try:
+                executor.update_parameters(**self.parameters(array, [*first, *array.behind]))
+                numbers, logs = self._hand_over(executor, array, data, commit)
+            except FailedJobError as error:
+                sentence = f"sbatch refused: {_last_line(str(error)).removeprefix('sbatch: error: ')}"
+                if not job_of:
+                    raise UserError(sentence) from None
+                raise RunError(f"{sentence}; {count(len(job_of), 'run')} had been submitted before") from None
+            at = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+            for job, number, log in zip(array.jobs, numbers, logs, strict=True):
+                told = {
+                    "job": number,
+                    "cluster": cluster,
+                    "submitted_at": at,
+                    "commit": commit,
+                    "clean": clean,
+                    "log": log,
+                }
+                for spec in job:
+                    job_of[spec.id] = number
+                    RunFolder(self._runs, spec.id).write(SUBMISSION, told, lasting=False)
+            yield array, numbers
+
+    def _hand_over(
+        self, executor: SlurmExecutor, array: Array, data: Path | None, commit: str | None
+    ) -> tuple[list[str], list[str]]:
+        from kdbench.job import Job
+
+        plugins = os.environ.get("KDBENCH_PLUGINS", "")
+        ids = [tuple(spec.id for spec in job) for job in array.jobs]
+        text = str(data) if data else None
+        calls = [Job(str(self._runs), each, text, plugins, commit or "", array.gpus, array.processes) for each in ids]
+        with contextlib.redirect_stderr(io.StringIO()):  # submitit prints what it raises
+            jobs = executor.submit_array(calls)
+        return [job.job_id for job in jobs], [str(job.paths.stdout) for job in jobs]
+
+
+def count(number: int, word: str) -> str:
+    """1 run, 2 runs."""
+    return f"{number} {word}" if number == 1 else f"{number} {word}s"
+
+
+def named(jobs: Sequence[str]) -> str:
+    """What the jobs of one array are called together: job 12, or jobs 12_[0-4]."""
+    array = jobs[0].partition("_")[0]
+    return f"job {jobs[0]}" if len(jobs) == 1 else f"jobs {array}_[0-{len(jobs) - 1}]"
+
+
+def _last_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else "it gives no reason"
