@@ -33,6 +33,7 @@ class Cluster:
     Attributes:
         partition, account, qos, constraint: as sbatch has them; None: not given.
         gpus: of each job; a run over several GPUs (`Machine.gpus`) asks for its own number. 0: jobs on CPUs.
+        gpus_per_node: that one node has (without GPUs: processes that one node takes); a run over more goes over several.
         cpus: CPU cores of each job; a run over several GPUs asks for as many times as many.
         memory: of each job, such as '16G', in the same way; None: what the partition gives.
         time: the limit, in minutes or as sbatch has it ('1-12:00:00'); what is not done by then goes on in the same job again.
@@ -50,6 +51,7 @@ class Cluster:
     qos: str | None
     constraint: str | None
     gpus: int
+    gpus_per_node: int
     cpus: int
     memory: str | None
     time: int | str
@@ -67,6 +69,7 @@ class Cluster:
             _check(value is None or bool(value.strip()), f"Cluster.{name} must be a name, or None")
         for name, least in (
             ("gpus", 0),
+            ("gpus_per_node", 1),
             ("cpus", 1),
             ("array_parallelism", 1),
             ("runs_per_job", 1),
@@ -107,6 +110,16 @@ class Cluster:
         parts = {name: int(value or 0) for name, value in found.groupdict().items()}
         seconds = 60 * (60 * (24 * parts.get("d", 0) + parts["h"]) + parts["m"] + parts.get("only", 0)) + parts["s"]
         return -(-seconds // 60)
+
+    def nodes_for(self, processes: int) -> int:
+        """The nodes of a run over so many GPUs; ValueError if they do not share them evenly."""
+        nodes = -(-processes // self.gpus_per_node)
+        _check(
+            processes % nodes == 0,
+            f"gpus={processes} is not the same number on each of {nodes} nodes with {self.gpus_per_node} GPUs "
+            f"(Cluster.gpus_per_node); take {processes // nodes * nodes} or {-(-processes // nodes) * nodes}",
+        )
+        return nodes
 
     def memory_of(self, times: int) -> str | None:
         """The memory of a job that needs so many times as much."""

@@ -30,6 +30,7 @@ class Job:
         commit: of the code at submission; "" if it is none.
         gpus: that the job asked for.
         processes: that share each run; more than one: each has a GPU of the job's.
+        nodes: of the job; each has one task, which starts its part of the processes.
     """
 
     runs: str
@@ -39,6 +40,7 @@ class Job:
     commit: str
     gpus: int
     processes: int
+    nodes: int = 1
     _pool: Pool | None = field(default=None, init=False)
 
     def __call__(self) -> None:
@@ -60,11 +62,20 @@ class Job:
             Path(self.runs),
             Path(self.data) if self.data else None,
             display.Plain(len(specs)),
-            launch.shares(None, self.processes),
-            launch.launcher(self.processes),
+            launch.shares(None, self.processes // self.nodes),
+            self._launcher(),
         )
         signal.signal(signal.SIGTERM, self._terminated)
         self._pool.run()
+
+    def _launcher(self) -> list[str]:
+        if self.nodes == 1:
+            return launch.launcher(self.processes)
+        # The address of the node that started the tasks, which is the first one.
+        head, number = os.environ["SLURM_LAUNCH_NODE_IPADDR"], int(os.environ["SLURM_JOB_ID"])
+        return launch.launcher(
+            self.processes // self.nodes, self.nodes, f"{head}:{20000 + number % 20000}", str(number)
+        )
 
     def checkpoint(self) -> DelayedSubmission:
         """Keep the state of all runs; submitit calls it before the time limit and at preemption, and requeues what is returned."""

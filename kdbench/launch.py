@@ -98,11 +98,21 @@ def local(
     return results(specs, runs)
 
 
-def launcher(gpus: int) -> list[str]:
-    """What starts the processes that do a run of so many GPUs together, on one machine; nothing for one."""
-    if gpus == 1:
+def launcher(each: int, nodes: int = 1, meet: str = "", name: str = "") -> list[str]:
+    """What starts the processes that do a run together on this machine; nothing for one alone.
+
+    Args:
+        each: processes on each machine.
+        nodes: machines, on each of which this is started.
+        meet: where these find each other, as host:port.
+        name: what tells them from others there.
+    """
+    if each * nodes == 1:
         return []
-    return ["torch.distributed.run", "--standalone", f"--nproc-per-node={gpus}", "-m"]
+    where = ["--standalone"]
+    if nodes > 1:
+        where = [f"--nnodes={nodes}", "--rdzv-backend=c10d", f"--rdzv-endpoint={meet}", f"--rdzv-id={name}"]
+    return ["torch.distributed.run", *where, f"--nproc-per-node={each}", "-m"]
 
 
 def shares(workers: int | None, gpus: int = 1) -> list[dict[str, str]]:

@@ -171,6 +171,8 @@ class Pool:
         elif event == "left":
             worker.run = None
             self._shown.left(spec, message["why"])
+        elif event == "follow":
+            self._strikes[""] = 0
         elif event == "end":
             worker.run = None
             self._strikes[""] = 0

@@ -106,6 +106,9 @@ class Submission:
         specs: the runs to be done (`launch.open_runs`).
         jobs: states of the user's jobs (`queue`).
 
+    Raises:
+        UserError: GPUs of a run that several nodes cannot share evenly.
+
     Attributes:
         arrays: in the order of their submission.
         known: runs that jobs of an earlier submission will do, by their job.
@@ -128,6 +131,8 @@ class Submission:
         self.arrays: list[Array] = []
         for wave in ([s for s in new if s.id in needed], [s for s in new if s.id not in needed]):
             self.arrays += self._arrays(wave, {spec.id for spec in new}, ending)
+        for array in self.arrays:
+            self.nodes(array)  # before anything is submitted
 
     def _arrays(self, wave: Sequence[Spec], new: set[str], ending: Mapping[str, str]) -> Iterator[Array]:
         alike: dict[tuple[Any, ...], list[Spec]] = {}
@@ -151,7 +156,9 @@ class Submission:
     def parameters(self, array: Array, after: Sequence[str]) -> dict[str, Any]:
         """What submitit's SLURM executor takes for an array whose jobs wait for the jobs `after`."""
         cluster = self._cluster
-        cpus = cluster.cpus * array.processes
+        nodes = self.nodes(array)
+        each = array.processes // nodes
+        cpus = cluster.cpus * each
         return {
             "job_name": "kdbench",
             "time": cluster.minutes,
@@ -159,10 +166,11 @@ class Submission:
             "account": cluster.account,
             "qos": cluster.qos,
             "constraint": cluster.constraint,
+            "nodes": nodes,
             "ntasks_per_node": 1,
             "cpus_per_task": cpus,
-            "gpus_per_node": array.gpus or None,
-            "mem": cluster.memory_of(array.processes),
+            "gpus_per_node": array.gpus // nodes or None,
+            "mem": cluster.memory_of(each),
             "signal_delay_s": cluster.signal_delay_s,
             "array_parallelism": cluster.array_parallelism,
             # Whatever becomes of a teacher's job: the student's trains a teacher that is missing.
@@ -173,6 +181,17 @@ class Submission:
             "stderr_to_stdout": True,
             "wckey": None,
         }
+
+    def nodes(self, array: Array) -> int:
+        """The nodes of each job of an array.
+
+        Raises:
+            UserError: the run's GPUs are no equal shares of several nodes.
+        """
+        try:
+            return self._cluster.nodes_for(array.processes)
+        except ValueError as error:
+            raise UserError(str(error)) from None
 
     def options(self, array: Array) -> list[str]:
         """The options of sbatch, as submitit will write them; a teacher's job, not yet known, by its run."""
@@ -241,7 +260,8 @@ class Submission:
         plugins = os.environ.get("KDBENCH_PLUGINS", "")
         ids = [tuple(spec.id for spec in job) for job in array.jobs]
         text = str(data) if data else None
-        calls = [Job(str(self._runs), each, text, plugins, commit or "", array.gpus, array.processes) for each in ids]
+        shape = (array.gpus, array.processes, self.nodes(array))
+        calls = [Job(str(self._runs), each, text, plugins, commit or "", *shape) for each in ids]
         with contextlib.redirect_stderr(io.StringIO()):  # submitit prints what it raises
             jobs = executor.submit_array(calls)
         return [job.job_id for job in jobs], [str(job.paths.stdout) for job in jobs]

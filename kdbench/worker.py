@@ -232,6 +232,8 @@ def _together(specs: Sequence[Spec], runs: Path, data: Path | None, stop: Stop) 
             group.say(f"run {next(numbers)}", _NO_MORE)
             return
         while (id_ := group.hear(f"run {next(numbers)}")) != _NO_MORE:
+            if os.environ["LOCAL_RANK"] == "0":  # of another node, whose pool hears nothing else of the run
+                _tell(event="follow", run=id_)
             with contextlib.suppress(Stopped):
                 run(Spec(**(RunFolder(runs, id_).read(SPEC) or {})), runs, data, group=group)
 

@@ -8,6 +8,7 @@ import pytest
 
 from kdbench import launch, plan, slurm
 from kdbench.cli import main
+from kdbench.errors import UserError
 from kdbench.job import Job
 from kdbench.store import CANCELLED, SUBMISSION, RunFolder
 
@@ -98,6 +99,15 @@ def test_options_that_the_profile_leaves_to_slurm_are_not_given(tmp_path):
 def test_a_run_for_the_cpu_asks_for_no_gpu(tmp_path):
     (array,) = submission(tmp_path, "methods=ce", "dataset=digits", "Machine.device=cpu").arrays
     assert array.gpus == 0
+
+
+def test_a_run_with_more_gpus_than_a_node_has_goes_over_several_nodes(tmp_path):
+    words = ["methods=ce", "dataset=digits", "gpus=8", "Cluster.cpus=3", "Cluster.memory=5G"]
+    found = submission(tmp_path, *words, "Cluster.gpus_per_node=4")
+    names = ("nodes", "gpus-per-node", "cpus-per-task", "mem", "ntasks-per-node")
+    assert [options(found, 0)[name] for name in names] == ["2", "4", "12", "20G", "1"]
+    with pytest.raises(UserError, match=r"gpus=8 is not the same number on each of 3 nodes .* take 6 or 9"):
+        submission(tmp_path, *words, "Cluster.gpus_per_node=3")
 
 
 def test_runs_over_several_gpus_are_an_array_of_their_own(tmp_path):
