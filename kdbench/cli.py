@@ -93,9 +93,10 @@ def _run(arguments: argparse.Namespace) -> int:
         sources.check_folder(config.group_bindings("dataset", dataset)["Dataset.source"].value, data)
     if to_do:
         if cluster and request.cluster:
-            return _submit(
-                slurm.Submission(to_do, runs, cluster, slurm.queue()), data, request.cluster, arguments.rerun
-            )
+            states = slurm.queue()
+            if states is None:
+                raise UserError("SLURM does not answer: try squeue")
+            return _submit(slurm.Submission(to_do, runs, cluster, states), data, request.cluster, arguments.rerun)
         if request.executor == "local" or to_do[0].gpus > 1:
             launch.local(to_do, runs, data, request.workers, arguments.rerun)
         else:

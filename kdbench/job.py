@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import os
 import signal
-import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +12,7 @@ from pathlib import Path
 from submitit.core.job_environment import JobEnvironment
 from submitit.helpers import DelayedSubmission
 
-from kdbench import commits, display, launch, lease, places
+from kdbench import commits, display, jobs, launch, lease, places
 from kdbench.plan import Spec
 from kdbench.pool import Pool
 from kdbench.store import SPEC, RunFolder
@@ -86,8 +85,8 @@ class Job:
         """Cancelled, requeued, or preempted: in the last case with a grace period, after which SLURM may not requeue."""
         self._stop()
         job = lease.slurm_job()
-        if state(job) == "RUNNING":  # so it is not cancelled
-            subprocess.run(["scontrol", "requeue", job], timeout=60, check=False)
+        if jobs.ask("squeue", "--noheader", f"--jobs={job}", "--format=%T") == ["RUNNING"]:  # so it is not cancelled
+            jobs.ask("scontrol", "requeue", job)
         sys.exit(128 + signal.SIGTERM)
 
     def _stop(self) -> None:
@@ -96,12 +95,3 @@ class Job:
             signal.signal(number, signal.SIG_IGN)
         if self._pool:
             self._pool.stop()
-
-
-def state(job: str) -> str:
-    """What SLURM says of a job (RUNNING, COMPLETING, …); "" if it does not answer."""
-    try:
-        words = ["squeue", "--noheader", "--format=%T", f"--jobs={job}"]
-        return subprocess.run(words, capture_output=True, text=True, timeout=20, check=True).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return ""

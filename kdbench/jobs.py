@@ -86,7 +86,7 @@ class Slurm:
 
     def _read_queue(self, users: Iterable[int]) -> None:
         # --jobs fails if one of them is unknown, so all jobs of the users are asked for.
-        lines = _ask(
+        lines = ask(
             *("squeue", "--noheader", "--array", "--all", f"--user={','.join(map(str, sorted(users)))}"),
             *("-o", "%i|%A|%T|%N|%r"),
         )
@@ -116,7 +116,7 @@ def _last_states(jobs: Sequence[str]) -> dict[str, str]:
     if not jobs:
         return {}
     arrays = sorted({id_.partition("_")[0] for id_ in jobs})  # a short list, also for thousands of tasks
-    lines = _ask(
+    lines = ask(
         "sacct", "--noheader", "--parsable2", "--allocations", f"--jobs={','.join(arrays)}", "--format=JobID,State"
     )
     found = dict(parts for line in lines or () if len(parts := line.strip().split("|")) == 2)
@@ -124,8 +124,8 @@ def _last_states(jobs: Sequence[str]) -> dict[str, str]:
     return {id_: word for id_, word in words.items() if word not in _NOT_ENDED}  # the accounts come late
 
 
-def _ask(*words: str) -> list[str] | None:
-    """The lines that a program prints; None if it is not there, fails, or takes too long."""
+def ask(*words: str) -> list[str] | None:
+    """The lines that one of SLURM's programs prints; None if it is not there, fails, or takes too long."""
     # The user's own SQUEUE_STATES, SACCT_FORMAT and the like would change what comes.
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("SQUEUE_", "SACCT_"))}
     try:

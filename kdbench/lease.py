@@ -83,7 +83,7 @@ class Lost(RunError):
 
 def this_process() -> Owner:
     """The owner that this process is."""
-    job = slurm_job()
+    job = os.environ.get("SLURM_JOB_ID", "")
     restart = int(os.environ.get("SLURM_RESTART_COUNT") or 0) if job else 0
     boot, namespace = _machine()
     return Owner(socket.gethostname(), boot, namespace, os.getpid(), started(os.getpid()), job, restart)

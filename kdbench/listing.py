@@ -103,7 +103,7 @@ def print_arrays(specs: Sequence[Spec], runs: Path, cluster: Cluster) -> None:
     """What `executor=slurm` would submit of the runs to be done: each array's jobs, options of sbatch, and cost."""
     from kdbench import estimate, slurm
 
-    submission = slurm.Submission(specs, runs, cluster, slurm.queue() if slurm.is_here() else {})
+    submission = slurm.Submission(specs, runs, cluster, slurm.queue() or {})
     if submission.known:
         print(f"{slurm.count(len(submission.known), 'run')} left to jobs that were submitted before")
     past = estimate.Past(runs)

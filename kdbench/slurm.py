@@ -10,13 +10,12 @@ import datetime
 import io
 import os
 import shutil
-import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kdbench import commits, config, launch, signature
+from kdbench import commits, config, jobs, launch, signature
 from kdbench.cluster import Cluster
 from kdbench.errors import RunError, UserError
 from kdbench.ginfile import Binding
@@ -58,20 +57,13 @@ def is_here() -> bool:
     return all(shutil.which(command) for command in ("sbatch", "squeue", "scontrol", "srun"))
 
 
-def queue() -> dict[str, str]:
+def queue() -> dict[str, str] | None:
     """The state of each of this user's jobs that SLURM has not ended yet, array jobs one by one ("12_3").
 
-    Raises:
-        UserError: SLURM does not answer.
+    None: SLURM does not answer.
     """
-    words = ["squeue", "--noheader", "--array", "--format=%i %T", f"--user={os.getuid()}"]
-    try:
-        listed = subprocess.run(words, capture_output=True, text=True, timeout=60, check=True).stdout
-    except subprocess.CalledProcessError as error:
-        raise UserError(f"SLURM does not answer: {_last_line(error.stderr)}") from None
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise UserError(f"SLURM does not answer: {error}") from None
-    return dict(line.split() for line in listed.splitlines())
+    lines = jobs.ask("squeue", "--noheader", "--array", "--all", f"--user={os.getuid()}", "--format=%i %T")
+    return None if lines is None else dict(line.split() for line in lines)
 
 
 @dataclass(frozen=True)
@@ -104,7 +96,7 @@ class Submission:
 
     Args:
         specs: the runs to be done (`launch.open_runs`).
-        jobs: states of the user's jobs (`queue`).
+        states: of the user's jobs (`queue`).
 
     Raises:
         UserError: GPUs of a run that several nodes cannot share evenly.
@@ -114,16 +106,16 @@ class Submission:
         known: runs that jobs of an earlier submission will do, by their job.
     """
 
-    def __init__(self, specs: Sequence[Spec], runs: Path, cluster: Cluster, jobs: Mapping[str, str]):
+    def __init__(self, specs: Sequence[Spec], runs: Path, cluster: Cluster, states: Mapping[str, str]):
         self._runs, self._cluster = runs, cluster
         self.known: dict[str, str] = {}
         ending: dict[str, str] = {}
-        for spec in specs if jobs else ():
+        for spec in specs if states else ():
             folder = RunFolder(runs, spec.id)
             job = (folder.read(SUBMISSION) or {}).get("job", "")
-            if jobs.get(job) in WAITS and folder.is_open():
+            if states.get(job) in WAITS and folder.is_open():
                 self.known[spec.id] = job
-            elif job in jobs and ((folder / CANCELLED).exists() or folder.is_open()):
+            elif job in states and ((folder / CANCELLED).exists() or folder.is_open()):
                 ending[spec.id] = job  # it may still be at it: behind it, nothing is found in its hands
         new = [spec for spec in specs if spec.id not in self.known]
         needed = {spec.teacher_run for spec in new}
@@ -143,9 +135,9 @@ class Submission:
             alike.setdefault(key, []).append(spec)
         for key, members in alike.items():
             several = self._cluster.runs_per_job
-            jobs = [tuple(members[i : i + several]) for i in range(0, len(members), several)]
-            for i in range(0, len(jobs), LONGEST):
-                yield Array(*key, jobs=tuple(jobs[i : i + LONGEST]))
+            packs = [tuple(members[i : i + several]) for i in range(0, len(members), several)]
+            for i in range(0, len(packs), LONGEST):
+                yield Array(*key, jobs=tuple(packs[i : i + LONGEST]))
 
     def _shape(self, spec: Spec) -> tuple[int, int]:
         """GPUs of a run's job, and processes that share the run."""
@@ -263,8 +255,8 @@ class Submission:
         shape = (array.gpus, array.processes, self.nodes(array))
         calls = [Job(str(self._runs), each, text, plugins, commit or "", *shape) for each in ids]
         with contextlib.redirect_stderr(io.StringIO()):  # submitit prints what it raises
-            jobs = executor.submit_array(calls)
-        return [job.job_id for job in jobs], [str(job.paths.stdout) for job in jobs]
+            submitted = executor.submit_array(calls)
+        return [job.job_id for job in submitted], [str(job.paths.stdout) for job in submitted]
 
 
 def count(number: int, word: str) -> str:
@@ -272,10 +264,10 @@ def count(number: int, word: str) -> str:
     return f"{number} {word}" if number == 1 else f"{number} {word}s"
 
 
-def named(jobs: Sequence[str]) -> str:
+def named(ids: Sequence[str]) -> str:
     """What the jobs of one array are called together: job 12, or jobs 12_[0-4]."""
-    array = jobs[0].partition("_")[0]
-    return f"job {jobs[0]}" if len(jobs) == 1 else f"jobs {array}_[0-{len(jobs) - 1}]"
+    array = ids[0].partition("_")[0]
+    return f"job {ids[0]}" if len(ids) == 1 else f"jobs {array}_[0-{len(ids) - 1}]"
 
 
 def _last_line(text: str) -> str:

@@ -4,7 +4,6 @@ import dataclasses
 import os
 import pickle
 import signal
-import subprocess
 from typing import ClassVar
 
 import pytest
@@ -102,13 +101,7 @@ def test_terminated_it_requeues_itself_unless_it_was_cancelled(tmp_path, pool, m
     monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "12")
     monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "3")
     called = []
-
-    def run(words, **options):
-        called.append(words)
-        return subprocess.CompletedProcess(words, 0, stdout=f"{state}\n")
-
-    make(tmp_path)()
-    monkeypatch.setattr(subprocess, "run", run)
+    monkeypatch.setattr(job.jobs, "ask", lambda *words: called.append(words) or ([state] if state else None))
     one = make(tmp_path)
     one()
     pool.stops = 0
@@ -116,4 +109,4 @@ def test_terminated_it_requeues_itself_unless_it_was_cancelled(tmp_path, pool, m
         signal.raise_signal(signal.SIGTERM)
     assert end.value.code == 143
     assert pool.stops == 1
-    assert (["scontrol", "requeue", "12_3"] in called) is requeued
+    assert (("scontrol", "requeue", "12_3") in called) is requeued

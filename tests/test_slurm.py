@@ -221,8 +221,9 @@ def test_what_sbatch_refuses(sbatch, capsys, refuse_from, status, more):
 
 def test_a_slurm_that_does_not_answer(sbatch, capsys):
     sbatch.with_name("squeue").write_text("#!/bin/sh\necho 'slurm_load_jobs error: unable to contact' >&2; exit 1\n")
+    assert main(["run", *ALL, "executor=slurm", "--dry-run"]) == 0
     assert main(["run", *ALL, "executor=slurm"]) == 2
-    assert capsys.readouterr().err == "kdbench: SLURM does not answer: slurm_load_jobs error: unable to contact\n"
+    assert capsys.readouterr().err == "kdbench: SLURM does not answer: try squeue\n"
 
 
 def test_what_is_finished_is_shown_and_not_submitted(sbatch, tmp_path, capsys):
