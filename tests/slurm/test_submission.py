@@ -15,7 +15,8 @@ pytestmark = pytest.mark.slurm
 ROOT = Path(__file__).parents[2]
 SWEEP = ["methods=ce,kd,byot", "dataset=digits", "Train.epochs=2", "Train.warmup=0", "Machine.threads=1"]
 # Long enough to be met in the middle; a state after each step shows that jobs go on and do not start over.
-LONG = ["methods=byot", "dataset=digits", "Train.warmup=0", "Machine.threads=1", "Machine.checkpoint_every=0"]
+LONG = ["methods=byot", "dataset=digits", "Train.epochs=30", "Train.warmup=0", "Machine.threads=1"]
+LONG += ["Machine.checkpoint_every=0"]
 PLACE = "cluster=testcluster"
 
 
@@ -88,29 +89,50 @@ def test_a_sweep(cluster, kdbench, tmp_path):
 
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory):
-    """The weights of the long run as one process makes them."""
+    """The weights of the long runs as one process makes them."""
     runs = tmp_path_factory.mktemp("inline")
-    command = [sys.executable, "-m", "kdbench", "run", *LONG, "Train.epochs=25", "--runs", str(runs)]
+    command = [sys.executable, "-m", "kdbench", "run", *LONG, "seeds=0,1,2,3", "--runs", str(runs)]
     subprocess.run(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, check=True)
     return weights(runs)
 
 
-@pytest.mark.parametrize("how", ["requeue", "told", "terminated", "preempted", "cancelled"])
-def test_a_job_in_the_middle(cluster, kdbench, uninterrupted, tmp_path, how):
-    words = (tmp_path, *LONG, "Train.epochs=25", PLACE)
-    (job,) = re.findall(r"submitted as job (\d+)", kdbench(*words))
+def went_on(folder):
+    """Whether a run ended in another process than it began in, and did not start over."""
+    return (
+        bool(re.search(r"going on at step [1-9]\d* \(process 2", (folder / "log.txt").read_text()))
+        and json.loads((folder / "result.json").read_text())["provenance.job"] == job_of(folder)
+        and not list(folder.glob("lease.*"))
+    )
+
+
+def job_of(folder):
+    return json.loads((folder / "submission.json").read_text())["job"]
+
+
+def test_jobs_that_are_interrupted_end_in_the_same_bits(cluster, kdbench, uninterrupted, tmp_path):
+    words = (tmp_path, *LONG, "seeds=0,1,2,3", PLACE)
+    kdbench(*words)
+    folders = [*tmp_path.glob("byot-*")]
+    until(lambda: all((folder / "resume.pt").exists() for folder in folders))
+    requeued, told, terminated, cancelled = map(job_of, folders)
+    cluster.run("scancel", cancelled)
+    again = kdbench(*words)
+    assert "3 runs left to jobs that were submitted before" in again
+    assert "1 run in 1 job" in again
+    cluster.requeue(requeued)
+    cluster.run("scancel", "--signal=USR2", told)
+    cluster.run("scancel", "--signal=TERM", terminated)
+    until(lambda: len(weights(tmp_path)) == 4, timeout=120)
+    until(lambda: not cluster.squeue())
+    assert weights(tmp_path) == uninterrupted
+    assert all(map(went_on, folders))
+
+
+def test_a_preempted_job_ends_in_the_same_bits(cluster, kdbench, uninterrupted, tmp_path):
+    kdbench(tmp_path, *LONG, "seeds=0", PLACE)
     (folder,) = tmp_path.glob("byot-*")
     until((folder / "resume.pt").exists)
-    if how == "requeue":
-        cluster.requeue(job)
-    elif how == "preempted":
-        cluster.sbatch("true", "--partition=high", "--nodes=2", "--exclusive")
-    else:
-        cluster.run("scancel", *{"told": ["--signal=USR2"], "terminated": ["--signal=TERM"]}.get(how, []), job)
-    if how == "cancelled":
-        (job,) = re.findall(r"submitted as job (\d+)", kdbench(*words))
-    cluster.wait(job, "COMPLETED", timeout=60, restarts=int(how != "cancelled"))
-    assert weights(tmp_path) == uninterrupted
-    assert re.search(r"going on at step [1-9]\d* \(process 2", (folder / "log.txt").read_text())
-    assert json.loads((folder / "result.json").read_text())["provenance.job"] == job
-    assert not list(folder.glob("lease.*"))
+    cluster.sbatch("true", "--partition=high", "--nodes=2", "--exclusive")
+    cluster.wait(job_of(folder), "COMPLETED", timeout=120, restarts=1)
+    assert weights(tmp_path).items() <= uninterrupted.items()
+    assert went_on(folder)
