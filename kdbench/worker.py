@@ -205,7 +205,10 @@ class _Teller:
 
 
 def _tell(**message: Any) -> None:
-    print(json.dumps(message), flush=True)
+    try:
+        print(json.dumps(message), flush=True)
+    except BrokenPipeError:  # the pool is no more: `Stop` is about to find that, and the run is not to fail by it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _together(specs: Sequence[Spec], runs: Path, data: Path | None, stop: Stop) -> None:
