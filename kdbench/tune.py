@@ -94,8 +94,6 @@ def parse(words: Sequence[str]) -> tuple[Request, int]:
             )
         if binding.configurable == "Selection":
             raise UserError(f"tuning may not choose on the test set: leave {binding.key} out")
-        if binding.configurable == "Measures":
-            raise UserError(f"a trial measures the validation split alone: leave {binding.key} out")
         if binding.key == "Machine.gpus" and binding.value != 1:
             raise UserError("this process makes the trials alone: kdbench tune takes no gpus")
     return request, int(numbers[0])

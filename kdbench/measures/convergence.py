@@ -56,4 +56,4 @@ def area(curve: Sequence[Point], chance: float) -> float | None:
         return None
     points = [Point(0, 0.0, chance), *curve]
     total = sum((b.images - a.images) * (a.accuracy + b.accuracy) / 2 for a, b in pairwise(points))
-    return total / points[-1].images
+    return round(total / points[-1].images, 6)

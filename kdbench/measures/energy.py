@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,7 +28,7 @@ class Energy:
         self._before = self._millijoules()
 
     def joules(self) -> float | None:
-        """None where it cannot be had: on a CPU, without pynvml, on a GPU that does not count."""
+        """None where it cannot be had: on a CPU, without pynvml, on a GPU that does not count, on several machines."""
         now = self._millijoules()
         return None if self._before is None or now is None else (now - self._before) / 1000
 
@@ -41,8 +42,8 @@ class Energy:
 
 
 def of_devices(device: torch.device, count: int) -> Energy:
-    """Of the `count` devices of a run, of which `device` is the first process's; all are on one machine."""
-    if device.type != "cuda":
+    """Of the `count` devices of a run, of which `device` is this process's; not to be had if they are on several machines."""
+    if device.type != "cuda" or int(os.environ.get("LOCAL_WORLD_SIZE", count)) < count:
         return Energy([], None)
     first = device.index if device.index is not None else torch.cuda.current_device()
     indices = [first] if count == 1 else range(count)

@@ -56,12 +56,12 @@ def robustness(
         corrupted = _chunks(test, places, partial(corrupt, name=name, severity=severity), f"{name} {severity}")
         found[name, severity] = _accuracy(network, corrupted, dataset)
         between(number / total)
-    result["robustness.corruptions"] = fmean(found.values()) if found else None
+    result["robustness.corruptions"] = round(fmean(found.values()), 6) if found else None
     if found:
         for name in NAMES:
-            result[f"robustness.corruption.{name}"] = fmean(found[name, severity] for severity in SEVERITIES)
+            result[f"robustness.corruption.{name}"] = round(fmean(found[name, s] for s in SEVERITIES), 6)
         for severity in SEVERITIES:
-            result[f"robustness.severity.{severity}"] = fmean(found[name, severity] for name in NAMES)
+            result[f"robustness.severity.{severity}"] = round(fmean(found[name, severity] for name in NAMES), 6)
     return result
 
 

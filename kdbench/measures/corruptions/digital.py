@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import io
+
+import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 
 from kdbench.measures.corruptions import geometry
@@ -27,15 +31,23 @@ def elastic_transform(images: Tensor, severity: int, draws: Draws) -> Tensor:
 def pixelate(images: Tensor, severity: int, draws: Draws) -> Tensor:
     """Fewer and larger pixels: so many at 32×32. What a larger one adds to a pixel's width scales with larger images."""
     pixels = (28, 25, 22, 19, 16)[severity]
-    return geometry.in_cells(images, 1 + (32 / pixels - 1) * max(1.0, geometry.scale(images)))
+    cell = 1 + (32 / pixels - 1) * max(1.0, geometry.scale(images))
+    return geometry.in_cells(images, cell, draws.uniform(2, len(images)))
 
 
 def jpeg_compression(images: Tensor, severity: int, draws: Draws) -> Tensor:
     """JPEG of this quality; images of other than three channels as one grey image a channel."""
-    from torchvision.io import decode_jpeg, encode_jpeg
-
     quality = (80, 65, 58, 50, 40)[severity]
-    channels = 3 if images.shape[1] == 3 else 1
-    bytes_ = (images * 255).round().to(torch.uint8).cpu().reshape(-1, channels, *images.shape[2:])
-    found = torch.stack([decode_jpeg(encode_jpeg(image, quality)) for image in bytes_])
-    return found.reshape(images.shape).to(images.device).float() / 255
+    count, channels, height, width = images.shape
+    pixels = (images * 255).round().to(torch.uint8).cpu()
+    pixels = pixels.permute(0, 2, 3, 1) if channels == 3 else pixels.reshape(count * channels, height, width)
+    found = torch.from_numpy(np.stack([_through_jpeg(image, quality) for image in pixels.numpy()]))
+    found = found.permute(0, 3, 1, 2) if channels == 3 else found.reshape(images.shape)
+    return found.to(images.device).float() / 255
+
+
+def _through_jpeg(image: np.ndarray, quality: int) -> np.ndarray:
+    with io.BytesIO() as file:
+        Image.fromarray(np.ascontiguousarray(image)).save(file, "JPEG", quality=quality)
+        with Image.open(file) as stored:
+            return np.asarray(stored)

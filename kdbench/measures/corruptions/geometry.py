@@ -69,15 +69,21 @@ def zoomed(images: Tensor, factor: float) -> Tensor:
     return transformed(images, matrix(height), matrix(width))
 
 
-def in_cells(images: Tensor, cell: float) -> Tensor:
-    """Mean over each square of `cell` × `cell` pixels, shown in place of every pixel whose middle lies in it."""
+def in_cells(images: Tensor, cell: float, begin: Tensor) -> Tensor:
+    """Mean over each square of `cell` × `cell` pixels, shown in place of every pixel whose middle lies in it.
 
-    def matrix(size: int) -> Tensor:
-        pixel = torch.arange(size, dtype=torch.float64)
-        first = torch.arange(math.ceil(size / cell), dtype=torch.float64)[:, None] * cell
-        inside = (torch.minimum(pixel + 1, first + cell) - torch.maximum(pixel, first)).clamp(min=0)
-        means = inside / inside.sum(dim=1, keepdim=True)
-        return means[((pixel + 0.5) / cell).long()].float().to(images.device)
+    Args:
+        begin: (2, B) from 0 to below 1, how much of the first cell of each image's rows and columns is outside of it.
+    """
+
+    def matrices(size: int, outside: Tensor) -> Tensor:
+        pixel = torch.arange(size, device=images.device)
+        place = (pixel + 0.5) / cell + outside[:, None]  # of each pixel's middle, in cells
+        first = (place.floor() - outside[:, None]) * cell
+        inside = torch.minimum(pixel + 1, (first + cell)[..., None]) - torch.maximum(pixel, first[..., None])
+        inside = inside.clamp(min=0)
+        return (inside / inside.sum(dim=2, keepdim=True))[:, None]
 
     height, width = images.shape[-2:]
-    return transformed(images, matrix(height), matrix(width))
+    rows, columns = matrices(height, begin[0]), matrices(width, begin[1])
+    return rows @ (images @ columns.transpose(-2, -1))
