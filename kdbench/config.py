@@ -30,7 +30,7 @@ class Config:
         source: name of the method file that holds the class.
         shared: what all methods of the protocol share, by key.
         own: the method's own parameters, by key.
-        machine: device and the like, no part of what defines the result.
+        machine, measures: device and the like, and what is measured at the end: no part of what defines the result.
         changed: the values of the gin files that the command line replaced, by key.
     """
 
@@ -41,6 +41,7 @@ class Config:
     shared: Mapping[str, Binding]
     own: Mapping[str, Binding]
     machine: Mapping[str, Binding]
+    measures: Mapping[str, Binding]
     changed: Mapping[str, Any] = field(default_factory=dict)
 
     def overrides(self) -> dict[str, Any]:
@@ -71,9 +72,18 @@ class Config:
         each_normalises_its_own = _SYNC_BN.key in self.shared
         return {**self.shared, **({_GPUS: self.machine[_GPUS]} if each_normalises_its_own else {})}
 
+    def every(self) -> dict[str, Binding]:
+        """All values."""
+        return {**self.shared, **self.own, **self.machine, **self.measures}
+
     def text(self) -> str:
         """Gin text that gives exactly this configuration, without includes and macros."""
-        parts = (("what all methods share", self.shared), ("the method's own", self.own), ("the machine", self.machine))
+        parts = (
+            ("what all methods share", self.shared),
+            ("the method's own", self.own),
+            ("the machine", self.machine),
+            ("what is measured at the end", self.measures),
+        )
         blocks = [
             "\n".join([f"# {title}", *(f"{key} = {b.value!r}" for key, b in sorted(bindings.items()))])
             for title, bindings in parts
@@ -198,10 +208,14 @@ def resolve(method: str, dataset: str, recipe: str, overrides: Iterable[Binding]
     own = _with_defaults(own_signature, method_bindings(method), f"gin/method/{method}.gin")
     shared = {k: b for k, b in group_bindings("dataset", dataset).items() if b.configurable != "Defaults"}
     shared |= group_bindings("recipe", recipe)
-    machine = _group_bindings("machine", places.own_root() / "gin" / "machine.gin", "machine")
+    beside = {
+        key: binding
+        for name in ("machine", "measures")
+        for key, binding in _group_bindings(name, places.own_root() / "gin" / f"{name}.gin", name).items()
+    }
 
     shared |= {b.key: b for b in _UNBOUND}
-    before = {**shared, **own, **machine}
+    before = {**shared, **own, **beside}
     ours = {b.key: b for b in overrides if b.configurable in {*signature.shared(), own_signature.name}}
     changed = {
         k: before[k].value if k in before else None
@@ -211,7 +225,7 @@ def resolve(method: str, dataset: str, recipe: str, overrides: Iterable[Binding]
     after = {**before, **ours}
 
     schedule = after.get("Train.schedule")
-    parts: dict[str, dict[str, Binding]] = {"shared": {}, "own": {}, "machine": {}}
+    parts: dict[str, dict[str, Binding]] = {"shared": {}, "own": {}, "machine": {}, "measures": {}}
     for key, binding in sorted(after.items()):
         if _unused_schedule(binding, schedule):
             changed.pop(key, None)
@@ -220,9 +234,11 @@ def resolve(method: str, dataset: str, recipe: str, overrides: Iterable[Binding]
             continue  # leaves no trace: protocols and ids are those of a kdbench without the switch
         if binding.key == _SYNC_BN.key and after[_GPUS].value == 1:
             continue  # one GPU has nothing to synchronise
-        part = {"Machine": "machine", "Control": "own", own_signature.name: "own"}.get(binding.configurable, "shared")
+        part = {"Control": "own", own_signature.name: "own", "Machine": "machine", "Measures": "measures"}.get(
+            binding.configurable, "shared"
+        )
         parts[part][key] = binding
-    config = Config(method, dataset, recipe, source, parts["shared"], parts["own"], parts["machine"], changed)
+    config = Config(method, dataset, recipe, source, **parts, changed=changed)
     _check_complete(config)
     _check_ranges(config)
     return config
@@ -236,7 +252,7 @@ _UNBOUND = (Binding("Selection", "on_test", False, "default in Python"), _SYNC_B
 
 def unused(overrides: Iterable[Binding], configs: Iterable[Config]) -> list[Binding]:
     """The overrides that none of these configurations contains."""
-    used = {key for config in configs for key in (*config.shared, *config.own, *config.machine)}
+    used = {key for config in configs for key in config.every()}
     used |= {binding.key for binding in _UNBOUND}
     return [binding for binding in overrides if binding.key not in used]
 
@@ -268,10 +284,10 @@ def _check_complete(config: Config) -> None:
 
 def _check_ranges(config: Config) -> None:
     """Build every settings object once, so that a value out of range is refused before anything starts."""
-    classes = [cls for group in ("dataset", "recipe", "machine", "method") for cls in signature.SHARED_BY_GROUP[group]]
+    groups = ("dataset", "recipe", "machine", "measures", "method")
+    classes = [cls for group in groups for cls in signature.SHARED_BY_GROUP[group]]
     for cls in classes:
-        bindings = {**config.shared, **config.own, **config.machine}
-        values = {b.parameter: b.value for b in bindings.values() if b.configurable == cls.__name__}
+        values = {b.parameter: b.value for b in config.every().values() if b.configurable == cls.__name__}
         if not values:
             continue
         if cls in schedules.SCHEDULES and len(values) < len(signature.shared()[cls.__name__].parameters):

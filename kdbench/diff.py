@@ -14,10 +14,10 @@ from rich.text import Text
 
 from kdbench import config, ginfile, places, plan, selection, signature
 from kdbench.errors import UserError, nearest
-from kdbench.settings import Control, Machine
+from kdbench.settings import Control, Machine, Measures
 from kdbench.store import CONFIG, RunFolder
 
-SHARED, MACHINE, RUN, CONTROL = "shared", "machine", "the run's", "the control's"
+SHARED, MACHINE, MEASURES, RUN, CONTROL = "shared", "machine", "measures", "the run's", "the control's"
 """Whose a parameter is that is no method's own; `RUN` is what may differ between runs of one table: seed and teacher."""
 
 _NONE = "–"
@@ -103,7 +103,7 @@ def sides(words: Sequence[str], runs: Path) -> tuple[Side, Side]:
 
 
 def compare(a: Side, b: Side) -> list[Difference]:
-    """What differs: names of the runs, then shared parameters, the methods' own, the machine's."""
+    """What differs: names of the runs, then shared parameters, the methods' own, the machine's and measures'."""
     found = []
     for key in a.names:
         (left, left_sum), (right, right_sum) = a.names[key], b.names[key]
@@ -116,7 +116,8 @@ def compare(a: Side, b: Side) -> list[Difference]:
         for key in sorted({*a.values, *b.values})
         if key not in a.values or key not in b.values or a.values[key] != b.values[key]
     ]
-    return found + sorted(parameters, key=lambda each: (each.whose == MACHINE) - (each.whose == SHARED))
+    last = (MACHINE, MEASURES)
+    return found + sorted(parameters, key=lambda each: (each.whose in last) - (each.whose == SHARED))
 
 
 def summary(differences: Sequence[Difference], kind: str) -> str:
@@ -130,7 +131,8 @@ def summary(differences: Sequence[Difference], kind: str) -> str:
     parameters = [each for each in differences if "." in each.parameter]
     shared = sum(each.whose == SHARED for each in parameters)
     machine = sum(each.whose == MACHINE for each in parameters)
-    own = len(parameters) - shared - machine
+    measures = sum(each.whose == MEASURES for each in parameters)
+    own = len(parameters) - shared - machine - measures
     names = [each.parameter for each in differences if each not in parameters]
     table = [name for name in names if name in _TABLE and not (name == "protocol" and shared)]
     if table or shared:
@@ -147,7 +149,7 @@ def summary(differences: Sequence[Difference], kind: str) -> str:
     unpaired = ", but not one paired by seed" if "seed" in beside else ""
     if not parameters:
         return f"no parameter differs; {_listed(beside)} {_differ(len(beside))}"
-    parts = [(own, "the methods' own"), (machine, "the machine's")]
+    parts = [(own, "the methods' own"), (machine, "the machine's"), (measures, "of what is measured at the end")]
     few = [(n, whose) for n, whose in parts if n]
     part = _listed([f"{n} of them {whose}" for n, whose in few])
     if len(few) == 1:
@@ -178,9 +180,9 @@ def _whose(key: str, values: Mapping[str, Any]) -> str:
     configurable = key.rpartition(".")[0]
     if key == "Machine.gpus" and "Parallel.sync_bn" in values:
         return SHARED  # each GPU normalises over its own share (kdbench/config.py)
-    if configurable in (Machine.__name__, Control.__name__):
-        return MACHINE if configurable == Machine.__name__ else CONTROL
-    return SHARED if configurable in signature.shared() else f"{configurable}'s own"
+    apart = {Machine.__name__: MACHINE, Measures.__name__: MEASURES, Control.__name__: CONTROL}
+    other = SHARED if configurable in signature.shared() else f"{configurable}'s own"
+    return apart.get(configurable, other)
 
 
 def _folder(word: str, runs: Path) -> Path | None:
@@ -217,7 +219,7 @@ def _methods(a: str, b: str, words: Sequence[str]) -> tuple[Side, Side]:
     def side(name: str) -> Side:
         spec = specs[name]
         resolved = config.resolve(name, spec.dataset, spec.recipe, request.overrides)
-        every = {**resolved.shared, **resolved.own, **resolved.machine}
+        every = resolved.every()
         teacher = f"teacher {spec.teacher}" if spec.teacher else "no teacher"
         title = f"dataset {spec.dataset}, recipe {spec.recipe}, {teacher}"
         return Side(name, title, {key: binding.value for key, binding in every.items()}, {})

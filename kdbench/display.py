@@ -61,6 +61,10 @@ def _left(progress: Progress) -> float:
     return (progress.budget - progress.images) / progress.images_per_second
 
 
+def _measured(progress: Progress) -> str:
+    return f"measuring, {progress.measured:.0%} done"
+
+
 class Plain:
     """One line as a run begins and ends, and now and then between."""
 
@@ -86,6 +90,9 @@ class Plain:
     def progress(self, spec: Spec, progress: Progress) -> None:
         if time.monotonic() - self._last[spec.id] >= PLAIN_EVERY:
             self._last[spec.id] = time.monotonic()
+            if progress.measured is not None:
+                self._say(spec, f"  trained; {_measured(progress)}")
+                return
             self._say(
                 spec,
                 f"  epoch {progress.epoch}/{progress.epochs}, {progress.images_per_second:.0f} images/s, "
@@ -140,6 +147,8 @@ class Live:
             f"epoch {progress.epoch}/{progress.epochs} · {progress.images_per_second:.0f} images/s"
             f" · {clock(_left(progress))} left{validation}"
         )
+        if progress.measured is not None:
+            facts = _measured(progress)
         self._bars.update(self._running[spec.id], completed=progress.images, total=progress.budget, facts=facts)
         self._parts[spec.id] = progress.images / progress.budget
         self._show_all()

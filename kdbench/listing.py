@@ -72,6 +72,8 @@ def print_configuration(request: Request) -> None:
                     print(f"# kdbench tune chooses {name}: {dimension}")
             print("\n# machine (no part of what defines a result)")
             _print_bindings(resolved[0].machine.items())
+            print("\n# what is measured at the end (no part of it either)")
+            _print_bindings(resolved[0].measures.items())
 
 
 def _print_bindings(bindings: Iterable[tuple[str, config.Binding]]) -> None:

@@ -9,6 +9,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,16 +18,18 @@ import torch
 
 from kdbench import checkpoint, cost, evaluate, methods, models, provenance, settings, study, teacher
 from kdbench.data import task as tasks
+from kdbench.data.augment import Augmenter
 from kdbench.errors import RunError, UserError
 from kdbench.lease import Lost
-from kdbench.method import Info, Method
+from kdbench.measures import convergence, energy, flops
+from kdbench.method import Batch, Info, Method
 from kdbench.parallel import Group, GroupBroken, checksum
 from kdbench.plan import Spec
 from kdbench.resume import Keeper, Stopped
 from kdbench.store import CHECKPOINT, EPOCHS, RunFolder, write_atomically
 from kdbench.streams import Streams
 from kdbench.sync_bn import synchronise
-from kdbench.train import Outcome, Report, train
+from kdbench.train import Budget, Outcome, Progress, Report, autocast, steps, train
 
 OPERATIVE = "operative.gin"
 
@@ -45,7 +48,8 @@ def run(
     Args:
         runs: the folder of all runs.
         data: the folder of datasets, for those that need one.
-        stop: asked after each step; true: keep the state of training and raise `Stopped`.
+        stop: asked after each step; true: keep the state of training and raise `Stopped`. Asked during the final
+            evaluation of a run in one process too, which is then repeated.
         check: called before anything is written; raises `Lost` if this process may not any more.
         group: the `spec.gpus` processes that make this run together, each of which calls this function. The first one
             writes the folder, and its `stop` and `check` count; of a run that fails, the one that failed first writes. A
@@ -221,17 +225,34 @@ def _run(spec: Spec, folder: RunFolder, runs: Path, data: Path | None, caller: _
     log = None if group.first else lambda line: None
     every = given.machine.checkpoint_every
     keeper = Keeper(folder, _identity_of_state(spec, ready), every, caller.stop, caller.check, log)
+    used = energy.of_devices(ready.device, group.size)
     keeper.session = lambda: {
         "seconds": time.perf_counter() - began,
         "peak": ready.peak.bytes(),
+        "joules": used.joules(),
         "started_at": ready.facts["provenance.started_at"],
         "commit": ready.facts["provenance.commit"],
     }
-    method, outcome = _train(spec, ready, folder / EPOCHS, caller.report, group, keeper)
+    shown: list[Progress] = []
+
+    def report(progress: Progress) -> None:
+        shown[:] = [progress]
+        caller.report(progress)
+
+    method, outcome = _train(spec, ready, folder / EPOCHS, report, group, keeper)
     if not group.first:
         return None
     trained = time.perf_counter()
-    measured = evaluate.final(method, outcome.best, guide.network if guide else None, task, given.dataset)
+    peak, joules = ready.peak.bytes(), used.joules()
+
+    def between(done: float) -> None:
+        # The others of a group wait for what this one finds.
+        if group.size == 1 and caller.stop():
+            raise Stopped
+        caller.report(replace(shown[0], measured=done))
+
+    teacher_network = guide.network if guide else None
+    measured = evaluate.final(method, outcome.best, teacher_network, task, given.dataset, given.measures, between)
     if guide and measured["teacher.accuracy"] is not None:
         guide.confirm(measured["teacher.accuracy"])
     deployed = method.deployed()
@@ -242,6 +263,7 @@ def _run(spec: Spec, folder: RunFolder, runs: Path, data: Path | None, caller: _
     write_atomically(folder / OPERATIVE, gin.operative_config_str().encode())
     return {
         **measured,
+        **convergence.convergence(convergence.read(folder / EPOCHS), 100 / task.classes, given.measures.accuracies),
         "accuracy.val": outcome.validation,
         "best_epoch": outcome.best_epoch,
         **({"accuracy.best_test": outcome.best_test, "selected_on_test": True} if given.selection.on_test else {}),
@@ -252,7 +274,9 @@ def _run(spec: Spec, folder: RunFolder, runs: Path, data: Path | None, caller: _
         "cost.parameters": cost.parameters(deployed),
         "cost.parameters_training": cost.parameters(method),
         "cost.flops": cost.flops(deployed, task.image_shape),
-        "cost.peak_memory_bytes": max([ready.peak.bytes(), *(s["peak"] for s in keeper.sessions)]),
+        **flops.of_method(*_first_step(spec, ready)),
+        "cost.peak_memory_bytes": max([peak, *(s["peak"] for s in keeper.sessions)]),
+        "cost.energy_joules": energy.total([joules, *(s.get("joules") for s in keeper.sessions)]),
         "cost.images_per_second": round(outcome.images_seen / outcome.seconds, 1),
         "teacher.run": guide.run if guide else None,
         "teacher.sha256": guide.sha256 if guide else None,
@@ -271,6 +295,16 @@ def _identity_of_state(spec: Spec, ready: _Ready) -> dict[str, Any]:
         "dataset": ready.task.digest,
         "teacher": ready.guide.sha256 if ready.guide else None,
     }
+
+
+def _first_step(spec: Spec, ready: _Ready) -> tuple[Method, Batch, torch.autocast]:
+    """The method as it was before training, of this process alone and not compiled; the whole first batch; its precision."""
+    task, given, streams = ready.task, ready.given, Streams(spec.seed)
+    method = build(spec, ready.method_class, task, given.train, streams, ready.guide, ready.device)
+    budget = Budget(given.train, len(task.train), method.images_per_anchor, given.control.budget)
+    augmenter = Augmenter(task.train.images, given.augment, given.dataset)
+    batch = next(steps(method, task, augmenter, streams, budget))
+    return method, batch, autocast(given.train, ready.device)
 
 
 def _history(keeper: Keeper, facts: dict[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Everything about a run that all methods share, as gin configurables. No torch here: the plan checks them before anything starts.
 
-No parameter has a default in Python; the values stand in gin/ and nowhere else. `Machine` alone does not belong to what
-defines a result.
+No parameter has a default in Python; the values stand in gin/ and nowhere else. `Machine` and `Measures` alone do not belong
+to what defines a result.
 """
 
 from __future__ import annotations
@@ -165,6 +165,31 @@ class Machine:
 
 @gin.configurable
 @dataclass(frozen=True)
+class Measures:
+    """What is measured when training is over; no part of what defines a result. docs/measures.md has all of it.
+
+    Attributes:
+        noise: standard deviations of Gaussian noise on test images, for pixel values in 0..1.
+        corruptions: whether to measure the fifteen corruptions.
+        images: test images for each severity of each corruption, and five times as many for each noise; 0: all of them.
+        accuracies: on the validation split, in percent, of which to tell when they were reached.
+    """
+
+    noise: tuple[float, ...]
+    corruptions: bool
+    images: int
+    accuracies: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        _check(all(sigma > 0 for sigma in self.noise), "Measures.noise must be above 0")
+        _check(self.images >= 0, "Measures.images must be at least 0 (0: all test images)")
+        _check(
+            all(0 < a <= 100 for a in self.accuracies), "Measures.accuracies must be above 0 and at most 100 (percent)"
+        )
+
+
+@gin.configurable
+@dataclass(frozen=True)
 class Selection:
     """Whether the test set may choose. Shared by all methods, and only the command line can bind it: no file makes it a habit.
 
@@ -232,6 +257,7 @@ class Settings(NamedTuple):
     sgd: SGD
     train: Train
     machine: Machine
+    measures: Measures
     control: Control = Control()
     selection: Selection = Selection()
     parallel: Parallel = Parallel()
@@ -239,7 +265,7 @@ class Settings(NamedTuple):
 
 def from_gin() -> Settings:
     """The settings that the parsed gin text gives."""
-    needed = (Dataset(), Split(), Augment(), SGD(), Train(), Machine())  # type: ignore[call-arg]
+    needed = (Dataset(), Split(), Augment(), SGD(), Train(), Machine(), Measures())  # type: ignore[call-arg]
     return Settings(*needed, Control(), Selection(), Parallel())
 
 

@@ -52,6 +52,7 @@ SHARED_BY_GROUP: dict[str, tuple[type, ...]] = {
     "method": (settings.Control, settings.Search),
     "command line": (settings.Selection, settings.Parallel),
     "machine": (settings.Machine,),
+    "measures": (settings.Measures,),
     "cluster": (Cluster,),
 }
 """Which configurables the files of a group may bind; a method's file also its own class."""

@@ -29,7 +29,11 @@ CHECK_EVERY = 50
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run is: for whoever shows it."""
+    """Where a run is: for whoever shows it.
+
+    Attributes:
+        measured: share of the final evaluation that is done; None before it.
+    """
 
     images: int
     budget: int
@@ -37,6 +41,7 @@ class Progress:
     epochs: int
     images_per_second: float
     validation: float | None
+    measured: float | None = None
 
 
 Report = Callable[[Progress], None]
@@ -99,6 +104,11 @@ def steps(
         yield Batch(augmenter(index, draws.to(device)), task.train.labels[index], index, step, own, share)
 
 
+def autocast(recipe: Train, device: torch.device) -> torch.autocast:
+    """The precision in which losses are computed."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=recipe.precision == "bfloat16")
+
+
 def train(
     method: Method,
     task: Task,
@@ -130,7 +140,7 @@ def train(
     optimiser = torch.optim.SGD(
         parameters, lr=sgd.lr, momentum=sgd.momentum, weight_decay=sgd.weight_decay, nesterov=sgd.nesterov
     )
-    autocast = torch.autocast(device.type, dtype=torch.bfloat16, enabled=recipe.precision == "bfloat16")
+    mixed = autocast(recipe, device)
     outcome, record = Outcome(), Record(epochs_csv if group.first else None, share)
     training = Training(method, optimiser, outcome, record, device)
     first = training.restore(keeper.load() if keeper else None)
@@ -144,7 +154,7 @@ def train(
             rate *= (step + 1) / budget.warmup_steps
         for each in optimiser.param_groups:
             each["lr"] = rate
-        with autocast:
+        with mixed:
             terms = method.losses(batch)
             loss = torch.stack([term.float() for term in terms.values()]).sum()
         optimiser.zero_grad(set_to_none=True)

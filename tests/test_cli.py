@@ -12,7 +12,7 @@ from kdbench import plan
 from kdbench.cli import main
 from kdbench.store import RunFolder
 
-SHORT = ["Train.epochs=2", "Train.warmup=0"]
+SHORT = ["Train.epochs=2", "Train.warmup=0", "Measures.corruptions=False"]
 
 
 def kdbench(*words, cwd, **env):

@@ -7,7 +7,10 @@ from kdbench import config, launch, places, plan
 from kdbench.errors import UserError
 from kdbench.settings import Control
 
-SHORT = ["dataset=digits", "student=resnet8", "teacher=resnet14", "Train.epochs=2", "Train.warmup=0"]
+SHORT = [
+    *("dataset=digits", "student=resnet8", "teacher=resnet14", "Train.epochs=2", "Train.warmup=0"),
+    "Measures.corruptions=False",
+]
 VARIANTS = sorted(name for name in places.members("method") if config.is_variant(name))
 
 

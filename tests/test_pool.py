@@ -34,7 +34,7 @@ class SLOW(Method):
 '''
 WORDS = [
     "dataset=digits", "student=resnet8", "teacher=resnet8", "Train.batch_size=24", "Train.warmup=0",
-    "Machine.threads=1", "Machine.checkpoint_every=0",
+    "Machine.threads=1", "Machine.checkpoint_every=0", "Measures.corruptions=False",
 ]  # fmt: skip
 LENGTH = {"epochs": "Train.epochs=3"}
 

@@ -34,7 +34,7 @@ def specs(method, *words):
             [
                 f"methods={method}", "dataset=digits", "student=resnet8", "teacher=resnet8", "Train.epochs=3",
                 "Train.batch_size=24", "Train.warmup=0", "Split.validation=0.2", "Machine.checkpoint_every=0",
-                "Machine.threads=1", *METHODS[method], *words,
+                "Machine.threads=1", "Measures.corruptions=False", *METHODS[method], *words,
             ]
         )
     )  # fmt: skip
@@ -48,7 +48,7 @@ def curve(folder):
 def record(runs, spec):
     """All that must be equal of two runs of one spec."""
     result = RunFolder(runs, spec.id).result()
-    free = ("seconds.", "cost.peak", "cost.images", "provenance.")
+    free = ("seconds.", "convergence.seconds.", "cost.peak", "cost.images", "provenance.")
     return curve(RunFolder(runs, spec.id)), {k: v for k, v in result.items() if not k.startswith(free)}
 
 

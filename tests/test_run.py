@@ -25,6 +25,7 @@ SHORT = [
     "Train.epochs=2",
     "Train.warmup=0",
     "Split.validation=0.1",
+    "Measures.corruptions=False",
 ]
 
 

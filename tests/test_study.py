@@ -10,7 +10,7 @@ from kdbench.report.rows import read_runs
 
 WORDS = [
     *("dataset=digits", "student=resnet8", "teacher=resnet14"),
-    *("Train.epochs=2", "Train.warmup=0", "Split.validation=0.2"),
+    *("Train.epochs=2", "Train.warmup=0", "Split.validation=0.2", "Measures.corruptions=False"),
 ]
 RUNS = Path("runs")
 

@@ -12,7 +12,7 @@ from kdbench.data.augment import Augmenter
 from kdbench.errors import RunError
 from kdbench.method import Info, Method
 from kdbench.schedules import Cosine
-from kdbench.settings import SGD, Augment, Dataset, Machine, Settings, Split
+from kdbench.settings import SGD, Augment, Dataset, Machine, Measures, Settings, Split
 from kdbench.streams import Streams
 from kdbench.train import Budget, steps, train
 
@@ -64,7 +64,7 @@ def trained(tmp_path, cls=Plain, its_task=None, **changed):
     its_task = its_task or task()
     made = method(cls, its_task)
     machine = Machine("cpu", 0, False, False, 60.0, 1)
-    given = Settings(DIGITS, Split(0.0, 0), AUGMENT, RATE, recipe(**changed), machine)
+    given = Settings(DIGITS, Split(0.0, 0), AUGMENT, RATE, recipe(**changed), machine, Measures((), False, 0, ()))
     outcome = train(made, its_task, given, Streams(0), tmp_path / "epochs.csv")
     return made, outcome
 

@@ -15,7 +15,7 @@ from kdbench.data.task import SealedTest
 from kdbench.report.rows import read_runs
 
 RECIPE = ["dataset=digits", "student=resnet8", "teacher=resnet14", "Train.epochs=2", "Train.warmup=0"]
-WORDS = [*RECIPE, "Split.validation=0.2"]
+WORDS = [*RECIPE, "Split.validation=0.2", "Measures.corruptions=False"]
 RUNS = Path("runs")
 
 

@@ -1,0 +1,39 @@
+"""What logits say of the true labels beyond the first guess. Pure functions of logits (N, K) and labels (N,)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+BINS = 15
+"""Of the expected calibration error, as in Guo et al."""
+
+
+def top_accuracy(logits: Tensor, labels: Tensor, k: int) -> float:
+    """Percent of images whose label is among the k classes with the largest logits (among all, where K < k)."""
+    best = logits.topk(min(k, logits.shape[1]), dim=1).indices
+    return 100 * (best == labels[:, None]).any(dim=1).double().mean().item()
+
+
+def expected_calibration_error(logits: Tensor, labels: Tensor, bins: int = BINS) -> float:
+    """Σ_m |B_m| / N · |accuracy(B_m) − confidence(B_m)| in percent.
+
+    Guo, Pleiss, Sun and Weinberger, "On calibration of modern neural networks", ICML 2017, equation 3. The confidence is
+    the largest softmax probability; bin m of `bins` equally wide ones holds those in ((m − 1) / bins, m / bins].
+    """
+    confidence, guess = logits.double().softmax(dim=1).max(dim=1)
+    edges = torch.arange(1, bins, device=logits.device, dtype=torch.float64) / bins
+    gap = (guess == labels).double() - confidence
+    by_bin = torch.zeros(bins, dtype=torch.float64, device=logits.device)
+    by_bin.index_add_(0, torch.bucketize(confidence, edges), gap)
+    return 100 * by_bin.abs().sum().item() / len(labels)
+
+
+def negative_log_likelihood(logits: Tensor, labels: Tensor) -> float:
+    """Mean of −log p(true label) in nats, without label smoothing."""
+    return torch.nn.functional.cross_entropy(logits.double(), labels).item()
+
+
+def agreement(logits: Tensor, others: Tensor) -> float:
+    """Percent of images on which two networks' first guesses are the same; both (N, K)."""
+    return 100 * (logits.argmax(dim=1) == others.argmax(dim=1)).double().mean().item()

@@ -1,0 +1,59 @@
+"""How fast a run learned, from the validation curve in its `epochs.csv`. No torch here."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import NamedTuple
+
+
+class Point(NamedTuple):
+    """The end of an epoch.
+
+    Attributes:
+        images: through the student so far.
+        seconds: of training so far, without evaluation.
+        accuracy: on the validation split, in percent.
+    """
+
+    images: int
+    seconds: float
+    accuracy: float
+
+
+def read(epochs_csv: Path) -> list[Point]:
+    """The validation curve of a run; empty without a validation split. The file outlives a process that is stopped."""
+    with epochs_csv.open(newline="", encoding="utf-8") as file:
+        return [
+            Point(int(row["images"]), float(row["seconds"]), float(row["accuracy.val"]))
+            for row in csv.DictReader(file)
+            if row["accuracy.val"]
+        ]
+
+
+def convergence(curve: Sequence[Point], chance: float, accuracies: Sequence[float]) -> dict[str, float | int | None]:
+    """The `convergence.*` entries of a result.
+
+    Args:
+        curve: one point an epoch, in order.
+        chance: accuracy in percent before training.
+        accuracies: in percent; of each, images and seconds until the first epoch's end at which it was reached. They are
+            not interpolated: between two epochs nothing was measured.
+    """
+    result: dict[str, float | int | None] = {"convergence.auc": area(curve, chance)}
+    for wanted in accuracies:
+        reached = next((point for point in curve if point.accuracy >= wanted), None)
+        result[f"convergence.images.{wanted:g}"] = reached.images if reached else None
+        result[f"convergence.seconds.{wanted:g}"] = reached.seconds if reached else None
+    return result
+
+
+def area(curve: Sequence[Point], chance: float) -> float | None:
+    """Mean accuracy over the budget: the trapezoid rule over images seen, from `chance` at 0 images; None without a curve."""
+    if not curve:
+        return None
+    points = [Point(0, 0.0, chance), *curve]
+    total = sum((b.images - a.images) * (a.accuracy + b.accuracy) / 2 for a, b in pairwise(points))
+    return round(total / points[-1].images, 6)

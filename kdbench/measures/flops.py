@@ -1,0 +1,122 @@
+"""FLOPs of single classifiers, and of training; as everywhere, a multiplication and an addition are two.
+
+Counted are matrix products, convolutions and attention, as torch's own counter does, and nothing that is done per element.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode, flop_registry
+
+from kdbench.method import Batch, Method
+
+
+def of_method(method: Method, batch: Batch, precision: torch.autocast) -> dict[str, int]:
+    """The entries `cost.flops.*`, of one image at each exit, if there are any, and `cost.flops_training`.
+
+    Args:
+        method: one that is not needed any more: it takes a step.
+        batch: of training, all of it.
+        precision: in which losses are computed.
+    """
+    image = torch.zeros_like(batch.images[:1])
+    method.eval()
+    exits = of_outputs(lambda: {**method.exits(image), _OWN: method.deployed()(image)})
+    del exits[_OWN]
+    found = {f"cost.flops.{name}": number for name, number in exits.items()} if len(exits) > 1 else {}
+    method.train()
+    with batch.streams.as_global("flops"), precision:
+        return {**found, "cost.flops_training": of_losses(method, batch)}
+
+
+_OWN = "the deployed network"
+
+
+@torch.no_grad()
+def of_outputs(compute: Callable[[], Mapping[str, Tensor]]) -> dict[str, int]:
+    """FLOPs that each tensor which `compute` returns depends on, by name, and those of all together as "ensemble".
+
+    What several of them need counts once for all together, also where `compute` does it twice; what none of them needs
+    does not count. `compute` must call nothing that is compiled.
+    """
+    with _Tracer() as tracer:
+        outputs = compute()
+    needed = {name: tracer.needs(output) for name, output in outputs.items()}
+    every = frozenset[int]().union(*needed.values())
+    return {name: sum(map(tracer.flops.__getitem__, operations)) for name, operations in needed.items()} | {
+        "ensemble": sum(map(tracer.flops.__getitem__, every))
+    }
+
+
+def of_losses(method: Method, batch: Batch) -> int:
+    """FLOPs of one `losses` call, forward only, divided by the batch's images.
+
+    The call changes what a training step changes: give it a method that is not needed any more.
+    """
+    with FlopCounterMode(display=False) as counter:
+        method.losses(batch)
+    return round(counter.get_total_flops() / len(batch.images))
+
+
+class _Tracer(TorchDispatchMode):
+    """Remembers of every tensor which operations it came from.
+
+    Contents are numbered: the same operation on the same contents gives the same number, so that what is done twice is
+    recognised. They belong to storages, because views share them and operations in place change them.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.flops: dict[int, int] = {}
+        self._numbers: dict[Any, int] = {}
+        self._contents: dict[int, int] = {}
+        self._needs: dict[int, frozenset[int]] = {}
+        self._alive: list[Any] = []  # else another tensor might get a storage's address
+
+    def needs(self, tensor: Tensor) -> frozenset[int]:
+        """The operations that count in `flops`."""
+        return self._needs.get(_storage(tensor), frozenset())
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        counted = func._overloadpacket in flop_registry
+        if not counted:
+            with self:
+                out = func.decompose(*args, **kwargs)
+            if out is not NotImplemented:
+                return out
+        leaves = tree_leaves((args, kwargs))
+        read = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+        key = (str(func), *(self._described(leaf) for leaf in leaves))
+        operation = self._numbers.setdefault(key, len(self._numbers))
+        needs = frozenset[int]().union(*map(self.needs, read))
+        out = func(*args, **kwargs)
+        if counted:
+            self.flops[operation] = flop_registry[func._overloadpacket](*args, **kwargs, out_val=out)
+            needs |= {operation}
+        before = {_storage(tensor) for tensor in read}
+        for place, tensor in enumerate(leaf for leaf in tree_leaves(out) if isinstance(leaf, Tensor)):
+            storage = _storage(tensor)
+            if storage not in before or func._schema.is_mutable:
+                self._contents[storage] = self._numbers.setdefault((operation, place), len(self._numbers))
+                self._needs[storage] = needs
+            self._alive.append(tensor)
+        self._alive += read
+        return out
+
+    def _described(self, leaf: Any) -> Any:
+        if not isinstance(leaf, Tensor):
+            return repr(leaf)
+        storage = _storage(leaf)
+        content = self._contents.setdefault(storage, self._numbers.setdefault(("given", storage), len(self._numbers)))
+        return content, leaf.shape, leaf.stride(), leaf.storage_offset(), leaf.dtype
+
+
+def _storage(tensor: Tensor) -> int:
+    return tensor.untyped_storage()._cdata

@@ -1,0 +1,78 @@
+import pytest
+import torch
+from torch import nn
+
+from kdbench import cost, places
+from kdbench.measures import flops
+from kdbench.method import Batch
+from kdbench.streams import Streams
+
+EVERY = sorted(places.sources())
+FULL = torch.autocast("cpu", enabled=False)
+
+
+def first_batch(made, anchors=6):
+    index = made.sample(torch.arange(anchors), Streams(0))
+    images = torch.randn(len(index), *made.info.image_shape, generator=Streams(0)("images"))
+    return Batch(images, made.info.train_labels[index], index, 0, Streams(0))
+
+
+def test_what_an_output_needs_by_hand():
+    trunk, shallow, deep = nn.Linear(4, 8), nn.Linear(8, 3), nn.Linear(8, 5)
+    x = torch.randn(1, 4)
+
+    def compute():
+        hidden = trunk(x)
+        first = shallow(hidden)
+        nn.Linear(8, 100)(hidden)  # nobody needs it
+        return {"first": first, "second": deep(hidden.relu_())}
+
+    found = flops.of_outputs(compute)
+    assert found == {
+        "first": 2 * 4 * 8 + 2 * 8 * 3,
+        "second": 2 * 4 * 8 + 2 * 8 * 5,
+        "ensemble": 2 * 4 * 8 + 16 * (3 + 5),
+    }
+
+
+def test_what_is_computed_twice_counts_once_in_the_ensemble():
+    trunk = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(inplace=True), nn.Flatten())
+    heads = nn.Linear(4 * 36, 3), nn.Linear(4 * 36, 3)
+    x = torch.randn(1, 1, 8, 8)
+    once, head = 2 * 9 * 4 * 36, 2 * 4 * 36 * 3
+    found = flops.of_outputs(lambda: {"a": heads[0](trunk(x)), "b": heads[1](trunk(x))})
+    assert found == {"a": once + head, "b": once + head, "ensemble": once + 2 * head}
+    other = flops.of_outputs(lambda: {"a": heads[0](trunk(x)), "b": heads[1](trunk(2 * x))})
+    assert other["ensemble"] == 2 * (once + head), "of other images it is not the same"
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_exits_cost_more_the_deeper_they_are_and_less_than_all_together(make, name):
+    made = make(name, student="resnet14").eval()
+    image = torch.zeros(1, *made.info.image_shape)
+    found = flops.of_outputs(lambda: {**made.exits(image), "own": made.deployed()(image)})
+    assert found["own"] == cost.flops(made.deployed(), made.info.image_shape)
+    *exits, together = (number for key, number in found.items() if key != "own")
+    assert exits == sorted(set(exits))
+    assert together <= sum(exits) + found["own"]
+    assert together > max([*exits, found["own"]]) if exits else together == found["own"]
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_training_costs_what_student_teacher_and_the_methods_own_parts_cost(make, name):
+    made = make(name)
+    student = cost.flops(made.student, made.info.image_shape)
+    least = student + (cost.flops(made.teacher, made.info.image_shape) if made.needs_teacher else 0)
+    found = flops.of_method(made, first_batch(made), FULL)["cost.flops_training"]
+    # The numerical library may know matrix products beside those of networks.
+    assert found >= least
+    if name in ("ce", "kd"):
+        assert found == least
+
+
+def test_the_entries_of_a_method_with_exits_and_of_one_without(make):
+    plain, with_exits = make("ce"), make("byot")
+    assert set(flops.of_method(plain, first_batch(plain), FULL)) == {"cost.flops_training"}
+    found = flops.of_method(with_exits, first_batch(with_exits), FULL)
+    assert set(found) == {"cost.flops.exit1", "cost.flops.exit2", "cost.flops.ensemble", "cost.flops_training"}
+    assert found["cost.flops_training"] == found["cost.flops.ensemble"], "training computes every classifier once"
