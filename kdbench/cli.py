@@ -181,14 +181,15 @@ def _leaderboard(arguments: argparse.Namespace) -> int:
     out = arguments.out.resolve()
     if arguments.check:
         wrong = leaderboard.check(out)
-        for sentence in wrong:
+        for sentence in leaderboard.first(wrong):
             print(f"kdbench: {sentence}", file=sys.stderr)
         return int(bool(wrong))
     outcome = leaderboard.regenerate(_runs(arguments), out)
-    for message in outcome.messages:
+    for message in leaderboard.first(outcome.messages):
         print(f"kdbench: {message}", file=sys.stderr)
     state = "written" if outcome.changed else "unchanged"
-    print(f"{out / 'README.md'}: {len(outcome.tables)} tables from {outcome.runs} runs, {state}")
+    waiting = f"; {outcome.open} runs have no result yet" if outcome.open else ""
+    print(f"{out / 'README.md'}: {len(outcome.tables)} tables from {outcome.runs} runs, {state}{waiting}")
     return 0
 
 
