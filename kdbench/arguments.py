@@ -15,7 +15,7 @@ selections (each takes a comma list; the plan is their product):
   methods=A,B|all   dataset=D   student=S   teacher=T|PATH.pt   recipe=R   seeds=0,1,2   sweep=F
 and one value each:
   executor=inline|local|slurm   workers=N (local: runs at a time)   cluster=PROFILE (slurm; Cluster.time=60 too)
-  gpus=N (processes that share each batch, a GPU each)
+  gpus=N (processes that share each batch, a GPU each)   log=tensorboard (event files in the runs' folders)
 bindings (anything with a dot is a gin parameter and is the same for all methods that have it):
   Train.epochs=5   SGD.lr=0.05   KD.temperature=2   Machine.device=cuda:1
 

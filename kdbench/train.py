@@ -131,7 +131,7 @@ def train(
         parameters, lr=sgd.lr, momentum=sgd.momentum, weight_decay=sgd.weight_decay, nesterov=sgd.nesterov
     )
     autocast = torch.autocast(device.type, dtype=torch.bfloat16, enabled=recipe.precision == "bfloat16")
-    outcome, record = Outcome(), Record(epochs_csv if group.first else None, share)
+    outcome, record = Outcome(), Record(epochs_csv if group.first else None, share, settings.machine.log)
     training = Training(method, optimiser, outcome, record, device)
     first = training.restore(keeper.load() if keeper else None)
     group.check_equal({"the steps to go on at": first})
