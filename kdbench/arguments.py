@@ -31,7 +31,7 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
         SystemExit: help was asked for, and is printed.
     """
     parser = _parser()
-    names = ("run", "status", "logs", "cancel", "list", "show", "leaderboard", "diff", "power", "tune")
+    names = ("run", "status", "logs", "cancel", "list", "show", "leaderboard", "reproduce", "diff", "power", "tune")
     first = next((word for word in words if not word.startswith("-")), None)
     if first is not None and words[0] == first and first not in names:
         guess = nearest(first, names)
@@ -44,7 +44,7 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     if rest:
         options = (
             *("--runs", "--data", "--out", "--dry-run", "--rerun", "--check", "--plugins", "--help"),
-            *("--all", "--watch", "--json", "--follow"),
+            *("--all", "--watch", "--json", "--follow", "--board"),
         )
         guess = nearest(rest[0].split("=")[0], options)
         hint = f"; did you mean '{guess}'?" if guess else "."
@@ -135,6 +135,19 @@ def _parser() -> argparse.ArgumentParser:
     )
     board.add_argument(
         "--check", action="store_true", help="write nothing; fail if the files are not what the committed rows give"
+    )
+
+    again = command(
+        "reproduce", "train a finished run once more and compare it with what is stored", help_texts.REPRODUCE
+    )
+    again.add_argument("words", nargs="*", metavar="RUN", help="a run folder, or an id or its beginning; see below")
+    again.add_argument("--runs", type=Path, metavar="DIR", help="folder of the runs (default: KDBENCH_RUNS or runs/)")
+    again.add_argument("--data", type=Path, metavar="DIR", help="folder of the datasets (default: KDBENCH_DATA)")
+    again.add_argument(
+        "--out", type=Path, metavar="DIR", help="where it goes (default: reproduced/ in the folder of the runs)"
+    )
+    again.add_argument(
+        "--board", type=Path, default=Path("leaderboard"), metavar="DIR", help="rows to look in (default: leaderboard/)"
     )
 
     diff = command("diff", "which resolved parameters differ between two methods or two runs", help_texts.DIFF)

@@ -31,6 +31,7 @@ def main(words: Sequence[str] | None = None) -> int:
             "list": _list,
             "show": _show,
             "leaderboard": _leaderboard,
+            "reproduce": _reproduce,
             "diff": _diff,
             "power": _power,
             "tune": _tune,
@@ -191,6 +192,13 @@ def _leaderboard(arguments: argparse.Namespace) -> int:
     waiting = f"; {outcome.open} runs have no result yet" if outcome.open else ""
     print(f"{out / 'README.md'}: {len(outcome.tables)} tables from {outcome.runs} runs, {state}{waiting}")
     return 0
+
+
+def _reproduce(arguments: argparse.Namespace) -> int:
+    from kdbench import reproduce
+
+    data = _folder(arguments.data, "KDBENCH_DATA")
+    return reproduce.reproduce(arguments.words, _runs(arguments), data, arguments.out, arguments.board.resolve())
 
 
 def _diff(arguments: argparse.Namespace) -> int:

@@ -15,6 +15,7 @@ CONFIG, RESULT, EPOCHS, CHECKPOINT, LOG = "config.gin", "result.json", "epochs.c
 SPEC, PROGRESS, SUBMISSION = "spec.json", "progress.json", "submission.json"
 AGAIN, CANCELLED = "again", "cancelled"
 RESUME, RESUME_BEFORE = "resume.pt", "resume.before.pt"
+REPRODUCED = "reproduced"  # in a folder of runs, the folder of those that were trained once more; and its files' name
 EVENTS = "events.out.tfevents.*"
 
 
