@@ -31,7 +31,20 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
         SystemExit: help was asked for, and is printed.
     """
     parser = _parser()
-    names = ("run", "status", "logs", "cancel", "list", "show", "leaderboard", "reproduce", "diff", "power", "tune")
+    names = (
+        "run",
+        "status",
+        "logs",
+        "cancel",
+        "list",
+        "show",
+        "leaderboard",
+        "reproduce",
+        "export",
+        "diff",
+        "power",
+        "tune",
+    )
     first = next((word for word in words if not word.startswith("-")), None)
     if first is not None and words[0] == first and first not in names:
         guess = nearest(first, names)
@@ -44,7 +57,7 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     if rest:
         options = (
             *("--runs", "--data", "--out", "--dry-run", "--rerun", "--check", "--plugins", "--help"),
-            *("--all", "--watch", "--json", "--follow", "--board"),
+            *("--all", "--watch", "--json", "--follow", "--board", "--to"),
         )
         guess = nearest(rest[0].split("=")[0], options)
         hint = f"; did you mean '{guess}'?" if guess else "."
@@ -149,6 +162,13 @@ def _parser() -> argparse.ArgumentParser:
     again.add_argument(
         "--board", type=Path, default=Path("leaderboard"), metavar="DIR", help="rows to look in (default: leaderboard/)"
     )
+
+    export = command("export", "pack the leaderboard with all that it comes from, for a paper", help_texts.EXPORT)
+    export.add_argument("--runs", type=Path, metavar="DIR", help="folder of the runs (default: KDBENCH_RUNS or runs/)")
+    export.add_argument(
+        "--out", type=Path, default=Path("leaderboard"), metavar="DIR", help="the leaderboard (default: leaderboard/)"
+    )
+    export.add_argument("--to", type=Path, metavar="FILE.zip", help="the archive (default: leaderboard.zip, beside it)")
 
     diff = command("diff", "which resolved parameters differ between two methods or two runs", help_texts.DIFF)
     diff.add_argument("words", nargs="*", metavar="A B key=value", help="what is compared; selections and bindings")

@@ -32,6 +32,7 @@ def main(words: Sequence[str] | None = None) -> int:
             "show": _show,
             "leaderboard": _leaderboard,
             "reproduce": _reproduce,
+            "export": _export,
             "diff": _diff,
             "power": _power,
             "tune": _tune,
@@ -199,6 +200,15 @@ def _reproduce(arguments: argparse.Namespace) -> int:
 
     data = _folder(arguments.data, "KDBENCH_DATA")
     return reproduce.reproduce(arguments.words, _runs(arguments), data, arguments.out, arguments.board.resolve())
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    from kdbench import export
+
+    print(
+        export.export(_runs(arguments), arguments.out.resolve(), arguments.to and arguments.to.expanduser().resolve())
+    )
+    return 0
 
 
 def _diff(arguments: argparse.Namespace) -> int:

@@ -158,6 +158,8 @@ class _Check:
         for place, column in self._named:
             if not cells[place]:
                 raise ValueError(f"it has no {column}")
+        if "/" in cells[self._run] or cells[self._run].startswith("."):
+            raise ValueError(f"its run '{cells[self._run]}' is no name of a folder")
         if cells[self._status] not in STATES:
             raise ValueError(f"its status is '{cells[self._status]}', not one of {', '.join(STATES)}")
         if not _WHOLE.fullmatch(cells[self._seed]):

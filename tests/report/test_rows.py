@@ -102,6 +102,7 @@ HEAD, FIRST, SECOND, THIRD = range(4)
         (lambda lines: [*lines[:THIRD], lines[THIRD].replace(b",finished,", b",done,")], 4, "status is 'done'", 2),
         (lambda lines: [lines[HEAD], lines[FIRST].replace(b",50.0,", b",high,"), *lines[SECOND:]], 2, "'high'", 2),
         (lambda lines: [lines[HEAD], lines[FIRST].replace(b",50.0,", b",nan,"), *lines[SECOND:]], 2, "'nan'", 2),
+        (lambda lines: [lines[HEAD], lines[FIRST].replace(b",ce0,", b",../ce0,"), *lines[SECOND:]], 2, "no name", 2),
         (lambda lines: [lines[HEAD], lines[FIRST].replace(b"digits", b""), *lines[SECOND:]], 2, "no dataset", 2),
         (lambda lines: [lines[HEAD], lines[FIRST].replace(b"short", b"\xff"), *lines[SECOND:]], 2, "not UTF-8", 2),
         (lambda lines: [lines[HEAD], lines[FIRST].replace(b",0,ce0", b",x,ce0"), *lines[SECOND:]], 2, "seed is 'x'", 2),
