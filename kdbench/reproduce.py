@@ -23,7 +23,7 @@ from kdbench.stored import Again, Stored
 OUTCOME = f"{REPRODUCED}.json"
 
 _NONE = "–"
-_OWN = ("command", "started_at", "finished_at", "sessions", "commits")  # of provenance: what is each run's own
+_OWN = ("command", "started_at", "finished_at", "sessions", "commits", "job", "host", "commit_submitted")  # of provenance: what is each run's own
 _BESIDE = ("data.sha256", "teacher.sha256")
 
 
