@@ -15,7 +15,7 @@ selections (each takes a comma list; the plan is their product):
   methods=A,B|all   dataset=D   student=S   teacher=T|PATH.pt   recipe=R   seeds=0,1,2   sweep=F
 and one value each:
   executor=inline|local|slurm   workers=N (local: runs at a time)   cluster=PROFILE (slurm; Cluster.time=60 too)
-  gpus=N (processes that share each batch, a GPU each)
+  gpus=N (processes that share each batch, a GPU each)   log=tensorboard (event files in the runs' folders)
 bindings (anything with a dot is a gin parameter and is the same for all methods that have it):
   Train.epochs=5   SGD.lr=0.05   KD.temperature=2   Machine.device=cuda:1
 
@@ -31,7 +31,20 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
         SystemExit: help was asked for, and is printed.
     """
     parser = _parser()
-    names = ("run", "status", "logs", "cancel", "list", "show", "leaderboard", "diff", "power", "tune")
+    names = (
+        "run",
+        "status",
+        "logs",
+        "cancel",
+        "list",
+        "show",
+        "leaderboard",
+        "reproduce",
+        "export",
+        "diff",
+        "power",
+        "tune",
+    )
     first = next((word for word in words if not word.startswith("-")), None)
     if first is not None and words[0] == first and first not in names:
         guess = nearest(first, names)
@@ -44,7 +57,7 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     if rest:
         options = (
             *("--runs", "--data", "--out", "--dry-run", "--rerun", "--check", "--plugins", "--help"),
-            *("--all", "--watch", "--json", "--follow"),
+            *("--all", "--watch", "--json", "--follow", "--board", "--to"),
         )
         guess = nearest(rest[0].split("=")[0], options)
         hint = f"; did you mean '{guess}'?" if guess else "."
@@ -136,6 +149,26 @@ def _parser() -> argparse.ArgumentParser:
     board.add_argument(
         "--check", action="store_true", help="write nothing; fail if the files are not what the committed rows give"
     )
+
+    again = command(
+        "reproduce", "train a finished run once more and compare it with what is stored", help_texts.REPRODUCE
+    )
+    again.add_argument("words", nargs="*", metavar="RUN", help="a run folder, or an id or its beginning; see below")
+    again.add_argument("--runs", type=Path, metavar="DIR", help="folder of the runs (default: KDBENCH_RUNS or runs/)")
+    again.add_argument("--data", type=Path, metavar="DIR", help="folder of the datasets (default: KDBENCH_DATA)")
+    again.add_argument(
+        "--out", type=Path, metavar="DIR", help="where it goes (default: reproduced/ in the folder of the runs)"
+    )
+    again.add_argument(
+        "--board", type=Path, default=Path("leaderboard"), metavar="DIR", help="rows to look in (default: leaderboard/)"
+    )
+
+    export = command("export", "pack the leaderboard with all that it comes from, for a paper", help_texts.EXPORT)
+    export.add_argument("--runs", type=Path, metavar="DIR", help="folder of the runs (default: KDBENCH_RUNS or runs/)")
+    export.add_argument(
+        "--out", type=Path, default=Path("leaderboard"), metavar="DIR", help="the leaderboard (default: leaderboard/)"
+    )
+    export.add_argument("--to", type=Path, metavar="FILE.zip", help="the archive (default: leaderboard.zip, beside it)")
 
     diff = command("diff", "which resolved parameters differ between two methods or two runs", help_texts.DIFF)
     diff.add_argument("words", nargs="*", metavar="A B key=value", help="what is compared; selections and bindings")

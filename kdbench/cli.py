@@ -31,6 +31,8 @@ def main(words: Sequence[str] | None = None) -> int:
             "list": _list,
             "show": _show,
             "leaderboard": _leaderboard,
+            "reproduce": _reproduce,
+            "export": _export,
             "diff": _diff,
             "power": _power,
             "tune": _tune,
@@ -181,14 +183,31 @@ def _leaderboard(arguments: argparse.Namespace) -> int:
     out = arguments.out.resolve()
     if arguments.check:
         wrong = leaderboard.check(out)
-        for sentence in wrong:
+        for sentence in leaderboard.first(wrong):
             print(f"kdbench: {sentence}", file=sys.stderr)
         return int(bool(wrong))
     outcome = leaderboard.regenerate(_runs(arguments), out)
-    for message in outcome.messages:
+    for message in leaderboard.first(outcome.messages):
         print(f"kdbench: {message}", file=sys.stderr)
     state = "written" if outcome.changed else "unchanged"
-    print(f"{out / 'README.md'}: {len(outcome.tables)} tables from {outcome.runs} runs, {state}")
+    waiting = f"; {outcome.open} runs have no result yet" if outcome.open else ""
+    print(f"{out / 'README.md'}: {len(outcome.tables)} tables from {outcome.runs} runs, {state}{waiting}")
+    return 0
+
+
+def _reproduce(arguments: argparse.Namespace) -> int:
+    from kdbench import reproduce
+
+    data = _folder(arguments.data, "KDBENCH_DATA")
+    return reproduce.reproduce(arguments.words, _runs(arguments), data, arguments.out, arguments.board.resolve())
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    from kdbench import export
+
+    print(
+        export.export(_runs(arguments), arguments.out.resolve(), arguments.to and arguments.to.expanduser().resolve())
+    )
     return 0
 
 

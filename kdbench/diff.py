@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from rich.text import Text
 
 from kdbench import config, ginfile, places, plan, selection, signature
 from kdbench.errors import UserError, nearest
+from kdbench.plan import Spec
 from kdbench.settings import Control, Machine, Measures
 from kdbench.store import CONFIG, RunFolder
 
@@ -99,7 +100,7 @@ def sides(words: Sequence[str], runs: Path) -> tuple[Side, Side]:
         raise UserError(f"'{method}' is a method and '{run}' is a run; diff compares two methods or two runs")
     if rest:
         raise UserError(f"'{rest[0]}' is for methods; a run's configuration is the one it ran with")
-    return _run("A", a), _run("B", b)
+    return of_run("A", a), of_run("B", b)
 
 
 def compare(a: Side, b: Side) -> list[Difference]:
@@ -227,7 +228,8 @@ def _methods(a: str, b: str, words: Sequence[str]) -> tuple[Side, Side]:
     return side(a), side(b)
 
 
-def _run(name: str, path: Path) -> Side:
+def of_run(name: str, path: Path) -> Side:
+    """The run in a folder; UserError if there is no result in it."""
     result = RunFolder(path.parent, path.name).result()
     if result is None:
         raise UserError(f"the run '{path.name}' has no result that can be read; diff needs the names in it")
@@ -237,14 +239,23 @@ def _run(name: str, path: Path) -> Side:
         return _NONE if value is None else str(value), result.get(_MARKED.get(key, ""))
 
     title = f"{path.name}, recipe {result.get('recipe', _NONE)}, {result.get('status', _NONE)}"
-    return Side(name, title, _values(path / CONFIG), {key: named(key) for key in (*_TABLE, "teacher", "seed")})
+    values = _values(ginfile.statements(path / CONFIG), ginfile.label(path / CONFIG))
+    return Side(name, title, values, {key: named(key) for key in (*_TABLE, "teacher", "seed")})
 
 
-def _values(path: Path) -> dict[str, Any]:
+def of_spec(name: str, spec: Spec) -> Side:
+    """A run that is planned."""
+    values = _values(ginfile.statements_in(spec.config), spec.id)
+    names = {key: getattr(spec, key) for key in (*_TABLE, "teacher", "seed")}
+    texts = {key: (_NONE if value is None else str(value), None) for key, value in names.items()}
+    return Side(name, f"{spec.id}, recipe {spec.recipe}", values, texts)
+
+
+def _values(statements: Iterable[Any], label: str) -> dict[str, Any]:
     """The parameters in a run's config.gin, also those of methods that are not there any more."""
     found = {}
-    for statement in ginfile.statements(path):
+    for statement in statements:
         if not isinstance(statement, config_parser.BindingStatement) or not statement.arg_name:
-            raise UserError(f"{ginfile.label(path)} is no resolved configuration: it holds more than bindings")
+            raise UserError(f"{label} is no resolved configuration: it holds more than bindings")
         found[f"{statement.selector}.{statement.arg_name}"] = statement.value
     return found

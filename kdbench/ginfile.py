@@ -130,6 +130,11 @@ def statements(path: Path) -> Iterable[Any]:
         raise UserError(f"{label(path)} does not parse: {last if last else first}") from None
 
 
+def statements_in(text: str) -> Iterable[Any]:
+    """The same of text that kdbench itself has written."""
+    return config_parser.ConfigParser(text, _Delegate())
+
+
 def label(path: Path) -> str:
     """A gin file's name as users know it: "recipe/smoke.gin"."""
     return f"{path.parent.name}/{path.name}"

@@ -26,6 +26,19 @@ CANCEL = f"""\
 Runs that are running keep their state and stop within seconds, on whatever machine; SLURM jobs that have nothing left to do
 leave the queue. The same kdbench run command goes on with them."""
 
+REPRODUCE = """\
+RUN is a run's folder, or the beginning of an id in the folder of the runs or among the rows of the leaderboard. It is trained
+with the values, threads and device that it ran with; its teacher is taken from where it is, or trained first.
+  kdbench reproduce METHOD-digits-resnet8-s0
+  kdbench reproduce elsewhere/RUN --out /tmp/again
+reproduced.json in its new folder says what came out: the accuracies, and what changed in the environment.
+exit status: 0 if the weights are the same, bit for bit, else 1."""
+
+EXPORT = """\
+One archive holds the rows and tables of the leaderboard, the configuration of each run (its command, where its folder is gone),
+what the runs were made with and what is installed here, and the sha256 of each file. The same leaderboard gives the same bytes.
+  kdbench export --to supplement.zip"""
+
 DIFF = """\
 A and B are two methods, or two runs: an id, the beginning of one, or a run folder. Methods are resolved with the
 selections and bindings that follow; a run's configuration is the one it ran with.

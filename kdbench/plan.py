@@ -6,6 +6,7 @@ import itertools
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,10 @@ EQUAL_TEACHER_SEED = 1000
 """The same where the teacher has the student's architecture: a teacher with a student's seed would be that student's twin."""
 
 SELECTIONS = ("methods", "dataset", "student", "teacher", "recipe", "seeds")
-SINGLE = ("sweep", "executor", "workers", "gpus", "cluster")
+SINGLE = ("sweep", "executor", "workers", "gpus", "cluster", "log")
 EXECUTORS = ("inline", "local", "slurm")
 DEFAULT_CLUSTER = "default"
+LOGS = ("tensorboard",)
 
 
 @dataclass(frozen=True)
@@ -159,7 +161,9 @@ def parse(words: Sequence[str]) -> Request:
     if executor not in EXECUTORS:
         raise unknown("executor", executor, EXECUTORS)
     bindings += [f"Machine.gpus={number}" for number in chosen.pop("gpus", ())]
+    bindings += [f"Machine.log={_log(name)}" for name in chosen.pop("log", ())]
     overrides = tuple(config.parse_overrides(bindings))
+    check_log(binding.value for binding in overrides if binding.key == "Machine.log")
     of_cluster = tuple(b for b in overrides if b.configurable == "Cluster")
     if executor != "local" and workers:
         raise UserError(f"workers={workers} goes with executor=local, not with executor={executor}")
@@ -191,7 +195,9 @@ def parse(words: Sequence[str]) -> Request:
 
 
 def _unknown_selection(key: str) -> UserError:
-    parameters = {p: f"{s.name}.{p}" for s in config.known_overrides().values() for p in s.parameters}
+    parameters = {
+        p: f"{s.name}.{p}" for s in config.known_overrides().values() for p in s.parameters if p not in SINGLE
+    }
     guess = nearest(key, [*SELECTIONS, *SINGLE, *parameters])
     hint = (
         f"did you mean '{parameters.get(guess, guess)}'?" if guess else f"valid: {', '.join((*SELECTIONS, *SINGLE))}."
@@ -252,6 +258,19 @@ def _count(key: str, text: str | None) -> int | None:
     if text is not None and (not text.isascii() or not text.isdigit() or int(text) < 1):
         raise UserError(f"{key} takes a whole number from 1, such as {key}=2, not '{text}'")
     return int(text) if text else None
+
+
+def _log(name: str) -> str:
+    if name not in LOGS:
+        raise unknown("log", name, LOGS)
+    return name
+
+
+def check_log(names: Iterable[str]) -> None:
+    """Raises UserError if the package that one of these values of `Machine.log` needs is not installed."""
+    for name in filter(None, names):
+        if find_spec(name) is None:
+            raise UserError(f"log={name} needs the package {name}; install it with: pip install 'kdbench[{name}]'")
 
 
 def plan(request: Request) -> list[Spec]:

@@ -28,7 +28,7 @@ def collect(spec: Spec, device: torch.device, gpus: int) -> dict[str, Any]:
         "torch": torch.__version__,
         "torchvision": _version("torchvision"),
         "gin": _version("gin-config"),
-        "device": _device(device),
+        "device": device_name(device),
         "gpus": gpus,
         "threads": torch.get_num_threads(),
         "platform": platform.platform(),
@@ -54,7 +54,8 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _device(device: torch.device) -> str:
+def device_name(device: torch.device) -> str:
+    """What a device is called by its maker."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     try:

@@ -6,7 +6,7 @@ import csv
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -15,6 +15,9 @@ from kdbench.errors import RunError
 from kdbench.method import Method
 from kdbench.parallel import Share
 from kdbench.store import write_atomically
+
+if TYPE_CHECKING:
+    from kdbench.live import Events
 
 
 @dataclass
@@ -84,12 +87,18 @@ class Training:
 
 
 class Record:
-    """Sums of the loss and its terms, kept on the device, and the file of epochs, if this rank writes it."""
+    """Sums of the loss and its terms, kept on the device, and the file of epochs, if this rank writes it.
 
-    def __init__(self, path: Path | None, share: Share):
+    Args:
+        log: what else is written at an epoch's end, as `Machine.log` has it.
+    """
+
+    def __init__(self, path: Path | None, share: Share, log: str = ""):
         self.epoch = 0
         self._path = path
         self._share = share
+        self._log = log
+        self._events: Events | None = None
         self._sums: dict[str, Tensor] = {}
         self._count = 0
 
@@ -110,6 +119,11 @@ class Record:
         if state is not None:
             self.epoch, self._count = state["epoch"], state["count"]
             self._sums = {name: value.to(device) for name, value in state["sums"].items()}
+        if self._path is not None and self._log:
+            from kdbench.live import Events  # TensorBoard, which is optional
+
+            lines = csv.DictReader(state["file"].splitlines()) if state else []
+            self._events = Events(self._path.parent, lines)
 
     @torch.no_grad()
     def add(self, loss: Tensor, terms: dict[str, Tensor]) -> None:
@@ -147,4 +161,6 @@ class Record:
                 if fresh:
                     writer.writeheader()
                 writer.writerow(row)
+            if self._events is not None:
+                self._events.add(row)
         self.epoch, self._sums, self._count = epoch, {}, 0

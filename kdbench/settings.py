@@ -146,6 +146,7 @@ class Machine:
         deterministic: only deterministic kernels (slower on a GPU).
         checkpoint_every: seconds between two states of training on disk, besides those at epoch ends; 0: after each step.
         gpus: processes that share each batch, a GPU each (on a CPU: processes).
+        log: "tensorboard" writes its event files beside epochs.csv, "" nothing more.
     """
 
     device: str
@@ -154,6 +155,7 @@ class Machine:
     deterministic: bool
     checkpoint_every: float
     gpus: int
+    log: Literal["", "tensorboard"]
 
     def __post_init__(self) -> None:
         _check(self.checkpoint_every >= 0, "Machine.checkpoint_every must be at least 0 (seconds; 0: after each step)")

@@ -16,7 +16,7 @@ from typing import Any
 from kdbench import lease, store, study
 from kdbench.jobs import Job, Slurm
 from kdbench.lease import Owner
-from kdbench.store import RunFolder
+from kdbench.store import REPRODUCED, RunFolder
 
 STATES = ("running", "queued", "waiting", "stopped", "planned", "cancelled", "failed", "done")
 """In the order in which they are shown."""
@@ -70,9 +70,10 @@ def run_ids(runs: Path) -> list[str]:
     """The names of the folders in `runs` that may be runs, in order; none if there is no such folder."""
     try:
         with os.scandir(runs) as entries:
-            return sorted(e.name for e in entries if e.name[0] != "." and e.name != study.FOLDER and e.is_dir())
+            names = [e.name for e in entries if e.name[0] != "." and e.is_dir()]
     except OSError:
         return []
+    return sorted(name for name in names if name not in (study.FOLDER, REPRODUCED))
 
 
 def read(runs: Path, ids: Iterable[str] | None = None, slurm: Slurm | None = None) -> list[Run]:

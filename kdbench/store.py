@@ -15,6 +15,8 @@ CONFIG, RESULT, EPOCHS, CHECKPOINT, LOG = "config.gin", "result.json", "epochs.c
 SPEC, PROGRESS, SUBMISSION = "spec.json", "progress.json", "submission.json"
 AGAIN, CANCELLED = "again", "cancelled"
 RESUME, RESUME_BEFORE = "resume.pt", "resume.before.pt"
+REPRODUCED = "reproduced"  # in a folder of runs, the folder of those that were trained once more; and its files' name
+EVENTS = "events.out.tfevents.*"
 
 
 class RunFolder:
@@ -89,7 +91,7 @@ class RunFolder:
 
     def forget(self) -> None:
         """Remove what an earlier attempt could be continued from."""
-        for name in (RESUME, RESUME_BEFORE, EPOCHS, LOG):
+        for name in (RESUME, RESUME_BEFORE, EPOCHS, LOG, *(path.name for path in self.path.glob(EVENTS))):
             (self / name).unlink(missing_ok=True)
 
     def finish(self, result: Mapping[str, Any]) -> None:

@@ -141,7 +141,7 @@ def train(
         parameters, lr=sgd.lr, momentum=sgd.momentum, weight_decay=sgd.weight_decay, nesterov=sgd.nesterov
     )
     mixed = autocast(recipe, device)
-    outcome, record = Outcome(), Record(epochs_csv if group.first else None, share)
+    outcome, record = Outcome(), Record(epochs_csv if group.first else None, share, settings.machine.log)
     training = Training(method, optimiser, outcome, record, device)
     first = training.restore(keeper.load() if keeper else None)
     group.check_equal({"the steps to go on at": first})

@@ -96,6 +96,8 @@ def parse(words: Sequence[str]) -> tuple[Request, int]:
             raise UserError(f"tuning may not choose on the test set: leave {binding.key} out")
         if binding.key == "Machine.gpus" and binding.value != 1:
             raise UserError("this process makes the trials alone: kdbench tune takes no gpus")
+        if binding.key == "Machine.log" and binding.value:
+            raise UserError("a trial leaves no folder to write to: kdbench tune takes no log")
     return request, int(numbers[0])
 
 

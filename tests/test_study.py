@@ -6,7 +6,7 @@ import pytest
 
 from kdbench import plan, study, tune
 from kdbench.cli import main
-from kdbench.report.rows import read_runs
+from kdbench.report.folders import Reading, read_runs
 
 WORDS = [
     *("dataset=digits", "student=resnet8", "teacher=resnet14"),
@@ -37,7 +37,7 @@ def test_a_study_is_told_of_its_own_dataset_student_and_teacher_only(more, count
 
 def test_the_folder_of_studies_is_no_run():
     assert main(["tune", "ce", "trials=1", *WORDS]) == 0
-    assert read_runs(RUNS) == ([], [])
+    assert read_runs(RUNS) == Reading()
 
 
 def test_a_damaged_study_is_not_written_over(capsys):

@@ -12,7 +12,7 @@ import pytest
 from kdbench import config, places, plan, study
 from kdbench.cli import main
 from kdbench.data.task import SealedTest
-from kdbench.report.rows import read_runs
+from kdbench.report.folders import read_runs
 
 RECIPE = ["dataset=digits", "student=resnet8", "teacher=resnet14", "Train.epochs=2", "Train.warmup=0"]
 WORDS = [*RECIPE, "Split.validation=0.2", "Measures.corruptions=False"]
@@ -66,7 +66,7 @@ def test_a_trial_is_a_run_whose_validation_accuracy_is_that_of_the_run(capsys):
     assert main(["tune", "ce", "trials=2", *WORDS]) == 0
     (command,) = commands(capsys.readouterr().out)
     main(command)
-    (result,) = read_runs(RUNS)[0]
+    (result,) = read_runs(RUNS).results
     top = study.best(stored()["ce"])
     assert result["accuracy.val"] == top["accuracy.val"]
     assert result["tuning.trials"] == 2
@@ -162,7 +162,7 @@ def test_rows_say_how_many_trials_chose_their_values(capsys):
     assert f"kd (kd_weight={chosen['kd_weight']}, temperature={chosen['temperature']}; 3 trials)" in table
     assert "no differences can be given" not in table, "ce with its gin values is the baseline, tuned or not"
 
-    results, _ = read_runs(RUNS)
+    results = read_runs(RUNS).results
     told = {(r["method"], r["student"], r["method.parameters"] == "{}"): r["tuning.trials"] for r in results}
     assert told == {
         ("ce", "resnet14", True): 0,

@@ -11,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from kdbench.errors import UserError
+from kdbench.report import folders
 from kdbench.report import rows as rows_
 from kdbench.report.lines import Line
 from kdbench.report.render import code, escape, markdown
@@ -43,7 +44,8 @@ class Outcome:
     Attributes:
         tables: all tables, in the order of the README.
         runs: rows in results.csv now.
-        read: how many of them came from run folders this time.
+        read: how many of them were read from run folders this time; what has not changed since is not.
+        open: runs in the folders that have no result yet.
         messages: what was skipped or looks wrong, a sentence each.
         changed: the files that were written; others were right already.
     """
@@ -51,6 +53,7 @@ class Outcome:
     tables: list[Table]
     runs: int
     read: int
+    open: int
     messages: list[str]
     changed: list[Path]
 
@@ -59,32 +62,44 @@ def regenerate(runs: Path, out: Path) -> Outcome:
     """Merge the run folders under `runs` into `out`/results.csv and write `out`/README.md from it.
 
     Raises:
-        UserError: results.csv is there but damaged; nothing is written then.
+        UserError: results.csv is there and no file of rows; nothing is written then.
     """
-    results, messages = rows_.read_runs(runs)
-    fresh = rows_.frame(results)
     path = out / CSV
-    committed = rows_.from_csv(path.read_bytes(), str(path)) if path.is_file() else rows_.frame([])
+    before = path.read_bytes() if path.is_file() else b""
+    known = folders.known(runs, before)
+    reading = folders.read_runs(runs, known)
+    committed, damaged = rows_.from_csv(before, str(path)) if before else (rows_.frame([]), [])
+    fresh = rows_.frame(reading.results)
     merged, lost = rows_.merge(committed, fresh)
     found = tables(merged)
     content = rows_.to_csv(merged)
     files = {path: content, out / README: _readme(found, merged, content)}
     changed = [file for file, text in files.items() if rows_.write(file, text)]
-    return Outcome(found, len(merged), len(fresh), messages + lost, changed)
+    folders.remember(runs, content, reading.stamps)
+    messages = [*reading.messages, *(f"{sentence}; it is left out now" for sentence in damaged), *lost]
+    return Outcome(found, len(merged), len(fresh), reading.open, messages, changed)
+
+
+def first(messages: list[str], most: int = 10) -> list[str]:
+    """What is printed of many sentences: the first ones, and how many more there are."""
+    rest = len(messages) - most
+    return messages[:most] + [f"and {rest} more of this kind"] * (rest > 0)
 
 
 def check(out: Path) -> list[str]:
     """A sentence for each file in `out` that is not what the committed rows give; none if all is well.
 
     Raises:
-        UserError: there is no results.csv, or it is damaged.
+        UserError: there is no results.csv, or it is no file of rows.
     """
     path, readme = out / CSV, out / README
     if not path.is_file():
         raise UserError(f"there is no {path}; make it with: kdbench leaderboard")
-    committed = rows_.canonical(rows_.from_csv(path.read_bytes(), str(path)))
+    rows, wrong = rows_.from_csv(path.read_bytes(), str(path))
+    if wrong:
+        return wrong
+    committed = rows_.canonical(rows)
     content = rows_.to_csv(committed)
-    wrong = []
     if path.read_bytes() != content:
         wrong.append(f"{path} is not in the form that kdbench writes")
     if not readme.is_file():

@@ -92,7 +92,7 @@ def _compact(value: float | None) -> str:
 
 def plain(text: str) -> str:
     """Text on one line, without characters that a terminal or a browser would act on."""
-    return "".join(c if c.isprintable() else " " for c in text)
+    return text if text.isprintable() else "".join(c if c.isprintable() else " " for c in text)
 
 
 def escape(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Results as rows of text: reading run folders, and the CSV file of committed rows.
+"""Results as rows of text, and the CSV file of committed rows.
 
 A cell holds text and nothing else: null is the empty cell, a number is what Python's `repr` writes. The CSV therefore
 gives back exactly what went in, and the same rows give the same bytes whatever the order of the folders.
@@ -6,11 +6,14 @@ gives back exactly what went in, and the same rows give the same bytes whatever 
 
 from __future__ import annotations
 
+import csv
 import io
 import json
+import math
 import os
 import re
 import uuid
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -29,46 +32,17 @@ ORDER = ["dataset", "student", "protocol", "method", "method.parameters", "teach
 """What rows are sorted by."""
 
 STATES = ("finished", "failed")
-_NAMES = ("run", "method", "dataset", "student", "protocol")  # what no row can be without, beside status and seed
+NAMES = ("run", "method", "dataset", "student", "protocol")
+"""What no row can be without, beside status and seed."""
+
+_WHOLE = re.compile("-?[0-9]+")
+_NUMBERS = ("accuracy.", "exits.", "seconds.")
 _UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")  # not the same in every CSV reader, or not in UTF-8
 
 
-def read_runs(runs: Path) -> tuple[list[dict[str, Any]], list[str]]:
-    """The results in all run folders, and a sentence for each `result.json` that cannot be used.
-
-    A folder without `result.json` is a run that has not ended, which is no error; no folder at all has no runs.
-    """
-    results, messages = [], []
-    folders = sorted(entry.name for entry in os.scandir(runs) if entry.is_dir()) if runs.is_dir() else []
-    for name in folders:
-        path = runs / name / "result.json"
-        try:
-            result = json.loads(path.read_bytes())
-        except (FileNotFoundError, NotADirectoryError):
-            continue
-        except (OSError, ValueError, RecursionError) as error:
-            reason: str | None = f"it cannot be read ({type(error).__name__}: {error})"
-        else:
-            reason = _defect(result, name)
-        if reason:
-            messages.append(f"{path} was skipped: {reason}")
-        else:
-            results.append(result)
-    return results, messages
-
-
-def _defect(result: Any, folder: str) -> str | None:
-    """Why this is not the result of the run in `folder`, or None if it is."""
-    if not isinstance(result, dict):
-        return "it is not a JSON object"
-    missing = [key for key in _NAMES if not isinstance(result.get(key), str) or not result[key].strip()]
-    missing += [] if type(result.get("seed")) is int else ["seed"]
-    if missing:
-        return f"it is not the result of a run; it lacks {', '.join(missing)}"
-    if result.get("status") not in STATES:
-        return f"its status is {result.get('status')!r}, not one of {', '.join(STATES)}"
-    # A copied folder would count twice, or not, depending on which is read last.
-    return None if result["run"] == folder else f"it is the result of run '{result['run']}', not of this folder's"
+def is_number_column(name: str) -> bool:
+    """Whether a column holds numbers and empty cells only, in whatever version of kdbench; of others nothing is said."""
+    return name.startswith(_NUMBERS) or name in ("images_seen", "teacher.accuracy")
 
 
 def cell(value: Any) -> str:
@@ -115,37 +89,92 @@ def to_csv(rows: pd.DataFrame) -> bytes:
     return rows.to_csv(index=False, lineterminator="\n").encode()
 
 
-def from_csv(content: bytes, name: str) -> pd.DataFrame:
-    """The rows of a CSV file, in the order of the file.
+def from_csv(content: bytes, name: str) -> tuple[pd.DataFrame, list[str]]:
+    """The rows of a CSV file, in the order of the file, and a sentence for each line that is none.
+
+    Args:
+        name: what the sentences call the file.
 
     Raises:
-        UserError: it is no CSV file of rows; the sentence calls it `name`.
+        UserError: its first line is not the names of the columns.
     """
-    try:
-        # Without a header pandas takes names as they are: it would rename an empty or doubled one.
-        rows = pd.read_csv(
-            io.StringIO(content.decode("utf-8-sig"), newline=""), header=None, dtype=str, na_filter=False
-        )
-    except (ValueError, pd.errors.ParserError) as error:
-        raise UserError(f"{name} is not a CSV file of runs: {str(error).strip()}") from None
-    rows = rows.astype(object).where(rows.notna(), "")
-    rows.columns = pd.Index(list(rows.iloc[0]))
-    rows = rows.iloc[1:].reset_index(drop=True)
-    lacking = [column for column in LEADING if column not in rows.columns]
+    # What is not UTF-8 becomes surrogates, which no file that kdbench writes has.
+    reader = csv.reader(io.StringIO(content.decode("utf-8-sig", "surrogateescape"), newline=""), strict=True)
+    csv.field_size_limit(2**31 - 1)
+    header: list[str] = []
+    rows: list[list[str]] = []
+    places: dict[str, int] = {}
+    messages: list[str] = []
+    while True:
+        line = reader.line_num + 1
+        try:
+            cells = next(reader)
+            if not cells:
+                continue
+            if not header:
+                header = _header(cells, name)
+                check = _Check(header)
+                continue
+            run = check(cells)
+            if run in places:
+                raise ValueError(f"it is the run '{run}' of line {places[run]} again")
+        except StopIteration:
+            break
+        except (csv.Error, ValueError) as error:
+            messages.append(f"{name}, line {line} is no row of a run: {error}")
+        else:
+            places[run] = line
+            rows.append(cells)
+    if not header:
+        raise UserError(f"{name} is no CSV file of runs: it is empty")
+    return pd.DataFrame(rows, columns=pd.Index(header, dtype=object), dtype=object), messages
+
+
+def _header(cells: list[str], name: str) -> list[str]:
+    lacking = [column for column in LEADING if column not in cells]
     if lacking:
-        raise UserError(f"{name} lacks the column {', '.join(lacking)}")
-    if not rows.columns.is_unique:
-        raise UserError(f"{name} has the column '{rows.columns[rows.columns.duplicated()][0]}' twice")
-    whole = rows["status"].isin(STATES) & rows["seed"].str.fullmatch(r"-?[0-9]+")
-    for column in _NAMES:
-        whole &= rows[column] != ""
-    if not whole.all():
-        at = int((~whole).to_numpy().argmax())
-        raise UserError(f"{name} has a row that is no run: number {at + 1}, run '{rows['run'].iloc[at]}'")
-    twice = rows["run"][rows["run"].duplicated()]
-    if len(twice):
-        raise UserError(f"{name} has the run '{twice.iloc[0]}' twice; delete one of the rows")
-    return rows
+        raise UserError(f"{name} is no CSV file of runs: its first line lacks the column {', '.join(lacking)}")
+    twice = [column for column, count in Counter(cells).items() if count > 1]
+    if twice:
+        raise UserError(f"{name} has the column '{twice[0]}' twice")
+    return cells
+
+
+class _Check:
+    """Takes the cells of a line and returns the run that they are of."""
+
+    def __init__(self, header: list[str]):
+        self._width = len(header)
+        self._named = [(header.index(column), column) for column in NAMES]
+        self._numbers = [(place, column) for place, column in enumerate(header) if is_number_column(column)]
+        self._status, self._seed, self._run = (header.index(column) for column in ("status", "seed", "run"))
+
+    def __call__(self, cells: list[str]) -> str:
+        """Raises ValueError, which says why they are no row."""
+        if len(cells) != self._width:
+            raise ValueError(f"it has {len(cells)} cells, and the first line has {self._width}")
+        if any(not cell.isascii() and _UNSAFE.search(cell) for cell in cells):
+            raise ValueError("it is not UTF-8")
+        for place, column in self._named:
+            if not cells[place]:
+                raise ValueError(f"it has no {column}")
+        if "/" in cells[self._run] or cells[self._run].startswith("."):
+            raise ValueError(f"its run '{cells[self._run]}' is no name of a folder")
+        if cells[self._status] not in STATES:
+            raise ValueError(f"its status is '{cells[self._status]}', not one of {', '.join(STATES)}")
+        if not _WHOLE.fullmatch(cells[self._seed]):
+            raise ValueError(f"its seed is '{cells[self._seed]}'")
+        for place, column in self._numbers:
+            if cells[place] and not _is_finite(cells[place]):
+                raise ValueError(f"its {column} is '{cells[place]}', which is no number")
+        return cells[self._run]
+
+
+def _is_finite(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
 
 
 def write(path: Path, content: bytes) -> bool:

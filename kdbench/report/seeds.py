@@ -14,6 +14,7 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from kdbench.errors import UserError, nearest
+from kdbench.report import folders
 from kdbench.report import rows as rows_
 from kdbench.report.leaderboard import CSV
 from kdbench.report.lines import Line
@@ -96,14 +97,15 @@ def _difference(text: str) -> float:
 
 
 def _measured(runs: Path) -> tuple[pd.DataFrame, list[str]]:
-    results, messages = rows_.read_runs(runs)
-    return rows_.frame(results), messages
+    found = folders.read_runs(runs)
+    return rows_.frame(found.results), found.messages
 
 
 def _committed(path: Path) -> tuple[pd.DataFrame, list[str]]:
     if not path.is_file():
         raise UserError(f"there is no {path}; make it with: kdbench leaderboard")
-    return rows_.canonical(rows_.from_csv(path.read_bytes(), str(path))), []
+    rows, messages = rows_.from_csv(path.read_bytes(), str(path))
+    return rows_.canonical(rows), messages
 
 
 def _interval(line: Line) -> Interval | None:

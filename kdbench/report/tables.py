@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -47,10 +47,12 @@ def summarise(results: Iterable[Mapping[str, Any]]) -> list[Table]:
 
 def tables(rows: pd.DataFrame) -> list[Table]:
     """The tables of rows in canonical form (kdbench.report.rows), sorted by dataset, student and protocol."""
-    groups: Any = rows.groupby(["dataset", "student", "protocol"], sort=True)
-    return [
-        _table(dataset, student, protocol, group.to_dict("records")) for (dataset, student, protocol), group in groups
-    ]
+    groups: dict[tuple[str, ...], list[Row]] = defaultdict(list)
+    names = list(rows.columns)
+    for cells in rows.to_numpy().tolist():  # several times as fast as groupby and to_dict
+        row = dict(zip(names, cells, strict=True))
+        groups[row["dataset"], row["student"], row["protocol"]].append(row)
+    return [_table(dataset, student, protocol, group) for (dataset, student, protocol), group in sorted(groups.items())]
 
 
 def _table(dataset: str, student: str, protocol: str, rows: list[Row]) -> Table:
@@ -83,7 +85,6 @@ def _compared(line: Line, base: Line | None) -> Line:
 def _ranked(found: list[Line]) -> list[Line]:
     """Sorted by mean accuracy; means that agree to a millionth are equal, so that rounding breaks no tie."""
     means = sorted((round(line.accuracy.mean, 6) for line in found if line.accuracy), reverse=True)
-    ranked = [
-        replace(line, rank=means.index(round(line.accuracy.mean, 6)) + 1) if line.accuracy else line for line in found
-    ]
+    ranks = {mean: rank for rank, mean in reversed(list(enumerate(means, 1)))}  # of equal means the first place
+    ranked = [replace(line, rank=ranks[round(line.accuracy.mean, 6)]) if line.accuracy else line for line in found]
     return sorted(ranked, key=lambda line: (line.rank or math.inf, line.method, line.teacher))

@@ -1,15 +1,24 @@
 from __future__ import annotations
 
+import json
+import os
 import random
 import re
 import shutil
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from kdbench.cli import main
 from kdbench.errors import UserError
+from kdbench.report.folders import INDEX
 from kdbench.report.leaderboard import check, regenerate
+from kdbench.store import write_atomically
 
 
 @pytest.fixture
@@ -48,21 +57,76 @@ def test_outcome(results, store, tmp_path):
     assert regenerate(runs, tmp_path / "out").changed == []
 
 
-def test_same_bytes_whatever_the_order(results, store, board, tmp_path, monkeypatch):
-    import os
-
-    scandir, rng = os.scandir, random.Random(3)
-
-    def shuffled(path):
-        return iter(rng.sample(entries := list(scandir(path)), len(entries)))
-
-    monkeypatch.setattr("os.scandir", shuffled)
-    regenerate(tmp_path / "runs", tmp_path / "again")
-    monkeypatch.undo()
-    assert contents(tmp_path / "again") == contents(board)
+def shuffled(rng, monkeypatch):
+    """Folders come in another order every time."""
+    scandir = os.scandir
+    monkeypatch.setattr("os.scandir", lambda path: iter(rng.sample(entries := list(scandir(path)), len(entries))))
 
 
-def test_folders_in_any_number_of_steps_give_the_same(results, store, board, tmp_path):
+def test_only_what_changed_is_read_again(results, store, board, tmp_path):
+    runs, before = tmp_path / "runs", contents(board)
+    assert regenerate(runs, board).read == 0
+    store({**results[0], "accuracy.last": 51.0})
+    assert regenerate(runs, board).read == 1
+    assert contents(board) != before
+    store(results[0])
+    assert regenerate(runs, board).read == 1
+    assert contents(board) == before
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda runs, board: (runs / INDEX).unlink(),
+        lambda runs, board: (runs / INDEX).write_text((runs / INDEX).read_text()[:-20]),
+        lambda runs, board: (board / "results.csv").write_bytes((board / "results.csv").read_bytes() + b"\n"),
+    ],
+)
+def test_without_its_index_or_beside_other_rows_all_is_read(board, tmp_path, spoil):
+    before = contents(board)
+    spoil(tmp_path / "runs", board)
+    assert regenerate(tmp_path / "runs", board).read == 8
+    assert contents(board) == before
+    assert regenerate(tmp_path / "runs", board).read == 0
+
+
+def test_a_row_that_somebody_changed_is_put_right_from_its_folder(board, tmp_path):
+    before = contents(board)
+    (board / "results.csv").write_bytes(before["results.csv"].replace(b"52.0", b"62.0", 1))
+    regenerate(tmp_path / "runs", board)
+    assert contents(board) == before
+
+
+def test_another_board_of_the_same_runs_is_whole(board, tmp_path):
+    assert regenerate(tmp_path / "runs", tmp_path / "second").read == 8
+    assert contents(tmp_path / "second") == contents(board)
+    assert regenerate(tmp_path / "runs", board).read == 0, "its rows are the same"
+
+
+@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.randoms(use_true_random=False))
+def test_same_bytes_in_any_number_of_steps_whatever_the_order(results, board, tmp_path, rng):
+    """Folders come, go, change and fail in any order, with or without the index; in the end they are the same ones."""
+    with tempfile.TemporaryDirectory(dir=tmp_path) as place, pytest.MonkeyPatch.context() as patch:
+        shuffled(rng, patch)
+        runs, out = Path(place) / "runs", Path(place) / "out"
+        for one in rng.sample(results, len(results)):
+            folder = runs / one["run"]
+            folder.mkdir(parents=True)
+            if rng.random() < 0.4:
+                other = rng.choice(["{", json.dumps({**one, "accuracy.last": 1.0}), json.dumps({**one, "zebra": 1})])
+                (folder / "result.json").write_text(other)
+                regenerate(runs, out)
+            write_atomically(folder / "result.json", json.dumps(one).encode())
+            if rng.random() < 0.5:
+                regenerate(runs, out)
+            if rng.random() < 0.2:
+                (runs / INDEX).unlink(missing_ok=True)
+        regenerate(runs, out)
+        assert contents(out) == contents(board)
+
+
+def test_folders_that_come_and_go_give_the_same(results, store, board, tmp_path):
     random.Random(1).shuffle(results)
     shutil.rmtree(tmp_path / "runs")
     for one in results:
@@ -142,6 +206,31 @@ def test_a_damaged_csv_is_left_alone(results, store, tmp_path):
     with pytest.raises(UserError, match="lacks the column"):
         regenerate(store(*results), out)
     assert contents(out) == {"results.csv": b"mine\n"}
+
+
+def test_a_damaged_line_is_told_left_out_and_put_back_from_its_folder(board, tmp_path):
+    before = contents(board)
+    lines = before["results.csv"].splitlines(keepends=True)
+    (board / "results.csv").write_bytes(b"".join([*lines[:2], lines[2][:50] + b"\n", *lines[3:]]))
+    (wrong,) = check(board)
+    assert "results.csv, line 3 is no row of a run: it has" in wrong
+    outcome = regenerate(tmp_path / "nowhere", board)
+    assert outcome.messages == [f"{wrong}; it is left out now"]
+    assert (outcome.runs, check(board)) == (7, [])
+    assert regenerate(tmp_path / "runs", board).runs == 8
+    assert contents(board) == before
+
+
+def test_of_many_sentences_the_first_are_printed_and_the_others_counted(results, store, tmp_path, capsys):
+    runs = store(*results)
+    for number in range(12):
+        (runs / f"half{number:02}").mkdir()
+        (runs / f"half{number:02}" / "result.json").write_text("{")
+    assert main(["leaderboard", "--runs", str(runs), "--out", str(tmp_path / "out")]) == 0
+    errors = capsys.readouterr().err.splitlines()
+    assert len(errors) == 11
+    assert all(f"half{number:02}" in line for number, line in enumerate(errors[:10]))
+    assert errors[10] == "kdbench: and 2 more of this kind"
 
 
 def test_nothing_at_all_says_so(tmp_path):

@@ -6,73 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kdbench.errors import UserError
-from kdbench.report.rows import LEADING, canonical, cell, frame, from_csv, merge, read_runs, to_csv, write
-
-
-def test_what_is_read_is_what_was_stored(result, store):
-    stored = [result("kd", seed, 61.0 + seed / 3, taught=True, new__key=[1, {"a": None}]) for seed in range(3)]
-    results, messages = read_runs(store(*stored))
-    assert results == stored
-    assert messages == []
-
-
-def test_no_folder_has_no_runs(tmp_path):
-    assert read_runs(tmp_path / "nowhere") == ([], [])
-
-
-@pytest.mark.parametrize(
-    ("content", "reason"),
-    [
-        (b'{"run": "x", "sta', "cannot be read"),
-        (b"", "cannot be read"),
-        (b"\xff\xfe\x00", "cannot be read"),
-        (b"[" * 100_000, "cannot be read"),
-        (b"[1, 2]", "not a JSON object"),
-        (b'{"accuracy": 61.0}', "lacks run, method"),
-        (b"null", "not a JSON object"),
-    ],
-)
-def test_damaged_and_foreign_files_are_named_and_skipped(result, store, content, reason):
-    runs = store(result("ce"), result("kd"))
-    (runs / "kd0" / "result.json").write_bytes(content)
-    results, messages = read_runs(runs)
-    assert [r["run"] for r in results] == ["ce0"]
-    (message,) = messages
-    assert "kd0" in message
-    assert reason in message
-
-
-@pytest.mark.parametrize(
-    ("change", "reason"),
-    [
-        ({"status": "running"}, "status"),
-        ({"seed": "0"}, "lacks seed"),
-        ({"seed": True}, "lacks seed"),
-        ({"protocol": None}, "lacks protocol"),
-    ],
-)
-def test_results_that_are_none_are_named_and_skipped(result, store, change, reason):
-    results, (message,) = read_runs(store(result(**change)))
-    assert results == []
-    assert reason in message
-
-
-def test_a_copied_folder_does_not_count_twice(result, store):
-    runs = store(result("ce"))
-    (runs / "copy").mkdir()
-    (runs / "copy" / "result.json").write_text((runs / "ce0" / "result.json").read_text())
-    results, (message,) = read_runs(runs)
-    assert len(results) == 1
-    assert "copy" in message
-
-
-def test_runs_that_have_not_ended_and_loose_files_are_no_news(result, store):
-    runs = store(result("ce"))
-    (runs / "going").mkdir()
-    (runs / "note.txt").write_text("mine")
-    results, messages = read_runs(runs)
-    assert len(results) == 1
-    assert messages == []
+from kdbench.report.rows import LEADING, canonical, cell, frame, from_csv, merge, to_csv, write
 
 
 def test_cells():
@@ -94,7 +28,8 @@ def test_csv_gives_back_every_cell_whatever_the_order(further, rng):
     rows = frame(results)
     content = to_csv(rows)
     assert to_csv(frame(rng.sample(results, len(results)))) == content
-    again = from_csv(content, "results.csv")
+    again, messages = from_csv(content, "results.csv")
+    assert messages == []
     assert again.to_dict("records") == rows.to_dict("records")
     assert to_csv(canonical(again)) == content
     by_run = {row["run"]: row for row in again.to_dict("records")}  # rows are sorted by more than the seed
@@ -105,7 +40,7 @@ def test_csv_gives_back_every_cell_whatever_the_order(further, rng):
 
 
 def test_numbers_come_back_to_the_last_digit(result):
-    again = from_csv(to_csv(frame([result(accuracy=61.1 / 3, images_seen=2**63)])), "")
+    again, _ = from_csv(to_csv(frame([result(accuracy=61.1 / 3, images_seen=2**63)])), "")
     assert float(again["accuracy.last"][0]) == 61.1 / 3
     assert again["images_seen"][0] == str(2**63)
 
@@ -138,22 +73,59 @@ def test_a_finished_row_lost_to_a_failure_is_told(result):
 @pytest.mark.parametrize(
     ("damage", "word"),
     [
-        (lambda text: "", "not a CSV"),
+        (lambda text: "", "is empty"),
         (lambda text: "a,b\n1,2\n", "lacks the column"),
-        (lambda text: text + "<<<<<<< HEAD\n", "no run"),
-        (lambda text: text + '"open', "not a CSV"),
-        (lambda text: text + "x," * 100 + "\n", "not a CSV"),
-        (lambda text: text + text.splitlines()[1] + "\n", "twice"),
-        (lambda text: text.replace(",finished,", ",done,"), "no run"),
         (lambda text: text.replace("images_seen", "error", 1), "lacks the column"),
         (lambda text: "\n".join(line + ",x" for line in text.replace("data.sha256", "x").splitlines()), "twice"),
+        (lambda text: "<<<<<<< HEAD\n" + text, "lacks the column"),
     ],
 )
-def test_a_damaged_csv_is_one_sentence(result, damage, word):
+def test_a_file_without_columns_is_one_sentence(result, damage, word):
     text = damage(to_csv(frame([result("ce")])).decode())
     with pytest.raises(UserError, match=word) as caught:
         from_csv(text.encode(), "results.csv")
     assert "results.csv" in str(caught.value)
+
+
+HEAD, FIRST, SECOND, THIRD = range(4)
+
+
+@pytest.mark.parametrize(
+    ("damage", "line", "word", "left"),
+    [
+        (lambda lines: [*lines, b"<<<<<<< HEAD"], 5, "1 cells", ["ce0", "ce1", "kd0"]),
+        (lambda lines: [*lines, b'"open'], 5, "unexpected end", ["ce0", "ce1", "kd0"]),
+        (lambda lines: [*lines, b"x," * 100], 5, "101 cells", ["ce0", "ce1", "kd0"]),
+        (lambda lines: [*lines, lines[SECOND]], 5, "the run 'ce1' of line 3 again", ["ce0", "ce1", "kd0"]),
+        (lambda lines: [*lines[:SECOND], lines[SECOND][:40], lines[THIRD]], 3, "cells", ["ce0", "kd0"]),
+        (lambda lines: [*lines[:SECOND], b'a"b",\xff', *lines[SECOND:]], 3, "cells", ["ce0", "ce1", "kd0"]),
+        (lambda lines: [*lines[:THIRD], lines[THIRD].replace(b",finished,", b",done,")], 4, "status is 'done'", 2),
+        (lambda lines: [lines[HEAD], lines[FIRST].replace(b",50.0,", b",high,"), *lines[SECOND:]], 2, "'high'", 2),
+        (lambda lines: [lines[HEAD], lines[FIRST].replace(b",50.0,", b",nan,"), *lines[SECOND:]], 2, "'nan'", 2),
+        (lambda lines: [lines[HEAD], lines[FIRST].replace(b",ce0,", b",../ce0,"), *lines[SECOND:]], 2, "no name", 2),
+        (lambda lines: [lines[HEAD], lines[FIRST].replace(b"digits", b""), *lines[SECOND:]], 2, "no dataset", 2),
+        (lambda lines: [lines[HEAD], lines[FIRST].replace(b"short", b"\xff"), *lines[SECOND:]], 2, "not UTF-8", 2),
+        (lambda lines: [lines[HEAD], lines[FIRST].replace(b",0,ce0", b",x,ce0"), *lines[SECOND:]], 2, "seed is 'x'", 2),
+    ],
+)
+def test_a_damaged_line_is_named_by_its_number_and_the_others_are_taken(result, damage, line, word, left):
+    lines = to_csv(frame([result("ce", 0), result("ce", 1), result("kd", 0)])).splitlines()
+    rows, (message,) = from_csv(b"\n".join(damage(lines)) + b"\n", "results.csv")
+    assert message.startswith(f"results.csv, line {line} is no row of a run: ")
+    assert word in message
+    assert len(rows) == left if isinstance(left, int) else list(rows["run"]) == left
+
+
+def test_a_cell_of_several_lines_counts_as_the_lines_of_the_file(result):
+    text = to_csv(frame([result("ce", error="one\ntwo\nthree"), result("kd")])) + b"mine\n"
+    rows, (message,) = from_csv(text, "results.csv")
+    assert list(rows["error"]) == ["one\ntwo\nthree", ""]
+    assert "line 6 " in message
+
+
+def test_a_long_cell_is_no_damage(result):
+    rows, messages = from_csv(to_csv(frame([result("ce", error="x" * 300_000)])), "results.csv")
+    assert (len(rows["error"][0]), messages) == (300_000, [])
 
 
 def test_writing_leaves_nothing_beside_the_file(tmp_path):
