@@ -36,7 +36,7 @@ selections and bindings that follow; a run's configuration is the one it ran wit
 exit status: 1 if something differs that must be equal in one table (shared parameters, dataset, student, protocol)."""
 
 LEADERBOARD = """\
-README.md has one table a protocol, dataset and student.
+README.md has one table a protocol, dataset and student; tables.csv (full precision) and tables.tex (booktabs) have the same.
   kdbench leaderboard
   kdbench leaderboard columns=accuracy,delta,p,top5,ece,corruptions,noise.0.1
   kdbench leaderboard --check                 with the columns that README.md says it was made with"""

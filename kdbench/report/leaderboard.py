@@ -1,4 +1,4 @@
-"""The leaderboard: committed rows in `results.csv`, and `README.md`, which follows from them and from nothing else."""
+"""The leaderboard: committed rows in `results.csv`, and the files with tables, which follow from them and from nothing else."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kdbench.errors import UserError
-from kdbench.report import readme
+from kdbench.report import latex, readme
 from kdbench.report import rows as rows_
 from kdbench.report.tables import Table, tables
+from kdbench.report.tidy import tidy
 
 CSV = "results.csv"
 README = "README.md"
+TIDY, LATEX = "tables.csv", "tables.tex"
 
 
 @dataclass(frozen=True)
@@ -86,4 +88,8 @@ def _generated(
     found: list[Table], runs: int, content: bytes, out: Path, columns: Sequence[str] | None
 ) -> dict[Path, bytes]:
     """All files that follow from the rows."""
-    return {out / README: readme.page(found, runs, content, columns)}
+    return {
+        out / README: readme.page(found, runs, content, columns),
+        out / TIDY: tidy(found, columns).encode(),
+        out / LATEX: latex.document(found, columns).encode(),
+    }

@@ -27,7 +27,8 @@ better, with Holm's correction over all pairs of rows, and at least that of the 
 sorted by their mean, and these seeds do not tell them apart. One seed has no interval, no p and no rank.
 
 *Best val* is the test accuracy of the weights that were best on the validation split. *Train s* and *Images/s* depend
-on the device. `{columns_.SEE}` shows what else a table can show, and `{_COMMAND} columns=accuracy,delta,…` shows it.
+on the device. `{columns_.SEE}` shows what else a table can show, and `{_COMMAND} columns=accuracy,delta,…` shows
+it. The same tables at full precision are in [tables.csv](tables.csv), and for LaTeX in [tables.tex](tables.tex).
 """
 
 
