@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kdbench.errors import UserError
-from kdbench.report import latex, readme
+from kdbench.report import latex, published, readme
 from kdbench.report import rows as rows_
 from kdbench.report.tables import Table, tables
 from kdbench.report.tidy import tidy
@@ -43,7 +43,7 @@ def regenerate(runs: Path, out: Path, columns: Sequence[str] | None = None) -> O
         columns: that the tables show (kdbench.report.columns); None for the default set.
 
     Raises:
-        UserError: results.csv is there but damaged; nothing is written then.
+        UserError: results.csv or published.csv is there but damaged; nothing is written then.
     """
     results, messages = rows_.read_runs(runs)
     fresh = rows_.frame(results)
@@ -64,7 +64,7 @@ def check(out: Path, columns: Sequence[str] | None = None) -> list[str]:
         columns: that the tables must show; None for those that the README says it was made with.
 
     Raises:
-        UserError: there is no results.csv, or it is damaged.
+        UserError: there is no results.csv, or it or published.csv is damaged.
     """
     path, page = out / CSV, out / README
     if not path.is_file():
@@ -88,8 +88,12 @@ def _generated(
     found: list[Table], runs: int, content: bytes, out: Path, columns: Sequence[str] | None
 ) -> dict[Path, bytes]:
     """All files that follow from the rows."""
+    path = published.source(out)
+    file = f"[{path.name}]({path.name})" if path.parent == out else "the file that comes with kdbench"
+    pairs = published.compare(found, published.read(path))
+    sections = {"Published against measured": published.markdown(pairs, file)}
     return {
-        out / README: readme.page(found, runs, content, columns),
+        out / README: readme.page(found, runs, content, columns, sections),
         out / TIDY: tidy(found, columns).encode(),
         out / LATEX: latex.document(found, columns).encode(),
     }

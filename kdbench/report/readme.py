@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 
 from kdbench.errors import UserError
@@ -32,10 +32,13 @@ it. The same tables at full precision are in [tables.csv](tables.csv), and for L
 """
 
 
-def page(found: list[Table], runs: int, content: bytes, columns: Sequence[str] | None) -> bytes:
+def page(
+    found: list[Table], runs: int, content: bytes, columns: Sequence[str] | None, sections: Mapping[str, str]
+) -> bytes:
     """The whole file.
 
     Args:
+        sections: what stands behind the tables, by heading.
         runs: how many rows there are.
         content: of results.csv.
         columns: that the tables show; None for the default set.
@@ -49,6 +52,7 @@ def page(found: list[Table], runs: int, content: bytes, columns: Sequence[str] |
         parts.append(f"\n## {escape(dataset)}\n")
         for table in group:
             parts += [f"\n### {escape(table.title)}\n\n", markdown(table, columns), "\n", *_details(table)]
+    parts += [f"\n## {heading}\n\n{text}" for heading, text in sections.items()]
     # The checksum ties the tables to all columns, also to those that no table shows.
     parts.append(f"\n---\n\n{runs} runs; SHA-256 of results.csv: `{hashlib.sha256(content).hexdigest()}`\n")
     return "".join(parts).encode()

@@ -82,7 +82,7 @@ def test_rows_stay_without_their_folders(board, tmp_path):
 
 def test_readme_has_tables_runs_and_commands(board):
     text = (board / "README.md").read_text()
-    assert re.findall(r"^## (.*)", text, re.M) == ["cifar100", "digits"]
+    assert re.findall(r"^## (.*)", text, re.M) == ["cifar100", "digits", "Published against measured"]
     assert re.findall(r"^### (.*)", text, re.M)[1] == "digits · cnn · recipe short · protocol 1f9c20"
     assert text.count("<details>") == text.count("</details>") == 2
     assert "- **kd, teacher resnet20 (61.3)**: seed 0 `kd0`, seed 1 `kd1`, seed 2 `kd2`" in text
