@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kdbench.errors import UserError
-from kdbench.report import latex, published, readme
+from kdbench.report import latex, overall, published, readme
 from kdbench.report import rows as rows_
 from kdbench.report.tables import Table, tables
 from kdbench.report.tidy import tidy
@@ -91,7 +91,11 @@ def _generated(
     path = published.source(out)
     file = f"[{path.name}]({path.name})" if path.parent == out else "the file that comes with kdbench"
     pairs = published.compare(found, published.read(path))
-    sections = {"Published against measured": published.markdown(pairs, file)}
+    shared = overall.overview(found)
+    sections = {
+        **({"Over all tables": overall.markdown(shared)} if shared else {}),
+        "Published against measured": published.markdown(pairs, file),
+    }
     return {
         out / README: readme.page(found, runs, content, columns, sections),
         out / TIDY: tidy(found, columns).encode(),

@@ -30,7 +30,7 @@ def annotate(lines: list[Line], base: Line | None) -> tuple[list[Line], list[str
     measures = {key: _groups(lines, key, finished=True) for key in ("measures.version", "measures.images")}
     measured = [any(at) for at in zip(*(_unusual(groups, len(lines)) for groups in measures.values()), strict=True)]
 
-    notes = [*_stamps(lines, names), *_failures(lines, names)]
+    notes = [*stamps(lines, names), *_failures(lines, names)]
     if any(uncommitted):
         notes.append(f"{UNCOMMITTED} with uncommitted changes in the code")
     moved = [name for name, line in zip(names, lines, strict=True) if any(map(_other_commit, line.runs))]
@@ -106,7 +106,7 @@ def _shortened(names: list[str], most: int = 6) -> str:
     return ", ".join(names) if rest <= 1 else f"{', '.join(names[:most])} and {rest} others"
 
 
-def _stamps(lines: list[Line], names: list[str]) -> Iterator[str]:
+def stamps(lines: list[Line], names: list[str]) -> Iterator[str]:
     """What makes a line something else than a method under the rules: the switches that leave them, and controls."""
     if any(row.get("selected_on_test") == "True" for line in lines for row in line.runs):
         yield "TEST SET USED TO SELECT (Selection.on_test): Best test % is no estimate of the accuracy on new images"
