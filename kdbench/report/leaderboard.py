@@ -9,6 +9,7 @@ from pathlib import Path
 from kdbench.errors import UserError
 from kdbench.report import latex, overall, published, readme
 from kdbench.report import rows as rows_
+from kdbench.report.columns import find
 from kdbench.report.tables import Table, tables
 from kdbench.report.tidy import tidy
 
@@ -54,7 +55,7 @@ def regenerate(runs: Path, out: Path, columns: Sequence[str] | None = None) -> O
     content = rows_.to_csv(merged)
     files = {path: content, **_generated(found, len(merged), content, out, columns)}
     changed = [file for file, text in files.items() if rows_.write(file, text)]
-    return Outcome(found, len(merged), len(fresh), messages + lost, changed)
+    return Outcome(found, len(merged), len(fresh), messages + lost + _unmeasured(found, columns), changed)
 
 
 def check(out: Path, columns: Sequence[str] | None = None) -> list[str]:
@@ -82,6 +83,13 @@ def check(out: Path, columns: Sequence[str] | None = None) -> list[str]:
         elif file.read_bytes() != text:
             wrong.append(f"{file} is not what the rows in {CSV} give")
     return wrong
+
+
+def _unmeasured(found: list[Table], columns: Sequence[str] | None) -> list[str]:
+    """A sentence if columns were asked for that no run has."""
+    lines = [line for table in found for line in table.lines]
+    empty = [name for name in columns or () if not any(find(name).value(line) for line in lines)]
+    return [f"no run has measured {', '.join(empty)}"] if empty and lines else []
 
 
 def _generated(
