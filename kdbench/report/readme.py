@@ -23,8 +23,8 @@ teacher stands its accuracy.
 
 *Δ {BASELINE}* is the difference to `{BASELINE}`, the student alone, paired by seed, with its own interval; *p* is of its t
 test, corrected for the number of differences in the table (Holm). *#* is 1 + the number of rows that are significantly
-better, with Holm's correction over all pairs of rows, and at least that of the row above: rows that share a rank are
-sorted by their mean, and these seeds do not tell them apart. One seed has no interval, no p and no rank.
+better, with Holm's correction over all pairs of rows, and no less than that of the row above: rows that share a rank
+are sorted by their mean, and these seeds do not tell them apart. One seed has no interval, no p and no rank.
 
 *Best val* is the test accuracy of the weights that were best on the validation split. *Train s* and *Images/s* depend
 on the device. `{columns_.SEE}` shows what else a table can show, and `{_COMMAND} columns=accuracy,delta,…` shows

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from itertools import combinations
+from itertools import combinations, groupby
 
 from kdbench.report.stats import mean_interval
 
@@ -61,42 +61,42 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def ranks(rows: Sequence[Accuracies], alpha: float = ALPHA) -> list[int | None]:
-    """1 + the number of rows that are significantly better, but never less than that of a row with a higher mean.
+    """1 + the number of rows that are significantly better; worse than theirs, and no better than a row's with a higher mean.
 
-    All pairs are tested, paired where two or more seeds are common, with Welch's test otherwise, and Holm's correction is
-    over all of them. The count alone is the lower end of a simultaneous 95 % confidence set for the rank (Mogstad, Romano,
-    Shaikh and Wilhelm, Rev. Econ. Studies 2024); the second half keeps a row that scatters much from standing above rows
-    that did better, only because nothing can be said of it.
+    All pairs are tested, paired where two or more seeds are common, with Welch's test otherwise (and where all differences
+    are equal), and Holm's correction is over all of them. The count alone is the lower end of a simultaneous 95 % confidence
+    set for the rank (Mogstad, Romano, Shaikh and Wilhelm, Rev. Econ. Studies 2024); the rest keeps a row that scatters much
+    from standing above rows that did better, only because nothing can be said of it.
 
     Returns:
-        In the order of `rows`; None for a row with fewer than two values.
+        In the order of `rows`; None for a row with fewer than two values. Rows that share a rank are not told apart.
     """
-    means = [round(mean_interval(row.values()).mean, 6) if len(row) > 1 else None for row in rows]
-    order = sorted((i for i, mean in enumerate(means) if mean is not None), key=lambda i: -(means[i] or 0.0))
-    tested = {
-        (i, j): p for i, j in combinations(order, 2) if (p := _that_first_is_better(rows[i], rows[j])) is not None
-    }
-    better = [1] * len(rows)
-    for (_, worse), p in zip(tested, holm(list(tested.values())), strict=True):
-        better[worse] += p <= alpha
+    means = [round(mean_interval(row.values()).mean, 6) if len(row) > 1 else -math.inf for row in rows]
+    order = sorted((i for i, mean in enumerate(means) if mean > -math.inf), key=lambda i: -means[i])
+    pairs = [(i, j) for i, j in combinations(order, 2) if means[i] > means[j]]
+    tested = {(i, j): p for i, j in pairs if (p := _that_first_is_better(rows[i], rows[j])) is not None}
+    better: list[list[int]] = [[] for _ in rows]
+    for (i, j), p in zip(tested, holm(list(tested.values())), strict=True):
+        if p <= alpha:
+            better[j].append(i)
     found: list[int | None] = [None] * len(rows)
     highest = 1
-    for place, i in enumerate(order):
-        # Equal means share what the worse placed of them would get.
-        alike = [j for j in order[place:] if means[j] == means[i]]
-        highest = max([highest, *(better[j] for j in alike)])
-        found[i] = highest
+    for _, alike in groupby(order, key=lambda i: means[i]):  # equal means share a rank
+        group = list(alike)
+        highest = max(
+            [highest, *(1 + max(len(better[i]), *(found[j] or 0 for j in better[i])) for i in group if better[i])]
+        )
+        for i in group:
+            found[i] = highest
     return found
 
 
 def _that_first_is_better(a: Accuracies, b: Accuracies) -> float | None:
     """The p value of the difference, or 1 where the common seeds speak against the order of the means."""
-    common = a.keys() & b.keys()
-    if len(common) < 2:
-        return welch_p(a, b)
-    ahead = math.fsum(a[seed] - b[seed] for seed in common) > 0
     p = paired_p(a, b)
-    return p if ahead or p is None else 1.0
+    if p is None:
+        return welch_p(a, b)
+    return p if math.fsum(a[seed] - b[seed] for seed in a.keys() & b.keys()) > 0 else 1.0
 
 
 def _moments(values: Sequence[float]) -> tuple[float, float]:

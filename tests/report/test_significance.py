@@ -75,6 +75,13 @@ def test_a_row_that_scatters_much_stands_no_higher_than_one_above_it():
     assert ranks([noisy, second, first]) == [2, 2, 1]
 
 
+def test_rows_that_are_told_apart_never_share_a_rank():
+    """The last two scatter so much, and alike, that they differ from each other and from nothing above."""
+    first, second = around(60, *CLEAR[0]), around(59, *CLEAR[1])
+    noisy = around(58, 9.01, -9.0, -0.01)
+    assert ranks([first, second, noisy, around(57, 9.0, -8.99, -0.01)]) == [1, 2, 2, 3]
+
+
 def test_one_seed_has_no_rank_and_costs_the_others_nothing():
     first, second = around(60, *CLEAR[0]), around(50, *CLEAR[1])
     assert ranks([first, {0: 99.0}, second, {}]) == [1, None, 2, None]
@@ -83,6 +90,11 @@ def test_one_seed_has_no_rank_and_costs_the_others_nothing():
 def test_rows_without_common_seeds_are_compared_by_welch():
     other = {seed + 10: value for seed, value in around(50, *CLEAR[1]).items()}
     assert ranks([around(60, *CLEAR[0]), other]) == [1, 2]
+
+
+def test_rows_that_differ_by_the_same_in_every_seed_are_compared_by_welch():
+    base = around(50, -1.0, 0.0, 1.0)
+    assert [ranks([{s: v + ahead for s, v in base.items()}, base]) for ahead in (10, 0.1)] == [[1, 2], [1, 1]]
 
 
 def test_common_seeds_that_speak_against_the_means_tell_nothing():
