@@ -135,13 +135,16 @@ def _parser() -> argparse.ArgumentParser:
         "kind",
         nargs="?",
         metavar="KIND",
-        help="methods, students, datasets, recipes, sweeps or clusters; without it all",
+        help="methods, students, datasets, recipes, sweeps, clusters or columns; without it all",
     )
 
     show = command("show", "the resolved configuration, each value with the file that set it", _SELECTIONS)
     show.add_argument("words", nargs="*", metavar="key=value", help="as in kdbench run")
 
-    board = command("leaderboard", "write the leaderboard from all finished runs")
+    board = command("leaderboard", "write the leaderboard from all finished runs", help_texts.LEADERBOARD)
+    board.add_argument(
+        "words", nargs="*", metavar="columns=A,B", help="what the tables show (see kdbench list columns)"
+    )
     board.add_argument("--runs", type=Path, metavar="DIR", help="folder of the runs (default: KDBENCH_RUNS or runs/)")
     board.add_argument(
         "--out", type=Path, default=Path("leaderboard"), metavar="DIR", help="where it goes (default: leaderboard/)"

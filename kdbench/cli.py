@@ -178,15 +178,18 @@ def _show(arguments: argparse.Namespace) -> int:
 
 
 def _leaderboard(arguments: argparse.Namespace) -> int:
+    from kdbench.report import columns
+
+    asked = columns.parse(arguments.words)  # before pandas is imported: a typing error is answered at once
     from kdbench.report import leaderboard
 
     out = arguments.out.resolve()
     if arguments.check:
-        wrong = leaderboard.check(out)
+        wrong = leaderboard.check(out, asked)
         for sentence in leaderboard.first(wrong):
             print(f"kdbench: {sentence}", file=sys.stderr)
         return int(bool(wrong))
-    outcome = leaderboard.regenerate(_runs(arguments), out)
+    outcome = leaderboard.regenerate(_runs(arguments), out, asked)
     for message in leaderboard.first(outcome.messages):
         print(f"kdbench: {message}", file=sys.stderr)
     state = "written" if outcome.changed else "unchanged"

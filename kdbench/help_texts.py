@@ -48,6 +48,12 @@ selections and bindings that follow; a run's configuration is the one it ran wit
   kdbench diff runs/RUN elsewhere/RUN
 exit status: 1 if something differs that must be equal in one table (shared parameters, dataset, student, protocol)."""
 
+LEADERBOARD = """\
+README.md has one table a protocol, dataset and student; tables.csv (full precision) and tables.tex (booktabs) have the same.
+  kdbench leaderboard
+  kdbench leaderboard columns=accuracy,delta,p,top5,ece,corruptions,noise.0.1
+  kdbench leaderboard --check                 with the columns that README.md says it was made with"""
+
 POWER = """\
 For each line of each table: the smallest difference to the student alone that its seeds show now, the smallest that so
 many seeds find with a power of 80 %, and how many seeds a difference (in points of accuracy) needs.

@@ -14,7 +14,7 @@ from kdbench.errors import unknown
 from kdbench.plan import Request, Spec
 from kdbench.store import RunFolder
 
-KINDS = ("methods", "students", "datasets", "recipes", "sweeps", "clusters")
+KINDS = ("methods", "students", "datasets", "recipes", "sweeps", "clusters", "columns")
 
 
 def _console() -> Console:
@@ -45,6 +45,10 @@ def print_members(kind: str | None) -> None:
 def _members(kind: str) -> Iterable[tuple[str, str]]:
     if kind == "students":
         return [(name, "") for name in models.NAMES]
+    if kind == "columns":
+        from kdbench.report.columns import COLUMNS
+
+        return [(column.name, f"{column.title.replace('{}', '…')}: {column.about}") for column in COLUMNS]
     group = {word: group for group, word in places.GROUPS.items()}[kind]
     return [(name, _about(group, name, path)) for name, path in sorted(places.members(group).items())]
 

@@ -44,6 +44,7 @@ def test_it_holds_the_same_methods_and_gin_files_as_the_clone(installed):
     def files(root):
         found = [path for folder in ("methods", "gin", "slurm") for path in (root / folder).rglob("*.[pg]*")]
         found = [path for path in found if path.suffix in (".py", ".gin")]
+        found.append(root / "leaderboard" / "published.csv")
         return {path.relative_to(root): path.read_bytes() for path in found}
 
     assert files(installed / "kdbench" / "bundled") == files(ROOT)

@@ -7,6 +7,7 @@ import math
 from collections import defaultdict
 from dataclasses import dataclass, field
 
+from kdbench.config import digest
 from kdbench.plan import EQUAL_TEACHER_SEED
 from kdbench.report.stats import Interval, mean_interval
 from kdbench.settings import BASELINE
@@ -25,10 +26,10 @@ class Line:
         superseded: older runs of the same seeds, which do not count.
         teachers: runs that were made to teach students of the same architecture, which do not count either.
         accuracy: on the test set after the last epoch, percent; None if no run has finished.
-        best_val, best_test, images, seconds, speed: means over the finished runs that have them.
         exits: mean accuracy of each classifier that was trained, percent.
         difference: to the baseline, paired by seed; None for the baseline itself and without common seeds.
-        rank: by mean accuracy; lines with equal means share one.
+        p: of the paired t test of this difference, Holm-corrected over the lines of the table; None without a test.
+        rank: 1 + the number of lines that are significantly better (kdbench.report.significance); None without two seeds.
         marks: signs that a note below the table explains.
     """
 
@@ -38,13 +39,9 @@ class Line:
     superseded: tuple[Row, ...] = ()
     teachers: tuple[Row, ...] = ()
     accuracy: Interval | None = None
-    best_val: float | None = None
-    best_test: float | None = None
-    images: float | None = None
-    seconds: float | None = None
-    speed: float | None = None
     exits: dict[str, float] = field(default_factory=dict)
     difference: Interval | None = None
+    p: float | None = None
     rank: int | None = None
     marks: str = ""
 
@@ -60,9 +57,31 @@ class Line:
         return {int(row["seed"]): float(row["accuracy.last"]) for row in self.runs if scored(row)}
 
     @property
+    def name(self) -> str:
+        """What tells the line from the others of its table."""
+        return f"{self.method}, teacher {self.teacher}" if self.teacher else self.method
+
+    @property
+    def config(self) -> str:
+        """A short hash of what the line's runs were configured with, as far as a row tells it."""
+        row = self.runs[0]
+        return digest([row["protocol"], row["method"], row["method.parameters"]])[:8]
+
+    @property
+    def commits(self) -> list[str]:
+        """The commits of the code that made the runs, each once, in the order of the seeds."""
+        texts = [row.get("provenance.commits") or row.get("provenance.commit", "") for row in self.runs]
+        return list(dict.fromkeys(commit for text in texts for commit in text.split()))
+
+    @property
     def failed(self) -> list[Row]:
         """The runs that have no accuracy."""
         return [row for row in self.runs if not scored(row)]
+
+    def measured(self, key: str) -> Interval | None:
+        """Mean and interval of a key of the results, over the finished runs that have it; None if none has."""
+        values = [value for row in self.runs if scored(row) and (value := number(row, key)) is not None]
+        return mean_interval(values) if values else None
 
 
 def number(row: Row, key: str) -> float | None:
@@ -126,28 +145,22 @@ def _line(teacher: str, rows: list[Row]) -> Line:
     counted = [newest[seed] for seed in sorted(newest)]
     finished = [row for row in counted if scored(row)]
 
-    def mean(key: str, among: list[Row] = finished) -> float | None:
-        values = [value for row in among if (value := number(row, key)) is not None]
-        return mean_interval(values).mean if values else None
+    def mean(key: str, among: list[Row]) -> float:
+        return mean_interval(value for row in among if (value := number(row, key)) is not None).mean
 
     # Seeds of one line may have been run before and after tuning; the larger effort is what chose the values.
     trials = max(int(number(row, "tuning.trials") or 0) for row in counted)
     newest_row = rows[-1]
     measured = mean("teacher.accuracy", counted)
-    keys = {key for row in finished for key in row if key.startswith("exits.")}
+    keys = {key for row in finished for key in row if key.startswith("exits.") and number(row, key) is not None}
     # exit2 before exit10, and both before the ensemble of all.
-    exits = {key: mean(key) for key in sorted(keys, key=lambda key: (not key[-1].isdigit(), len(key), key))}
+    ordered = sorted(keys, key=lambda key: (not key[-1].isdigit(), len(key), key))
     return Line(
         method=with_values(newest_row["method"], newest_row["method.parameters"], short=True, trials=trials),
-        teacher=teacher if measured is None else f"{teacher} ({measured:.1f})".strip(),
+        teacher=teacher if math.isnan(measured) else f"{teacher} ({measured:.1f})".strip(),
         runs=tuple(counted),
         teachers=tuple(taught) if students else (),
         superseded=tuple(row for row in rows if newest[int(row["seed"])] is not row),
         accuracy=mean_interval(float(row["accuracy.last"]) for row in finished) if finished else None,
-        best_val=mean("accuracy.best_val"),
-        best_test=mean("accuracy.best_test"),
-        images=mean("images_seen"),
-        seconds=mean("seconds.train"),
-        speed=mean("cost.images_per_second"),
-        exits={key.removeprefix("exits."): value for key, value in exits.items() if value is not None},
+        exits={key.removeprefix("exits."): mean(key, finished) for key in ordered},
     )

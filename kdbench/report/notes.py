@@ -12,6 +12,7 @@ from kdbench.settings import BASELINE
 
 UNCOMMITTED = "†"
 OTHER_DATA = "‡"
+OTHER_MEASURES = "§"
 ASKED = (1.0, 0.5)
 """Differences, in points, for which a note says how many seeds they need."""
 
@@ -25,10 +26,11 @@ def annotate(lines: list[Line], base: Line | None) -> tuple[list[Line], list[str
     names = _names(lines)
     uncommitted = [any(row.get("provenance.clean", "").lower() == "false" for row in line.runs) for line in lines]
     data = _groups(lines, "data.sha256")
-    usual = max(data, key=lambda sha: (len(data[sha]), sha), default="")
-    other = [len(data) > 1 and any(i in data[sha] for sha in data if sha != usual) for i in range(len(lines))]
+    other = _unusual(data, len(lines))
+    measures = {key: _groups(lines, key, finished=True) for key in ("measures.version", "measures.images")}
+    measured = [any(at) for at in zip(*(_unusual(groups, len(lines)) for groups in measures.values()), strict=True)]
 
-    notes = [*_stamps(lines, names), *_failures(lines, names)]
+    notes = [*stamps(lines, names), *_failures(lines, names)]
     if any(uncommitted):
         notes.append(f"{UNCOMMITTED} with uncommitted changes in the code")
     moved = [name for name, line in zip(names, lines, strict=True) if any(map(_other_commit, line.runs))]
@@ -36,9 +38,12 @@ def annotate(lines: list[Line], base: Line | None) -> tuple[list[Line], list[str
         notes.append(f"not run at the commit of their submission: {_shortened(moved)}")
     if any(other):
         notes.append(f"{OTHER_DATA} not the same data: data.sha256 " + _listed(data, names, 8))
+    if any(measured):
+        told = "; ".join(f"{key} {_listed(groups, names)}" for key, groups in measures.items() if len(groups) > 1)
+        notes.append(f"{OTHER_MEASURES} not measured in the same way: {told}")
     single = [name for name, line in zip(names, lines, strict=True) if line.accuracy and line.accuracy.n == 1]
     if single:
-        notes.append(f"n = 1: no interval can be given ({_shortened(single)})")
+        notes.append(f"n = 1: no interval, no p value and no rank can be given ({_shortened(single)})")
     notes += _comparison(lines, names, base)
     seen = _groups(lines, "images_seen", finished=True)
     if len(seen) > 1 and max(map(float, seen)) > 1.01 * min(map(float, seen)):
@@ -54,7 +59,10 @@ def annotate(lines: list[Line], base: Line | None) -> tuple[list[Line], list[str
             runs = ", ".join(row["run"] for row in line.teachers)
             notes.append(f"{name}: left out, because made to teach students of its own architecture: {runs}")
     notes += _power(lines)
-    marks = [UNCOMMITTED * a + OTHER_DATA * b for a, b in zip(uncommitted, other, strict=True)]
+    marks = [
+        UNCOMMITTED * a + OTHER_DATA * b + OTHER_MEASURES * c
+        for a, b, c in zip(uncommitted, other, measured, strict=True)
+    ]
     return [replace(line, marks=mark) for line, mark in zip(lines, marks, strict=True)], notes
 
 
@@ -83,6 +91,12 @@ def _groups(lines: list[Line], key: str, finished: bool = False) -> dict[str, li
     return dict(sorted(places.items()))
 
 
+def _unusual(groups: dict[str, list[int]], n: int) -> list[bool]:
+    """For each of n lines, whether it has another value than most."""
+    usual = max(groups, key=lambda value: (len(groups[value]), value), default="")
+    return [any(i in groups[value] for value in groups if value != usual) for i in range(n)]
+
+
 def _listed(groups: dict[str, list[int]], names: list[str], length: int | None = None) -> str:
     return "; ".join(f"{value[:length]} for {_shortened([names[i] for i in at])}" for value, at in groups.items())
 
@@ -92,7 +106,7 @@ def _shortened(names: list[str], most: int = 6) -> str:
     return ", ".join(names) if rest <= 1 else f"{', '.join(names[:most])} and {rest} others"
 
 
-def _stamps(lines: list[Line], names: list[str]) -> Iterator[str]:
+def stamps(lines: list[Line], names: list[str]) -> Iterator[str]:
     """What makes a line something else than a method under the rules: the switches that leave them, and controls."""
     if any(row.get("selected_on_test") == "True" for line in lines for row in line.runs):
         yield "TEST SET USED TO SELECT (Selection.on_test): Best test % is no estimate of the accuracy on new images"
@@ -122,6 +136,11 @@ def _comparison(lines: list[Line], names: list[str], base: Line | None) -> Itera
         if line.accuracy and line.difference and line.difference.n < line.accuracy.n:
             common = f"{line.difference.n} of {line.accuracy.n} seeds"
             yield f"{name}: the difference is over the {common} that {BASELINE} has finished too"
+    equal = [
+        n for n, line in zip(names, lines, strict=True) if line.difference and line.difference.n > 1 and line.p is None
+    ]
+    if equal:
+        yield f"no p value where all differences to {BASELINE} are equal ({_shortened(equal)})"
 
 
 def _power(lines: list[Line]) -> Iterator[str]:

@@ -131,11 +131,7 @@ def missing(table: Table) -> Iterator[str]:
         if line is not base and not _interval(line):
             n = line.difference.n if line.difference else 0
             have = "one seed" if n == 1 else "no seed"
-            yield f"{_name(line)} has {have} in common with {BASELINE}; how differences scatter is seen with two or more"
-
-
-def _name(line: Line) -> str:
-    return f"{line.method}, teacher {line.teacher}" if line.teacher else line.method
+            yield f"{line.name} has {have} in common with {BASELINE}; how differences scatter is seen with two or more"
 
 
 def _grid(table: Table, differences: Sequence[float]) -> Grid:
@@ -145,7 +141,7 @@ def _grid(table: Table, differences: Sequence[float]) -> Grid:
         grid.add_column(header, justify="right", no_wrap=True)
     for line in table.lines:
         if (interval := _interval(line)) and (sd := deviation(interval)) is not None:
-            grid.add_row(Text(plain(_name(line))), *_cells(sd, interval.n, differences))
+            grid.add_row(Text(plain(line.name)), *_cells(sd, interval.n, differences))
     intervals = [interval for line in table.lines if (interval := _interval(line))]
     sd = pooled(intervals)
     ns = {interval.n for interval in intervals}

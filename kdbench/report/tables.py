@@ -13,6 +13,7 @@ import pandas as pd
 from kdbench.report.lines import Line, Row, lines, with_values
 from kdbench.report.notes import annotate
 from kdbench.report.rows import frame
+from kdbench.report.significance import holm, paired_p, ranks
 from kdbench.report.stats import paired_difference
 
 
@@ -22,7 +23,7 @@ class Table:
 
     Attributes:
         recipe: its name or names, with what the user overrode.
-        lines: the best first, failed ones last.
+        lines: the highest mean accuracy first, failed ones last.
         notes: sentences that belong below.
     """
 
@@ -60,7 +61,7 @@ def _table(dataset: str, student: str, protocol: str, rows: list[Row]) -> Table:
     recipes = {with_values(row["recipe"], row["overrides"], short=False) for row in rows}
     found = _told_apart(lines(rows))
     base = next((line for line in found if line.is_baseline and line.accuracy), None)
-    ranked = _ranked([_compared(line, base) for line in found])
+    ranked = _ranked(_corrected([_compared(line, base) for line in found], base))
     return Table(dataset, student, " or ".join(sorted(recipes)), protocol, *annotate(ranked, base))
 
 
@@ -82,9 +83,22 @@ def _compared(line: Line, base: Line | None) -> Line:
     return replace(line, difference=difference if difference.n else None)
 
 
+def _corrected(found: list[Line], base: Line | None) -> list[Line]:
+    """With the p values of all differences to the baseline, corrected for their number."""
+    if base is None:
+        return found
+    raw = {i: p for i, line in enumerate(found) if (p := paired_p(line.by_seed, base.by_seed)) is not None}
+    adjusted = dict(zip(raw, holm(list(raw.values())), strict=True))
+    return [replace(line, p=adjusted.get(i)) for i, line in enumerate(found)]
+
+
 def _ranked(found: list[Line]) -> list[Line]:
     """Sorted by mean accuracy; means that agree to a millionth are equal, so that rounding breaks no tie."""
-    means = sorted((round(line.accuracy.mean, 6) for line in found if line.accuracy), reverse=True)
-    ranks = {mean: rank for rank, mean in reversed(list(enumerate(means, 1)))}  # of equal means the first place
-    ranked = [replace(line, rank=ranks[round(line.accuracy.mean, 6)]) if line.accuracy else line for line in found]
-    return sorted(ranked, key=lambda line: (line.rank or math.inf, line.method, line.teacher))
+    ranked = [
+        replace(line, rank=rank) for line, rank in zip(found, ranks([line.by_seed for line in found]), strict=True)
+    ]
+
+    def place(line: Line) -> tuple[float, str, str]:
+        return -round(line.accuracy.mean, 6) if line.accuracy else math.inf, line.method, line.teacher
+
+    return sorted(ranked, key=place)

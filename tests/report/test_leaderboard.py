@@ -20,6 +20,8 @@ from kdbench.report.folders import INDEX
 from kdbench.report.leaderboard import check, regenerate
 from kdbench.store import write_atomically
 
+FILES = {"results.csv", "README.md", "tables.csv", "tables.tex"}
+
 
 @pytest.fixture
 def results(result):
@@ -40,7 +42,7 @@ def contents(out):
 
 
 def test_what_is_written_passes_the_check(board):
-    assert set(contents(board)) == {"results.csv", "README.md"}
+    assert set(contents(board)) == FILES
     assert check(board) == []
 
 
@@ -53,7 +55,7 @@ def test_outcome(results, store, tmp_path):
     assert [table.dataset for table in outcome.tables] == ["cifar100", "digits"]
     assert len(outcome.messages) == 1
     assert "half" in outcome.messages[0]
-    assert [path.name for path in outcome.changed] == ["results.csv", "README.md"]
+    assert {path.name for path in outcome.changed} == FILES
     assert regenerate(runs, tmp_path / "out").changed == []
 
 
@@ -144,11 +146,12 @@ def test_rows_stay_without_their_folders(board, tmp_path):
 
 def test_readme_has_tables_runs_and_commands(board):
     text = (board / "README.md").read_text()
-    assert re.findall(r"^## (.*)", text, re.M) == ["cifar100", "digits"]
+    assert re.findall(r"^## (.*)", text, re.M) == ["cifar100", "digits", "Published against measured"]
     assert re.findall(r"^### (.*)", text, re.M)[1] == "digits · cnn · recipe short · protocol 1f9c20"
     assert text.count("<details>") == text.count("</details>") == 2
     assert "- **kd, teacher resnet20 (61.3)**: seed 0 `kd0`, seed 1 `kd1`, seed 2 `kd2`" in text
     assert text.count("`kdbench run methods=kd`") == 1
+    assert re.search(r"  - configuration `[0-9a-f]{8}`, commit", text)
     assert "failed: at, seed 0, run at0: boom" in text
     assert "95 % t interval" in text
 
@@ -158,6 +161,27 @@ def test_an_edited_readme_fails(board):
     path.write_text(path.read_text().replace("53.00", "55.00"))
     (wrong,) = check(board)
     assert "README.md" in wrong
+
+
+@pytest.mark.parametrize("name", ["tables.csv", "tables.tex"])
+def test_other_files_are_checked_too(board, name):
+    (board / name).write_text((board / name).read_text() + "\n")
+    (wrong,) = check(board)
+    assert f"{name} is not what the rows" in wrong
+    (board / name).unlink()
+    (wrong,) = check(board)
+    assert f"{name} is missing" in wrong
+
+
+def test_the_check_is_of_the_columns_that_the_readme_was_made_with(results, store, tmp_path):
+    out = tmp_path / "out"
+    assert regenerate(store(*results), out, ("accuracy", "ece")).messages == ["no run has measured ece"]
+    assert "`kdbench leaderboard columns=accuracy,ece`" in (out / "README.md").read_text()
+    assert check(out) == check(out, ("accuracy", "ece")) == []
+    assert len(check(out, ("accuracy",))) == 3
+    regenerate(tmp_path / "nowhere", out)
+    assert "ECE" not in (out / "README.md").read_text()
+    assert check(out) == []
 
 
 def test_a_missing_readme_fails(board):
@@ -172,8 +196,7 @@ def test_a_changed_row_fails(board, old, new):
     changed = path.read_text().replace(old, new, 1)
     assert changed != path.read_text()
     path.write_text(changed)
-    (wrong,) = check(board)
-    assert "README.md" in wrong
+    assert any("README.md" in wrong for wrong in check(board))
 
 
 def test_a_column_that_no_table_shows_is_guarded_too(result, store, tmp_path):

@@ -32,14 +32,16 @@ def test_a_table_by_hand(three):
     table = only(three)
     assert table.title == "digits · cnn · recipe short · protocol 1f9c20"
     kd, ce = table.lines
-    assert (kd.rank, kd.method, kd.teacher) == (1, "kd", "resnet20 (61.3)")
-    assert (ce.rank, ce.method, ce.teacher) == (2, "ce", "")
+    # t = 2/(1/√3) = 3.4641 with 2 degrees of freedom: p = 1 - √(12/14) = 0.0742, too much to tell the two apart
+    assert (kd.rank, kd.p, kd.method, kd.teacher) == (1, pytest.approx(0.0742, abs=1e-4), "kd", "resnet20 (61.3)")
+    assert (ce.rank, ce.p, ce.method, ce.teacher) == (1, None, "ce", "")
     # deviation 1 everywhere, t(2) = 4.302653, over the root of 3: 2.4841
     assert kd.accuracy == (3, 53.0, pytest.approx(2.4841, abs=1e-4))
     assert kd.difference == (3, 2.0, pytest.approx(2.4841, abs=1e-4))
     assert ce.accuracy == (3, 51.0, pytest.approx(2.4841, abs=1e-4))
     assert ce.difference is None
-    assert (kd.images, kd.seconds, kd.speed, kd.best_val) == (14370, 12.5, 1149.6, None)
+    assert kd.measured("images_seen") == (3, 14370, 0.0)
+    assert kd.measured("accuracy.best_val") is None
     assert table.notes == [POWER]
 
 
@@ -55,10 +57,39 @@ def test_protocol_dataset_and_student_make_tables(result):
     ]
 
 
-def test_equal_means_share_a_rank(result):
-    accuracies = {"ce": (60.1, 60.3), "kd": (60.2, 60.2), "at": (60.0, 60.0), "rkd": (61.0, 61.0)}
-    table = only([result(m, seed, a) for m, pair in accuracies.items() for seed, a in enumerate(pair)])
-    assert [(line.rank, line.method) for line in table.lines] == [(1, "rkd"), (2, "ce"), (2, "kd"), (4, "at")]
+def test_lines_are_sorted_by_mean_and_ranked_by_what_can_be_told_apart(result):
+    accuracies = {
+        "ce": (60.0, 60.2, 60.1),
+        "kd": (60.3, 59.9, 60.4),
+        "at": (50.0, 50.3, 50.1),
+        "rkd": (70.0, 70.1, 70.1),
+    }
+    table = only([result(m, seed, a) for m, values in accuracies.items() for seed, a in enumerate(values)])
+    assert [(line.rank, line.method) for line in table.lines] == [(1, "rkd"), (2, "kd"), (2, "ce"), (4, "at")]
+
+
+def test_p_values_are_corrected_for_the_differences_of_the_table(three, result):
+    alone = only(three).lines[0].p
+    weak = [result("at", seed, 50.0 + seed + offset) for seed, offset in enumerate((1.0, -1.0, 0.3))]
+    both = {line.method: line.p for line in only([*three, *weak, result("dkd", 0, 70.0)]).lines}
+    assert both["kd"] == pytest.approx(2 * alone), "two differences have a test: one seed has none"
+    assert both["at"] > both["kd"]
+    assert (both["ce"], both["dkd"]) == (None, None)
+
+
+def test_equal_differences_give_no_p_value_and_say_so(result):
+    table = only([result(m, seed, a + seed) for m, a in (("ce", 50.0), ("kd", 60.0)) for seed in SEEDS])
+    assert [(line.method, line.rank, line.p) for line in table.lines] == [("kd", 1, None), ("ce", 2, None)]
+    assert table.notes == ["no p value where all differences to ce are equal (kd)"]
+
+
+def test_other_measures_are_told(result, three):
+    given = {"measures__version": 1, "measures__images": 10000}
+    old = [one | {"measures.version": 1, "measures.images": 10000} for one in three]
+    at = [result("at", seed, 40.0 + seed**2, **given | {"measures__version": 2}) for seed in SEEDS]
+    table = only([*old, *at, result("rkd", 0, 30.0)])
+    assert {line.method: line.marks for line in table.lines} == {"kd": "", "ce": "", "at": "§", "rkd": ""}
+    assert "§ not measured in the same way: measures.version 1 for kd, ce; 2 for at" in table.notes
 
 
 def test_own_parameters_and_other_teachers_are_other_lines(result):
@@ -88,7 +119,7 @@ def test_weights_that_look_alike_are_told_apart(result):
 def test_failed_lines_stand_last_with_their_reason(result, three):
     failed = result("at", 0, None, taught=True, status="failed", error="the loss is not finite")
     table = only([failed, *three])
-    assert [line.rank for line in table.lines] == [1, 2, None]
+    assert [line.rank for line in table.lines] == [1, 1, None]
     assert table.lines[-1].accuracy is None
     assert table.notes == ["failed: at, seed 0, run at0: the loss is not finite", POWER]
 
@@ -123,7 +154,7 @@ def test_one_seed_has_a_note_and_no_interval(result):
     table = only([result("ce"), result("kd", 0, 53.0)])
     assert [line.accuracy.half_width for line in table.lines if line.accuracy] == [None, None]
     assert table.lines[0].difference == (1, 3.0, None)
-    assert table.notes == ["n = 1: no interval can be given (kd, ce)"]
+    assert table.notes == ["n = 1: no interval, no p value and no rank can be given (kd, ce)"]
 
 
 def test_differences_need_common_seeds_and_say_how_many(result):
@@ -167,7 +198,7 @@ def test_exits_and_best_on_validation_are_means(result):
     ]
     table = only([result("byot", seed) | extra[seed] for seed in SEEDS])
     assert list(table.lines[0].exits.items()) == [("exit2", 59.0), ("exit10", 1.0), ("ensemble", 63.0)]
-    assert table.lines[0].best_val == 61.0
+    assert table.lines[0].measured("accuracy.best_val").mean == 61.0
 
 
 def test_recipes_with_overrides_in_the_title(result):

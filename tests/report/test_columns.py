@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import pytest
+
+from kdbench.cli import main
+from kdbench.errors import UserError
+from kdbench.report.columns import COLUMNS, DEFAULT, find, parse, shown
+from kdbench.report.render import markdown
+from kdbench.report.tables import summarise
+
+SEEDS = (0, 1, 2)
+
+
+def cells(results, *names):
+    """The cells of each line under the columns, by the line's name."""
+    (table,) = summarise(results)
+    return {line.name: [column.text(line) for column in shown(names or None, table.lines)] for line in table.lines}
+
+
+@pytest.fixture
+def measured(result):
+    """ce and kd with all that a run can store, each seed a little more."""
+
+    def values(s):
+        return {
+            **{"accuracy.top5": 80.0 + s, "calibration.ece": 5.0 + s, "calibration.nll": 1.5 + s / 10},
+            **{"robustness.noise.0.1": 30.0 + s, "robustness.corruptions": 25.0 + s, "robustness.severity.5": 10.0},
+            **{"robustness.corruption.fog": 20.0, "convergence.auc": 40.0, "convergence.images.50": 7_000_000},
+            **{"cost.flops": 81_637_888, "cost.peak_memory_bytes": 1_807_142_912, "cost.energy_joules": 12_345.0},
+            **{"cost.parameters": 278_324, "seconds.evaluate": 0.0},
+        }
+
+    ce = [result("ce", seed, 50.0 + seed) | values(seed) for seed in SEEDS]
+    kd = [
+        result("kd", seed, 52.0 + seed**2, taught=True) | values(seed) | {"teacher.agreement": 70.0} for seed in SEEDS
+    ]
+    return ce + kd
+
+
+def test_every_column_by_its_name(measured):
+    names = ["top5", "ece", "nll", "noise.0.1", "corruptions", "severity.5", "corruption.fog", "auc", "agreement"]
+    assert cells(measured, *names)["ce"] == [
+        *("81.00 ± 2.48", "6.00 ± 2.48", "1.600 ± 0.248", "31.00 ± 2.48", "26.00 ± 2.48"),
+        *("10.00 ± 0.00", "20.00 ± 0.00", "40.00 ± 0.00", "–"),
+    ]
+    assert cells(measured, "agreement")["kd, teacher resnet20 (61.3)"] == ["70.00 ± 0.00"]
+    names = ["images_to.50", "flops", "memory", "energy", "parameters", "evaluate_seconds", "train_seconds"]
+    assert cells(measured, *names)["ce"] == ["7.00M", "81.6M", "1.68", "12.3", "278k", "0.0", "12.5"]
+
+
+def test_what_older_runs_lack_is_called_so(measured, result):
+    old = [result("at", seed, 40.0) for seed in SEEDS]
+    failed = [result("dkd", 0, None, status="failed", error="boom")]
+    found = cells([*measured, *old, *failed], "ece", "p", "best_val", "agreement", "energy")
+    assert found["at"][:1] + found["at"][2:] == ["not measured", "–", "–", "not measured"]
+    assert found["dkd"] == ["failed", "–", "failed", "failed", "failed"]
+
+
+def test_a_mean_over_fewer_seeds_says_over_how_many(measured):
+    del measured[0]["calibration.ece"]
+    assert cells(measured, "ece")["ce"] == ["6.50 ± 6.35 (n = 2)"]
+
+
+def test_the_default_set_leaves_out_what_no_line_has_and_a_wish_stays(result):
+    made = summarise([result("ce", seed, 50.0 + seed) for seed in SEEDS])[0]
+    assert [column.name for column in shown(None, made.lines)] == [
+        "accuracy", "images", "train_seconds", "images_per_second",
+    ]  # fmt: skip
+    assert "| not measured |" in markdown(made, ["ece"])
+
+
+def test_what_the_test_set_chose_is_shown_whatever_is_asked_for(result):
+    made = summarise([result("ce", selected_on_test=True, accuracy__best_test=51.0)])[0]
+    assert [column.name for column in shown(["ece"], made.lines)] == ["ece", "best_test"]
+    assert "TEST SET USED TO SELECT" in markdown(made, ["ece"])
+
+
+def test_p_values_have_three_digits_or_a_bound(result):
+    ce = [result("ce", seed, 50.0 + seed) for seed in SEEDS]
+    far = [result("kd", seed, 90.0 + seed + seed / 100) for seed in SEEDS]
+    assert cells(ce + far, "p") == {"kd": ["<0.001"], "ce": ["–"]}
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["columns=acuracy"], "unknown column 'acuracy'; did you mean 'accuracy'? See all with: kdbench list columns"),
+        (["columns=noise."], "the column 'noise.' needs a last part in place of the *. See: kdbench list columns"),
+        (["columns=noise.*"], "the column 'noise.*' needs a last part"),
+        (["columns="], "'columns=' has no value"),
+        (["column=ece"], "unknown selection 'column'; did you mean 'columns'?"),
+        (["methods=ce"], "valid: columns=accuracy,delta."),
+        (["columns=ece", "columns=nll"], "'columns' is given twice"),
+    ],
+)
+def test_wrong_columns_are_answered_in_one_sentence(tmp_path, monkeypatch, capsys, words, sentence):
+    monkeypatch.chdir(tmp_path)
+    assert main(["leaderboard", *words]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert sentence in line
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_names_are_unique_and_the_default_set_exists():
+    names = [column.name for column in COLUMNS]
+    assert len(set(names)) == len(names)
+    assert [find(name).name for name in DEFAULT] == list(DEFAULT)
+    assert parse(["columns=ece,p,ece"]) == ("ece", "p")
+    with pytest.raises(UserError):
+        find("*")
+
+
+def test_list_columns_names_all(capsys):
+    assert main(["list", "columns"]) == 0
+    out = capsys.readouterr().out
+    assert all(f"\n{column.name} " in f"\n{out}" for column in COLUMNS)
