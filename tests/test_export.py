@@ -45,7 +45,8 @@ def unpacked(path):
 
 
 def test_it_holds_rows_tables_configurations_and_environment(made, capsys):
-    (made / "leaderboard" / "published.csv").write_text("method,accuracy\n")
+    (made / "leaderboard" / "published.csv").write_text("source,dataset,teacher,student,method,top1,note\n")
+    leaderboard.regenerate(made / "runs", made / "leaderboard")
     (made / "leaderboard" / "plots").mkdir()
     (made / "leaderboard" / "plots" / "a.svg").write_text("<svg/>")
     (made / "leaderboard" / ".hidden").write_text("mine")
@@ -60,6 +61,8 @@ def test_it_holds_rows_tables_configurations_and_environment(made, capsys):
         "leaderboard/plots/a.svg",
         "leaderboard/published.csv",
         "leaderboard/results.csv",
+        "leaderboard/tables.csv",
+        "leaderboard/tables.tex",
         "runs/ce-digits-0/config.gin",
         "runs/ce-digits-1/config.gin",
         "runs/kd-digits-2/command.txt",
