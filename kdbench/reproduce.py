@@ -23,16 +23,8 @@ from kdbench.stored import Again, Stored
 OUTCOME = f"{REPRODUCED}.json"
 
 _NONE = "–"
-_OWN = (
-    "command",
-    "started_at",
-    "finished_at",
-    "sessions",
-    "commits",
-    "job",
-    "host",
-    "commit_submitted",
-)  # of provenance: what is each run's own
+# Of provenance, what is each run's own.
+_OWN = ("command", "started_at", "finished_at", "sessions", "commits", "job", "host", "commit_submitted")
 _BESIDE = ("data.sha256", "teacher.sha256")
 
 

@@ -71,7 +71,7 @@ def trajectory(folder, name, batch_size, dtype, group, sync_bn=True):
     recipe = settings.Train(1.3, batch_size, Cosine(final=0.0), 0.0, 0.1, autocast, 5.0)
     given = Settings(
         DIGITS, Split(0.0, 0), Augment(0.125, 0, True, 0.5), SGD(0.05, 0.9, 5e-4, False), recipe,
-        Machine("cpu", 1, False, False, 60.0, group.size), Measures((), False, 0, ()),
+        Machine("cpu", 1, False, False, 60.0, group.size, ""), Measures((), False, 0, ()),
     )  # fmt: skip
     method = made(name, task)
     if dtype == "float64":
@@ -166,7 +166,7 @@ def not_finite(folder, group):
     recipe = settings.Train(2.0, 16, Cosine(final=0.0), 0.0, 0.0, "float32", 0.0)
     given = Settings(
         DIGITS, Split(0.0, 0), Augment(0.0, 0, False, 0.0), SGD(0.05, 0.9, 0.0, False), recipe,
-        Machine("cpu", 1, False, False, 60.0, group.size), Measures((), False, 0, ()),
+        Machine("cpu", 1, False, False, 60.0, group.size, ""), Measures((), False, 0, ()),
     )  # fmt: skip
     return caught(
         lambda: train(method, task, given, Streams(0), folder / f"bad{group.rank}.csv", group=group), RunError

@@ -63,7 +63,7 @@ def method(cls, its_task, seed=0):
 def trained(tmp_path, cls=Plain, its_task=None, **changed):
     its_task = its_task or task()
     made = method(cls, its_task)
-    machine = Machine("cpu", 0, False, False, 60.0, 1)
+    machine = Machine("cpu", 0, False, False, 60.0, 1, "")
     given = Settings(DIGITS, Split(0.0, 0), AUGMENT, RATE, recipe(**changed), machine, Measures((), False, 0, ()))
     outcome = train(made, its_task, given, Streams(0), tmp_path / "epochs.csv")
     return made, outcome
