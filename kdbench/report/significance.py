@@ -83,9 +83,8 @@ def ranks(rows: Sequence[Accuracies], alpha: float = ALPHA) -> list[int | None]:
     highest = 1
     for _, alike in groupby(order, key=lambda i: means[i]):  # equal means share a rank
         group = list(alike)
-        highest = max(
-            [highest, *(1 + max(len(better[i]), *(found[j] or 0 for j in better[i])) for i in group if better[i])]
-        )
+        for i in group:
+            highest = max([highest, 1 + len(better[i]), *(1 + (found[j] or 0) for j in better[i])])
         for i in group:
             found[i] = highest
     return found
