@@ -160,7 +160,7 @@ def test_no_file_of_a_comparison_can_bind_measures(tmp_path, monkeypatch, own_pl
 def test_the_numbers_survive_in_the_leaderboard(results):
     from kdbench.report import rows
 
-    kept = rows.from_csv(rows.to_csv(rows.frame(results)), "results.csv")[0]
+    kept, _ = rows.from_csv(rows.to_csv(rows.frame(results)), "results.csv")
     for result in results:
         row = kept[kept["run"] == result["run"]].iloc[0]
         for key, value in result.items():
