@@ -65,7 +65,12 @@ def test_it_is_no_part_of_the_run(tmp_path):
 def test_an_epoch_is_there_while_the_run_goes_on(tmp_path):
     one, seen = spec("log=tensorboard"), []
     folder = RunFolder(tmp_path, one.id)
-    run(one, tmp_path, None, report=lambda progress: seen.append((progress.epoch, len(curves(folder)["loss"]))))
+
+    def report(progress):
+        if progress.measured is None:
+            seen.append((progress.epoch, len(curves(folder)["loss"])))
+
+    run(one, tmp_path, None, report=report)
     assert [epoch for epoch, _ in seen] == [steps for _, steps in seen] == [1, 2, 3, 4]
 
 
