@@ -76,6 +76,7 @@ class Keeper:
     Attributes:
         sessions: what the processes that did a part of this run before said of themselves, the first one first.
         session: what this one says of itself; a function, because some of it changes.
+        last: the state when training is over; known from then on.
     """
 
     WRITE, STOP = 1, 2
@@ -99,6 +100,7 @@ class Keeper:
         self.stop = stop
         self.sessions: list[dict[str, Any]] = []
         self.session: Callable[[], dict[str, Any]] = dict
+        self.last: Callable[[], dict[str, Any]] = dict
 
     def load(self) -> dict[str, Any] | None:
         """The newest state that is whole and this run's, or None; what is wrong with the others goes to the run's log."""

@@ -49,7 +49,7 @@ def run(
         runs: the folder of all runs.
         data: the folder of datasets, for those that need one.
         stop: asked after each step; true: keep the state of training and raise `Stopped`. Asked during the final
-            evaluation of a run in one process too, which is then repeated.
+            evaluation too, unless this process did nothing else, or is one of several.
         check: called before anything is written; raises `Lost` if this process may not any more.
         group: the `spec.gpus` processes that make this run together, each of which calls this function. The first one
             writes the folder, and its `stop` and `check` count; of a run that fails, the one that failed first writes. A
@@ -233,6 +233,8 @@ def _run(spec: Spec, folder: RunFolder, runs: Path, data: Path | None, caller: _
         "started_at": ready.facts["provenance.started_at"],
         "commit": ready.facts["provenance.commit"],
     }
+    # Before training, so that a method that it fails for fails at once.
+    counted = flops.of_method(*_first_step(spec, ready)) if group.first else {}
     shown: list[Progress] = []
 
     def report(progress: Progress) -> None:
@@ -246,8 +248,11 @@ def _run(spec: Spec, folder: RunFolder, runs: Path, data: Path | None, caller: _
     peak, joules = ready.peak.bytes(), used.joules()
 
     def between(done: float) -> None:
+        if not shown:  # all training was done before: whoever is stopped again and again comes to an end
+            return
         # The others of a group wait for what this one finds.
         if group.size == 1 and caller.stop():
+            keeper.save(keeper.last())
             raise Stopped
         caller.report(replace(shown[0], measured=done))
 
@@ -274,7 +279,7 @@ def _run(spec: Spec, folder: RunFolder, runs: Path, data: Path | None, caller: _
         "cost.parameters": cost.parameters(deployed),
         "cost.parameters_training": cost.parameters(method),
         "cost.flops": cost.flops(deployed, task.image_shape),
-        **flops.of_method(*_first_step(spec, ready)),
+        **counted,
         "cost.peak_memory_bytes": max([peak, *(s["peak"] for s in keeper.sessions)]),
         "cost.energy_joules": energy.total([joules, *(s.get("joules") for s in keeper.sessions)]),
         "cost.images_per_second": round(outcome.images_seen / outcome.seconds, 1),

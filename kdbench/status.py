@@ -168,7 +168,9 @@ def _run(look: _Look, slurm: Slurm, teacher: Run | None) -> Run:
         return Run(look.id, "done", accuracy=result.get("accuracy.last"), seconds=result.get("seconds.train"), **facts)
     facts |= {key: look.progress.get(key) for key in ("epoch", "epochs")}
     if look.owner and not slurm.is_pending(look.owner.job):  # else it died with its node, and its job is to begin again
-        why = "stops, because it was cancelled" if store.CANCELLED in look.names else None
+        measured = look.progress.get("measured")
+        why = None if measured is None else f"measuring, {measured:.0%} done"
+        why = "stops, because it was cancelled" if store.CANCELLED in look.names else why
         job = (look.job or look.owner.job) if look.owner.job else None
         return Run(look.id, "running", why, where=look.owner.host, job=job, **facts, **_speed(look.progress))
     state, why = _of_nobody(look, slurm.job(look.job) if look.job else None, teacher)

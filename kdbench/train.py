@@ -195,6 +195,8 @@ def train(
                 if wish == Keeper.STOP:
                     raise Stopped
                 since = time.perf_counter()
+    if keeper:
+        keeper.last = partial(training.state, budget.steps)
     return outcome
 
 

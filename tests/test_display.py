@@ -1,4 +1,5 @@
 import io
+from dataclasses import replace
 
 from rich.console import Console
 
@@ -24,6 +25,23 @@ def test_plain_lines_where_nobody_watches(capsys, monkeypatch):
         f"[1/2] {SPECS[0].id}", "[1/2]   epoch 5/10, 100 images/s, 0:05 left", "[1/2]   71.23 % in 1:02:03, 812 images/s",
     ]  # fmt: skip
     assert not any("\x1b" in line for line in lines)
+
+
+def test_a_run_that_is_measured_does_not_look_hung(capsys, monkeypatch):
+    monkeypatch.setattr(display, "PLAIN_EVERY", 0.0)
+    measured = replace(HALF, images=1000, measured=0.416)
+    plain = display.Plain(1)
+    plain.begin(SPECS[0])
+    plain.progress(SPECS[0], measured)
+    assert capsys.readouterr().err.splitlines()[-1] == "[1/1]   trained; measuring, 42% done"
+    out = io.StringIO()
+    live = display.Live(SPECS)
+    live._console = live._bars.live.console = Console(file=out, force_terminal=True, width=120)
+    with live:
+        live.begin(SPECS[0])
+        live.progress(SPECS[0], measured)
+        live._bars.refresh()
+    assert "measuring, 42% done" in out.getvalue()
 
 
 def test_live_bars_show_runs_done_epoch_speed_and_time_left():

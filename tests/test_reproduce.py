@@ -13,6 +13,7 @@ from kdbench.store import RunFolder
 
 SHORT = [
     "dataset=digits", "student=resnet8", "teacher=resnet8", "Train.epochs=0.6", "Train.warmup=0", "Train.batch_size=24",
+    "Measures.corruptions=False",
 ]  # fmt: skip
 
 pytestmark = pytest.mark.usefixtures("own_plugins")
@@ -72,6 +73,18 @@ def test_a_run_comes_out_again_beside_the_runs(here, capsys):
     assert main(["reproduce", "kd-digits"]) == 0, "and once more"
     (spec,) = here.glob("runs/reproduced/kd-*/config.gin")
     assert "# kdbench run methods=kd" in spec.read_text()
+
+
+def test_what_was_measured_is_measured_again_and_a_run_from_before_there_were_measures_as_now(here):
+    (config,) = here.glob("runs/kd-*/config.gin")
+    assert main(["reproduce", "kd-digits", "--out", "again"]) == 0
+    (again,) = here.glob("again/kd-*/config.gin")
+    assert "Measures.corruptions = False" in again.read_text()
+    config.write_text("".join(line for line in config.open() if "easure" not in line))
+    assert main(["reproduce", "kd-digits", "--out", "old"]) == 0
+    assert outcome(here / "old")["remarks"] == []
+    (old,) = here.glob("old/kd-*/config.gin")
+    assert "Measures.corruptions = True" in old.read_text()
 
 
 def test_a_teacher_that_is_not_what_it_was_is_trained_first(here, capsys):

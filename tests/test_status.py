@@ -113,6 +113,13 @@ def test_running_as_long_as_its_process_lives(tmp_path, ask):
     assert state(tmp_path, CE)[0] == "stopped"
 
 
+def test_a_run_that_is_measured_is_not_hung(tmp_path, ask):
+    process = held(ask(CE, progress={**WHERE, "measured": 0.416}))
+    assert state(tmp_path, CE) == ("running", "measuring, 42% done")
+    process.kill()
+    process.wait()
+
+
 def test_a_run_waits_for_a_teacher_that_has_not_ended(tmp_path, ask, finished):
     ask(KD), ask(TEACHER)
     assert state(tmp_path, KD) == ("waiting", "for its teacher (resnet20), which is planned")

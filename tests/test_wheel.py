@@ -30,7 +30,7 @@ def test_it_runs_in_an_empty_folder(installed, tmp_path):
     where = [sys.executable, "-c", "import kdbench; print(kdbench.__file__)"]
     found = subprocess.run(where, cwd=tmp_path, env=environment, check=True, capture_output=True, text=True).stdout
     assert found.startswith(str(installed)), "the wheel, not the clone, is what is tested"
-    words = ["run", "methods=all", "dataset=digits", "Train.epochs=1", "Train.warmup=0"]
+    words = ["run", "methods=all", "dataset=digits", "Train.epochs=1", "Train.warmup=0", "Measures.images=20"]
     done = subprocess.run(
         [sys.executable, "-m", "kdbench", *words], cwd=tmp_path, env=environment, capture_output=True, text=True
     )

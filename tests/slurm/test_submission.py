@@ -13,7 +13,10 @@ import pytest
 pytestmark = pytest.mark.slurm
 
 ROOT = Path(__file__).parents[2]
-SWEEP = ["methods=ce,kd,byot", "dataset=digits", "Train.epochs=2", "Train.warmup=0", "Machine.threads=1"]
+SWEEP = [
+    *("methods=ce,kd,byot", "dataset=digits", "Train.epochs=2", "Train.warmup=0", "Machine.threads=1"),
+    "Measures.corruptions=False",
+]
 # Long enough to be met in the middle; a state after each step shows that jobs go on and do not start over.
 LONG = ["methods=byot", "dataset=digits", "Train.epochs=30", "Train.warmup=0", "Machine.threads=1"]
 LONG += ["Machine.checkpoint_every=0"]
