@@ -189,12 +189,21 @@ def _leaderboard(arguments: argparse.Namespace) -> int:
         for sentence in leaderboard.first(wrong):
             print(f"kdbench: {sentence}", file=sys.stderr)
         return int(bool(wrong))
+    if arguments.plots:
+        from kdbench.report import pictures
+
+        pictures.check_matplotlib()
     outcome = leaderboard.regenerate(_runs(arguments), out, asked)
     for message in leaderboard.first(outcome.messages):
         print(f"kdbench: {message}", file=sys.stderr)
     state = "written" if outcome.changed else "unchanged"
     waiting = f"; {outcome.open} runs have no result yet" if outcome.open else ""
     print(f"{out / 'README.md'}: {len(outcome.tables)} tables from {outcome.runs} runs, {state}{waiting}")
+    if arguments.plots:
+        drawn = pictures.write(outcome.tables, _runs(arguments), out)
+        for message in drawn.messages:
+            print(f"kdbench: {message}", file=sys.stderr)
+        print(f"{out / pictures.PLOTS}: {len(drawn.files) // len(pictures.KINDS)} pictures, each as SVG and PNG")
     return 0
 
 

@@ -52,6 +52,7 @@ LEADERBOARD = """\
 README.md has one table a protocol, dataset and student; tables.csv (full precision) and tables.tex (booktabs) have the same.
   kdbench leaderboard
   kdbench leaderboard columns=accuracy,delta,p,top5,ece,corruptions,noise.0.1
+  kdbench leaderboard --plots                 plots/TABLE/: cost, curves, severity, exits; plots/critical-difference; SVG and PNG
   kdbench leaderboard --check                 with the columns that README.md says it was made with"""
 
 POWER = """\

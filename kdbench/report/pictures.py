@@ -1,0 +1,115 @@
+"""The pictures of a leaderboard, `OUT/plots/`: which there are, and what is not drawn and why.
+
+They follow from the rows and the epochs of the run folders. The same matplotlib gives the same bytes, another one may not, so
+`kdbench leaderboard --check` has nothing to say of them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kdbench.errors import UserError
+from kdbench.report import overall, rows, series
+from kdbench.report.series import Series, labels
+from kdbench.report.tables import Table
+from kdbench.settings import BASELINE
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+PLOTS = "plots"
+COST, CURVES, SEVERITY, EXITS, CRITICAL = "cost", "curves", "severity", "exits", "critical-difference"
+NAMES = (COST, CURVES, SEVERITY, EXITS, CRITICAL)
+KINDS = ("svg", "png")
+
+
+@dataclass
+class Drawn:
+    """What `write` did: the files there are now, and a sentence for each thing that is not drawn."""
+
+    files: list[Path] = field(default_factory=list)
+    messages: list[str] = field(default_factory=list)
+
+
+def check_matplotlib() -> None:
+    """Raises UserError if matplotlib is not there."""
+    try:
+        import matplotlib.figure  # noqa: F401
+    except ImportError:
+        raise UserError("pictures need matplotlib, which is not installed: pip install 'kdbench[plots]'") from None
+
+
+def write(tables: Sequence[Table], runs: Path, out: Path) -> Drawn:
+    """Draw all tables into `out`/plots, a folder each; pictures of an earlier call that are none any more are removed.
+
+    Args:
+        runs: where the folders with the epochs are.
+    """
+    from kdbench.report import canvas
+
+    drawn = Drawn()
+    with canvas.settings():
+        for place, figure in _figures(tables, runs, drawn.messages):
+            for kind, content in canvas.files(figure).items():
+                path = out / PLOTS / f"{place}.{kind}"
+                rows.write(path, content)
+                drawn.files.append(path)
+    ours = [path for name in NAMES for kind in KINDS for path in (out / PLOTS).glob(f"**/{name}.{kind}")]
+    for path in set(ours) - set(drawn.files):
+        path.unlink()
+    return drawn
+
+
+def _figures(tables: Sequence[Table], runs: Path, messages: list[str]) -> Iterator[tuple[str, Figure]]:
+    from kdbench.report import canvas, charts, critical
+
+    styles = canvas.styles((name for table in tables for name in labels(table.lines)), BASELINE)
+    no_folders = []
+    for table, place in zip(tables, places(tables), strict=True):
+        expected = [name for name, line in zip(labels(table.lines), table.lines, strict=True) if line.accuracy]
+        if not expected:
+            messages.append(f"{place}: nothing is drawn: no run has finished")
+            continue
+        costs, curves = series.costs(table), series.curves(table, runs)
+        severities, exits = series.severities(table), series.exits(table, charts.DEPLOYED)
+        if not curves.folders:
+            no_folders.append(place)
+        pictures: list[tuple[str, list[Series], Callable[[], Figure], str]] = [
+            (COST, costs.series, lambda t=table, c=costs: charts.cost(t, c, styles),  # type: ignore[misc]
+             "its runs come from several devices, or from an unknown one, and have no cost.flops_training"),
+            (CURVES, curves.series, lambda t=table, c=curves: charts.curves(t, c.series, styles),  # type: ignore[misc]
+             "no run has a validation accuracy in its epochs" if curves.folders else ""),
+            (SEVERITY, severities, lambda t=table, s=severities: charts.severity(t, s, styles),  # type: ignore[misc]
+             "no run has measured corruptions"),
+            (EXITS, exits, lambda t=table, s=exits: charts.exits(t, s, styles),  # type: ignore[misc]
+             "no method has exits of which the FLOPs are known"),
+        ]  # fmt: skip
+        for name, found, draw, why in pictures:
+            if found:
+                yield f"{place}/{name}", draw()
+            elif why:
+                messages.append(f"{place}: {name} is not drawn: {why}")
+            absent = sorted(set(expected) - {one.label for one in found})
+            if found and absent and name != EXITS:
+                messages.append(f"{place}: {name} leaves out {', '.join(absent)}: not measured")
+    if no_folders:
+        messages.append(f"{CURVES} are left out, because no run folder is in {runs}: {', '.join(no_folders)}")
+    shared = overall.overview(tables)
+    if shared:
+        yield CRITICAL, critical.diagram(shared)
+    else:
+        messages.append(f"{CRITICAL} is not drawn: no two tables share two methods")
+
+
+def places(tables: Sequence[Table]) -> list[str]:
+    """The folder of each table, such as `digits-resnet8-21286f2e`."""
+    found: list[str] = []
+    for table in tables:
+        name = re.sub(r"[^A-Za-z0-9._-]", "_", f"{table.dataset}-{table.student}-{table.protocol}").lstrip(".")
+        taken = sum(other == name or other.startswith(f"{name}~") for other in found)
+        found.append(f"{name}~{taken + 1}" if taken else name)
+    return found
