@@ -56,7 +56,7 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
         rest = [word for word in rest if word.startswith("-")]
     if rest:
         options = (
-            *("--runs", "--data", "--out", "--dry-run", "--rerun", "--check", "--plugins", "--help"),
+            *("--runs", "--data", "--out", "--dry-run", "--rerun", "--check", "--html", "--plugins", "--help"),
             *("--all", "--watch", "--json", "--follow", "--board", "--to"),
         )
         guess = nearest(rest[0].split("=")[0], options)
@@ -149,7 +149,9 @@ def _parser() -> argparse.ArgumentParser:
     board.add_argument(
         "--out", type=Path, default=Path("leaderboard"), metavar="DIR", help="where it goes (default: leaderboard/)"
     )
-    board.add_argument(
+    how = board.add_mutually_exclusive_group()
+    how.add_argument("--html", action="store_true", help="write index.html too, a page for a browser")
+    how.add_argument(
         "--check", action="store_true", help="write nothing; fail if the files are not what the committed rows give"
     )
 

@@ -189,12 +189,17 @@ def _leaderboard(arguments: argparse.Namespace) -> int:
         for sentence in leaderboard.first(wrong):
             print(f"kdbench: {sentence}", file=sys.stderr)
         return int(bool(wrong))
-    outcome = leaderboard.regenerate(_runs(arguments), out, asked)
+    outcome = leaderboard.regenerate(_runs(arguments), out, asked, arguments.html)
     for message in leaderboard.first(outcome.messages):
         print(f"kdbench: {message}", file=sys.stderr)
     state = "written" if outcome.changed else "unchanged"
     waiting = f"; {outcome.open} runs have no result yet" if outcome.open else ""
     print(f"{out / 'README.md'}: {len(outcome.tables)} tables from {outcome.runs} runs, {state}{waiting}")
+    page = out / leaderboard.PAGE
+    if arguments.html:
+        print(f"{page}: {page.stat().st_size / 1e3:.0f} kB, open it in a browser")
+    elif page.is_file() and outcome.changed:
+        print(f"kdbench: {page} is still of the rows before; write it anew with --html", file=sys.stderr)
     return 0
 
 
