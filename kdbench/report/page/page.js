@@ -77,7 +77,7 @@ function toggle(button) {
   row.after(detail);
   button.setAttribute("aria-controls", detail.id);
   const drawn = line.runs.filter((run) => run.curve);
-  if (drawn.length) inside.append(figure(drawn));
+  inside.append(drawn.length ? figure(drawn) : make("p", {}, "No curve: no validation split, or no epochs.csv at hand."));
   inside.append(make("ul", { className: "runs" }, ...line.runs.map(card)));
 }
 
@@ -209,7 +209,7 @@ matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => show
 
 for (const filters of all(".filters")) {
   filters.hidden = false;
-  filters.addEventListener("input", filter);
+  for (const kind of ["input", "change"]) filters.addEventListener(kind, filter); // not every choice says both
   filter();
 }
 addEventListener("click", ({ target }) => {
