@@ -57,7 +57,7 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     if rest:
         options = (
             *("--runs", "--data", "--out", "--dry-run", "--rerun", "--check", "--plugins", "--help"),
-            *("--all", "--watch", "--json", "--follow", "--board", "--to", "--plots"),
+            *("--all", "--watch", "--json", "--follow", "--board", "--to", "--plots", "--html"),
         )
         guess = nearest(rest[0].split("=")[0], options)
         hint = f"; did you mean '{guess}'?" if guess else "."
@@ -149,11 +149,11 @@ def _parser() -> argparse.ArgumentParser:
     board.add_argument(
         "--out", type=Path, default=Path("leaderboard"), metavar="DIR", help="where it goes (default: leaderboard/)"
     )
-    either = board.add_mutually_exclusive_group()
-    either.add_argument(
+    board.add_argument(
         "--check", action="store_true", help="write nothing; fail if the files are not what the committed rows give"
     )
-    either.add_argument("--plots", action="store_true", help="draw the tables too, into plots/ (needs matplotlib)")
+    board.add_argument("--html", action="store_true", help="write index.html too, a page for a browser (needs jinja2)")
+    board.add_argument("--plots", action="store_true", help="draw the tables too, into plots/ (needs matplotlib)")
 
     again = command(
         "reproduce", "train a finished run once more and compare it with what is stored", help_texts.REPRODUCE

@@ -184,6 +184,8 @@ def _leaderboard(arguments: argparse.Namespace) -> int:
     from kdbench.report import leaderboard
 
     out = arguments.out.resolve()
+    if arguments.check and (arguments.html or arguments.plots):
+        raise UserError("--check writes nothing: give it without --html and --plots")
     if arguments.check:
         wrong = leaderboard.check(out, asked)
         for sentence in leaderboard.first(wrong):
@@ -193,7 +195,7 @@ def _leaderboard(arguments: argparse.Namespace) -> int:
         from kdbench.report import pictures
 
         pictures.check_matplotlib()
-    outcome = leaderboard.regenerate(_runs(arguments), out, asked)
+    outcome = leaderboard.regenerate(_runs(arguments), out, asked, arguments.html)
     for message in leaderboard.first(outcome.messages):
         print(f"kdbench: {message}", file=sys.stderr)
     state = "written" if outcome.changed else "unchanged"
@@ -204,6 +206,11 @@ def _leaderboard(arguments: argparse.Namespace) -> int:
         for message in drawn.messages:
             print(f"kdbench: {message}", file=sys.stderr)
         print(f"{out / pictures.PLOTS}: {len(drawn.files) // len(pictures.KINDS)} pictures, each as SVG and PNG")
+    page = out / leaderboard.PAGE
+    if arguments.html:
+        print(f"{page}: {page.stat().st_size / 1e3:.0f} kB, open it in a browser")
+    elif page.is_file() and outcome.changed:
+        print(f"kdbench: {page} is still of the rows before; write it anew with --html", file=sys.stderr)
     return 0
 
 

@@ -51,6 +51,7 @@ exit status: 1 if something differs that must be equal in one table (shared para
 LEADERBOARD = """\
 README.md has one table a protocol, dataset and student; tables.csv (full precision) and tables.tex (booktabs) have the same.
   kdbench leaderboard
+  kdbench leaderboard --html                  index.html too: sort, filter, and open rows to see runs and their curves
   kdbench leaderboard columns=accuracy,delta,p,top5,ece,corruptions,noise.0.1
   kdbench leaderboard --plots                 plots/TABLE/: cost, curves, severity, exits; plots/critical-difference; SVG and PNG
   kdbench leaderboard --check                 with the columns that README.md says it was made with"""

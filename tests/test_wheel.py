@@ -48,3 +48,11 @@ def test_it_holds_the_same_methods_and_gin_files_as_the_clone(installed):
         return {path.relative_to(root): path.read_bytes() for path in found}
 
     assert files(installed / "kdbench" / "bundled") == files(ROOT)
+
+
+def test_it_holds_the_parts_of_the_page(installed):
+    folder = Path("kdbench", "report", "page")
+    parts = {"page.html", "page.css", "page.js"}
+    assert {name: (installed / folder / name).read_text() for name in parts} == {
+        name: (ROOT / folder / name).read_text() for name in parts
+    }

@@ -16,6 +16,7 @@ from kdbench.report.tidy import tidy
 CSV = "results.csv"
 README = "README.md"
 TIDY, LATEX = "tables.csv", "tables.tex"
+PAGE = "index.html"
 
 
 @dataclass(frozen=True)
@@ -39,15 +40,20 @@ class Outcome:
     changed: list[Path]
 
 
-def regenerate(runs: Path, out: Path, columns: Sequence[str] | None = None) -> Outcome:
+def regenerate(runs: Path, out: Path, columns: Sequence[str] | None = None, html: bool = False) -> Outcome:
     """Merge the run folders under `runs` into `out`/results.csv and write all other files from it.
 
     Args:
         columns: that the tables show (kdbench.report.columns); None for the default set.
+        html: write index.html too. It has the curves of the run folders, so that the rows alone do not give it, and
+            `check` leaves it alone.
 
     Raises:
-        UserError: results.csv is there and no file of rows, or published.csv is damaged; nothing is written then.
+        UserError: results.csv is there and no file of rows, published.csv is damaged, or Jinja2 is missing; nothing is
+            written then.
     """
+    if html:
+        from kdbench.report.page import build  # Jinja2 is an extra
     path = out / CSV
     before = path.read_bytes() if path.is_file() else b""
     known = folders.known(runs, before)
@@ -58,6 +64,8 @@ def regenerate(runs: Path, out: Path, columns: Sequence[str] | None = None) -> O
     found = tables(merged)
     content = rows_.to_csv(merged)
     files = {path: content, **_generated(found, len(merged), content, out, columns)}
+    if html:
+        files[out / PAGE] = build.page(found, runs, content, columns)
     changed = [file for file, text in files.items() if rows_.write(file, text)]
     folders.remember(runs, content, reading.stamps)
     messages = [*reading.messages, *(f"{sentence}; it is left out now" for sentence in damaged), *lost]

@@ -1,0 +1,1 @@
+"""The leaderboard as one page for a browser, `index.html`."""

@@ -1,0 +1,166 @@
+"""Tables → `index.html`: one file that needs no server and loads nothing, filled in by Jinja2, which escapes everything."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kdbench.errors import UserError
+from kdbench.report.columns import Column, shown
+from kdbench.report.lines import Line, Row, scored
+from kdbench.report.page.curves import Curves
+from kdbench.report.render import plain
+from kdbench.report.strips import strips
+from kdbench.report.tables import Table
+
+try:
+    import jinja2
+    from markupsafe import Markup  # which comes with it
+except ImportError as error:
+    raise UserError("kdbench leaderboard --html needs Jinja2: pip install 'kdbench[page]'") from error
+
+_HERE = Path(__file__).parent
+_ABOUT = {
+    "#": "1 + the number of rows that are significantly better",
+    "Method": "with its own parameters where they are not the usual ones",
+    "Teacher": "with its accuracy on the test set, in percent",
+    "n": "seeds that have finished",
+}
+
+
+@dataclass(frozen=True)
+class Head:
+    """The head of a column: `first` is the direction of the first sort."""
+
+    title: str
+    about: str
+    number: bool
+    first: str
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What a cell shows, and what it is sorted by: an exact number, "" for none; columns of text go by the text."""
+
+    text: str
+    value: str
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table as the template takes it."""
+
+    table: Table
+    heads: list[Head]
+    rows: list[list[Cell]]
+
+
+def page(found: Sequence[Table], runs: Path, content: bytes, columns: Sequence[str] | None) -> bytes:
+    """The whole file; the same rows, run folders and columns give the same bytes.
+
+    Args:
+        runs: the folder of all runs, for their curves; of a run that is not there, there is none.
+        content: of results.csv.
+        columns: that the tables show; None for the default set.
+    """
+    curves = Curves(runs)
+    lines = [_line(line, curves) for table in found for line in table.lines]
+    style, script = ((_HERE / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_HERE),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=lambda value: plain(value) if type(value) is str else value,
+    )
+    text = environment.get_template("page.html").render(
+        grids=[_grid(table, columns) for table in found],
+        choices={
+            name: sorted({getattr(table, name) for table in found} - {""}) for name in ("dataset", "student", "recipe")
+        },
+        runs=sum(len(line["runs"]) for line in lines),
+        checksum=hashlib.sha256(content).hexdigest(),
+        data=_script_json({"epochs": curves.epochs, "lines": lines}),
+        style=Markup(style),
+        script=Markup(script),
+        policy=f"default-src 'none'; style-src {_source(style)}; script-src {_source(script)}; "
+        "base-uri 'none'; form-action 'none'",
+    )
+    return text.encode()
+
+
+def _grid(table: Table, names: Sequence[str] | None) -> Grid:
+    texts = strips(table, names)
+    columns: list[Column] = shown(names, table.lines)
+    # Before the columns that one selects, a strip each, stands what tells lines apart.
+    apart = texts[: len(texts) - len(columns)]
+    heads = [Head(strip.header, _ABOUT[strip.header], strip.number, "ascending") for strip in apart]
+    heads += [
+        Head(column.title, column.about, True, "descending" if column.better == "higher" else "ascending")
+        for column in columns
+    ]
+    rows = []
+    for i, line in enumerate(table.lines):
+        counts = {"#": line.rank, "n": line.accuracy.n if line.accuracy else 0}
+        found = [column.value(line) if line.accuracy else None for column in columns]
+        values = [counts.get(strip.header) for strip in apart] + [value and value.mean for value in found]
+        rows.append(
+            [
+                Cell(strip.cells[i], "" if value is None else repr(value))
+                for strip, value in zip(texts, values, strict=True)
+            ]
+        )
+    return Grid(table, heads, rows)
+
+
+def _line(line: Line, curves: Curves) -> dict[str, Any]:
+    """What opens below a row. Keys without a value are left out: there may be thousands of runs."""
+    asides = [(line.superseded, "superseded by a newer run of this seed"), (line.teachers, "made to teach")]
+    runs = [_run(row, "", curves) for row in line.runs]
+    runs += [_run(row, why, curves) for rows, why in asides for row in rows]
+    exits = ", ".join(f"{name} {value:.2f}" for name, value in line.exits.items())
+    return _told({"name": line.name, "config": line.config, "exits": exits}) | {"runs": runs}
+
+
+def _run(row: Row, aside: str, curves: Curves) -> dict[str, Any]:
+    commits = (row.get("provenance.commits") or row.get("provenance.commit", "")).split()
+    changed = " with uncommitted changes" if row.get("provenance.clean", "").lower() == "false" else ""
+    teacher = row.get("teacher.run") or row["teacher"]
+    return _told(
+        {
+            "id": row["run"],
+            "seed": row["seed"],
+            "accuracy": row["accuracy.last"] if scored(row) else "",
+            "error": "" if scored(row) else row["error"] or "no accuracy",
+            "aside": aside,
+            "teacher": f"{teacher} ({row['teacher.accuracy']} %)" if row.get("teacher.accuracy") else teacher,
+            "commit": ", ".join(commit[:10] for commit in commits) + changed,
+            "parameters": "" if row["method.parameters"] == "{}" else row["method.parameters"],
+            "overrides": "" if row["overrides"] == "{}" else row["overrides"],
+            "command": row.get("provenance.command", ""),
+            "curve": curves.of(row["run"]),
+        }
+    )
+
+
+def _told(values: dict[str, Any]) -> dict[str, Any]:
+    return {key: plain(value) if isinstance(value, str) else value for key, value in values.items() if value}
+
+
+def _script_json(content: object) -> Any:
+    """JSON that nothing in it can end or comment out: in a script element only the characters < > & could."""
+    text = json.dumps(content, separators=(",", ":"), ensure_ascii=True)
+    for character in "<>&":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return Markup(text)
+
+
+def _source(text: str) -> str:
+    """What a content security policy calls an inline element of exactly this text."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"

@@ -1,0 +1,219 @@
+"use strict";
+
+const data = JSON.parse(document.getElementById("data").textContent);
+const order = new Intl.Collator("en", { numeric: true });
+const all = (selector, within = document) => [...within.querySelectorAll(selector)];
+
+/** An element with its properties, and children of elements and text. Text is never read as HTML. */
+function make(tag, properties = {}, ...children) {
+  const element = Object.assign(document.createElement(tag), properties);
+  element.append(...children);
+  return element;
+}
+
+// Sorting: by the exact number, or by the text; what has no value comes last in both directions.
+
+function sort(head) {
+  const table = head.closest("table");
+  const place = head.cellIndex;
+  const now = head.getAttribute("aria-sort");
+  const other = { ascending: "descending", descending: "ascending" };
+  const direction = other[now] || head.dataset.first;
+  for (const one of all("thead th", table)) one.setAttribute("aria-sort", one === head ? direction : "none");
+  const sign = direction === "ascending" ? 1 : -1;
+  const keyed = all("tbody > tr:not(.detail)", table).map((row) => {
+    const cell = row.cells[place];
+    const value = cell.dataset.value;
+    const key = value === undefined ? cell.textContent : value === "" ? null : Number(value);
+    return { row, key, detail: row.nextElementSibling?.matches(".detail") ? row.nextElementSibling : null };
+  });
+  keyed.sort((a, b) => {
+    if (a.key === null || b.key === null) return (a.key === null) - (b.key === null);
+    return sign * (typeof a.key === "number" ? a.key - b.key : order.compare(a.key, b.key));
+  });
+  table.tBodies[0].append(...keyed.flatMap(({ row, detail }) => (detail ? [row, detail] : [row])));
+}
+
+// Filtering: a table that has no row left goes as a whole.
+
+function filter() {
+  const chosen = Object.fromEntries(["dataset", "student", "recipe"].map((id) => [id, document.getElementById(id).value]));
+  const words = document.getElementById("method").value.toLowerCase().split(/\s+/).filter(Boolean);
+  let [rows, tables] = [0, 0];
+  for (const section of all("section")) {
+    const asked = Object.entries(chosen).every(([name, value]) => !value || section.dataset[name] === value);
+    let left = 0;
+    for (const row of all("tbody > tr:not(.detail)", section)) {
+      const method = row.querySelector(".method").textContent.toLowerCase();
+      row.hidden = !(asked && words.every((word) => method.includes(word)));
+      if (row.nextElementSibling?.matches(".detail")) row.nextElementSibling.hidden = row.hidden;
+      left += !row.hidden;
+    }
+    section.hidden = !left;
+    rows += left;
+    tables += left > 0;
+  }
+  const count = (n, noun) => `${n} ${noun}${n === 1 ? "" : "s"}`;
+  document.querySelector(".found").textContent = `${count(rows, "row")} in ${count(tables, "table")}`;
+}
+
+// A row opens: its runs, and their curves.
+
+function toggle(button) {
+  const row = button.closest("tr");
+  const open = button.getAttribute("aria-expanded") === "true";
+  button.setAttribute("aria-expanded", String(!open));
+  if (open) {
+    row.nextElementSibling.remove();
+    button.removeAttribute("aria-controls");
+    return;
+  }
+  const line = data.lines[row.dataset.line];
+  const inside = make("div");
+  const detail = make("tr", { className: "detail", id: `line${row.dataset.line}` });
+  detail.append(make("td", { colSpan: row.cells.length }, inside));
+  const told = [`configuration ${line.config}`].concat(line.exits ? `exits: ${line.exits}` : []);
+  inside.append(make("p", {}, told.join(" · ")));
+  row.after(detail);
+  button.setAttribute("aria-controls", detail.id);
+  const drawn = line.runs.filter((run) => run.curve);
+  inside.append(drawn.length ? figure(drawn) : make("p", {}, "No curve: no validation split, or no epochs.csv at hand."));
+  inside.append(make("ul", { className: "runs" }, ...line.runs.map(card)));
+}
+
+function card(run) {
+  const reached = run.accuracy ? `${Number(run.accuracy).toFixed(2)} %` : "failed";
+  const list = make("dl");
+  const facts = { run: run.id, teacher: run.teacher, commit: run.commit, parameters: run.parameters };
+  Object.assign(facts, { overrides: run.overrides, accuracy: run.accuracy, error: run.error, "not counted": run.aside });
+  for (const [name, value] of Object.entries(facts)) {
+    if (value) list.append(make("dt", {}, name), make("dd", {}, value));
+  }
+  const found = make("li", {}, make("h3", {}, `seed ${run.seed}: ${reached}`), list);
+  if (run.command) {
+    const shown = make("pre", {}, make("code", {}, run.command));
+    const button = make("button", { type: "button", className: "copy" }, "Copy command");
+    button.addEventListener("click", () => copy(shown, button));
+    found.append(shown, button);
+  }
+  return found;
+}
+
+async function copy(shown, button) {
+  let done = true;
+  try {
+    await navigator.clipboard.writeText(shown.textContent);
+  } catch {
+    getSelection().selectAllChildren(shown); // no right to the clipboard: the old way, else the user's own keys
+    done = document.execCommand("copy");
+  }
+  button.textContent = done ? "Copied" : "Selected";
+  setTimeout(() => (button.textContent = "Copy command"), 2000);
+}
+
+// Drawing, at the width that there is, so that letters keep their size on a phone.
+
+function figure(runs) {
+  const place = make("div");
+  const keys = runs.map((run, i) => make("span", { className: `key series${i % 6}` }, `seed ${run.seed}`));
+  const found = make("figure", {}, place, make("figcaption", {}, "Accuracy on the validation split, %, by epoch", ...keys));
+  let width = 0;
+  new ResizeObserver(() => {
+    if (place.clientWidth && place.clientWidth !== width) {
+      width = place.clientWidth;
+      place.replaceChildren(draw(runs, width));
+    }
+  }).observe(place);
+  return found;
+}
+
+function svg(tag, attributes, text) {
+  const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
+  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+  if (text !== undefined) element.textContent = text;
+  return element;
+}
+
+/** Round numbers from low to high, about `most` of them. */
+function ticks(low, high, most) {
+  const rough = (high - low) / most || 1;
+  const power = 10 ** Math.floor(Math.log10(rough));
+  const step = [1, 2, 5, 10].map((n) => n * power).find((size) => size >= rough);
+  const found = [];
+  for (let i = Math.ceil(low / step); i * step <= high + step / 1e6; i++) found.push(Number((i * step).toFixed(6)));
+  return found;
+}
+
+function draw(runs, width) {
+  const curves = runs.map((run) => {
+    const epochs = data.epochs[run.curve[0]];
+    return run.curve.slice(1).map((value, i) => [epochs[i], value / 100]);
+  });
+  const points = curves.flat();
+  const span = (values) => [values.reduce((a, b) => Math.min(a, b)), values.reduce((a, b) => Math.max(a, b))];
+  const [left, right] = span(points.map((point) => point[0]));
+  let [low, high] = span(points.map((point) => point[1]));
+  if (low === high) [low, high] = [low - 1, high + 1];
+  const height = 220;
+  const box = { left: 44, right: width - 12, top: 10, bottom: height - 24 };
+  const x = (epoch) => (right === left ? (box.left + box.right) / 2 : box.left + ((epoch - left) / (right - left)) * (box.right - box.left));
+  const y = (value) => box.bottom - ((value - low) / (high - low)) * (box.bottom - box.top);
+  const last = runs.map((run, i) => `seed ${run.seed} ${curves[i].at(-1)[1]}`).join(", ");
+  const found = svg("svg", { viewBox: `0 0 ${width} ${height}`, height, role: "img" });
+  found.setAttribute("aria-label", `Validation accuracy by epoch, ${left} to ${right}. At the end: ${last}.`);
+  for (const value of ticks(low, high, 5)) {
+    found.append(svg("line", { class: "grid", x1: box.left, x2: box.right, y1: y(value), y2: y(value) }));
+    found.append(svg("text", { x: box.left - 6, y: y(value) + 4, "text-anchor": "end" }, value));
+  }
+  for (const epoch of ticks(left, right, Math.min(10, width / 60)).filter(Number.isInteger)) {
+    found.append(svg("text", { x: x(epoch), y: height - 6, "text-anchor": "middle" }, epoch));
+  }
+  curves.forEach((curve, i) => {
+    const series = `series${i % 6}`;
+    const path = curve.map(([epoch, value]) => `${x(epoch).toFixed(1)},${y(value).toFixed(1)}`).join(" ");
+    found.append(svg("polyline", { class: `curve ${series}`, points: path }));
+    const [epoch, value] = curve.at(-1);
+    found.append(svg("circle", { class: series, cx: x(epoch), cy: y(value), r: 3 }));
+  });
+  return found;
+}
+
+// Light and dark: what the system says, until the user says something else.
+
+const root = document.documentElement;
+const theme = document.getElementById("theme");
+const dark = () => (root.dataset.theme || (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")) === "dark";
+
+function show(chosen) {
+  if (chosen === "dark" || chosen === "light") root.dataset.theme = chosen;
+  theme.textContent = dark() ? "Light colours" : "Dark colours";
+}
+
+let stored = null;
+try {
+  stored = localStorage.getItem("kdbench.theme");
+} catch {
+  // A page from a file may have no storage.
+}
+show(stored);
+theme.hidden = false;
+theme.addEventListener("click", () => {
+  show(dark() ? "light" : "dark");
+  try {
+    localStorage.setItem("kdbench.theme", root.dataset.theme);
+  } catch {
+    // It holds for this visit then.
+  }
+});
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => show());
+
+for (const filters of all(".filters")) {
+  filters.hidden = false;
+  for (const kind of ["input", "change"]) filters.addEventListener(kind, filter); // not every choice says both
+  filter();
+}
+addEventListener("click", ({ target }) => {
+  const button = target.closest("section button");
+  if (button?.closest("thead")) sort(button.closest("th"));
+  else if (button?.matches(".method > button")) toggle(button);
+});
