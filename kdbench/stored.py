@@ -125,7 +125,7 @@ def again(stored: Stored) -> Again:
         then, remarks = bindings(text), _changed(stored, stored.folder, planned)
         if planned.id != stored.id:
             planned = replace(_as_stored(planned, stored), config=text)
-    # What a run from before some of these were there did not say is as now.
+    # What stands apart from the result; of what an older kdbench did not have, the values of now.
     machine = {key: then.get(key, value) for key, value in now.items() if key.startswith(("Machine.", "Measures."))}
     if machine["Machine.threads"] == "0" and stored.result.get("provenance.threads"):
         machine["Machine.threads"] = str(stored.result["provenance.threads"])  # what torch chose then
@@ -140,10 +140,10 @@ def bindings(text: str) -> dict[str, str]:
 
 
 def with_machine(spec: Spec, machine: Mapping[str, str]) -> Spec:
-    """A run on another machine: the same run, with these lines in the place of its own, `Machine.*` with all there are."""
-    replaced = ("Machine.", "# kdbench run", *(f"{key} = " for key in machine))
-    shared = [line for line in spec.config.splitlines() if not line.startswith(replaced)]
-    lines = [*"\n".join(shared).strip().splitlines(), *(f"{key} = {machine[key]}" for key in sorted(machine))]
+    """The same run on another machine: with these lines in the place of all of the same configurables."""
+    replaced = ("# kdbench run", *(f"{key.partition('.')[0]}." for key in machine))
+    kept = [line for line in spec.config.splitlines() if not line.startswith(replaced)]
+    lines = [*"\n".join(kept).strip().splitlines(), *(f"{key} = {machine[key]}" for key in sorted(machine))]
     device = machine["Machine.device"].strip("'\"")
     return replace(spec, config="\n".join(lines) + "\n", gpus=int(machine["Machine.gpus"]), device=device)
 

@@ -15,8 +15,8 @@ from kdbench.run import run
 from kdbench.store import EPOCHS, EVENTS, RunFolder
 
 SHORT = [
-    "dataset=digits", "student=resnet8", "Train.epochs=4", "Train.warmup=0", "Train.batch_size=24", "Measures.corruptions=False",
-    "Split.validation=0.2", "Machine.threads=1",
+    "dataset=digits", "student=resnet8", "Train.epochs=4", "Train.warmup=0", "Train.batch_size=24",
+    "Split.validation=0.2", "Machine.threads=1", "Measures.corruptions=False",
 ]  # fmt: skip
 
 

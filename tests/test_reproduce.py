@@ -174,6 +174,18 @@ def test_after_its_gin_file_has_changed_the_stored_run_is_trained_and_the_change
     assert not (tmp_path / "runs").exists()
 
 
+def test_what_an_older_kdbench_did_not_have_is_as_it_is_now(mine, tmp_path, capsys):
+    (config,) = tmp_path.glob("runs/mine-*/config.gin")
+    old = [line for line in config.read_text().splitlines() if not line.startswith(("Measures.", "Machine.log"))]
+    config.write_text("\n".join(old) + "\n")
+    (mine / "gin" / "method" / "mine.gin").write_text("MINE.weight = 0.25\n")
+    forget()
+    assert main(["reproduce", "mine"]) == 0
+    (again,) = tmp_path.glob("runs/reproduced/mine-*/config.gin")
+    assert "MINE.weight = 0.5" in again.read_text()
+    assert "Measures.images" in again.read_text()
+
+
 def test_an_edited_configuration_is_told_and_not_trained(mine, tmp_path, capsys):
     (config,) = tmp_path.glob("runs/mine-*/config.gin")
     config.write_text(config.read_text().replace("MINE.weight = 0.5", "MINE.weight = 0.75"))

@@ -89,9 +89,11 @@ def _by_method(table: Table) -> dict[str, Line]:
 
 def _block(lines: Sequence[dict[str, Line]]) -> tuple[list[int], list[str]]:
     best: tuple[list[int], list[str]] = [], []
-    for one, other in combinations(lines, 2):
-        methods = sorted(one.keys() & other.keys())
-        holding = [i for i, found in enumerate(lines) if found.keys() >= set(methods)]
+    # Many tables hold the same methods, so that few pairs differ.
+    shared = (one & other for one, other in dict.fromkeys(combinations(map(frozenset, lines), 2)))
+    for common in dict.fromkeys(shared):
+        methods = sorted(common)
+        holding = [i for i, found in enumerate(lines) if found.keys() >= common]
         # Of two blocks of one size the one with more tables says more.
         if len(methods) > 1 and (len(methods) * len(holding), len(holding)) > (
             len(best[0]) * len(best[1]),
