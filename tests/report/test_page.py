@@ -166,7 +166,7 @@ def opened(browser, page):
     assert browser.get_log("browser") == []
     messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
     sent = [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
-    assert set(sent) <= {page.as_uri()}
+    assert set(sent) == {page.as_uri()}
     assert browser.execute_script("return performance.getEntriesByType('resource').length") == 0
 
 
@@ -282,3 +282,32 @@ def test_on_a_phone_in_light_and_dark(opened):
         assert opened.execute_script(background) != before
     finally:
         opened.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+@pytest.mark.browser
+def test_colours_follow_the_system_until_somebody_chooses(opened):
+    from selenium.webdriver.common.by import By
+
+    def system(scheme):
+        features = [{"name": "prefers-color-scheme", "value": scheme}]
+        opened.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+        return opened.execute_script("return getComputedStyle(document.body).backgroundColor")
+
+    opened.execute_script("localStorage.clear()")
+    opened.refresh()
+    try:
+        light, dark = system("light"), system("dark")
+        assert light != dark
+        opened.find_element(By.ID, "theme").click()
+        assert system("dark") == light
+    finally:
+        opened.execute_script("localStorage.clear()")
+        opened.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+
+
+@pytest.mark.browser
+def test_the_policy_stops_what_is_foreign(browser, page):
+    page.write_text(page.read_text().replace("</main>", "<script>document.title = 'taken'</script></main>"))
+    browser.get(page.as_uri())
+    assert browser.title == "Leaderboard · kdbench"
+    assert "Content Security Policy" in browser.get_log("browser")[0]["message"]
