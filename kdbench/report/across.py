@@ -112,7 +112,7 @@ def improvement(tables: Sequence[tuple[Sequence[float], Sequence[float]]]) -> Im
         return Improvement(probability, None, None)
     drawn = np.zeros(REPLICATES)
     for table, (a, b) in zip(wins, _draws(tuple(table.shape for table in wins)), strict=True):
-        drawn += np.einsum("bi,ij,bj->b", a / table.shape[0], table, b / table.shape[1])
+        drawn += ((a @ table) * b).sum(axis=1) / table.size
     low, high = np.quantile(drawn / len(wins), [ALPHA / 2, 1 - ALPHA / 2])
     return Improvement(probability, round(float(low), 9), round(float(high), 9))
 

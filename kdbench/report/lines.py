@@ -6,6 +6,7 @@ import json
 import math
 from collections import defaultdict
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from kdbench.config import digest
 from kdbench.plan import EQUAL_TEACHER_SEED
@@ -51,10 +52,10 @@ class Line:
         row = self.runs[0]
         return row["method"] == BASELINE and row["method.parameters"] in ("", "{}")
 
-    @property
+    @cached_property
     def by_seed(self) -> dict[int, float]:
         """The accuracies that went into the mean."""
-        return {int(row["seed"]): float(row["accuracy.last"]) for row in self.runs if scored(row)}
+        return {int(row["seed"]): float(row["accuracy.last"]) for row in self.finished}
 
     @property
     def name(self) -> str:
@@ -73,15 +74,26 @@ class Line:
         texts = [row.get("provenance.commits") or row.get("provenance.commit", "") for row in self.runs]
         return list(dict.fromkeys(commit for text in texts for commit in text.split()))
 
-    @property
+    @cached_property
+    def finished(self) -> list[Row]:
+        """The runs that have an accuracy."""
+        return [row for row in self.runs if scored(row)]
+
+    @cached_property
     def failed(self) -> list[Row]:
-        """The runs that have no accuracy."""
+        """The runs that have none."""
         return [row for row in self.runs if not scored(row)]
 
     def measured(self, key: str) -> Interval | None:
         """Mean and interval of a key of the results, over the finished runs that have it; None if none has."""
-        values = [value for row in self.runs if scored(row) and (value := number(row, key)) is not None]
-        return mean_interval(values) if values else None
+        if key not in self._measured:  # every file that is written asks for the same keys
+            values = [value for row in self.finished if (value := number(row, key)) is not None]
+            self._measured[key] = mean_interval(values) if values else None
+        return self._measured[key]
+
+    @cached_property
+    def _measured(self) -> dict[str, Interval | None]:
+        return {}
 
 
 def number(row: Row, key: str) -> float | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 from rich import box
 from rich.cells import cell_len
@@ -24,6 +25,7 @@ def plain(text: str) -> str:
     return text if text.isprintable() else "".join(c if c.isprintable() else " " for c in text)
 
 
+@lru_cache(maxsize=4096)  # most cells of many tables are alike
 def escape(text: str) -> str:
     """Text that Markdown shows as it is, in a table as well."""
     text = plain(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

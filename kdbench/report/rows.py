@@ -153,7 +153,7 @@ class _Check:
         """Raises ValueError, which says why they are no row."""
         if len(cells) != self._width:
             raise ValueError(f"it has {len(cells)} cells, and the first line has {self._width}")
-        if any(not cell.isascii() and _UNSAFE.search(cell) for cell in cells):
+        if not (text := "".join(cells)).isascii() and _UNSAFE.search(text):
             raise ValueError("it is not UTF-8")
         for place, column in self._named:
             if not cells[place]:
