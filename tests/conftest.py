@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 from torch import Tensor
 
 from kdbench import places, signature
@@ -19,6 +20,9 @@ from kdbench.models import build
 from kdbench.streams import Streams
 
 ROOT = Path(__file__).parent.parent
+
+settings.register_profile("untimed", deadline=None)  # what a test says does not depend on how busy the machine is
+settings.load_profile("untimed")
 
 
 class Case:
