@@ -225,16 +225,18 @@ def _run(spec: Spec, folder: RunFolder, runs: Path, data: Path | None, caller: _
     log = None if group.first else lambda line: None
     every = given.machine.checkpoint_every
     keeper = Keeper(folder, _identity_of_state(spec, ready), every, caller.stop, caller.check, log)
+    # Before training, so that a method that it fails for fails at once.
+    counted = flops.of_method(*_first_step(spec, ready)) if group.first else {}
     used = energy.of_devices(ready.device, group.size)
+    of_training: dict[str, Any] = {}  # once it is over
     keeper.session = lambda: {
         "seconds": time.perf_counter() - began,
         "peak": ready.peak.bytes(),
         "joules": used.joules(),
         "started_at": ready.facts["provenance.started_at"],
         "commit": ready.facts["provenance.commit"],
+        **of_training,
     }
-    # Before training, so that a method that it fails for fails at once.
-    counted = flops.of_method(*_first_step(spec, ready)) if group.first else {}
     shown: list[Progress] = []
 
     def report(progress: Progress) -> None:
@@ -245,7 +247,8 @@ def _run(spec: Spec, folder: RunFolder, runs: Path, data: Path | None, caller: _
     if not group.first:
         return None
     trained = time.perf_counter()
-    peak, joules = ready.peak.bytes(), used.joules()
+    of_training |= {"peak": ready.peak.bytes(), "joules": used.joules()}
+    sessions = [*keeper.sessions, of_training]
 
     def between(done: float) -> None:
         if not shown:  # all training was done before: whoever is stopped again and again comes to an end
@@ -280,8 +283,8 @@ def _run(spec: Spec, folder: RunFolder, runs: Path, data: Path | None, caller: _
         "cost.parameters_training": cost.parameters(method),
         "cost.flops": cost.flops(deployed, task.image_shape),
         **counted,
-        "cost.peak_memory_bytes": max([peak, *(s["peak"] for s in keeper.sessions)]),
-        "cost.energy_joules": energy.total([joules, *(s.get("joules") for s in keeper.sessions)]),
+        "cost.peak_memory_bytes": max(s["peak"] for s in sessions),
+        "cost.energy_joules": energy.total([s.get("joules") for s in sessions]),
         "cost.images_per_second": round(outcome.images_seen / outcome.seconds, 1),
         "teacher.run": guide.run if guide else None,
         "teacher.sha256": guide.sha256 if guide else None,

@@ -128,6 +128,21 @@ def test_energy_is_of_training_over_all_processes_of_a_run(tmp_path, monkeypatch
     assert result["cost.energy_joules"] == steps - 1, "the loop does not ask after the last step"
 
 
+def test_energy_of_measuring_does_not_count_where_a_run_is_stopped_then(tmp_path, monkeypatch, nvml):
+    monkeypatch.setattr("kdbench.run.energy.of_devices", lambda device, count: energy.Energy(["GPU-a"], nvml))
+    (spec,) = specs("methods=ce", *LITTLE)
+    measuring = []
+
+    def report(progress):
+        nvml.used["GPU-a"] += 1000
+        measuring.append(progress.measured is not None)
+
+    with pytest.raises(Stopped):
+        run(spec, tmp_path, None, report=report, stop=lambda: measuring.count(True) > 5)
+    result = run(spec, tmp_path, None, report=report)
+    assert result["cost.energy_joules"] == measuring.count(False)
+
+
 def test_what_is_measured_last_does_not_count_as_memory_of_training(tmp_path, monkeypatch):
     events = []
     inner = cost.PeakMemory.bytes
