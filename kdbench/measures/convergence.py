@@ -42,7 +42,11 @@ def convergence(curve: Sequence[Point], chance: float, accuracies: Sequence[floa
         accuracies: in percent; of each, images and seconds until the first epoch's end at which it was reached. They are
             not interpolated: between two epochs nothing was measured.
     """
-    result: dict[str, float | int | None] = {"convergence.auc": area(curve, chance)}
+    result: dict[str, float | int | None] = {
+        "convergence.auc": area(curve, chance),
+        # Which tells apart, where the cells of a row are empty, what was never reached from what was not asked for.
+        "convergence.highest": max((point.accuracy for point in curve), default=None),
+    }
     for wanted in accuracies:
         reached = next((point for point in curve if point.accuracy >= wanted), None)
         result[f"convergence.images.{wanted:g}"] = reached.images if reached else None

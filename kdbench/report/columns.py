@@ -10,12 +10,14 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from kdbench.errors import UserError, nearest, unknown
-from kdbench.report.lines import Line
+from kdbench.report import reached
+from kdbench.report.lines import Line, number
 from kdbench.report.stats import Interval
 from kdbench.settings import BASELINE
 
 NONE = "–"
 NOT_MEASURED = "not measured"
+NEVER = "never"
 FAILED = "failed"
 SEE = "kdbench list columns"
 
@@ -60,11 +62,22 @@ class Column:
         """Mean, n and interval in `unit`, or None if the line has none."""
         return self.source(line) if self.source else line.measured(self.key)
 
+    def never(self, line: Line) -> int:
+        """Seeds that never came to the accuracy that the column waits for; the value is of the others."""
+        wanted = reached.accuracy(self.key)
+        if wanted is None:
+            return 0
+        return sum(number(row, self.key) is None and reached.never(row, wanted) for row in line.finished)
+
     def text(self, line: Line) -> str:
         """What a cell shows; how many seeds it is of, where that is not the n of the line."""
         if line.accuracy is None:
             return FAILED if self.key else NONE
-        value = self.value(line)
+        value, never = self.value(line), self.never(line)
+        measured = never + (value.n if value else 0)
+        partial = f" (n = {measured})" if self.key and measured < line.accuracy.n else ""
+        if value is None and never:
+            return NEVER + partial
         if value is None:
             absent = not self.key or self.optional or (self.taught and not line.teacher)
             return NONE if absent else NOT_MEASURED
@@ -72,8 +85,8 @@ class Column:
             return "<0.001" if value.mean < 0.001 else f"{value.mean:.3f}"
         half = value.half_width if self.spread else None
         texts = [self._number(value.mean)] + ([] if half is None else [self._number(half).removeprefix("+")])
-        partial = f" (n = {value.n})" if self.key and value.n < line.accuracy.n else ""
-        return " ± ".join(texts) + partial
+        # The mean over those that were fast enough says nothing of the others.
+        return " ± ".join(texts) + (f" ({value.n} of {measured} reached it)" if never else partial)
 
     def _number(self, value: float) -> str:
         value /= self.scale
@@ -131,10 +144,12 @@ COLUMNS = (
             key="exits.{}", optional=True),
     replace(_PERCENT, name="auc", title="AUC %", about="mean validation accuracy over the images of the budget",
             key="convergence.auc"),
-    replace(_COST, name="images_to.*", title="Images to {} %", about="images until a validation accuracy, such as images_to.60",
-            key="convergence.images.{}", unit="images", optional=True),
-    replace(_COST, name="seconds_to.*", title="Seconds to {} %", about="training time until a validation accuracy",
-            key="convergence.seconds.{}", unit="seconds", digits=1, optional=True),
+    replace(_COST, name="images_to.*", title="Images to {} %",
+            about="images until a validation accuracy, such as images_to.60, of the seeds that reach it",
+            key=f"{reached.IMAGES}{{}}", unit="images"),
+    replace(_COST, name="seconds_to.*", title="Seconds to {} %",
+            about="training time until a validation accuracy, of the seeds that reach it",
+            key=f"{reached.SECONDS}{{}}", unit="seconds", digits=1),
     replace(_COST, name="images", title="Images", about="through the student in training: the budget",
             key="images_seen", unit="images", better="", worth=4),
     replace(_COST, name="train_seconds", title="Train s", about="of training, without evaluation",

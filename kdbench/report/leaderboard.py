@@ -114,7 +114,8 @@ def check(out: Path, columns: Sequence[str] | None = None) -> list[str]:
 def _unmeasured(found: list[Table], columns: Sequence[str] | None) -> list[str]:
     """A sentence if columns were asked for that no run has."""
     lines = [line for table in found for line in table.lines]
-    empty = [name for name in columns or () if not any(find(name).value(line) for line in lines)]
+    asked = {name: find(name) for name in columns or ()}
+    empty = [n for n, column in asked.items() if not any(column.value(line) or column.never(line) for line in lines)]
     return [f"no run has measured {', '.join(empty)}"] if empty and lines else []
 
 

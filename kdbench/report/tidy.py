@@ -6,6 +6,7 @@ import csv
 import io
 from collections.abc import Iterable, Iterator, Sequence
 
+from kdbench.report import reached
 from kdbench.report.columns import Column, shown
 from kdbench.report.lines import Line, number
 from kdbench.report.power import deviation
@@ -31,7 +32,8 @@ def tidy(found: Sequence[Table], names: Sequence[str] | None = None) -> str:
     """The file `tables.csv`.
 
     A column has the mean in the unit of the results; `NAME.n` says over how many seeds, and for those that tables show with
-    an interval there are `NAME.sd`, `NAME.low` and `NAME.high`. What has not been measured is empty.
+    an interval there are `NAME.sd`, `NAME.low` and `NAME.high`. For those that wait for an accuracy `NAME.never` says how many
+    seeds never reached it: the mean is of the others. What has not been measured is empty.
 
     Args:
         names: of the columns; None for those of the default set that any line has.
@@ -48,7 +50,11 @@ def tidy(found: Sequence[Table], names: Sequence[str] | None = None) -> str:
 
 def _heads(column: Column) -> list[str]:
     ends = ("", ".n", ".sd", ".low", ".high") if column.spread else ("", ".n") if column.key else ("",)
-    return [f"{column.name}{end}" for end in ends]
+    return [f"{column.name}{end}" for end in (*ends, *_never(column))]
+
+
+def _never(column: Column) -> tuple[str, ...]:
+    return (".never",) if reached.accuracy(column.key) is not None else ()
 
 
 def _identity(table: Table, line: Line) -> list[object]:
@@ -61,14 +67,16 @@ def _identity(table: Table, line: Line) -> list[object]:
 
 def _values(columns: Iterable[Column], line: Line) -> Iterator[object]:
     for column in columns:
-        value = column.value(line)
+        value, never = column.value(line), column.never(line)
         half = value.half_width if value else None
         spread = None if value is None or half is None else (deviation(value), value.mean - half, value.mean + half)
         yield value.mean if value else None
         if column.key or column.spread:
-            yield value.n if value else None
+            yield value.n if value else 0 if never else None
         if column.spread:
             yield from spread or (None, None, None)
+        if _never(column):
+            yield never if value or never else None
 
 
 def _told(table: Table, line: Line) -> list[str]:

@@ -23,6 +23,7 @@ def test_when_an_accuracy_was_first_reached_is_not_interpolated():
     }
     assert found["convergence.seconds.30.5"] == 4.0
     assert found["convergence.seconds.61"] is None
+    assert found["convergence.highest"] == 60.0
 
 
 def test_without_a_validation_split_there_is_nothing(tmp_path):

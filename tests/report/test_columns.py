@@ -61,6 +61,41 @@ def test_a_mean_over_fewer_seeds_says_over_how_many(measured):
     assert cells(measured, "ece")["ce"] == ["6.50 ± 6.35 (n = 2)"]
 
 
+def curve(highest, **reached):
+    """What a result tells of a validation curve."""
+    told = {"convergence.auc": 30.0, "convergence.highest": highest, "accuracy.val": highest}
+    return told | {f"convergence.images.{wanted}": images for wanted, images in reached.items()}
+
+
+def test_never_reached_is_not_the_same_as_not_measured(result, capsys):
+    curves = {
+        "all": [curve(61.0, **{"60": 45_000}), curve(62.0, **{"60": 55_000}), curve(63.0, **{"60": 50_000})],
+        "some": [curve(59.0, **{"60": None}), curve(62.0, **{"60": 45_000}), curve(58.0, **{"60": None})],
+        "none": [curve(50.0, **{"60": None})] * 3,
+        "unasked": [curve(70.0)] * 3,
+        "unsplit": [curve(None) | {"convergence.auc": None}] * 3,
+        "older": [{}] * 3,
+        "mixed": [curve(62.0, **{"60": 45_000}), curve(59.0), {}],
+        "fewer": [curve(50.0), {}, curve(51.0)],
+    }
+    made = [result(name, seed) | told for name, seeds in curves.items() for seed, told in enumerate(seeds)]
+    made.append(result("dkd", 0, None, status="failed", error="boom"))
+    assert cells(made, "images_to.60") == {
+        **{"all": ["50.0k"], "some": ["45.0k (1 of 3 reached it)"], "none": ["never"]},
+        **{"unasked": ["not measured"], "unsplit": ["not measured"], "older": ["not measured"]},
+        **{"mixed": ["45.0k (1 of 2 reached it)"], "fewer": ["never (n = 2)"], "dkd": ["failed"]},
+    }
+    assert cells(made, "images_to.75")["unasked"] == ["never"], "whoever was asked for it, the curve was below"
+
+
+def test_a_board_where_nobody_reached_it_has_measured_it(result, store, tmp_path, capsys):
+    runs = store(result("ce") | curve(50.0))
+    out = str(tmp_path / "board")
+    assert main(["leaderboard", "columns=images_to.60,images_to.40", "--runs", str(runs), "--out", out]) == 0
+    assert "no run has measured images_to.40\n" in capsys.readouterr().err
+    assert " never |" in (tmp_path / "board" / "README.md").read_text()
+
+
 def test_the_default_set_leaves_out_what_no_line_has_and_a_wish_stays(result):
     made = summarise([result("ce", seed, 50.0 + seed) for seed in SEEDS])[0]
     assert [column.name for column in shown(None, made.lines)] == [

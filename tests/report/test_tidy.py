@@ -43,5 +43,19 @@ def test_the_columns_asked_for_are_those_of_all_tables(result):
     assert "train_seconds.sd" not in found[0]
 
 
+def test_never_reached_is_a_number_of_seeds_beside_the_mean_of_the_others(result):
+    def reached(highest, images=None):
+        return {"convergence.auc": 9.0, "convergence.highest": highest, "convergence.images.50": images}
+
+    seeds = {"a": (reached(60.0, 400), reached(40.0), reached(55.5, 500)), "b": (reached(40.0),) * 3, "c": ({},) * 3}
+    made = [result(name, seed) | told for name, three in seeds.items() for seed, told in enumerate(three)]
+    found = read(tidy(summarise(made), ["images_to.50", "accuracy"]))
+    heads = [f"images_to.50{end}" for end in ("", ".n", ".never")]
+    assert {row["method"]: [row[head] for head in heads] for row in found} == {
+        **{"a": ["450.0", "2", "1"], "b": ["", "0", "3"], "c": ["", "", ""]},
+    }
+    assert "accuracy.never" not in found[0]
+
+
 def test_no_table_is_a_head_alone():
     assert len(tidy([]).splitlines()) == 1
