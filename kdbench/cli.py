@@ -202,7 +202,7 @@ def _leaderboard(arguments: argparse.Namespace) -> int:
     waiting = f"; {outcome.open} runs have no result yet" if outcome.open else ""
     print(f"{out / 'README.md'}: {len(outcome.tables)} tables from {outcome.runs} runs, {state}{waiting}")
     if arguments.plots:
-        drawn = pictures.write(outcome.tables, _runs(arguments), out)
+        drawn = pictures.write(outcome.tables, _runs(arguments), out, outcome.sha256)
         for message in drawn.messages:
             print(f"kdbench: {message}", file=sys.stderr)
         print(f"{out / pictures.PLOTS}: {len(drawn.files) // len(pictures.KINDS)} pictures, each as SVG and PNG")

@@ -228,9 +228,9 @@ def _methods(a: str, b: str, words: Sequence[str]) -> tuple[Side, Side]:
     return side(a), side(b)
 
 
-def of_run(name: str, path: Path) -> Side:
-    """The run in a folder; UserError if there is no result in it."""
-    result = RunFolder(path.parent, path.name).result()
+def of_run(name: str, path: Path, result: Mapping[str, Any] | None = None) -> Side:
+    """The run in a folder; UserError if there is no result in it and none is given."""
+    result = result or RunFolder(path.parent, path.name).result()
     if result is None:
         raise UserError(f"the run '{path.name}' has no result that can be read; diff needs the names in it")
 

@@ -5,21 +5,45 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import shlex
+import textwrap
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import distributions
 from pathlib import Path
 
 import pandas as pd
 
 import kdbench
+from kdbench import commits
 from kdbench.errors import UserError
+from kdbench.report import pictures, readme
 from kdbench.report import rows as rows_
-from kdbench.report.leaderboard import CSV, check
+from kdbench.report.leaderboard import CSV, LATEX, PAGE, README, TIDY, check
+from kdbench.report.published import CSV as PUBLISHED
 from kdbench.store import CONFIG
 
-MANIFEST = "MANIFEST.json"
+MANIFEST, SUMS, ABOUT = "MANIFEST.json", "SHA256SUMS", "README.txt"
+_COMMAND = "command.txt"
 _STAMP = (1980, 1, 1, 0, 0, 0)  # of every file in the archive: when it was packed is no part of what it holds
+_ABOUT = """\
+A leaderboard of methods of knowledge distillation with all that it comes from, packed by `kdbench export`.
+
+{parts}
+
+In this folder
+
+    {check}
+        says whether each file is what was packed.
+    kdbench leaderboard --check
+        says whether the tables are what the rows give.
+    kdbench reproduce {run} --runs runs
+        trains a run once more, and says whether the same weights come out, bit for bit, or what differs.
+        The runs are the folders in runs/; images that do not come with kdbench are found with --data DIR.
+
+The last two need kdbench; another than the one that packed this may write its tables otherwise. That one was
+{version}.
+"""
 _ENVIRONMENT = ("kdbench", "python", "torch", "torchvision", "gin", "device", "gpus", "platform", "commit", "clean")
 
 
@@ -34,26 +58,60 @@ def export(runs: Path, out: Path, to: Path | None) -> Path:
         The archive. From the same leaderboard, folders and installed packages come the same bytes.
 
     Raises:
-        UserError: the leaderboard is not what its rows give, or `to` is no name for an archive.
+        UserError: the leaderboard is not what its rows give, its page or a picture is of other rows, or `to` is no name for
+            an archive.
     """
     to = to or out.with_name(f"{out.name}.zip")
     if to.suffix != ".zip" or to.is_dir():
         raise UserError(f"--to takes the name of a file that ends in .zip, not '{to}'")
     wrong = check(out)
     if wrong:
-        raise UserError(f"{wrong[0]}; mend it with: kdbench leaderboard --runs {runs} --out {out}")
-    rows = rows_.canonical(rows_.from_csv((out / CSV).read_bytes(), CSV)[0])
+        raise UserError(f"{wrong[0]}; mend it with: {_anew(runs, out)}")
+    content = (out / CSV).read_bytes()
+    rows = rows_.canonical(rows_.from_csv(content, CSV)[0])
     if rows.empty:
         raise UserError(f"there is no run in {out / CSV}; make some with: kdbench run")
-    files = dict(sorted({**dict(_board(out, to)), **dict(_runs(rows, runs)), **_environment(rows)}.items()))
-    manifest = {
-        "kdbench": kdbench.__version__,
-        "newest": max(_column(rows, "provenance.finished_at")),
-        "runs": len(rows),
-        "sha256": {name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
-    }
-    rows_.write(to, _archive({MANIFEST: _json(manifest), **files}))
+    stale = _of_other_rows(out, content)
+    if stale:
+        rest = f" and {len(stale) - 1} more" if len(stale) > 1 else ""
+        verb = "are" if rest else "is"
+        raise UserError(
+            f"{stale[0]}{rest} {verb} not of the rows in {CSV}; delete what you do not want, or mend it with: "
+            f"{_anew(runs, out)}"
+        )
+    files = {**dict(_board(out, to)), **dict(_runs(rows, runs)), **_environment(rows)}
+    commit, clean = commits.of_this_code()
+    files[MANIFEST] = _json(
+        {
+            "kdbench": kdbench.__version__,
+            "commit": commit,
+            "clean": clean,
+            "newest": max(_column(rows, "provenance.finished_at")),
+            "runs": len(rows),
+        }
+    )
+    version = kdbench.__version__ + (f", commit {commit}" if commit else "") + " with changes" * (clean is False)
+    files[ABOUT] = _about(files, next(iter(rows["run"][rows["status"] == "finished"]), "RUN"), version)
+    files = dict(sorted(files.items()))
+    rows_.write(to, _archive({**files, SUMS: _sums(files)}))
     return to
+
+
+def _anew(runs: Path, out: Path) -> str:
+    """The command that writes the leaderboard anew, with all that it consists of now."""
+    page = out / README
+    columns = readme.made_with(page.read_text(errors="replace")) if page.is_file() else None
+    words = [f"columns={','.join(columns)}"] if columns else []
+    words += ["--runs", str(runs), "--out", str(out)]
+    words += ["--html"] * (out / PAGE).is_file() + ["--plots"] * bool(pictures.ours(out))
+    return shlex.join(["kdbench", "leaderboard", *words])
+
+
+def _of_other_rows(out: Path, content: bytes) -> list[Path]:
+    """The page and the pictures that do not hold the checksum of these rows; the rows alone do not say what is in them."""
+    sha256 = hashlib.sha256(content).hexdigest().encode()
+    made = [path for path in (out / PAGE, *pictures.ours(out)) if path.is_file()]
+    return [path for path in made if sha256 not in path.read_bytes()]
 
 
 def _board(out: Path, to: Path) -> Iterator[tuple[str, bytes]]:
@@ -70,7 +128,7 @@ def _runs(rows: pd.DataFrame, runs: Path) -> Iterator[tuple[str, bytes]]:
         try:
             yield f"runs/{run}/{CONFIG}", (runs / run / CONFIG).read_bytes()
         except OSError:
-            yield f"runs/{run}/command.txt", f"{command}\n".encode()
+            yield f"runs/{run}/{_COMMAND}", f"{command}\n".encode()
 
 
 def _environment(rows: pd.DataFrame) -> dict[str, bytes]:
@@ -92,6 +150,52 @@ def _column(rows: pd.DataFrame, name: str) -> list[str]:
 
 def _json(content: object) -> bytes:
     return (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode()
+
+
+def _sums(files: Mapping[str, bytes]) -> bytes:
+    """The checksums of all files as sha256sum writes them."""
+
+    def line(name: str, content: bytes) -> str:
+        escaped = name.replace("\\", "\\\\").replace("\n", "\\n")
+        return f"{chr(92) * (escaped != name)}{hashlib.sha256(content).hexdigest()}  {escaped}\n"
+
+    return "".join(line(name, content) for name, content in files.items()).encode()
+
+
+def _about(files: Iterable[str], run: str, version: str) -> bytes:
+    """What the archive holds and how to check it, for whoever has nothing else.
+
+    Args:
+        run: an example.
+        version: of the kdbench that packs.
+    """
+    names = set(files)
+    parts = {
+        f"leaderboard/{CSV}": "a row for each run, with all that is known of it",
+        f"leaderboard/{README}": f"the tables, which follow from the rows; {TIDY} has them at full precision, {LATEX} for LaTeX",
+        f"leaderboard/{PUBLISHED}": "the published values that the tables are set beside",
+        f"leaderboard/{PAGE}": "the tables as a page for a browser, with the curves of the runs",
+        f"leaderboard/{pictures.PLOTS}/": "the tables as pictures",
+        f"runs/*/{CONFIG}": "a run's command and all values that it was configured with",
+        f"runs/*/{_COMMAND}": "a run's command alone, where its folder was no longer there",
+        "environment/runs.json": "with what the runs were made, each value with the number of its runs",
+        "environment/packages.txt": "what was installed where this was packed",
+        MANIFEST: "the version of kdbench that packed this, the number of the runs, and when the newest ended",
+        SUMS: "the checksums of all other files",
+    }
+
+    def is_there(part: str) -> bool:
+        before, _, after = part.partition("*")
+        return part == SUMS or any(name.startswith(before) and name.endswith(after) for name in names)
+
+    wide = max(map(len, parts)) + 2
+    listed = [
+        textwrap.fill(f"{part:<{wide}}{text}.", 110, subsequent_indent=" " * wide, break_long_words=False)
+        for part, text in parts.items()
+        if is_there(part)
+    ]
+    check = f"sha256sum -c {SUMS}"
+    return _ABOUT.format(parts="\n".join(listed), check=check, run=shlex.quote(run), version=version).encode()
 
 
 def _archive(files: dict[str, bytes]) -> bytes:

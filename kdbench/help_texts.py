@@ -36,7 +36,8 @@ exit status: 0 if the weights are the same, bit for bit, else 1."""
 
 EXPORT = """\
 One archive holds the rows and tables of the leaderboard, the configuration of each run (its command, where its folder is gone),
-what the runs were made with and what is installed here, and the sha256 of each file. The same leaderboard gives the same bytes.
+what the runs were made with and what is installed here, and checksums for sha256sum -c. Its README.txt says how to check it and
+to train its runs once more. A page or a picture of other rows is refused. The same leaderboard gives the same bytes.
   kdbench export --to supplement.zip"""
 
 DIFF = """\

@@ -15,7 +15,7 @@ from kdbench.plan import Spec
 from kdbench.report import rows as rows_
 from kdbench.report.leaderboard import CSV
 from kdbench.status import run_ids
-from kdbench.store import CONFIG, RunFolder
+from kdbench.store import CONFIG, RESULT, SPEC, RunFolder
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Stored:
     Attributes:
         id: its own.
         result: its result.json, or the cells of its row that are not empty.
-        folder: of the run; None for a row alone.
+        folder: of the run, with its configuration; None for a row alone.
     """
 
     id: str
@@ -46,17 +46,17 @@ def find(word: str, runs: Path, board: Path) -> Stored:
     if "/" in word or (path / CONFIG).is_file():
         if not (path / CONFIG).is_file():
             raise UserError(f"'{word}' is no run folder: there is no {CONFIG} in it")
-        return _of_folder(path.resolve())
+        return _of_folder(path.resolve(), board)
     ids = run_ids(runs)
     run = selection.one(word, ids)
     if run and _finished(RunFolder(runs, run).result()):
-        return _of_folder(runs / run)
+        return _of_folder(runs / run, board)
     rows = _rows(board)
     row = selection.one(word, rows)
     if row and _finished(rows[row]):
-        return Stored(row, rows[row])
+        return Stored(row, rows[row], runs / row if _is_packed(RunFolder(runs, row)) else None)
     if run:
-        return _of_folder(runs / run)  # which says why it cannot be had
+        return _of_folder(runs / run, board)  # which says why it cannot be had
     if row:
         raise UserError(f"the run '{row}' has failed; there is nothing to reproduce")
     guess = selection.nearest_run(word, [*ids, *rows])
@@ -71,8 +71,24 @@ def _finished(result: Mapping[str, Any] | None) -> bool:
     return result is not None and result.get("status") == "finished"
 
 
-def _of_folder(path: Path) -> Stored:
-    result = RunFolder(path.parent, path.name).result()
+def _is_packed(folder: RunFolder) -> bool:
+    """Whether this is how `kdbench export` packs a run: with its configuration, and without what is only its row's to tell.
+
+    In a run that is still to be done there is a spec too, and its configuration may be of another machine than the row.
+    """
+    return (folder / CONFIG).is_file() and not any((folder / name).exists() for name in (RESULT, SPEC))
+
+
+def _of_folder(path: Path, board: Path) -> Stored:
+    folder = RunFolder(path.parent, path.name)
+    result: Mapping[str, Any] | None = folder.result()
+    if _is_packed(folder):
+        result = _rows(board).get(path.name)
+        if result is None:
+            raise UserError(
+                f"the run '{path.name}' has no result yet, and there is no row of it in {board / CSV} (--board names "
+                "another leaderboard); there is nothing to reproduce"
+            )
     if result is None:
         raise UserError(f"the run '{path.name}' has no result yet; there is nothing to reproduce")
     if not _finished(result):
@@ -167,7 +183,7 @@ def _changed(stored: Stored, folder: Path, planned: Spec) -> tuple[str, ...]:
     """How the stored values differ from those that the command means now, a sentence each."""
     differences = [
         each
-        for each in diff.compare(diff.of_run("stored", folder), diff.of_spec("now", planned))
+        for each in diff.compare(diff.of_run("stored", folder, stored.result), diff.of_spec("now", planned))
         if each.whose not in (diff.MACHINE, diff.MEASURES)
         and each.parameter != "protocol"  # which follows from the others
     ]
@@ -201,7 +217,7 @@ def _as_stored(planned: Spec, stored: Stored) -> Spec:
         id=stored.id,
         protocol=result["protocol"],
         recipe=result["recipe"],
-        teacher=result["teacher"],
+        teacher=result.get("teacher"),
         teacher_run=result.get("teacher.run"),
         overrides=json.loads(result["overrides"]),
         own_overrides=json.loads(result["method.parameters"]),

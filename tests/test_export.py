@@ -3,12 +3,15 @@
 import hashlib
 import json
 import os
+import re
+import shlex
 import shutil
+import subprocess
 import zipfile
 
 import pytest
 
-from kdbench import export
+from kdbench import __version__, commits, export
 from kdbench.cli import main
 from kdbench.report import leaderboard
 
@@ -18,6 +21,7 @@ def result(method, seed, **changes):
         **{"run": f"{method}-digits-{seed}", "status": "finished", "method": method, "method.parameters": "{}"},
         **{"dataset": "digits", "student": "net", "teacher": None, "recipe": "short", "overrides": "{}", "seed": seed},
         **{"protocol": "1f9c20", "accuracy.last": 60.0 + seed, "images_seen": 100},
+        **{"seconds.train": 9.5, "provenance.device": "cpu"},
         **{"provenance.torch": "2.6.0", "provenance.command": f"kdbench run methods={method} seeds={seed}"},
         **{"provenance.finished_at": f"2025-01-0{seed + 1}T00:00:00+00:00"},
         **changes,
@@ -49,16 +53,19 @@ def test_it_holds_rows_tables_configurations_and_environment(made, capsys):
     leaderboard.regenerate(made / "runs", made / "leaderboard")
     (made / "leaderboard" / "plots").mkdir()
     (made / "leaderboard" / "plots" / "a.svg").write_text("<svg/>")
+    (made / "leaderboard" / "plots" / "mine.png").write_bytes(b"\x89PNG")
     (made / "leaderboard" / ".hidden").write_text("mine")
     assert main(["export"]) == 0
     assert capsys.readouterr().out.strip() == str(made / "leaderboard.zip")
     files = unpacked(made / "leaderboard.zip")
     assert list(files) == [
         "MANIFEST.json",
+        "README.txt",
         "environment/packages.txt",
         "environment/runs.json",
         "leaderboard/README.md",
         "leaderboard/plots/a.svg",
+        "leaderboard/plots/mine.png",
         "leaderboard/published.csv",
         "leaderboard/results.csv",
         "leaderboard/tables.csv",
@@ -66,6 +73,7 @@ def test_it_holds_rows_tables_configurations_and_environment(made, capsys):
         "runs/ce-digits-0/config.gin",
         "runs/ce-digits-1/config.gin",
         "runs/kd-digits-2/command.txt",
+        "SHA256SUMS",
     ]
     assert files["leaderboard/results.csv"] == (made / "leaderboard" / "results.csv").read_bytes()
     assert files["runs/kd-digits-2/command.txt"] == b"kdbench run methods=kd seeds=2\n"
@@ -74,11 +82,100 @@ def test_it_holds_rows_tables_configurations_and_environment(made, capsys):
     assert b"\npandas==" in files["environment/packages.txt"]
 
 
-def test_the_manifest_has_the_checksum_of_each_file_and_the_newest_rows_date(made):
-    files = unpacked(export.export(made / "runs", made / "leaderboard", None))
-    manifest = json.loads(files.pop("MANIFEST.json"))
-    assert manifest["sha256"] == {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+def test_the_manifest_says_what_packed_it_and_has_the_newest_rows_date(made):
+    manifest = json.loads(unpacked(export.export(made / "runs", made / "leaderboard", None))["MANIFEST.json"])
     assert (manifest["newest"], manifest["runs"]) == ("2025-01-03T00:00:00+00:00", 3)
+    assert (manifest["kdbench"], manifest["commit"], manifest["clean"]) == (__version__, *commits.of_this_code())
+
+
+def test_all_other_files_are_in_the_list_that_sha256sum_checks(made):
+    (made / "leaderboard" / "a b").write_text("x")
+    (made / "leaderboard" / "back\\slash").write_text("x")
+    (made / "leaderboard" / "new\nline").write_text("x")
+    files = unpacked(export.export(made / "runs", made / "leaderboard", None))
+    sums = files.pop("SHA256SUMS").decode()
+    expected = [f"{hashlib.sha256(content).hexdigest()}  {name}" for name, content in files.items()]
+    assert set(expected) - set(sums.splitlines()) == {line for line in expected if "\\" in line or "\n" in line}
+    assert len(sums.splitlines()) == len(files)
+    if not shutil.which("sha256sum"):
+        pytest.skip("needs sha256sum")
+    for name, content in {**files, "SHA256SUMS": sums.encode()}.items():
+        path = made / "unpacked" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+
+    def checked():
+        words = ["sha256sum", "--check", "--strict", "--quiet", "SHA256SUMS"]
+        return subprocess.run(words, cwd=made / "unpacked", capture_output=True, text=True)
+
+    assert (checked().returncode, checked().stdout, checked().stderr) == (0, "", "")
+    (made / "unpacked" / "leaderboard" / "new\nline").write_text("y")
+    assert checked().returncode == 1
+
+
+def test_its_readme_tells_what_is_in_it_and_how_to_check_it(made, monkeypatch, capsys):
+    to = export.export(made / "runs", made / "leaderboard", None)
+    text = unpacked(to)["README.txt"].decode()
+    assert all(part in text for part in ("leaderboard/results.csv ", "runs/*/config.gin ", "runs/*/command.txt "))
+    assert "index.html" not in text, "which is not there"
+    assert "    kdbench reproduce ce-digits-0 --runs runs\n" in text
+    assert max(map(len, text.splitlines())) <= 110
+    shutil.unpack_archive(to, made / "unpacked")
+    monkeypatch.chdir(made / "unpacked")
+    for command in re.findall("^    kdbench (leaderboard .*)$", text, re.MULTILINE):
+        assert main(shlex.split(command)) == 0
+    rows = made / "unpacked" / "leaderboard" / "results.csv"
+    rows.write_text(rows.read_text().replace("61.0", "71.0"))
+    assert main(["leaderboard", "--check"]) == 1
+
+
+PAGE, PICTURES = "index.html", [f"plots/digits-net-1f9c20/cost.{kind}" for kind in ("png", "svg")]
+
+
+@pytest.fixture
+def drawn(made):
+    """Its page and its pictures too."""
+    pytest.importorskip("jinja2")
+    pytest.importorskip("matplotlib")
+    assert main(["leaderboard", "columns=accuracy,nll", "--html", "--plots"]) == 0
+    assert all((made / "leaderboard" / name).is_file() for name in (PAGE, *PICTURES))
+    return made
+
+
+def test_a_page_and_pictures_of_these_rows_are_packed_and_of_others_refused(drawn, capsys):
+    board = drawn / "leaderboard"
+    assert main(["export"]) == 0
+    files = unpacked(drawn / "leaderboard.zip")
+    assert all(files[f"leaderboard/{name}"] == (board / name).read_bytes() for name in (PAGE, *PICTURES))
+    assert "leaderboard/index.html " in files["README.txt"].decode()
+    (drawn / "leaderboard.zip").unlink()
+
+    changed = drawn / "runs" / "ce-digits-1" / "result.json"
+    changed.write_text(changed.read_text().replace("61.0", "71.0"))
+    assert main(["leaderboard", "columns=accuracy,nll"]) == 0
+    capsys.readouterr()
+    assert main(["export"]) == 2
+    error = capsys.readouterr().err
+    assert f"{board / PAGE} and 2 more are not of the rows in results.csv" in error
+    (command,) = re.findall("mend it with: kdbench (.*)", error)
+    assert not (drawn / "leaderboard.zip").exists()
+
+    (board / PAGE).unlink()
+    (board / PICTURES[0]).unlink()
+    assert main(["export"]) == 2
+    assert f"{board / PICTURES[1]} is not of the rows" in capsys.readouterr().err
+
+    assert main(shlex.split(command)) == 0
+    assert main(["export"]) == 0
+    assert "columns=accuracy,nll" in (board / "README.md").read_text(), "mending it keeps what the tables show"
+    assert b"71.0" in unpacked(drawn / "leaderboard.zip")["leaderboard/results.csv"]
+
+
+def test_a_picture_that_does_not_say_what_it_is_of_is_refused(drawn, capsys):
+    path = drawn / "leaderboard" / PICTURES[1]
+    path.write_text(re.sub("SHA-256 of results.csv: [0-9a-f]{64}", "", path.read_text()))
+    assert main(["export"]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
 
 
 def test_the_same_bytes_from_the_same_board(made):

@@ -101,6 +101,47 @@ def test_a_row_of_the_leaderboard_is_enough(here, capsys):
     assert (teacher(here / "runs" / "reproduced") / "epochs.csv").exists()
 
 
+@pytest.fixture
+def extracted(here, monkeypatch):
+    """The archive of the leaderboard, unpacked and alone, as the current folder."""
+    assert main(["export"]) == 0
+    shutil.unpack_archive(here / "leaderboard.zip", here.parent / "extracted")
+    shutil.rmtree(here)
+    monkeypatch.chdir(here.parent / "extracted")
+    return here.parent / "extracted"
+
+
+def test_the_archive_is_enough(extracted, capsys):
+    (run,) = (extracted / "runs").glob("kd-*")
+    for word, out in ((run.name, "by-id"), (f"runs/{run.name}", "by-folder")):
+        assert main(["reproduce", word, "--out", out]) == 0
+        told = outcome(extracted / out)
+        assert (told["identical"], told["remarks"]) == (True, [])
+        (again,) = extracted.glob(f"{out}/kd-*/config.gin")
+        assert "Measures.corruptions = False" in again.read_text(), "of its configuration, which no row has"
+    assert main(["leaderboard", "--check"]) == 0
+
+
+def test_from_elsewhere_the_archive_needs_to_be_told_where_its_rows_are(extracted, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (run,) = (extracted / "runs").glob("kd-*")
+    assert main(["reproduce", str(run)]) == 2
+    (sentence,) = capsys.readouterr().err.splitlines()
+    assert "there is no row of it in" in sentence
+    assert "--board" in sentence
+    assert main(["reproduce", str(run), "--board", str(extracted / "leaderboard"), "--out", "again"]) == 0
+
+
+def test_an_open_run_is_no_archive(here, capsys):
+    (folder,) = here.glob("runs/kd-*")
+    (folder / "result.json").unlink()
+    (folder / "spec.json").write_text("{}")
+    assert main(["reproduce", f"runs/{folder.name}"]) == 2
+    assert "has no result yet" in capsys.readouterr().err
+    (folder / "config.gin").write_text("Machine.threads = 7\n")
+    assert main(["reproduce", "kd-digits"]) == 0, "by its row"
+
+
 def test_other_weights_are_told_with_what_changed(here, capsys):
     (folder,) = here.glob("runs/kd-*")
     last = RunFolder(folder.parent, folder.name).result()["accuracy.last"]
@@ -165,6 +206,13 @@ def test_after_its_gin_file_has_changed_the_stored_run_is_trained_and_the_change
     assert "means another run now" in error
     assert "MINE.weight was 0.5 and is 0.25 now" in error
     assert len(outcome(tmp_path / "runs" / "reproduced", "mine")["remarks"]) == 2
+
+    for path in tmp_path.glob("runs/mine-*/*"):
+        if path.name != "config.gin":  # as the archive of the leaderboard has it
+            path.unlink()
+    assert main(["reproduce", "mine", "--out", "again"]) == 0
+    assert outcome(tmp_path / "again", "mine")["identical"]
+    assert "MINE.weight was 0.5 and is 0.25 now" in capsys.readouterr().err
 
     shutil.rmtree(tmp_path / "runs")
     assert main(["reproduce", "mine"]) == 1

@@ -170,11 +170,15 @@ def annotate_point(axes: Axes, label: str, at: tuple[float, float]) -> Any:
     )
 
 
-def files(figure: Figure) -> dict[str, bytes]:
-    """The picture as SVG and PNG; the same picture gives the same bytes."""
+def files(figure: Figure, about: str = "") -> dict[str, bytes]:
+    """The picture as SVG and PNG; the same picture gives the same bytes.
+
+    Args:
+        about: text that both hold where no reader sees it.
+    """
     found = {}
-    for kind, metadata in (("svg", {"Date": None, "Creator": None}), ("png", {"Software": None})):
-        buffer = io.BytesIO()
+    for kind, unset in (("svg", ("Date", "Creator")), ("png", ("Software",))):
+        buffer, metadata = io.BytesIO(), dict.fromkeys(unset) | ({"Description": about} if about else {})
         figure.savefig(buffer, format=kind, dpi=150, bbox_inches="tight", pad_inches=0.12, metadata=metadata)
         found[kind] = buffer.getvalue()
     return found

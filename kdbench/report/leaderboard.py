@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,7 @@ class Outcome:
         open: runs in the folders that have no result yet.
         messages: what was skipped or looks wrong, a sentence each.
         changed: the files that were written; others were right already.
+        sha256: of results.csv.
     """
 
     tables: list[Table]
@@ -39,6 +41,7 @@ class Outcome:
     open: int
     messages: list[str]
     changed: list[Path]
+    sha256: str
 
 
 def regenerate(runs: Path, out: Path, columns: Sequence[str] | None = None, html: bool = False) -> Outcome:
@@ -71,7 +74,10 @@ def regenerate(runs: Path, out: Path, columns: Sequence[str] | None = None, html
     changed = [out / name for name, text in files.items() if rows_.write(out / name, text)]
     folders.remember(runs, content, reading.stamps)
     messages = [*reading.messages, *(f"{sentence}; it is left out now" for sentence in damaged), *lost]
-    return Outcome(found, len(merged), len(fresh), reading.open, messages + _unmeasured(found, columns), changed)
+    sha256 = hashlib.sha256(content).hexdigest()
+    return Outcome(
+        found, len(merged), len(fresh), reading.open, messages + _unmeasured(found, columns), changed, sha256
+    )
 
 
 def first(messages: list[str], most: int = 10) -> list[str]:

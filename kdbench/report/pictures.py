@@ -1,7 +1,7 @@
 """The pictures of a leaderboard, `OUT/plots/`: which there are, and what is not drawn and why.
 
 They follow from the rows and the epochs of the run folders. The same matplotlib gives the same bytes, another one may not, so
-`kdbench leaderboard --check` has nothing to say of them.
+`kdbench leaderboard --check` has nothing to say of them. Each holds the checksum of the results.csv that it is of.
 """
 
 from __future__ import annotations
@@ -43,25 +43,30 @@ def check_matplotlib() -> None:
         raise UserError("pictures need matplotlib, which is not installed: pip install 'kdbench[plots]'") from None
 
 
-def write(tables: Sequence[Table], runs: Path, out: Path) -> Drawn:
+def write(tables: Sequence[Table], runs: Path, out: Path, sha256: str = "") -> Drawn:
     """Draw all tables into `out`/plots, a folder each; pictures of an earlier call that are none any more are removed.
 
     Args:
         runs: where the folders with the epochs are.
+        sha256: of the results.csv that the tables are of; "" for none.
     """
     from kdbench.report import canvas
 
     drawn = Drawn()
     with canvas.settings():
         for place, figure in _figures(tables, runs, drawn.messages):
-            for kind, content in canvas.files(figure).items():
+            for kind, content in canvas.files(figure, sha256 and f"SHA-256 of results.csv: {sha256}").items():
                 path = out / PLOTS / f"{place}.{kind}"
                 rows.write(path, content)
                 drawn.files.append(path)
-    ours = [path for name in NAMES for kind in KINDS for path in (out / PLOTS).glob(f"**/{name}.{kind}")]
-    for path in set(ours) - set(drawn.files):
+    for path in set(ours(out)) - set(drawn.files):
         path.unlink()
     return drawn
+
+
+def ours(out: Path) -> list[Path]:
+    """The files in `out`/plots that have the name of a picture."""
+    return [path for name in NAMES for kind in KINDS for path in sorted((out / PLOTS).glob(f"**/{name}.{kind}"))]
 
 
 def _figures(tables: Sequence[Table], runs: Path, messages: list[str]) -> Iterator[tuple[str, Figure]]:
