@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,11 +65,16 @@ def regenerate(runs: Path, out: Path, columns: Sequence[str] | None = None, html
     found = tables(merged)
     content = rows_.to_csv(merged)
     files = {path: content, **_generated(found, len(merged), content, out, columns)}
+    if damaged:
+        kept = path.with_name(f"results.damaged-{hashlib.sha256(before).hexdigest()[:8]}.csv")
+        rows_.write(kept, before)
+        damaged = [f"{sentence}; it is left out now" for sentence in damaged]
+        damaged.insert(0, f"{path} was damaged; the file as it was is in {kept}")
     if html:
         files[out / PAGE] = build.page(found, runs, content, columns)
     changed = [file for file, text in files.items() if rows_.write(file, text)]
     folders.remember(runs, content, reading.stamps)
-    messages = [*reading.messages, *(f"{sentence}; it is left out now" for sentence in damaged), *lost]
+    messages = [*reading.messages, *damaged, *lost]
     return Outcome(found, len(merged), len(fresh), reading.open, messages + _unmeasured(found, columns), changed)
 
 
