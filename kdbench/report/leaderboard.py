@@ -67,7 +67,7 @@ def regenerate(runs: Path, out: Path, columns: Sequence[str] | None = None, html
     sections = _sections(found, out)
     files = {CSV: content, **_generated(found, len(merged), content, columns, sections)}
     if html:
-        files[PAGE] = build.page(found, runs, content, columns)
+        files[PAGE] = build.page(found, runs, content, columns, sections)
     changed = [out / name for name, text in files.items() if rows_.write(out / name, text)]
     folders.remember(runs, content, reading.stamps)
     messages = [*reading.messages, *(f"{sentence}; it is left out now" for sentence in damaged), *lost]

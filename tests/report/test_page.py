@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import os
 import re
@@ -133,6 +134,45 @@ def test_without_jinja2(runs, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.fixture
+def board(result, store, tmp_path):
+    """Two tables that share their methods, and published values of which one is compared."""
+    where = {"student": "resnet20", "images_seen": 12_000_000}
+    found = [
+        result(method, seed, mean + seed, run=f"{dataset}{method}{seed}", dataset=dataset, **where)
+        for dataset in ("cifar100", "cifar10")
+        for method, mean in (("ce", 60), ("at", 70))
+        for seed in range(3)
+    ]
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "published.csv").write_text(
+        "source,dataset,teacher,student,method,top1,note,epochs,images,epoch\n"
+        f"{HOSTILE},cifar100,,resnet20,ce,69.06,{HOSTILE},240,50000,best\n"
+        "Other,cifar100,,resnet20,at,71,,2400,50000,last\n"
+    )
+    regenerate(store(*found), out, html=True)
+    return out
+
+
+def test_the_sections_of_the_readme_are_on_the_page(board):
+    page, readme = board / PAGE, (board / "README.md").read_text()
+    text = html.unescape(re.sub(r"</?(em|a)\b[^>]*>", "", page.read_text()))
+    for heading in ("Over all tables", "Published against measured"):
+        behind = readme.split(f"## {heading}\n\n")[1].split("\n## ")[0].split("\n---")[0]
+        assert f">{heading}</h2>" in text
+        for line in filter(None, behind.splitlines()):
+            if set(line) <= set("|-: "):
+                continue
+            cells = line.strip("| ").split("|") if line.startswith("|") else [line.removeprefix("- ")]
+            for cell in cells:
+                shown = html.unescape(re.sub(r"\\(.)|\[([^]]*)\]\([^)]*\)|\*", r"\1\2", cell.strip()))
+                about, _, rest = shown.partition("so not compared: ")
+                assert (rest.removesuffix(".") or about) in text, cell
+    assert '<a href="published.csv">published.csv</a>' in page.read_text()
+    assert "<img" not in page.read_text()
+
+
 @pytest.fixture(scope="module")
 def browser():
     """Headless Chromium."""
@@ -222,9 +262,9 @@ def test_filter(opened):
     assert opened.find_element(By.CSS_SELECTOR, "[role=status]").text == "2 rows in 1 table"
     search.clear()
     Select(opened.find_element(By.ID, "dataset")).select_by_visible_text(HOSTILE)
-    assert len(shown(opened, "h2")) == 1
+    assert len(shown(opened, "section[data-dataset] h2")) == 1
     Select(opened.find_element(By.ID, "recipe")).select_by_visible_text("short")
-    assert shown(opened, "h2") == []
+    assert shown(opened, "section[data-dataset] h2") == []
 
 
 @pytest.mark.browser

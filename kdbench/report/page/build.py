@@ -15,6 +15,7 @@ from kdbench.report.columns import Column, shown
 from kdbench.report.lines import Line, Row, scored
 from kdbench.report.page.curves import Curves
 from kdbench.report.render import plain
+from kdbench.report.sections import Section
 from kdbench.report.strips import strips
 from kdbench.report.tables import Table
 
@@ -60,13 +61,16 @@ class Grid:
     rows: list[list[Cell]]
 
 
-def page(found: Sequence[Table], runs: Path, content: bytes, columns: Sequence[str] | None) -> bytes:
+def page(
+    found: Sequence[Table], runs: Path, content: bytes, columns: Sequence[str] | None, sections: Sequence[Section]
+) -> bytes:
     """The whole file; the same rows, run folders and columns give the same bytes.
 
     Args:
         runs: the folder of all runs, for their curves; of a run that is not there, there is none.
         content: of results.csv.
         columns: that the tables show; None for the default set.
+        sections: what stands behind the tables.
     """
     curves = Curves(runs)
     lines = [_line(line, curves) for table in found for line in table.lines]
@@ -81,6 +85,7 @@ def page(found: Sequence[Table], runs: Path, content: bytes, columns: Sequence[s
     )
     text = environment.get_template("page.html").render(
         grids=[_grid(table, columns) for table in found],
+        sections=sections,
         choices={
             name: sorted({getattr(table, name) for table in found} - {""}) for name in ("dataset", "student", "recipe")
         },

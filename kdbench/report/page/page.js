@@ -40,7 +40,7 @@ function filter() {
   const chosen = Object.fromEntries(["dataset", "student", "recipe"].map((id) => [id, document.getElementById(id).value]));
   const words = document.getElementById("method").value.toLowerCase().split(/\s+/).filter(Boolean);
   let [rows, tables] = [0, 0];
-  for (const section of all("section")) {
+  for (const section of all("section[data-dataset]")) {
     const asked = Object.entries(chosen).every(([name, value]) => !value || section.dataset[name] === value);
     let left = 0;
     for (const row of all("tbody > tr:not(.detail)", section)) {
