@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import importlib.util
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,11 +21,12 @@ from kdbench.report.sections import Section
 from kdbench.report.strips import strips
 from kdbench.report.tables import Table
 
+_MISSING = "kdbench leaderboard --html needs Jinja2 and itables: pip install 'kdbench[page]'"
 try:
     import jinja2
     from markupsafe import Markup  # which comes with it
 except ImportError as error:
-    raise UserError("kdbench leaderboard --html needs Jinja2: pip install 'kdbench[page]'") from error
+    raise UserError(_MISSING) from error
 
 _HERE = Path(__file__).parent
 _ABOUT = {
@@ -36,12 +39,11 @@ _ABOUT = {
 
 @dataclass(frozen=True)
 class Head:
-    """The head of a column: `first` is the direction of the first sort."""
+    """The head of a column; `kind` are its classes, among them "down" if the first sort is from high to low."""
 
     title: str
     about: str
-    number: bool
-    first: str
+    kind: str
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,7 @@ def page(
     curves = Curves(runs)
     lines = [_line(line, curves) for table in found for line in table.lines]
     style, script = ((_HERE / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
+    library = _library()
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_HERE),
         autoescape=True,
@@ -89,15 +92,30 @@ def page(
         choices={
             name: sorted({getattr(table, name) for table in found} - {""}) for name in ("dataset", "student", "recipe")
         },
+        rows=len(lines),
         runs=sum(len(line["runs"]) for line in lines),
         checksum=hashlib.sha256(content).hexdigest(),
         data=_script_json({"epochs": curves.epochs, "lines": lines}),
         style=Markup(style),
+        library=Markup(library),
         script=Markup(script),
-        policy=f"default-src 'none'; style-src {_source(style)}; script-src {_source(script)}; "
+        policy=f"default-src 'none'; style-src {_source(style)}; script-src {_source(library)} {_source(script)}; "
         "base-uri 'none'; form-action 'none'",
     )
     return text.encode()
+
+
+def _library() -> str:
+    """DataTables and jQuery with their licences, as the package itables brings them.
+
+    Nothing of itables is imported: its own modules are for notebooks.
+    """
+    package = importlib.util.find_spec("itables")
+    if package is None or package.origin is None:
+        raise UserError(_MISSING)
+    text = (Path(package.origin).parent / "html" / "dt_bundle.js").read_text(encoding="utf-8")
+    # In strings and regular expressions, where alone these stand, \x3c is the same to the script and nothing to HTML.
+    return re.sub(r"<(?=!--|/?script)", r"\\x3c", text, flags=re.IGNORECASE)
 
 
 def _grid(table: Table, names: Sequence[str] | None) -> Grid:
@@ -105,10 +123,10 @@ def _grid(table: Table, names: Sequence[str] | None) -> Grid:
     columns: list[Column] = shown(names, table.lines)
     # Before the columns that one selects, a strip each, stands what tells lines apart.
     apart = texts[: len(texts) - len(columns)]
-    heads = [Head(strip.header, _ABOUT[strip.header], strip.number, "ascending") for strip in apart]
+    kinds = {"Method": "name method", "Teacher": "name"}
+    heads = [Head(strip.header, _ABOUT[strip.header], kinds.get(strip.header, "number")) for strip in apart]
     heads += [
-        Head(column.title, column.about, True, "descending" if column.better == "higher" else "ascending")
-        for column in columns
+        Head(column.title, column.about, "number down" if column.better == "higher" else "number") for column in columns
     ]
     rows = []
     for i, line in enumerate(table.lines):
