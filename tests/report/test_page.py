@@ -275,6 +275,13 @@ def test_sort_by_keyboard(opened):
     assert sorted_by([Keys.ENTER], "Accuracy %", "at", "kd", "ce", "rkd") is None
     assert sorted_by([Keys.ENTER], "n", "rkd", "at", "kd", "ce") == "ascending"
     assert sorted_by([Keys.SHIFT, Keys.ENTER], "Method", "rkd", "at", "ce", "kd") is None, "the first of two tells"
+    # Tab goes from head to head and on to the rows, and stops nowhere else.
+    heads, focused = len(opened.find_elements(By.CSS_SELECTOR, "section:nth-of-type(2) thead button")), []
+    press(opened, head("#"))
+    for _ in range(heads + 1):
+        focused.append(opened.switch_to.active_element.text)
+        opened.switch_to.active_element.send_keys(Keys.TAB)
+    assert [focused[0], focused[-1]] == ["#", "rkd"]
     outline = "return getComputedStyle(document.activeElement).outlineStyle"
     assert opened.execute_script(outline) == "solid"
 
@@ -357,6 +364,20 @@ def test_on_a_phone_in_light_and_dark(opened):
         assert opened.execute_script(background) != before
     finally:
         opened.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+@pytest.mark.browser
+def test_the_sections_on_a_phone(browser, board):
+    phone = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", phone)
+    try:
+        browser.get((board / PAGE).as_uri())
+        assert len(shown(browser, "section > h2")) == 4
+        assert len(shown(browser, ".still tbody tr")) == 2 + 1
+        assert browser.execute_script("return document.scrollingElement.scrollWidth") <= 390
+        assert browser.get_log("browser") == []
+    finally:
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
 @pytest.mark.browser
