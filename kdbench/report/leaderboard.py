@@ -50,11 +50,11 @@ def regenerate(runs: Path, out: Path, columns: Sequence[str] | None = None, html
             `check` leaves it alone.
 
     Raises:
-        UserError: results.csv is there and no file of rows, published.csv is damaged, or Jinja2 is missing; nothing is
-            written then.
+        UserError: results.csv is there and no file of rows, published.csv is damaged, or a package for the page is
+            missing; nothing is written then.
     """
     if html:
-        from kdbench.report.page import build  # Jinja2 is an extra
+        from kdbench.report.page import build  # whose packages are an extra
     path = out / CSV
     before = path.read_bytes() if path.is_file() else b""
     known = folders.known(runs, before)

@@ -13,6 +13,7 @@ import sys
 import pytest
 
 from kdbench.cli import main
+from kdbench.errors import UserError
 from kdbench.report.leaderboard import PAGE, check, regenerate
 
 HOSTILE = "<img src=x onerror=alert(1)></script><!--"
@@ -140,6 +141,17 @@ def test_without_the_extra(package, runs, tmp_path):
     done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stderr == "kdbench: kdbench leaderboard --html needs Jinja2 and itables: pip install 'kdbench[page]'\n"
+    assert not (tmp_path / "out").exists()
+
+
+def test_another_itables(runs, tmp_path, monkeypatch):
+    bundle = tmp_path / "site" / "itables" / "html" / "dt_bundle.js"
+    bundle.parent.mkdir(parents=True)
+    bundle.write_text("export{a as other};")
+    (tmp_path / "site" / "itables" / "__init__.py").touch()
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    with pytest.raises(UserError, match="finds no DataTables in this itables"):
+        regenerate(runs, tmp_path / "out", html=True)
     assert not (tmp_path / "out").exists()
 
 

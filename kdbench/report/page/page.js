@@ -10,9 +10,8 @@ function make(tag, properties = {}, ...children) {
   return element;
 }
 
-// DataTables sorts, filters and opens rows; `$` comes with it. Numbers go by the exact value, and none is last either way.
+// DataTables sorts, filters and opens rows. Numbers go by the exact value, and none is last either way.
 
-const DataTable = $.fn.dataTable;
 const none = (sign) => (a, b) => (a === null || b === null ? (a === null) - (b === null) : sign * (a - b));
 const order = { pre: (text) => (text === "" ? null : Number(text)), asc: none(1), desc: none(-1) };
 DataTable.type("value", { order });
