@@ -11,6 +11,7 @@ from kdbench.errors import UserError
 from kdbench.report import folders, latex, overall, published, readme
 from kdbench.report import rows as rows_
 from kdbench.report.columns import find
+from kdbench.report.sections import Section, Span
 from kdbench.report.tables import Table, tables
 from kdbench.report.tidy import tidy
 
@@ -50,11 +51,11 @@ def regenerate(runs: Path, out: Path, columns: Sequence[str] | None = None, html
             `check` leaves it alone.
 
     Raises:
-        UserError: results.csv is there and no file of rows, published.csv is damaged, or Jinja2 is missing; nothing is
-            written then.
+        UserError: results.csv is there and no file of rows, published.csv is damaged, or a package for the page is
+            missing; nothing is written then.
     """
     if html:
-        from kdbench.report.page import build  # Jinja2 is an extra
+        from kdbench.report.page import build  # whose packages are an extra
     path = out / CSV
     before = path.read_bytes() if path.is_file() else b""
     known = folders.known(runs, before)
@@ -64,15 +65,16 @@ def regenerate(runs: Path, out: Path, columns: Sequence[str] | None = None, html
     merged, lost = rows_.merge(committed, fresh)
     found = tables(merged)
     content = rows_.to_csv(merged)
-    files = {path: content, **_generated(found, len(merged), content, out, columns)}
+    sections = _sections(found, out)
+    files = {CSV: content, **_generated(found, len(merged), content, columns, sections)}
     if damaged:
         kept = path.with_name(f"results.damaged-{hashlib.sha256(before).hexdigest()[:8]}.csv")
         rows_.write(kept, before)
         damaged = [f"{sentence}; it is left out now" for sentence in damaged]
         damaged.insert(0, f"{path} was damaged; the file as it was is in {kept}")
     if html:
-        files[out / PAGE] = build.page(found, runs, content, columns)
-    changed = [file for file, text in files.items() if rows_.write(file, text)]
+        files[PAGE] = build.page(found, runs, content, columns, sections)
+    changed = [out / name for name, text in files.items() if rows_.write(out / name, text)]
     folders.remember(runs, content, reading.stamps)
     messages = [*reading.messages, *damaged, *lost]
     return Outcome(found, len(merged), len(fresh), reading.open, messages + _unmeasured(found, columns), changed)
@@ -105,7 +107,9 @@ def check(out: Path, columns: Sequence[str] | None = None) -> list[str]:
         wrong.append(f"{path} is not in the form that kdbench writes")
     if columns is None and page.is_file():
         columns = readme.made_with(page.read_text(errors="replace"))
-    for file, text in _generated(tables(committed), len(committed), content, out, columns).items():
+    found = tables(committed)
+    for name, text in _generated(found, len(committed), content, columns, _sections(found, out)).items():
+        file = out / name
         if not file.is_file():
             wrong.append(f"{file} is missing")
         elif file.read_bytes() != text:
@@ -120,20 +124,21 @@ def _unmeasured(found: list[Table], columns: Sequence[str] | None) -> list[str]:
     return [f"no run has measured {', '.join(empty)}"] if empty and lines else []
 
 
-def _generated(
-    found: list[Table], runs: int, content: bytes, out: Path, columns: Sequence[str] | None
-) -> dict[Path, bytes]:
-    """All files that follow from the rows."""
+def _sections(found: list[Table], out: Path) -> list[Section]:
+    """What stands behind the tables."""
     path = published.source(out)
-    file = f"[{path.name}]({path.name})" if path.parent == out else "the file that comes with kdbench"
+    file = Span(path.name, "file") if path.parent == out else Span("the file that comes with kdbench")
     pairs = published.compare(found, published.read(path))
     shared = overall.overview(found)
-    sections = {
-        **({"Over all tables": overall.markdown(shared)} if shared else {}),
-        "Published against measured": published.markdown(pairs, file),
-    }
+    return ([overall.section(shared)] if shared else []) + [published.section(pairs, file)]
+
+
+def _generated(
+    found: list[Table], runs: int, content: bytes, columns: Sequence[str] | None, sections: list[Section]
+) -> dict[str, bytes]:
+    """All files that follow from the rows, by name."""
     return {
-        out / README: readme.page(found, runs, content, columns, sections),
-        out / TIDY: tidy(found, columns).encode(),
-        out / LATEX: latex.document(found, columns).encode(),
+        README: readme.page(found, runs, content, columns, sections),
+        TIDY: tidy(found, columns).encode(),
+        LATEX: latex.document(found, columns).encode(),
     }

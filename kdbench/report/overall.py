@@ -12,7 +12,7 @@ from kdbench.report.across import Friedman, Improvement, average_ranks, critical
 from kdbench.report.columns import NONE
 from kdbench.report.lines import Line, with_values
 from kdbench.report.notes import stamps
-from kdbench.report.render import escape, pipe
+from kdbench.report.sections import Section, Span
 from kdbench.report.significance import ALPHA
 from kdbench.report.strips import Strip
 from kdbench.report.tables import Table
@@ -113,22 +113,24 @@ def _improvement(method: str, lines: Sequence[dict[str, Line]]) -> Improvement |
     return improvement([(list(f[method].by_seed.values()), list(f[BASELINE].by_seed.values())) for f in lines])
 
 
-def markdown(found: Overview) -> str:
-    """The section of the page, without its heading."""
-    standings, n, k = found.standings, len(found.tables), len(found.standings)
-    grid = pipe(
-        [
+def section(found: Overview) -> Section:
+    """What the board shows of it."""
+    standings = found.standings
+    return Section(
+        "Over all tables",
+        (Span(_what(found)),),
+        (
             Strip("Method", [standing.method for standing in standings], number=False),
             Strip("Average rank", [f"{standing.rank:.2f}" for standing in standings]),
             Strip(f"P(better than {BASELINE})", [_probability(standing.improvement) for standing in standings]),
-        ]
+        ),
+        notes=tuple(_notes(found, len(found.tables), len(standings))),
     )
-    return "\n".join([_what(found), "", grid, "", *(f"- {escape(note)}" for note in _notes(found, n, k)), ""])
 
 
 def _what(found: Overview) -> str:
     titles = "; ".join(f"{t.dataset} · {t.student} · {t.protocol}" for t in found.tables)
-    return escape(
+    return (
         f"The {len(found.standings)} methods that these {len(found.tables)} tables share: {titles}. Average rank: by mean "
         f"accuracy in each table, 1 is best. P(better than {BASELINE}): the probability that a run of the method is ahead of "
         f"one of {BASELINE}, mean over the tables, with a 95 % bootstrap interval."

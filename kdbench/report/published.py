@@ -15,7 +15,7 @@ from kdbench.errors import UserError
 from kdbench.report.columns import NONE, compact
 from kdbench.report.lines import Line
 from kdbench.report.power import deviation
-from kdbench.report.render import escape, pipe
+from kdbench.report.sections import Section, Span
 from kdbench.report.stats import Interval
 from kdbench.report.strips import Strip
 from kdbench.report.tables import Table
@@ -24,6 +24,7 @@ from kdbench.settings import BASELINE
 CSV = "published.csv"
 _COLUMNS = ("source", "dataset", "teacher", "student", "method", "top1", "note")
 _KNOWN = ("epochs", "images", "epoch")
+_SAME = "the same dataset, teacher, student and method"
 FACTOR = 2.0
 """Budgets that are further apart are not compared."""
 
@@ -180,49 +181,48 @@ def _budget(theirs: Published) -> str:
     return f"{compact(theirs.budget or 0)}, {theirs.epochs:g} epochs of {compact(theirs.images or 0)}"
 
 
-def markdown(found: Sequence[Comparison], file: str) -> str:
-    """The section of the page, without its heading.
+def section(found: Sequence[Comparison], file: Span) -> Section:
+    """What the board shows of it.
 
     Args:
-        file: what to say of where the published values are, as Markdown.
+        file: where the published values are.
     """
     pairs = [pair for pair in found if pair.same_budget]
-    parts = []
-    if pairs:
-        parts.append(
-            "Ours minus what is published for the same dataset, teacher, student and method, in points and in units of *our* "
-            f"standard error s/√n; theirs is not known. They are from {file}.\n\n{_grid(pairs)}\n\nWhat differs otherwise:\n\n"
-        )
-        parts += _notes(pairs)
-    else:
-        parts.append(
-            "No table here has a row for which a value is published with the same dataset, teacher, student and method at a "
-            f"budget within a factor of {FACTOR:g}.\n"
-        )
-    others = [_other(pair) for pair in found if not pair.same_budget]
-    if others:
-        parts.append(f"\nPublished at another budget, and so not compared: {'; '.join(others)}.\n")
-    return "".join(parts)
+    units = (
+        Span(f"Ours minus what is published for {_SAME}, in points and in units of "),
+        Span("our", "emphasis"),
+        Span(" standard error s/√n; theirs is not known. They are from "),
+        file,
+        Span("."),
+    )
+    none = Span(
+        f"No table here has a row for which a value is published with {_SAME} at a budget within a factor of {FACTOR:g}."
+    )
+    return Section(
+        "Published against measured",
+        units if pairs else (none,),
+        _grid(pairs) if pairs else (),
+        "What differs otherwise:",
+        tuple(_notes(pairs)),
+        "Published at another budget, and so not compared:",
+        tuple(_other(pair) for pair in found if not pair.same_budget),
+    )
 
 
-def _grid(pairs: Sequence[Comparison]) -> str:
+def _grid(pairs: Sequence[Comparison]) -> tuple[Strip, ...]:
     def signed(value: float | None, digits: int) -> str:
         return NONE if value is None else f"{round(value, digits) + 0.0:+.{digits}f}"
 
     halves = ["" if pair.ours.half_width is None else f" ± {pair.ours.half_width:.2f}" for pair in pairs]
-    return pipe(
-        [
-            Strip(
-                "Table", [f"{p.table.dataset} · {p.table.student} · {p.table.protocol}" for p in pairs], number=False
-            ),
-            Strip("Row", [pair.line.name for pair in pairs], number=False),
-            Strip("n", [str(pair.ours.n) for pair in pairs]),
-            Strip("Ours", [f"{pair.ours.mean:.2f}{half}" for pair, half in zip(pairs, halves, strict=True)]),
-            Strip("Published", [f"{pair.theirs.top1:{'+' if pair.theirs.gain else ''}.2f}" for pair in pairs]),
-            Strip("Difference", [signed(pair.difference, 2) for pair in pairs]),
-            Strip("Standard errors", [signed(pair.errors, 1) for pair in pairs]),
-            Strip("Source", [pair.theirs.source for pair in pairs], number=False),
-        ]
+    return (
+        Strip("Table", [f"{p.table.dataset} · {p.table.student} · {p.table.protocol}" for p in pairs], number=False),
+        Strip("Row", [pair.line.name for pair in pairs], number=False),
+        Strip("n", [str(pair.ours.n) for pair in pairs]),
+        Strip("Ours", [f"{pair.ours.mean:.2f}{half}" for pair, half in zip(pairs, halves, strict=True)]),
+        Strip("Published", [f"{pair.theirs.top1:{'+' if pair.theirs.gain else ''}.2f}" for pair in pairs]),
+        Strip("Difference", [signed(pair.difference, 2) for pair in pairs]),
+        Strip("Standard errors", [signed(pair.errors, 1) for pair in pairs]),
+        Strip("Source", [pair.theirs.source for pair in pairs], number=False),
     )
 
 
@@ -233,12 +233,10 @@ def _notes(pairs: Sequence[Comparison]) -> Iterator[str]:
             by_condition[condition].append(pair.name)
     for condition, names in by_condition.items():
         every = "all rows" if len(names) == len(pairs) else ", ".join(dict.fromkeys(names))
-        yield f"- {escape(f'{condition} ({every})')}\n"
+        yield f"{condition} ({every})"
 
 
 def _other(pair: Comparison) -> str:
     seen = pair.line.measured("images_seen")
     ours = f"{pair.ours.mean:.2f} after {compact(seen.mean if seen else 0)} images"
-    return escape(
-        f"{pair.name} ({ours}, published {pair.theirs.top1:.2f} after {_budget(pair.theirs)}: {pair.theirs.source})"
-    )
+    return f"{pair.name} ({ours}, published {pair.theirs.top1:.2f} after {_budget(pair.theirs)}: {pair.theirs.source})"

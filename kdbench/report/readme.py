@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 
 from kdbench.errors import UserError
 from kdbench.report import columns as columns_
 from kdbench.report.lines import Line
 from kdbench.report.render import code, escape, markdown
+from kdbench.report.sections import Section
+from kdbench.report.sections import markdown as behind
 from kdbench.report.tables import Table
 from kdbench.settings import BASELINE
 
@@ -33,12 +35,12 @@ it. The same tables at full precision are in [tables.csv](tables.csv), and for L
 
 
 def page(
-    found: list[Table], runs: int, content: bytes, columns: Sequence[str] | None, sections: Mapping[str, str]
+    found: list[Table], runs: int, content: bytes, columns: Sequence[str] | None, sections: Iterable[Section]
 ) -> bytes:
     """The whole file.
 
     Args:
-        sections: what stands behind the tables, by heading.
+        sections: what stands behind the tables.
         runs: how many rows there are.
         content: of results.csv.
         columns: that the tables show; None for the default set.
@@ -52,7 +54,7 @@ def page(
         parts.append(f"\n## {escape(dataset)}\n")
         for table in group:
             parts += [f"\n### {escape(table.title)}\n\n", markdown(table, columns), "\n", *_details(table)]
-    parts += [f"\n## {heading}\n\n{text}" for heading, text in sections.items()]
+    parts += [f"\n## {escape(section.heading)}\n\n{behind(section)}" for section in sections]
     # The checksum ties the tables to all columns, also to those that no table shows.
     parts.append(f"\n---\n\n{runs} runs; SHA-256 of results.csv: `{hashlib.sha256(content).hexdigest()}`\n")
     return "".join(parts).encode()

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from kdbench.report.overall import markdown, overview
+from kdbench.report.overall import overview, section
+from kdbench.report.sections import markdown
 from kdbench.report.tables import summarise
 
 SEEDS = (0, 1, 2)
@@ -34,7 +35,7 @@ def test_an_overview_by_hand(made):
     # χ² = 12·3/12 · (16/9 + 25/9 + 9 - 12) = 14/3, F = 2 · 14/3 / (6 - 14/3) = 7
     assert (found.test.chi2, found.test.f) == (pytest.approx(14 / 3), pytest.approx(7.0))
     assert found.left_out == ["at"]
-    text = markdown(found)
+    text = markdown(section(found))
     assert "| kd       |           1.33 | 0.67 (0.67 to 0.67) |" in text
     assert "critical difference 1.91 (Nemenyi, 95 %): average ranks that differ by less are not told apart" in text
     assert "F(2, 4) = 7.00, p = 0.049: the methods differ" in text
@@ -52,7 +53,8 @@ def test_nothing_shared_is_no_overview(result):
 
 
 def test_few_tables_and_single_seeds_say_so(result):
-    text = markdown(overview(summarise(rows(result, "a", (0,), ce=50, kd=60) + rows(result, "b", ce=50, kd=60))))
+    found = overview(summarise(rows(result, "a", (0,), ce=50, kd=60) + rows(result, "b", ce=50, kd=60)))
+    text = markdown(section(found))
     assert "average ranks over 2 tables cannot differ by more than 1, and so tell nothing apart" in text
     assert "n = 1 in some table: no interval can be given (ce, kd)" in text
     assert "one order in all tables" in text
@@ -68,9 +70,8 @@ def test_a_method_with_two_teachers_in_a_table_is_left_out(result, made):
 
 def test_controls_are_named_here_too(result, made):
     changed = [{**row, "control": '{"budget": 3.0}'} if row["method"] == "kd" else row for row in made]
-    assert "controls that change more than a method's own parameters: kd (budget=3.0)" in markdown(
-        overview(summarise(changed))
-    )
+    text = markdown(section(overview(summarise(changed))))
+    assert "controls that change more than a method's own parameters: kd (budget=3.0)" in text
 
 
 def test_without_the_baseline_there_is_no_improvement(result):
