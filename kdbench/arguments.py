@@ -152,7 +152,9 @@ def _parser() -> argparse.ArgumentParser:
     board.add_argument(
         "--check", action="store_true", help="write nothing; fail if the files are not what the committed rows give"
     )
-    board.add_argument("--html", action="store_true", help="write index.html too, a page for a browser (needs jinja2)")
+    board.add_argument(
+        "--html", action="store_true", help="write index.html too, for a browser (needs jinja2, itables)"
+    )
     board.add_argument("--plots", action="store_true", help="draw the tables too, into plots/ (needs matplotlib)")
 
     again = command(

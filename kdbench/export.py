@@ -115,10 +115,11 @@ def _of_other_rows(out: Path, content: bytes) -> list[Path]:
 
 
 def _board(out: Path, to: Path) -> Iterator[tuple[str, bytes]]:
-    """All files that the leaderboard consists of."""
+    """All files that the leaderboard consists of; a damaged file of rows that was kept is none."""
     for path in out.rglob("*"):
         parts = path.relative_to(out).parts
-        if path.is_file() and path.resolve() != to.resolve() and not any(part.startswith(".") for part in parts):
+        hidden = any(part.startswith(".") for part in parts) or path.match("results.damaged-*.csv")
+        if path.is_file() and path.resolve() != to.resolve() and not hidden:
             yield "/".join(("leaderboard", *parts)), path.read_bytes()
 
 

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,18 @@ def test_the_tables_in_documents_are_those_of_the_leaderboard(document, least):
     shown, board = lines(DOCS.parent / document), lines(DOCS.parent / "leaderboard" / "README.md")
     assert len(shown) >= least
     assert set(shown) <= set(board)
+
+
+def test_the_tables_of_the_claims_are_what_their_command_gives_of_the_committed_rows(tmp_path):
+    def lines(text):
+        return {re.sub(r" +", " ", line) for line in text.splitlines() if re.match(r"\| +(#|\d)", line)}
+
+    text = (DOCS / "claims.md").read_text()
+    (command,) = re.findall(r"^    (kdbench leaderboard columns=.*)$", text, flags=re.MULTILINE)
+    shutil.copy(DOCS.parent / "leaderboard" / "results.csv", tmp_path)
+    assert main([*shlex.split(command)[1:], "--runs", str(tmp_path / "none"), "--out", str(tmp_path)]) == 0
+    assert len(lines(text)) == 13, "two tables of six methods, and their head"
+    assert lines(text) <= lines((tmp_path / "README.md").read_text())
 
 
 def test_the_committed_leaderboard_is_what_its_rows_give():

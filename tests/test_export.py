@@ -55,6 +55,7 @@ def test_it_holds_rows_tables_configurations_and_environment(made, capsys):
     (made / "leaderboard" / "plots" / "a.svg").write_text("<svg/>")
     (made / "leaderboard" / "plots" / "mine.png").write_bytes(b"\x89PNG")
     (made / "leaderboard" / ".hidden").write_text("mine")
+    (made / "leaderboard" / "results.damaged-12345678.csv").write_text("of other rows")
     assert main(["export"]) == 0
     assert capsys.readouterr().out.strip() == str(made / "leaderboard.zip")
     files = unpacked(made / "leaderboard.zip")

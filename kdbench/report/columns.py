@@ -11,6 +11,7 @@ from typing import Literal
 
 from kdbench.errors import UserError, nearest, unknown
 from kdbench.report import reached
+from kdbench.report.differences import ACCURACY
 from kdbench.report.lines import Line, number
 from kdbench.report.stats import Interval
 from kdbench.settings import BASELINE
@@ -75,13 +76,14 @@ class Column:
             return FAILED if self.key else NONE
         value, never = self.value(line), self.never(line)
         measured = never + (value.n if value else 0)
-        partial = f" (n = {measured})" if self.key and measured < line.accuracy.n else ""
+        counted = self.key or self.name.startswith("delta.")  # a note below the table says it of `delta`
+        partial = f" (n = {measured})" if counted and measured < line.accuracy.n else ""
         if value is None and never:
             return NEVER + partial
         if value is None:
             absent = not self.key or self.optional or (self.taught and not line.teacher)
             return NONE if absent else NOT_MEASURED
-        if self.name == "p":
+        if self.unit == "probability":
             return "<0.001" if value.mean < 0.001 else f"{value.mean:.3f}"
         half = value.half_width if self.spread else None
         texts = [self._number(value.mean)] + ([] if half is None else [self._number(half).removeprefix("+")])
@@ -91,7 +93,7 @@ class Column:
     def _number(self, value: float) -> str:
         value /= self.scale
         if self.digits is None:
-            return compact(value)
+            return "+" * (self.signed and value > 0) + compact(value)
         if self.unit == "seconds" and value >= 100:
             return f"{value:.0f}"
         return format(
@@ -101,14 +103,17 @@ class Column:
 
 def compact(value: float) -> str:
     """Three digits and a prefix: 15.0M."""
+    if value < 0:
+        return f"-{compact(-value)}".replace("-0", "0")
     for unit, sign in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if value >= 0.9995 * unit:
             return f"{value / unit:.3g}{sign}" if value >= 99.95 * unit else f"{value / unit:#.3g}{sign}"
     return f"{value:.0f}"
 
 
-def _p(line: Line) -> Interval | None:
-    return None if line.p is None or line.difference is None else Interval(line.difference.n, line.p, None)
+def _p(line: Line, key: str = ACCURACY) -> Interval | None:
+    p, difference = line.p_of(key), line.difference_in(key)
+    return None if p is None or difference is None else Interval(difference.n, p, None)
 
 
 _PERCENT = Column("", "", "")
@@ -116,11 +121,15 @@ _COST = Column("", "", "", digits=None, better="lower", spread=False)
 
 COLUMNS = (
     replace(_PERCENT, name="accuracy", title="Accuracy %", about="top-1 on the test set after the last epoch",
-            key="accuracy.last", worth=0),
+            key=ACCURACY, worth=0),
     replace(_PERCENT, name="delta", title=f"Δ {BASELINE}", about=f"difference in accuracy to {BASELINE}, paired by seed",
             unit="points", signed=True, worth=9, source=lambda line: line.difference),
+    replace(_PERCENT, name="delta.*", title=f"Δ {BASELINE} {{}}", unit="of the column", signed=True,
+            about=f"difference in another column to {BASELINE}, paired by seed, such as delta.corruptions"),
     Column("p", "p", f"of the paired t test of the difference to {BASELINE}, Holm-corrected over the table",
            unit="probability", digits=3, better="", spread=False, worth=7, source=_p),
+    Column("p.*", "p {}", "of the difference in another column, corrected over the table, such as p.corruptions",
+           unit="probability", digits=3, better="", spread=False, source=_p),
     replace(_PERCENT, name="best_val", title="Best val %", about="test accuracy of the epoch that was best on validation",
             key="accuracy.best_val", spread=False, optional=True, worth=6),
     replace(_PERCENT, name="best_test", title="Best test %", about="test accuracy of the epoch that the test set chose",
@@ -189,9 +198,24 @@ def find(name: str) -> Column:
             raise UserError(f"the column '{name}' needs a last part in place of the *. See: {SEE}")
     for column in COLUMNS:
         last = name.removeprefix(column.name[:-1]) if column.name.endswith("*") else name
+        if last != name and column.name in ("delta.*", "p.*"):
+            return _compared(column, find(last))
         if last != name:
             return replace(column, name=name, title=column.title.format(last), key=column.key.format(last))
     raise unknown("column", name, [column.name for column in COLUMNS], SEE)
+
+
+def _compared(family: Column, column: Column) -> Column:
+    """The member of `delta.*` or `p.*` for a column."""
+    name, title = family.name[:-1] + column.name, family.title.format(column.title)
+    key = column.key
+    if not key:
+        raise UserError(f"the column '{name}' would compare what is no measure of its own: '{column.name}'. See: {SEE}")
+    if family.name == "p.*":
+        return replace(family, name=name, title=title, source=lambda line: _p(line, key))
+    unit = "points" if column.unit == "percent" else column.unit
+    signed = replace(column, name=name, title=title, key="", unit=unit, signed=True, spread=True, worth=3)
+    return replace(signed, source=lambda line: line.difference_in(key))
 
 
 def parse(words: Sequence[str]) -> tuple[str, ...] | None:

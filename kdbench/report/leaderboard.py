@@ -53,11 +53,11 @@ def regenerate(runs: Path, out: Path, columns: Sequence[str] | None = None, html
             `check` leaves it alone.
 
     Raises:
-        UserError: results.csv is there and no file of rows, published.csv is damaged, or Jinja2 is missing; nothing is
-            written then.
+        UserError: results.csv is there and no file of rows, published.csv is damaged, or a package for the page is
+            missing; nothing is written then.
     """
     if html:
-        from kdbench.report.page import build  # Jinja2 is an extra
+        from kdbench.report.page import build  # whose packages are an extra
     path = out / CSV
     before = path.read_bytes() if path.is_file() else b""
     known = folders.known(runs, before)
@@ -69,11 +69,16 @@ def regenerate(runs: Path, out: Path, columns: Sequence[str] | None = None, html
     content = rows_.to_csv(merged)
     sections = _sections(found, out)
     files = {CSV: content, **_generated(found, len(merged), content, columns, sections)}
+    if damaged:
+        kept = path.with_name(f"results.damaged-{hashlib.sha256(before).hexdigest()[:8]}.csv")
+        rows_.write(kept, before)
+        damaged = [f"{sentence}; it is left out now" for sentence in damaged]
+        damaged.insert(0, f"{path} was damaged; the file as it was is in {kept}")
     if html:
-        files[PAGE] = build.page(found, runs, content, columns)
+        files[PAGE] = build.page(found, runs, content, columns, sections)
     changed = [out / name for name, text in files.items() if rows_.write(out / name, text)]
     folders.remember(runs, content, reading.stamps)
-    messages = [*reading.messages, *(f"{sentence}; it is left out now" for sentence in damaged), *lost]
+    messages = [*reading.messages, *damaged, *lost]
     sha256 = hashlib.sha256(content).hexdigest()
     return Outcome(
         found, len(merged), len(fresh), reading.open, messages + _unmeasured(found, columns), changed, sha256

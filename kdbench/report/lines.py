@@ -10,6 +10,7 @@ from functools import cached_property
 
 from kdbench.config import digest
 from kdbench.plan import EQUAL_TEACHER_SEED
+from kdbench.report.differences import ACCURACY, Differences
 from kdbench.report.stats import Interval, mean_interval
 from kdbench.settings import BASELINE
 
@@ -28,8 +29,7 @@ class Line:
         teachers: runs that were made to teach students of the same architecture, which do not count either.
         accuracy: on the test set after the last epoch, percent; None if no run has finished.
         exits: mean accuracy of each classifier that was trained, percent.
-        difference: to the baseline, paired by seed; None for the baseline itself and without common seeds.
-        p: of the paired t test of this difference, Holm-corrected over the lines of the table; None without a test.
+        differences: of all lines of the table to the baseline; None until the line is in a table.
         rank: 1 + the number of lines that are significantly better (kdbench.report.significance); None without two seeds.
         marks: signs that a note below the table explains.
     """
@@ -41,8 +41,7 @@ class Line:
     teachers: tuple[Row, ...] = ()
     accuracy: Interval | None = None
     exits: dict[str, float] = field(default_factory=dict)
-    difference: Interval | None = None
-    p: float | None = None
+    differences: Differences | None = field(default=None, repr=False, compare=False)
     rank: int | None = None
     marks: str = ""
 
@@ -55,7 +54,29 @@ class Line:
     @cached_property
     def by_seed(self) -> dict[int, float]:
         """The accuracies that went into the mean."""
-        return {int(row["seed"]): float(row["accuracy.last"]) for row in self.finished}
+        return self.values(ACCURACY)
+
+    def values(self, key: str) -> dict[int, float]:
+        """By seed, a key of the results of the finished runs that have it."""
+        return {int(row["seed"]): value for row in self.finished if (value := number(row, key)) is not None}
+
+    @property
+    def difference(self) -> Interval | None:
+        """In accuracy to the baseline, paired by seed; None for the baseline itself and without common seeds."""
+        return self.difference_in(ACCURACY)
+
+    @property
+    def p(self) -> float | None:
+        """Of the paired t test of this difference, Holm-corrected over the lines of the table; None without a test."""
+        return self.p_of(ACCURACY)
+
+    def difference_in(self, key: str) -> Interval | None:
+        """The same in any key of the results."""
+        return self.differences.of(self, key) if self.differences else None
+
+    def p_of(self, key: str) -> float | None:
+        """The same for the difference in any key of the results."""
+        return self.differences.p(self, key) if self.differences else None
 
     @property
     def name(self) -> str:
@@ -107,7 +128,7 @@ def number(row: Row, key: str) -> float | None:
 
 def scored(row: Row) -> bool:
     """Whether this run has a result that can be averaged."""
-    return row["status"] == "finished" and number(row, "accuracy.last") is not None
+    return row["status"] == "finished" and number(row, ACCURACY) is not None
 
 
 def with_values(name: str, parameters: str, short: bool, trials: int = 0) -> str:
@@ -173,6 +194,6 @@ def _line(teacher: str, rows: list[Row]) -> Line:
         runs=tuple(counted),
         teachers=tuple(taught) if students else (),
         superseded=tuple(row for row in rows if newest[int(row["seed"])] is not row),
-        accuracy=mean_interval(float(row["accuracy.last"]) for row in finished) if finished else None,
+        accuracy=mean_interval(float(row[ACCURACY]) for row in finished) if finished else None,
         exits={key.removeprefix("exits."): mean(key, finished) for key in ordered},
     )

@@ -10,11 +10,11 @@ from typing import Any
 
 import pandas as pd
 
+from kdbench.report.differences import Differences
 from kdbench.report.lines import Line, Row, lines, with_values
 from kdbench.report.notes import annotate
 from kdbench.report.rows import frame
-from kdbench.report.significance import holm, paired_p, ranks
-from kdbench.report.stats import paired_difference
+from kdbench.report.significance import ranks
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,8 @@ def _table(dataset: str, student: str, protocol: str, rows: list[Row]) -> Table:
     recipes = {with_values(row["recipe"], row["overrides"], short=False) for row in rows}
     found = _told_apart(lines(rows))
     base = next((line for line in found if line.is_baseline and line.accuracy), None)
-    ranked = _ranked(_corrected([_compared(line, base) for line in found], base))
+    differences = Differences(found, base)
+    ranked = _ranked([replace(line, differences=differences) for line in found])
     return Table(dataset, student, " or ".join(sorted(recipes)), protocol, *annotate(ranked, base))
 
 
@@ -74,22 +75,6 @@ def _told_apart(found: list[Line]) -> list[Line]:
         return replace(line, teacher=f"{line.teacher} {weights}".strip())
 
     return [with_weights(line) if alike[line.method, line.teacher] > 1 else line for line in found]
-
-
-def _compared(line: Line, base: Line | None) -> Line:
-    if base is None or line is base:
-        return line
-    difference = paired_difference(line.by_seed, base.by_seed)
-    return replace(line, difference=difference if difference.n else None)
-
-
-def _corrected(found: list[Line], base: Line | None) -> list[Line]:
-    """With the p values of all differences to the baseline, corrected for their number."""
-    if base is None:
-        return found
-    raw = {i: p for i, line in enumerate(found) if (p := paired_p(line.by_seed, base.by_seed)) is not None}
-    adjusted = dict(zip(raw, holm(list(raw.values())), strict=True))
-    return [replace(line, p=adjusted.get(i)) for i, line in enumerate(found)]
 
 
 def _ranked(found: list[Line]) -> list[Line]:

@@ -96,6 +96,34 @@ def test_a_board_where_nobody_reached_it_has_measured_it(result, store, tmp_path
     assert " never |" in (tmp_path / "board" / "README.md").read_text()
 
 
+def test_the_difference_in_any_column_is_paired_by_seed_and_corrected_like_that_in_accuracy(measured, result):
+    # Hand-computed. NLL, kd minus ce by seed: 0.1, 0.2, 0.3, so 0.2 ± 4.3027 · 0.1/√3; t = 2√3 with 2 degrees of freedom.
+    for s in SEEDS:
+        measured[3 + s]["calibration.nll"] += (s + 1) / 10
+        measured[3 + s]["cost.energy_joules"] -= 2000.0 + s
+    names = ["delta.nll", "p.nll", "delta.energy", "delta.flops", "delta.accuracy"]
+    found = cells(measured, *names)
+    kd = "kd, teacher resnet20 (61.3)"
+    assert found[kd] == ["+0.200 ± 0.248", "0.074", "-2.0 ± 0.0", "0 ± 0", cells(measured, "delta")[kd][0]]
+    assert found["ce"] == ["–"] * 5
+    more = [result("at", seed, 40.0) | {"calibration.nll": 1.5 + seed / 5} for seed in SEEDS]
+    del measured[3]["calibration.nll"]
+    assert cells([*measured, *more], "p.nll")[kd] == ["0.251"], (
+        "1 - 2 atan(5)/π of seeds 1 and 2 alone, twice because of two tests"
+    )
+    assert cells(measured, "delta.nll")[kd] == ["+0.250 ± 0.635 (n = 2)"]
+
+
+def test_differences_in_large_numbers_have_a_sign_and_a_prefix(measured):
+    for s in SEEDS:
+        measured[3 + s]["cost.flops"] -= 10_000_000
+        measured[3 + s]["images_seen"] += 20_000
+    assert cells(measured, "delta.flops", "delta.images")["kd, teacher resnet20 (61.3)"] == [
+        "-10.0M ± 0",
+        "+20.0k ± 0",
+    ]
+
+
 def test_the_default_set_leaves_out_what_no_line_has_and_a_wish_stays(result):
     made = summarise([result("ce", seed, 50.0 + seed) for seed in SEEDS])[0]
     assert [column.name for column in shown(None, made.lines)] == [
@@ -123,6 +151,9 @@ def test_p_values_have_three_digits_or_a_bound(result):
         (["columns=noise."], "the column 'noise.' needs a last part in place of the *. See: kdbench list columns"),
         (["columns=noise.*"], "the column 'noise.*' needs a last part"),
         (["columns="], "'columns=' has no value"),
+        (["columns=delta.corruption."], "the column 'corruption.' needs a last part"),
+        (["columns=p.eec"], "unknown column 'eec'; did you mean 'ece'?"),
+        (["columns=delta.p"], "the column 'delta.p' would compare what is no measure of its own: 'p'"),
         (["column=ece"], "unknown selection 'column'; did you mean 'columns'?"),
         (["methods=ce"], "valid: columns=accuracy,delta."),
         (["columns=ece", "columns=nll"], "'columns' is given twice"),

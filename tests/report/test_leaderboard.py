@@ -237,11 +237,16 @@ def test_a_damaged_line_is_told_left_out_and_put_back_from_its_folder(board, tmp
     (board / "results.csv").write_bytes(b"".join([*lines[:2], lines[2][:50] + b"\n", *lines[3:]]))
     (wrong,) = check(board)
     assert "results.csv, line 3 is no row of a run: it has" in wrong
+    damaged = (board / "results.csv").read_bytes()
     outcome = regenerate(tmp_path / "nowhere", board)
-    assert outcome.messages == [f"{wrong}; it is left out now"]
+    (kept,) = board.glob("results.damaged-*.csv")
+    assert outcome.messages == [
+        f"{board / 'results.csv'} was damaged; the file as it was is in {kept}",
+        f"{wrong}; it is left out now",
+    ]
     assert (outcome.runs, check(board)) == (7, [])
     assert regenerate(tmp_path / "runs", board).runs == 8
-    assert contents(board) == before
+    assert contents(board) == {**before, kept.name: damaged}
 
 
 def test_of_many_sentences_the_first_are_printed_and_the_others_counted(results, store, tmp_path, capsys):

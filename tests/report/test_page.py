@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import os
 import re
@@ -12,6 +13,7 @@ import sys
 import pytest
 
 from kdbench.cli import main
+from kdbench.errors import UserError
 from kdbench.report.leaderboard import PAGE, check, regenerate
 
 HOSTILE = "<img src=x onerror=alert(1)></script><!--"
@@ -42,8 +44,16 @@ def page(runs, tmp_path):
     return tmp_path / "out" / PAGE
 
 
+LIBRARY = re.compile(r'<script type="module">.*?</script>', re.DOTALL)
+
+
 def embedded(page):
     return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', page.read_text())[1])
+
+
+def own(page):
+    """Its text without DataTables."""
+    return LIBRARY.sub("", page.read_text(), count=1)
 
 
 def test_same_rows_same_bytes(runs, page, tmp_path):
@@ -54,7 +64,7 @@ def test_same_rows_same_bytes(runs, page, tmp_path):
 
 
 def test_it_loads_nothing_and_its_policy_forbids_it(page):
-    text = page.read_text()
+    text = own(page)
     assert "default-src &#39;none&#39;" in text
     assert "unsafe" not in text
     assert not re.search(r"<(link|img|iframe|object|embed)\b|\ssrc=[\"']|@import|url\(", text.replace(HOSTILE, ""))
@@ -66,13 +76,13 @@ def test_no_name_becomes_markup(page):
     text = page.read_text()
     assert "<img" not in text
     assert "<!--" not in text
-    assert len(re.findall("</script", text)) == 2
+    assert len(re.findall("<script", text)) == len(re.findall("</script", text)) == 3
     assert embedded(page)["lines"][0]["runs"][0]["command"] == HOSTILE
 
 
 def test_exact_values_beside_the_shown_ones(page):
     # 53.001 and 53.003 are shown alike.
-    assert set(re.findall(r'data-value="(53[^"]*)">53.00 ', page.read_text())) == {
+    assert set(re.findall(r'data-order="(53[^"]*)">53.00 ', page.read_text())) == {
         "53.001",
         repr((52.003 + 53.003 + 54.003) / 3),
     }
@@ -106,7 +116,7 @@ def test_no_runs_at_all(tmp_path):
 
 def test_columns_that_were_asked_for(runs, tmp_path):
     regenerate(runs, tmp_path / "out", ("delta", "ece"), html=True)
-    heads = re.findall(r"<button type=\"button\" title=\"[^\"]*\">([^<]*)<", (tmp_path / "out" / PAGE).read_text())
+    heads = re.findall(r"<button type=\"button\" title=\"[^\"]*\">([^<]*)<", own(tmp_path / "out" / PAGE))
     assert heads[-4:] == ["Teacher", "n", "Δ ce", "ECE %"]
 
 
@@ -124,13 +134,74 @@ def test_command_line(runs, tmp_path, capsys):
     assert main(["leaderboard", "--html", "--check"]) == 2
 
 
-def test_without_jinja2(runs, tmp_path):
-    code = "import sys; sys.modules['jinja2'] = None; from kdbench.cli import main; sys.exit(main())"
+@pytest.mark.parametrize("package", ["jinja2", "itables"])
+def test_without_the_extra(package, runs, tmp_path):
+    code = f"import sys; sys.modules['{package}'] = None; from kdbench.cli import main; sys.exit(main())"
     words = ["leaderboard", "--html", "--runs", str(runs), "--out", str(tmp_path / "out")]
     done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True)
     assert done.returncode == 2
-    assert done.stderr == "kdbench: kdbench leaderboard --html needs Jinja2: pip install 'kdbench[page]'\n"
+    assert done.stderr == "kdbench: kdbench leaderboard --html needs Jinja2 and itables: pip install 'kdbench[page]'\n"
     assert not (tmp_path / "out").exists()
+
+
+def test_another_itables(runs, tmp_path, monkeypatch):
+    bundle = tmp_path / "site" / "itables" / "html" / "dt_bundle.js"
+    bundle.parent.mkdir(parents=True)
+    bundle.write_text("export{a as other};")
+    (tmp_path / "site" / "itables" / "__init__.py").touch()
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    with pytest.raises(UserError, match="finds no DataTables in this itables"):
+        regenerate(runs, tmp_path / "out", html=True)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_library_is_there_with_its_licences_and_itables_is_not_imported(page, runs, tmp_path):
+    (library,) = LIBRARY.findall(page.read_text())[:1]
+    assert "DataTables 2" in library
+    assert "datatables.net/license" in library
+    assert "https://jquery.com/license/" in library
+    code = "import sys; from kdbench.cli import main; main(); sys.exit('itables' in sys.modules)"
+    words = ["leaderboard", "--html", "--runs", str(runs), "--out", str(tmp_path / "other")]
+    assert subprocess.run([sys.executable, "-c", code, *words]).returncode == 0
+
+
+@pytest.fixture
+def board(result, store, tmp_path):
+    """Two tables that share their methods, and published values of which one is compared."""
+    where = {"student": "resnet20", "images_seen": 12_000_000}
+    found = [
+        result(method, seed, mean + seed, run=f"{dataset}{method}{seed}", dataset=dataset, **where)
+        for dataset in ("cifar100", "cifar10")
+        for method, mean in (("ce", 60), ("at", 70))
+        for seed in range(3)
+    ]
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "published.csv").write_text(
+        "source,dataset,teacher,student,method,top1,note,epochs,images,epoch\n"
+        f"{HOSTILE},cifar100,,resnet20,ce,69.06,{HOSTILE},240,50000,best\n"
+        "Other,cifar100,,resnet20,at,71,,2400,50000,last\n"
+    )
+    regenerate(store(*found), out, html=True)
+    return out
+
+
+def test_the_sections_of_the_readme_are_on_the_page(board):
+    page, readme = board / PAGE, (board / "README.md").read_text()
+    text = html.unescape(re.sub(r"</?(em|a)\b[^>]*>", "", own(page)))
+    for heading in ("Over all tables", "Published against measured"):
+        behind = readme.split(f"## {heading}\n\n")[1].split("\n## ")[0].split("\n---")[0]
+        assert f">{heading}</h2>" in text
+        for line in filter(None, behind.splitlines()):
+            if set(line) <= set("|-: "):
+                continue
+            cells = line.strip("| ").split("|") if line.startswith("|") else [line.removeprefix("- ")]
+            for cell in cells:
+                shown = html.unescape(re.sub(r"\\(.)|\[([^]]*)\]\([^)]*\)|\*", r"\1\2", cell.strip()))
+                about, _, rest = shown.partition("so not compared: ")
+                assert (rest.removesuffix(".") or about) in text, cell
+    assert '<a href="published.csv">published.csv</a>' in own(page)
+    assert "<img" not in own(page)
 
 
 @pytest.fixture(scope="module")
@@ -182,9 +253,16 @@ def table(browser):
     return shown(browser, "section:nth-of-type(2) tbody .method")
 
 
-def press(browser, element, key):
+def press(browser, element, *keys):
     browser.execute_script("arguments[0].focus()", element)
-    element.send_keys(key)
+    element.send_keys(*keys)
+
+
+def wait(browser, condition):
+    """DataTables sorts after it has answered the key."""
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    WebDriverWait(browser, 20).until(lambda _: condition())
 
 
 @pytest.mark.browser
@@ -196,17 +274,26 @@ def test_sort_by_keyboard(opened):
         path = f"//section[2]//thead//button[normalize-space()='{title}']"
         return opened.find_element(By.XPATH, path)
 
-    accuracy = head("Accuracy %")
-    cell = accuracy.find_element(By.XPATH, "..")
-    press(opened, accuracy, Keys.ENTER)
-    assert cell.get_attribute("aria-sort") == "descending"
-    assert table(opened) == ["at", "kd", "ce", "rkd"]
-    press(opened, accuracy, Keys.SPACE)
-    assert cell.get_attribute("aria-sort") == "ascending"
-    assert table(opened) == ["ce", "kd", "at", "rkd"], "9.6 before 53.001 and 53.003; what has none stays last"
-    press(opened, head("Method"), Keys.ENTER)
-    assert cell.get_attribute("aria-sort") == "none"
-    assert table(opened) == ["at", "ce", "kd", "rkd"]
+    def sorted_by(keys, title, *methods):
+        press(opened, head(title), *keys)
+        wait(opened, lambda: table(opened) == list(methods))
+        return head(title).find_element(By.XPATH, "ancestor::th").get_attribute("aria-sort")
+
+    assert table(opened) == ["at", "kd", "ce", "rkd"], "by rank"
+    assert sorted_by([Keys.SPACE], "Method", "at", "ce", "kd", "rkd") == "ascending"
+    assert sorted_by([Keys.ENTER], "Accuracy %", "at", "kd", "ce", "rkd") == "descending"
+    # 9.6 before 53.001 and 53.003, which are shown alike; what has none stays last.
+    assert sorted_by([Keys.SPACE], "Accuracy %", "ce", "kd", "at", "rkd") == "ascending"
+    assert sorted_by([Keys.ENTER], "Accuracy %", "at", "kd", "ce", "rkd") is None
+    assert sorted_by([Keys.ENTER], "n", "rkd", "at", "kd", "ce") == "ascending"
+    assert sorted_by([Keys.SHIFT, Keys.ENTER], "Method", "rkd", "at", "ce", "kd") is None, "the first of two tells"
+    # Tab goes from head to head and on to the rows, and stops nowhere else.
+    heads, focused = len(opened.find_elements(By.CSS_SELECTOR, "section:nth-of-type(2) thead button")), []
+    press(opened, head("#"))
+    for _ in range(heads + 1):
+        focused.append(opened.switch_to.active_element.text)
+        opened.switch_to.active_element.send_keys(Keys.TAB)
+    assert [focused[0], focused[-1]] == ["#", "rkd"]
     outline = "return getComputedStyle(document.activeElement).outlineStyle"
     assert opened.execute_script(outline) == "solid"
 
@@ -221,10 +308,13 @@ def test_filter(opened):
     assert shown(opened, "tbody .method") == ["kd", "rkd"]
     assert opened.find_element(By.CSS_SELECTOR, "[role=status]").text == "2 rows in 1 table"
     search.clear()
+    search.send_keys("onerror img")
+    assert len(shown(opened, "tbody .method")) == 1, "the words in any order, and signs of HTML are letters like others"
+    search.clear()
     Select(opened.find_element(By.ID, "dataset")).select_by_visible_text(HOSTILE)
-    assert len(shown(opened, "h2")) == 1
+    assert len(shown(opened, "section[data-dataset] h2")) == 1
     Select(opened.find_element(By.ID, "recipe")).select_by_visible_text("short")
-    assert shown(opened, "h2") == []
+    assert shown(opened, "section[data-dataset] h2") == []
 
 
 @pytest.mark.browser
@@ -245,6 +335,10 @@ def test_a_row_opens_with_its_runs_and_curves(opened):
     assert shown(opened, ".detail .copy") == ["Copy command"] * 3
     press(opened, opened.find_element(By.CSS_SELECTOR, ".copy"), Keys.ENTER)
     WebDriverWait(opened, 20).until(lambda _: shown(opened, ".copy")[0] in ("Copied", "Selected"))
+    head = opened.find_element(By.XPATH, "//section[2]//thead//button[normalize-space()='Accuracy %']")
+    press(opened, head, Keys.SPACE, Keys.SPACE)
+    after = "return [...document.querySelectorAll('section:nth-of-type(2) tbody > tr')].map((row) => row.id || 'row')"
+    wait(opened, lambda: opened.execute_script(after)[:3] == ["row", "row", detail.get_attribute("id")])
     press(opened, button, Keys.ENTER)
     assert shown(opened, ".detail") == []
 
@@ -282,6 +376,20 @@ def test_on_a_phone_in_light_and_dark(opened):
         assert opened.execute_script(background) != before
     finally:
         opened.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+@pytest.mark.browser
+def test_the_sections_on_a_phone(browser, board):
+    phone = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", phone)
+    try:
+        browser.get((board / PAGE).as_uri())
+        assert len(shown(browser, "section > h2")) == 4
+        assert len(shown(browser, ".still tbody tr")) == 2 + 1
+        assert browser.execute_script("return document.scrollingElement.scrollWidth") <= 390
+        assert browser.get_log("browser") == []
+    finally:
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
 @pytest.mark.browser

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import importlib.util
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,14 +17,16 @@ from kdbench.report.columns import Column, shown
 from kdbench.report.lines import Line, Row, scored
 from kdbench.report.page.curves import Curves
 from kdbench.report.render import plain
+from kdbench.report.sections import Section
 from kdbench.report.strips import strips
 from kdbench.report.tables import Table
 
+_MISSING = "kdbench leaderboard --html needs Jinja2 and itables: pip install 'kdbench[page]'"
 try:
     import jinja2
     from markupsafe import Markup  # which comes with it
 except ImportError as error:
-    raise UserError("kdbench leaderboard --html needs Jinja2: pip install 'kdbench[page]'") from error
+    raise UserError(_MISSING) from error
 
 _HERE = Path(__file__).parent
 _ABOUT = {
@@ -35,12 +39,11 @@ _ABOUT = {
 
 @dataclass(frozen=True)
 class Head:
-    """The head of a column: `first` is the direction of the first sort."""
+    """The head of a column; `kind` are its classes, among them "down" if the first sort is from high to low."""
 
     title: str
     about: str
-    number: bool
-    first: str
+    kind: str
 
 
 @dataclass(frozen=True)
@@ -60,17 +63,21 @@ class Grid:
     rows: list[list[Cell]]
 
 
-def page(found: Sequence[Table], runs: Path, content: bytes, columns: Sequence[str] | None) -> bytes:
+def page(
+    found: Sequence[Table], runs: Path, content: bytes, columns: Sequence[str] | None, sections: Sequence[Section]
+) -> bytes:
     """The whole file; the same rows, run folders and columns give the same bytes.
 
     Args:
         runs: the folder of all runs, for their curves; of a run that is not there, there is none.
         content: of results.csv.
         columns: that the tables show; None for the default set.
+        sections: what stands behind the tables.
     """
     curves = Curves(runs)
     lines = [_line(line, curves) for table in found for line in table.lines]
     style, script = ((_HERE / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
+    library = _library()
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_HERE),
         autoescape=True,
@@ -81,18 +88,39 @@ def page(found: Sequence[Table], runs: Path, content: bytes, columns: Sequence[s
     )
     text = environment.get_template("page.html").render(
         grids=[_grid(table, columns) for table in found],
+        sections=sections,
         choices={
             name: sorted({getattr(table, name) for table in found} - {""}) for name in ("dataset", "student", "recipe")
         },
+        rows=len(lines),
         runs=sum(len(line["runs"]) for line in lines),
         checksum=hashlib.sha256(content).hexdigest(),
         data=_script_json({"epochs": curves.epochs, "lines": lines}),
         style=Markup(style),
+        library=Markup(library),
         script=Markup(script),
-        policy=f"default-src 'none'; style-src {_source(style)}; script-src {_source(script)}; "
+        # Nothing looser is needed: what DataTables styles, it styles through the CSSOM, which no policy is asked about.
+        policy=f"default-src 'none'; style-src {_source(style)}; script-src {_source(library)} {_source(script)}; "
         "base-uri 'none'; form-action 'none'",
     )
     return text.encode()
+
+
+def _library() -> str:
+    """DataTables and what it needs, with the licences, as the package itables brings them: one module.
+
+    Nothing of itables is imported: its own modules are for notebooks.
+    """
+    package = importlib.util.find_spec("itables")
+    if package is None or package.origin is None:
+        raise UserError(_MISSING)
+    text = (Path(package.origin).parent / "html" / "dt_bundle.js").read_text(encoding="utf-8")
+    exported = re.search(r"\bexport ?{[^}]*?([\w$]+) as default\b", text)
+    if exported is None:
+        raise UserError("kdbench leaderboard --html finds no DataTables in this itables; it is known to work with 2.9")
+    # In strings and regular expressions, where alone these stand, \x3c is the same to the script and nothing to HTML.
+    text = re.sub(r"<(?=!--|/?script)", r"\\x3c", text, flags=re.IGNORECASE)
+    return f"{text}\nwindow.DataTable = {exported[1]};\n"  # what one inline module exports, no other can import
 
 
 def _grid(table: Table, names: Sequence[str] | None) -> Grid:
@@ -100,10 +128,10 @@ def _grid(table: Table, names: Sequence[str] | None) -> Grid:
     columns: list[Column] = shown(names, table.lines)
     # Before the columns that one selects, a strip each, stands what tells lines apart.
     apart = texts[: len(texts) - len(columns)]
-    heads = [Head(strip.header, _ABOUT[strip.header], strip.number, "ascending") for strip in apart]
+    kinds = {"Method": "name method", "Teacher": "name"}
+    heads = [Head(strip.header, _ABOUT[strip.header], kinds.get(strip.header, "number")) for strip in apart]
     heads += [
-        Head(column.title, column.about, True, "descending" if column.better == "higher" else "ascending")
-        for column in columns
+        Head(column.title, column.about, "number down" if column.better == "higher" else "number") for column in columns
     ]
     rows = []
     for i, line in enumerate(table.lines):

@@ -1,7 +1,6 @@
 "use strict";
 
 const data = JSON.parse(document.getElementById("data").textContent);
-const order = new Intl.Collator("en", { numeric: true });
 const all = (selector, within = document) => [...within.querySelectorAll(selector)];
 
 /** An element with its properties, and children of elements and text. Text is never read as HTML. */
@@ -11,74 +10,85 @@ function make(tag, properties = {}, ...children) {
   return element;
 }
 
-// Sorting: by the exact number, or by the text; what has no value comes last in both directions.
+// DataTables sorts, filters and opens rows. Numbers go by the exact value, and none is last either way.
 
-function sort(head) {
-  const table = head.closest("table");
-  const place = head.cellIndex;
-  const now = head.getAttribute("aria-sort");
-  const other = { ascending: "descending", descending: "ascending" };
-  const direction = other[now] || head.dataset.first;
-  for (const one of all("thead th", table)) one.setAttribute("aria-sort", one === head ? direction : "none");
-  const sign = direction === "ascending" ? 1 : -1;
-  const keyed = all("tbody > tr:not(.detail)", table).map((row) => {
-    const cell = row.cells[place];
-    const value = cell.dataset.value;
-    const key = value === undefined ? cell.textContent : value === "" ? null : Number(value);
-    return { row, key, detail: row.nextElementSibling?.matches(".detail") ? row.nextElementSibling : null };
-  });
-  keyed.sort((a, b) => {
-    if (a.key === null || b.key === null) return (a.key === null) - (b.key === null);
-    return sign * (typeof a.key === "number" ? a.key - b.key : order.compare(a.key, b.key));
-  });
-  table.tBodies[0].append(...keyed.flatMap(({ row, detail }) => (detail ? [row, detail] : [row])));
+const none = (sign) => (a, b) => (a === null || b === null ? (a === null) - (b === null) : sign * (a - b));
+const order = { pre: (text) => (text === "" ? null : Number(text)), asc: none(1), desc: none(-1) };
+DataTable.type("value", { order });
+DataTable.ext.errMode = "throw"; // not a box on the screen
+const options = {
+  columnDefs: [
+    { targets: "method", searchable: true },
+    { targets: "_all", searchable: false },
+    { targets: "down", orderSequence: ["desc", "asc", ""] },
+    { targets: "number", type: "value" },
+    { targets: "name", type: "html-utf8" },
+  ],
+  autoWidth: false,
+  layout: { topStart: null, topEnd: null, bottomStart: null, bottomEnd: null },
+  order: [],
+  orderClasses: false,
+  orderIndicators: false,
+  paging: false,
+  tabIndex: -1, // a head has a button of its own
+};
+
+const tables = new Map();
+
+/** DataTables' view of a section's table, and of its column of methods; made once, because that takes some milliseconds. */
+function view(section) {
+  if (!tables.has(section)) {
+    const table = new DataTable(section.querySelector("table"), options);
+    tables.set(section, { table, method: table.column(".method") });
+  }
+  return tables.get(section);
 }
 
 // Filtering: a table that has no row left goes as a whole.
 
+const sections = all("section[data-dataset]");
+const fields = all(".filters input, .filters select");
+
 function filter() {
-  const chosen = Object.fromEntries(["dataset", "student", "recipe"].map((id) => [id, document.getElementById(id).value]));
-  const words = document.getElementById("method").value.toLowerCase().split(/\s+/).filter(Boolean);
-  let [rows, tables] = [0, 0];
-  for (const section of all("section")) {
-    const asked = Object.entries(chosen).every(([name, value]) => !value || section.dataset[name] === value);
-    let left = 0;
-    for (const row of all("tbody > tr:not(.detail)", section)) {
-      const method = row.querySelector(".method").textContent.toLowerCase();
-      row.hidden = !(asked && words.every((word) => method.includes(word)));
-      if (row.nextElementSibling?.matches(".detail")) row.nextElementSibling.hidden = row.hidden;
-      left += !row.hidden;
-    }
+  const [words, ...chosen] = fields.map((field) => field.value);
+  let [rows, shown] = [0, 0];
+  for (const section of sections) {
+    const told = [section.dataset.dataset, section.dataset.student, section.dataset.recipe];
+    section.hidden = !chosen.every((value, i) => !value || value === told[i]);
+    if (section.hidden) continue;
+    const { table, method } = view(section);
+    if (method.search() !== words) method.search(words).draw();
+    const left = table.page.info().recordsDisplay;
     section.hidden = !left;
     rows += left;
-    tables += left > 0;
+    shown += left > 0;
   }
   const count = (n, noun) => `${n} ${noun}${n === 1 ? "" : "s"}`;
-  document.querySelector(".found").textContent = `${count(rows, "row")} in ${count(tables, "table")}`;
+  document.querySelector(".found").textContent = `${count(rows, "row")} in ${count(shown, "table")}`;
 }
 
 // A row opens: its runs, and their curves.
 
 function toggle(button) {
-  const row = button.closest("tr");
-  const open = button.getAttribute("aria-expanded") === "true";
+  const parent = button.closest("tr");
+  const row = view(button.closest("section")).table.row(parent);
+  const open = row.child.isShown();
   button.setAttribute("aria-expanded", String(!open));
   if (open) {
-    row.nextElementSibling.remove();
+    row.child.remove();
     button.removeAttribute("aria-controls");
     return;
   }
-  const line = data.lines[row.dataset.line];
+  const line = data.lines[parent.dataset.line];
   const inside = make("div");
-  const detail = make("tr", { className: "detail", id: `line${row.dataset.line}` });
-  detail.append(make("td", { colSpan: row.cells.length }, inside));
   const told = [`configuration ${line.config}`].concat(line.exits ? `exits: ${line.exits}` : []);
   inside.append(make("p", {}, told.join(" · ")));
-  row.after(detail);
-  button.setAttribute("aria-controls", detail.id);
   const drawn = line.runs.filter((run) => run.curve);
   inside.append(drawn.length ? figure(drawn) : make("p", {}, "No curve: no validation split, or no epochs.csv at hand."));
   inside.append(make("ul", { className: "runs" }, ...line.runs.map(card)));
+  row.child(inside, "detail").show();
+  parent.nextElementSibling.id = `line${parent.dataset.line}`;
+  button.setAttribute("aria-controls", parent.nextElementSibling.id);
 }
 
 function card(run) {
@@ -207,13 +217,18 @@ theme.addEventListener("click", () => {
 });
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => show());
 
-for (const filters of all(".filters")) {
-  filters.hidden = false;
-  for (const kind of ["input", "change"]) filters.addEventListener(kind, filter); // not every choice says both
-  filter();
-}
+for (const field of fields) for (const kind of ["input", "change"]) field.addEventListener(kind, filter); // some say one only
+for (const filters of all(".filters")) filters.hidden = false;
+if (fields.some((field) => field.value)) filter(); // a browser may keep them over a reload
 addEventListener("click", ({ target }) => {
-  const button = target.closest("section button");
-  if (button?.closest("thead")) sort(button.closest("th"));
-  else if (button?.matches(".method > button")) toggle(button);
+  const button = target.closest("tbody .method > button");
+  if (button) toggle(button);
 });
+
+// A board may have a hundred tables: one after the other, so that the page answers meanwhile.
+const waiting = [...sections];
+(function next() {
+  if (!waiting.length) return;
+  view(waiting.shift());
+  setTimeout(next);
+})();
