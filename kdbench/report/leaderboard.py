@@ -146,5 +146,5 @@ def _generated(
     return {
         README: readme.page(found, runs, content, columns, sections),
         TIDY: tidy(found, columns).encode(),
-        LATEX: latex.document(found, columns).encode(),
+        LATEX: latex.document(found, columns, sections).encode(),
     }
