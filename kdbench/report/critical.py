@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from matplotlib.figure import Figure
 
 from kdbench.report import canvas
+from kdbench.report.notes import stamps
 from kdbench.report.overall import Overview
 from kdbench.report.significance import ALPHA
 
@@ -62,7 +63,7 @@ def diagram(found: Overview) -> Figure:
         y = base - depth - _ROW * row - 0.1
         end = -0.15 if best else width + 0.15
         axes.plot([place(standing.rank)] * 2 + [end], [base, y, y], color="0.35", linewidth=0.8, clip_on=False)
-        name = " ".join(standing.method.split())
+        name = canvas.plain(standing.method)
         text = f"{name}  {standing.rank:.2f}" if best else f"{standing.rank:.2f}  {name}"
         axes.annotate(text, (end, y), (-3 if best else 3, 0), "data", "offset points",
                       ha="right" if best else "left", va="center", annotation_clip=False)  # fmt: skip
@@ -90,5 +91,10 @@ def _title(axes, found: Overview, n: int, k: int, bottom: float) -> None:  # typ
     about = f"{k} methods, {n} tables · Friedman test: {told}: {differ}"
     for text, up, weight in (("Average ranks over tables", 20, "bold"), (about, 7, "normal")):
         axes.annotate(text, (0, 1), (0, up), "axes fraction", "offset points", ha="left", va="bottom", weight=weight)
-    titles = "; ".join(f"{t.dataset} · {t.student} · {t.protocol}" for t in found.tables)
-    canvas.footer(axes, [f"Bars join what is not told apart (Nemenyi, 95 %). Tables: {titles}."])
+    titles = "; ".join(canvas.plain(f"{t.dataset} · {t.student} · {t.protocol}") for t in found.tables)
+    why = "Left out, because not in all of these tables, or with several teachers in one"
+    left_out = [f"{why}: {', '.join(found.left_out)}."] if found.left_out else []
+    lines = [line for standing in found.standings for line in standing.lines]
+    names = [standing.method for standing in found.standings for _ in standing.lines]
+    bars = f"Bars join what is not told apart (Nemenyi, 95 %). Tables: {titles}."
+    canvas.footer(axes, [bars, *left_out, *stamps(lines, names)])
