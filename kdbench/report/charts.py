@@ -59,15 +59,16 @@ def cost(table: Table, found: Costs, styles: Styles) -> Figure:
         )  # fmt: skip
     _numbers(axes, found.axis)
     canvas.beside(axes, [(one.label, styles[one.label], None) for one in series], tall)
-    _front_labels(figure, axes, [(series[i].label, points[i]) for i in front])
+    _front_labels(figure, axes, [(series[i].label, points[i]) for i in front], points)
     shapes = {(styles[one.label].marker, styles[one.label].filled) for one in series}
     _finish(axes, table, series, ACCURACY, [_FRONT, *[_ALIKE] * (len(shapes) < len(series)), _CUT])
     return figure
 
 
-def _front_labels(figure: Figure, axes: Axes, front: Sequence[tuple[str, Point]]) -> None:
-    """The front's own names, where they do not run into each other or out of the axes: they stand beside the axes too."""
+def _front_labels(figure: Figure, axes: Axes, front: Sequence[tuple[str, Point]], points: Sequence[Point]) -> None:
+    """The front's own names, where they do not run into each other, a point or the frame: they stand beside the axes too."""
     figure.draw_without_rendering()
+    places = axes.transData.transform([(point.x.mean, point.y.mean) for point in points])
     taken: list[Bbox] = []
     for label, point in reversed(front):
         for above in (True, False):  # the front is never above on the left, nor below on the right
@@ -76,7 +77,7 @@ def _front_labels(figure: Figure, axes: Axes, front: Sequence[tuple[str, Point]]
             inside = (
                 axes.bbox.x0 <= box.x0 and box.x1 <= axes.bbox.x1 and axes.bbox.y0 <= box.y0 and box.y1 <= axes.bbox.y1
             )
-            if inside and not any(box.overlaps(other) for other in taken):
+            if inside and not box.padded(5).count_contains(places) and not box.count_overlaps(taken):
                 taken.append(box)
                 break
             text.remove()

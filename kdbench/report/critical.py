@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
 from kdbench.report import canvas
 from kdbench.report.notes import stamps
-from kdbench.report.overall import Overview
-from kdbench.report.significance import ALPHA
+from kdbench.report.overall import Overview, verdict
 
 _ROW = 0.24  # inches from one name to the next
 _BAR = 0.14  # inches from one bar to the next
@@ -51,7 +49,8 @@ def diagram(found: Overview) -> Figure:
     axes.plot([0, width], [base, base], color="black", linewidth=1)
     for rank in range(1, k + 1):
         axes.plot([place(rank)] * 2, [base, base + 0.08], color="black", linewidth=1)
-        axes.annotate(str(rank), (place(rank), base + 0.11), ha="center", va="bottom", fontsize=8)
+        if (rank - 1) % -(-k // 32) == 0:  # more numbers would run into each other
+            axes.annotate(str(rank), (place(rank), base + 0.11), ha="center", va="bottom", fontsize=8)
     _critical(axes, found.critical_difference, place, k)
     for level, (first, last) in enumerate(bars):
         y = base - 0.14 - _BAR * level
@@ -83,12 +82,7 @@ def _critical(axes, difference, place, k) -> None:  # type: ignore[no-untyped-de
 
 
 def _title(axes, found: Overview, n: int, k: int, bottom: float) -> None:  # type: ignore[no-untyped-def]
-    test, (above, below) = found.test, found.test.freedom
-    told = (
-        f"F({above}, {below}) = {test.f:.2f}, p = {test.p:.3f}" if math.isfinite(test.f) else "one order in all tables"
-    )
-    differ = "the methods differ" if test.p <= ALPHA else "no difference between the methods is shown"
-    about = f"{k} methods, {n} tables · Friedman test: {told}: {differ}"
+    about = f"{k} methods, {n} tables · {verdict(found.test)}"
     for text, up, weight in (("Average ranks over tables", 20, "bold"), (about, 7, "normal")):
         axes.annotate(text, (0, 1), (0, up), "axes fraction", "offset points", ha="left", va="bottom", weight=weight)
     titles = "; ".join(canvas.plain(f"{t.dataset} · {t.student} · {t.protocol}") for t in found.tables)

@@ -64,6 +64,8 @@ def test_labels_of_the_front_are_within_the_axes_and_apart(result):
     assert boxes
     assert all(axes.bbox.x0 <= box.x0 and box.y1 <= axes.bbox.y1 for box in boxes)
     assert not any(a.overlaps(b) for a in boxes for b in boxes if a is not b)
+    points = [axes.transData.transform((1 + i / 100, 50.05 + i / 100)) for i in range(30)]
+    assert not any(box.contains(*point) for box in boxes for point in points)
 
 
 @pytest.mark.parametrize(("dearest", "scale"), [(7.9, "linear"), (8.0, "log"), (8e6, "log")])

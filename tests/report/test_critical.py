@@ -56,6 +56,16 @@ def test_the_diagram_says_what_it_shows(result):
     assert "several teachers in one: at." in everything
 
 
+def test_numbers_of_many_ranks_do_not_run_into_each_other(result):
+    rows = [result(f"m{i:03}", 0, i / 10, dataset=d, run=f"{d}{i}") for d in "ab" for i in range(70)]
+    with canvas.settings():
+        figure = diagram(overview(summarise(rows)))
+        figure.draw_without_rendering()
+    numbers = [text.get_window_extent() for text in figure.axes[0].texts if text.get_text().isdigit()]
+    assert len(numbers) == 24
+    assert not any(a.overlaps(b) for a in numbers for b in numbers if a is not b)
+
+
 def test_the_diagram_is_stamped_as_the_tables_are(result):
     with canvas.settings():
         shown = " ".join(texts(diagram(made(result, selected_on_test=True, control='{"budget": 3.0}'))))
