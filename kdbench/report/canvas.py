@@ -94,6 +94,14 @@ def plain(text: str, most: int = 64) -> str:
     return text if len(text) <= most else f"{text[: most - end - 1]}…{text[-end:]}"
 
 
+def short(names: Iterable[str]) -> dict[str, str]:
+    """Each name as `plain` text, as short as leaves them apart: two may differ in a parameter in their middle only."""
+    names, most = set(names), 64
+    while most < 512 and len({plain(name, most) for name in names}) < len(names):
+        most *= 2
+    return {name: plain(name, most) for name in names}
+
+
 def height(labels: int) -> float:
     """Inches of the axes that have so many labels beside them."""
     return max(3.4, _LINE * labels + 0.2)
@@ -138,7 +146,7 @@ def beside(axes: Axes, entries: Sequence[tuple[str, Style, tuple[float, float] |
         entries: label, style, and the point (in data coordinates) that a thin line leads to; without points the labels
             stand in the order given, from the top.
     """
-    step = _LINE / tall
+    step, shown = _LINE / tall, short(label for label, _, _ in entries)
     wanted = [1.0 - step * i if at is None else _fraction(axes, at[1]) for i, (_, _, at) in enumerate(entries)]
     order = sorted(range(len(entries)), key=lambda i: (-wanted[i], i))
     for i, y in zip(order, apart([wanted[i] for i in order], step), strict=True):
@@ -153,7 +161,7 @@ def beside(axes: Axes, entries: Sequence[tuple[str, Style, tuple[float, float] |
             linewidth=1.2, markevery=[1], **style.kwargs(),
         )  # fmt: skip
         axes.annotate(
-            plain(label), (1.125, y), xycoords="axes fraction", va="center", annotation_clip=False, fontsize=8.5
+            shown[label], (1.125, y), xycoords="axes fraction", va="center", annotation_clip=False, fontsize=8.5
         )
 
 

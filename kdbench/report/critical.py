@@ -34,6 +34,7 @@ def diagram(found: Overview) -> Figure:
     k, n, width = len(ranks), len(found.tables), canvas.WIDTH
     bars = groups(ranks, found.critical_difference)
     left = (k + 1) // 2
+    names = canvas.short(standing.method for standing in found.standings)
     depth = 0.25 + _BAR * len(bars)
     tall = 0.75 + depth + _ROW * left
     figure = Figure(figsize=(width + 4, tall + 0.9))
@@ -62,7 +63,7 @@ def diagram(found: Overview) -> Figure:
         y = base - depth - _ROW * row - 0.1
         end = -0.15 if best else width + 0.15
         axes.plot([place(standing.rank)] * 2 + [end], [base, y, y], color="0.35", linewidth=0.8, clip_on=False)
-        name = canvas.plain(standing.method)
+        name = names[standing.method]
         text = f"{name}  {standing.rank:.2f}" if best else f"{standing.rank:.2f}  {name}"
         axes.annotate(text, (end, y), (-3 if best else 3, 0), "data", "offset points",
                       ha="right" if best else "left", va="center", annotation_clip=False)  # fmt: skip

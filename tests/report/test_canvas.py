@@ -86,6 +86,14 @@ def test_plain_text_of_any_name():
     assert canvas.plain("é" * 64) == "é" * 64
 
 
+def test_long_names_that_differ_in_their_middle_stay_apart():
+    long = [f"kd ({'a=1, ' * 10}b={i}, {'c=1, ' * 10}d=2)" for i in range(2)]
+    shown = canvas.short(["ce", *long])
+    assert shown["ce"] == "ce"
+    assert shown[long[0]] != shown[long[1]]
+    assert len(canvas.short(long[:1])[long[0]]) == 64
+
+
 def test_the_users_matplotlibrc_plays_no_part():
     before = matplotlib.rcParams["font.size"]
     with matplotlib.rc_context({"font.size": 33, "text.usetex": True}):

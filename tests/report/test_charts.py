@@ -64,8 +64,15 @@ def test_labels_of_the_front_are_within_the_axes_and_apart(result):
     assert boxes
     assert all(axes.bbox.x0 <= box.x0 and box.y1 <= axes.bbox.y1 for box in boxes)
     assert not any(a.overlaps(b) for a in boxes for b in boxes if a is not b)
-    points = [axes.transData.transform((1 + i / 100, 50.05 + i / 100)) for i in range(30)]
-    assert not any(box.contains(*point) for box in boxes for point in points)
+
+
+def test_a_label_of_the_front_hides_no_point(result):
+    """Above kd is the frame; below it on the right may be room."""
+    places = {"ce": (1, 50), "kd": (10, 70), "rkd": (20, 52)}
+    assert texts(drawn("cost", costly(result, places, seeds=1))).count("kd") == 2
+    assert texts(drawn("cost", costly(result, places | {"at": (10.85, 69.2)}, seeds=1))).count("kd") == 1, (
+        "beside the axes"
+    )
 
 
 @pytest.mark.parametrize(("dearest", "scale"), [(7.9, "linear"), (8.0, "log"), (8e6, "log")])

@@ -20,7 +20,7 @@ ALL = {f"{PLACE}/{name}" for name in ("cost", "curves", "severity", "exits")} | 
 EPOCHS = "epoch,images,seconds,accuracy.val\n" + "".join(f"{i},{100 * i},{i},{40 + i + 0.25}\n" for i in range(1, 4))
 HOSTILE = [
     "$x^2$",
-    "$\\frac",
+    "$\\frac$",
     "_a_",
     "<b>&amp;</b>]]>",
     "\\textbf{",
