@@ -21,7 +21,7 @@ from kdbench.report.tables import Table
 DEPLOYED = "deployed"
 ACCURACY = "test accuracy, % (95 % interval over seeds)"
 _CUT = "Intervals that leave the picture are wider than all means lie apart."
-_FRONT = "Grey steps: the Pareto front of the means, whatever their intervals; no method is as cheap and as good."
+_FRONT = "Grey steps: the Pareto front of the means, whatever their intervals; no other is as cheap and as good."
 _ALIKE = "More methods than markers: some share one, and colour and dashes tell them apart."
 _MOVED = "Points of one place are moved sideways a little, so that their intervals can be told apart."
 _LOG_FROM = 8  # the largest cost over the smallest, from which the axis is logarithmic

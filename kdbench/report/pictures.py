@@ -27,7 +27,7 @@ NAMES = (COST, CURVES, SEVERITY, EXITS, CRITICAL)
 KINDS = ("svg", "png")
 _PLACE = re.compile(r".*-.*-[0-9a-f]+(~\d+)?")
 _LACKING = {
-    COST: "no cost is known",
+    COST: "no cost that can be compared",
     CURVES: "no run folder of theirs has a validation curve",
     SEVERITY: "not measured",
     EXITS: "the FLOPs are not known",
