@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import textwrap
 import warnings
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from matplotlib.patheffects import withStroke
 from kdbench.report.stats import Interval
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#555555")
-MARKERS = ("o", "s", "^", "D", "v", "P", "<", "X", ">", "p", "*", "h", "d")
+MARKERS = ("o", "s", "^", "D", "v", "P", "<", "X", ">", "*", "d")  # h and p look like o when they are small
 DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1.2)), (0, (6, 2, 1, 2)), (0, (8, 2, 1, 2, 1, 2)))
 WIDTH = 5.6
 """Inches of the axes; the labels beside them come on top."""
@@ -48,6 +49,7 @@ class Style:
     def kwargs(self, size: float = 5.5) -> dict[str, Any]:
         """What `plot` and `errorbar` take; without the line style."""
         face = self.colour if self.filled else "white"
+        size *= 1.5 if self.marker == "*" else 1.0  # else nobody sees whether it is filled
         return {
             **{"color": self.colour, "marker": self.marker, "markersize": size},
             **{"markerfacecolor": face, "markeredgecolor": self.colour, "markeredgewidth": 1.0},
@@ -55,9 +57,14 @@ class Style:
 
 
 def styles(names: Iterable[str], first: str) -> dict[str, Style]:
-    """A style for each name, by alphabet, so that a method looks the same in all pictures; `first` is black and solid."""
+    """A style for each name, so that a method looks the same in all pictures; `first` is black and solid.
+
+    Names that come up most, in most tables, are first, then by alphabet: there are seven colours, and what is compared most
+    often gets one each. Marker, filling and dashes together repeat after 110 names.
+    """
+    count = Counter(names)
     found = {first: Style("black", "o", "-", filled=True)}
-    for i, name in enumerate(sorted(set(names) - {first}), start=1):
+    for i, name in enumerate(sorted(count.keys() - {first}, key=lambda name: (-count[name], name)), start=1):
         found[name] = Style(
             COLOURS[(i - 1) % len(COLOURS)],
             MARKERS[i % len(MARKERS)],
@@ -77,6 +84,24 @@ def settings() -> Iterator[None]:
         yield
 
 
+def plain(text: str, most: int = 64) -> str:
+    """One line of at most so many characters, none of which XML forbids; what is too long loses its middle.
+
+    A name is anybody's: one of ten thousand characters would make a picture wider than a PNG can be.
+    """
+    text = "".join(c if c.isprintable() else "\ufffd" for c in " ".join(text.split()))
+    end = most // 3  # the end has the parameters
+    return text if len(text) <= most else f"{text[: most - end - 1]}…{text[-end:]}"
+
+
+def short(names: Iterable[str]) -> dict[str, str]:
+    """Each name as `plain` text, as short as leaves them apart: two may differ in a parameter in their middle only."""
+    names, most = set(names), 64
+    while most < 512 and len({plain(name, most) for name in names}) < len(names):
+        most *= 2
+    return {name: plain(name, most) for name in names}
+
+
 def height(labels: int) -> float:
     """Inches of the axes that have so many labels beside them."""
     return max(3.4, _LINE * labels + 0.2)
@@ -94,14 +119,21 @@ def frame(title: str, about: str, tall: float, above: float = 0.0) -> tuple[Figu
     axes = figure.add_axes((0.7 / wide, 0.6 / (tall + 1.4), WIDTH / wide, tall / (tall + 1.4)))
     for text, up, weight in ((title, 20, "bold"), (about, 7, "normal")):
         axes.annotate(
-            text, (0, 1), (0, up + 72 * above), "axes fraction", "offset points", ha="left", va="bottom", weight=weight
+            plain(text, 140),
+            (0, 1),
+            (0, up + 72 * above),
+            "axes fraction",
+            "offset points",
+            ha="left",
+            va="bottom",
+            weight=weight,
         )
     return figure, axes
 
 
 def footer(axes: Axes, sentences: Sequence[str]) -> None:
     """Sentences below the axes."""
-    text = "\n".join(textwrap.fill(sentence, 110) for sentence in sentences)
+    text = "\n".join(textwrap.fill(plain(sentence, 2000), 110) for sentence in sentences)
     axes.annotate(
         text, (0, 0), (0, -38), "axes fraction", "offset points", ha="left", va="top", fontsize=7.5, color="0.3"
     )
@@ -114,7 +146,7 @@ def beside(axes: Axes, entries: Sequence[tuple[str, Style, tuple[float, float] |
         entries: label, style, and the point (in data coordinates) that a thin line leads to; without points the labels
             stand in the order given, from the top.
     """
-    step = _LINE / tall
+    step, shown = _LINE / tall, short(label for label, _, _ in entries)
     wanted = [1.0 - step * i if at is None else _fraction(axes, at[1]) for i, (_, _, at) in enumerate(entries)]
     order = sorted(range(len(entries)), key=lambda i: (-wanted[i], i))
     for i, y in zip(order, apart([wanted[i] for i in order], step), strict=True):
@@ -128,7 +160,9 @@ def beside(axes: Axes, entries: Sequence[tuple[str, Style, tuple[float, float] |
             [1.04, 1.075, 1.11], [y] * 3, transform=axes.transAxes, clip_on=False, linestyle=style.dashes,
             linewidth=1.2, markevery=[1], **style.kwargs(),
         )  # fmt: skip
-        axes.annotate(label, (1.125, y), xycoords="axes fraction", va="center", annotation_clip=False, fontsize=8.5)
+        axes.annotate(
+            shown[label], (1.125, y), xycoords="axes fraction", va="center", annotation_clip=False, fontsize=8.5
+        )
 
 
 def _fraction(axes: Axes, y: float) -> float:
@@ -163,11 +197,12 @@ def view(values: Sequence[Interval]) -> tuple[float, float]:
     return max(low - margin, -1.0), min(high + margin, 101.0)
 
 
-def annotate_point(axes: Axes, label: str, at: tuple[float, float]) -> Any:
-    """A label on the upper left of a point, in white outlines."""
+def annotate_point(axes: Axes, label: str, at: tuple[float, float], above: bool) -> Any:
+    """A label on the upper left of a point, or else on the lower right, in white outlines."""
     return axes.annotate(
-        label, at, (-5, 5), "data", "offset points", ha="right", va="bottom", fontsize=8, path_effects=_OVER, zorder=9
-    )
+        plain(label), at, (-5, 5) if above else (5, -5), "data", "offset points", ha="right" if above else "left",
+        va="bottom" if above else "top", fontsize=8, path_effects=_OVER, zorder=9,
+    )  # fmt: skip
 
 
 def files(figure: Figure, about: str = "") -> dict[str, bytes]:

@@ -15,11 +15,14 @@ from kdbench.report.canvas import Style
 from kdbench.report.columns import compact
 from kdbench.report.notes import stamps
 from kdbench.report.series import Costs, Point, Series, labels, pareto
+from kdbench.report.stats import Interval
 from kdbench.report.tables import Table
 
 DEPLOYED = "deployed"
 ACCURACY = "test accuracy, % (95 % interval over seeds)"
 _CUT = "Intervals that leave the picture are wider than all means lie apart."
+_FRONT = "Grey steps: the Pareto front of the means, whatever their intervals; no other is as cheap and as good."
+_ALIKE = "More methods than markers: some share one, and colour and dashes tell them apart."
 _MOVED = "Points of one place are moved sideways a little, so that their intervals can be told apart."
 _LOG_FROM = 8  # the largest cost over the smallest, from which the axis is logarithmic
 
@@ -56,22 +59,28 @@ def cost(table: Table, found: Costs, styles: Styles) -> Figure:
         )  # fmt: skip
     _numbers(axes, found.axis)
     canvas.beside(axes, [(one.label, styles[one.label], None) for one in series], tall)
-    _front_labels(figure, axes, [(series[i].label, points[i]) for i in front])
-    _finish(axes, table, series, ACCURACY, ["Grey steps: the Pareto front; no method is cheaper and better.", _CUT])
+    _front_labels(figure, axes, [(series[i].label, points[i]) for i in front], points)
+    shapes = {(styles[one.label].marker, styles[one.label].filled) for one in series}
+    _finish(axes, table, series, ACCURACY, [_FRONT, *[_ALIKE] * (len(shapes) < len(series)), _CUT])
     return figure
 
 
-def _front_labels(figure: Figure, axes: Axes, front: Sequence[tuple[str, Point]]) -> None:
-    """The front's own names, where they do not run into each other or out of the axes: they stand beside the axes too."""
+def _front_labels(figure: Figure, axes: Axes, front: Sequence[tuple[str, Point]], points: Sequence[Point]) -> None:
+    """The front's own names, where they do not run into each other, a point or the frame: they stand beside the axes too."""
     figure.draw_without_rendering()
+    places = axes.transData.transform([(point.x.mean, point.y.mean) for point in points])
     taken: list[Bbox] = []
     for label, point in reversed(front):
-        text = canvas.annotate_point(axes, label, (point.x.mean, point.y.mean))
-        box = text.get_window_extent()
-        if box.x0 < axes.bbox.x0 or box.y1 > axes.bbox.y1 or any(box.overlaps(other) for other in taken):
+        for above in (True, False):  # the front is never above on the left, nor below on the right
+            text = canvas.annotate_point(axes, label, (point.x.mean, point.y.mean), above)
+            box = text.get_window_extent()
+            inside = (
+                axes.bbox.x0 <= box.x0 and box.x1 <= axes.bbox.x1 and axes.bbox.y0 <= box.y0 and box.y1 <= axes.bbox.y1
+            )
+            if inside and not box.padded(5).count_contains(places) and not box.count_overlaps(taken):
+                taken.append(box)
+                break
             text.remove()
-        else:
-            taken.append(box)
 
 
 def curves(table: Table, series: Sequence[Series], styles: Styles) -> Figure:
@@ -90,7 +99,7 @@ def curves(table: Table, series: Sequence[Series], styles: Styles) -> Figure:
     axes.set_xlim(0, max(point.x.mean for one in series for point in one.points) * 1.01)
     _numbers(axes, "images seen in training")
     _beside_ends(axes, series, styles, tall)
-    _finish(axes, table, series, "validation accuracy, % (band: 95 % interval)", [_CUT])
+    _finish(axes, table, series, "validation accuracy, % (95 % interval over seeds)", [_CUT])
     return figure
 
 
@@ -102,9 +111,9 @@ def severity(table: Table, series: Sequence[Series], styles: Styles) -> Figure:
     steps = sorted({point.x.mean for one in series for point in one.points})
     axes.set_xlim(-0.3, steps[-1] + 0.3)
     axes.set_xticks(steps, ["clean" if step == 0 else f"{step:.0f}" for step in steps])
-    axes.set_xlabel("severity of the corruption")
+    axes.set_xlabel("severity, mean over all corruptions")
     _beside_ends(axes, series, styles, tall, sideways=0.3)
-    _finish(axes, table, series, ACCURACY, [_MOVED, _CUT])
+    _finish(axes, table, series, ACCURACY, [*[_MOVED] * (len(series) > 1), _CUT])
     return figure
 
 
@@ -127,10 +136,10 @@ def exits(table: Table, series: Sequence[Series], styles: Styles) -> Figure:
         above = axes.secondary_xaxis("top")
         places = sorted({place for place, _ in names})
         above.xaxis.set_major_locator(FixedLocator(places))
-        texts = [", ".join(sorted(name for at, name in names if at == place)) for place in places]
+        texts = [canvas.plain(", ".join(sorted(name for at, name in names if at == place))) for place in places]
         above.set_xticks(places, texts, rotation=30, ha="left", rotation_mode="anchor", fontsize=8)
     _beside_ends(axes, series, styles, tall, sideways)
-    _finish(axes, table, series, ACCURACY, ["Ring: the deployed network.", _MOVED, _CUT])
+    _finish(axes, table, series, ACCURACY, ["Ring: the deployed network.", *[_MOVED] * (len(series) > 1), _CUT])
     return figure
 
 
@@ -180,20 +189,24 @@ def _short(value: float) -> str:
 
 
 def _about(table: Table, series: Sequence[Series]) -> str:
-    """`digits · resnet8 · recipe quick · n = 3`."""
+    """`digits · resnet8 · recipe quick · protocol 21286f2e · n = 3 seeds`."""
     counts = sorted({point.y.n for point in chain.from_iterable(one.points for one in series)})
     n = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-    recipe = f"recipe {table.recipe}" if table.recipe else ""
-    return " · ".join(filter(None, [table.dataset, table.student, recipe, f"n = {n}"]))
+    return f"{canvas.plain(table.title, 110)} · n = {n} seed{'s' * (counts[-1] > 1)}"
 
 
 def _finish(axes: Axes, table: Table, series: Sequence[Series], y: str, notes: Sequence[str]) -> None:
     axes.set_ylabel(y)
     axes.grid(color="0.92", linewidth=0.6)
     low, high = axes.get_ylim()
-    reach = [(p.y.mean, p.y.half_width or 0.0) for one in series for p in one.points]
-    cut = any(mean - half < low or mean + half > high for mean, half in reach)
+    cut = any(not low <= end <= high for one in series for p in one.points for end in _ends(p.y))
     shown = {one.label for one in series}
     pairs = [(line, name) for line, name in zip(table.lines, labels(table.lines), strict=True) if name in shown]
     stamped = stamps([line for line, _ in pairs], [name for _, name in pairs])
-    canvas.footer(axes, [note for note in notes if cut or note != _CUT] + list(stamped))
+    single = [one.label for one in series if any(p.y.half_width is None for p in one.points)]
+    alone = [f"n = 1, and so no interval: {', '.join(single)}."] if single else []
+    canvas.footer(axes, [note for note in notes if cut or note != _CUT] + alone + list(stamped))
+
+
+def _ends(value: Interval) -> tuple[float, float]:
+    return value.mean - (value.half_width or 0.0), value.mean + (value.half_width or 0.0)

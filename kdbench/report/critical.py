@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
 from kdbench.report import canvas
-from kdbench.report.overall import Overview
-from kdbench.report.significance import ALPHA
+from kdbench.report.notes import stamps
+from kdbench.report.overall import Overview, verdict
 
 _ROW = 0.24  # inches from one name to the next
 _BAR = 0.14  # inches from one bar to the next
@@ -35,6 +34,7 @@ def diagram(found: Overview) -> Figure:
     k, n, width = len(ranks), len(found.tables), canvas.WIDTH
     bars = groups(ranks, found.critical_difference)
     left = (k + 1) // 2
+    names = canvas.short(standing.method for standing in found.standings)
     depth = 0.25 + _BAR * len(bars)
     tall = 0.75 + depth + _ROW * left
     figure = Figure(figsize=(width + 4, tall + 0.9))
@@ -50,7 +50,8 @@ def diagram(found: Overview) -> Figure:
     axes.plot([0, width], [base, base], color="black", linewidth=1)
     for rank in range(1, k + 1):
         axes.plot([place(rank)] * 2, [base, base + 0.08], color="black", linewidth=1)
-        axes.annotate(str(rank), (place(rank), base + 0.11), ha="center", va="bottom", fontsize=8)
+        if (rank - 1) % -(-k // 32) == 0:  # more numbers would run into each other
+            axes.annotate(str(rank), (place(rank), base + 0.11), ha="center", va="bottom", fontsize=8)
     _critical(axes, found.critical_difference, place, k)
     for level, (first, last) in enumerate(bars):
         y = base - 0.14 - _BAR * level
@@ -62,7 +63,7 @@ def diagram(found: Overview) -> Figure:
         y = base - depth - _ROW * row - 0.1
         end = -0.15 if best else width + 0.15
         axes.plot([place(standing.rank)] * 2 + [end], [base, y, y], color="0.35", linewidth=0.8, clip_on=False)
-        name = " ".join(standing.method.split())
+        name = names[standing.method]
         text = f"{name}  {standing.rank:.2f}" if best else f"{standing.rank:.2f}  {name}"
         axes.annotate(text, (end, y), (-3 if best else 3, 0), "data", "offset points",
                       ha="right" if best else "left", va="center", annotation_clip=False)  # fmt: skip
@@ -82,13 +83,13 @@ def _critical(axes, difference, place, k) -> None:  # type: ignore[no-untyped-de
 
 
 def _title(axes, found: Overview, n: int, k: int, bottom: float) -> None:  # type: ignore[no-untyped-def]
-    test, (above, below) = found.test, found.test.freedom
-    told = (
-        f"F({above}, {below}) = {test.f:.2f}, p = {test.p:.3f}" if math.isfinite(test.f) else "one order in all tables"
-    )
-    differ = "the methods differ" if test.p <= ALPHA else "no difference between the methods is shown"
-    about = f"{k} methods, {n} tables · Friedman test: {told}: {differ}"
+    about = f"{k} methods, {n} tables · {verdict(found.test)}"
     for text, up, weight in (("Average ranks over tables", 20, "bold"), (about, 7, "normal")):
         axes.annotate(text, (0, 1), (0, up), "axes fraction", "offset points", ha="left", va="bottom", weight=weight)
-    titles = "; ".join(f"{t.dataset} · {t.student} · {t.protocol}" for t in found.tables)
-    canvas.footer(axes, [f"Bars join what is not told apart (Nemenyi, 95 %). Tables: {titles}."])
+    titles = "; ".join(canvas.plain(f"{t.dataset} · {t.student} · {t.protocol}") for t in found.tables)
+    why = "Left out, because not in all of these tables, or with several teachers in one"
+    left_out = [f"{why}: {', '.join(found.left_out)}."] if found.left_out else []
+    lines = [line for standing in found.standings for line in standing.lines]
+    names = [standing.method for standing in found.standings for _ in standing.lines]
+    bars = f"Bars join what is not told apart (Nemenyi, 95 %). Tables: {titles}."
+    canvas.footer(axes, [bars, *left_out, *stamps(lines, names)])

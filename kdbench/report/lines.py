@@ -150,6 +150,7 @@ def with_values(name: str, parameters: str, short: bool, trials: int = 0) -> str
         texts.append(f"{shown}={value if isinstance(value, str) else json.dumps(value)}")
     told = f"{trials} trial{'s' * (trials != 1)}" if trials else ""
     inside = "; ".join(filter(None, [", ".join(texts), told]))
+    inside = inside.encode(errors="replace").decode()  # JSON can write half a character, and no file can hold one
     return f"{name} ({inside})" if inside else name
 
 

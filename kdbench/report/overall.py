@@ -144,15 +144,19 @@ def _probability(found: Improvement | None) -> str:
     return f"{found.probability:.2f}{interval}"
 
 
+def verdict(test: Friedman) -> str:
+    """What the Friedman test says, in words."""
+    above, below = test.freedom
+    p = f"p = {test.p:.3f}" if test.p >= 0.0005 else "p < 0.001"
+    statistic = f"F({above}, {below}) = {test.f:.2f}, {p}" if test.f < math.inf else "one order in all tables"
+    differ = "the methods differ" if test.p <= ALPHA else "no difference between the methods is shown"
+    return f"Friedman test: {statistic}: {differ}"
+
+
 def _notes(found: Overview, n: int, k: int) -> list[str]:
     lines = [line for standing in found.standings for line in standing.lines]
     names = [standing.method for standing in found.standings for _ in standing.lines]
-    test, (above, below) = found.test, found.test.freedom
-    statistic = (
-        f"F({above}, {below}) = {test.f:.2f}, p = {test.p:.3f}" if test.f < math.inf else "one order in all tables"
-    )
-    differ = "the methods differ" if test.p <= ALPHA else "no difference between the methods is shown"
-    notes = [*stamps(lines, names), f"Friedman test: {statistic}: {differ}"]
+    notes = [*stamps(lines, names), verdict(found.test)]
     difference = f"critical difference {found.critical_difference:.2f} (Nemenyi, 95 %)"
     if found.critical_difference >= k - 1:
         notes.append(

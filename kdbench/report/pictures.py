@@ -25,6 +25,13 @@ PLOTS = "plots"
 COST, CURVES, SEVERITY, EXITS, CRITICAL = "cost", "curves", "severity", "exits", "critical-difference"
 NAMES = (COST, CURVES, SEVERITY, EXITS, CRITICAL)
 KINDS = ("svg", "png")
+_PLACE = re.compile(r".*-.*-[0-9a-f]+(~\d+)?")
+_LACKING = {
+    COST: "no cost that can be compared",
+    CURVES: "no run folder of theirs has a validation curve",
+    SEVERITY: "not measured",
+    EXITS: "the FLOPs are not known",
+}
 
 
 @dataclass
@@ -61,46 +68,55 @@ def write(tables: Sequence[Table], runs: Path, out: Path, sha256: str = "") -> D
                 drawn.files.append(path)
     for path in set(ours(out)) - set(drawn.files):
         path.unlink()
+        if path.parent != out / PLOTS and not any(path.parent.iterdir()):
+            path.parent.rmdir()
     return drawn
 
 
 def ours(out: Path) -> list[Path]:
-    """The files in `out`/plots that have the name of a picture."""
-    return [path for name in NAMES for kind in KINDS for path in sorted((out / PLOTS).glob(f"**/{name}.{kind}"))]
+    """What has a name that only pictures of the leaderboard `out` have: beside them a user may keep others."""
+    plots = out / PLOTS
+    folders = [folder for folder in plots.glob("*") if folder.is_dir() and _PLACE.fullmatch(folder.name)]
+    paths = [folder / f"{name}.{kind}" for folder in folders for name in NAMES if name != CRITICAL for kind in KINDS]
+    return sorted(filter(Path.is_file, paths + [plots / f"{CRITICAL}.{kind}" for kind in KINDS]))
 
 
 def _figures(tables: Sequence[Table], runs: Path, messages: list[str]) -> Iterator[tuple[str, Figure]]:
     from kdbench.report import canvas, charts, critical
 
-    styles = canvas.styles((name for table in tables for name in labels(table.lines)), BASELINE)
+    styles = canvas.styles((name for table in tables for name in _expected(table)), BASELINE)
     no_folders = []
     for table, place in zip(tables, places(tables), strict=True):
-        expected = [name for name, line in zip(labels(table.lines), table.lines, strict=True) if line.accuracy]
+        expected = _expected(table)
         if not expected:
             messages.append(f"{place}: nothing is drawn: no run has finished")
             continue
+        failed = [name for name in labels(table.lines) if name not in expected]
+        if failed:
+            messages.append(f"{place}: left out: {', '.join(failed)}: no run has finished")
         costs, curves = series.costs(table), series.curves(table, runs)
         severities, exits = series.severities(table), series.exits(table, charts.DEPLOYED)
         if not curves.folders:
             no_folders.append(place)
-        pictures: list[tuple[str, list[Series], Callable[[], Figure], str]] = [
+        with_exits = _expected(table, exits=True)
+        pictures: list[tuple[str, list[Series], Callable[[], Figure], str, list[str]]] = [
             (COST, costs.series, lambda t=table, c=costs: charts.cost(t, c, styles),  # type: ignore[misc]
-             "its runs come from several devices, or from an unknown one, and have no cost.flops_training"),
+             "its runs come from several devices, or from an unknown one, and have no cost.flops_training", expected),
             (CURVES, curves.series, lambda t=table, c=curves: charts.curves(t, c.series, styles),  # type: ignore[misc]
-             "no run has a validation accuracy in its epochs" if curves.folders else ""),
+             "no run has a validation accuracy in its epochs" if curves.folders else "", expected),
             (SEVERITY, severities, lambda t=table, s=severities: charts.severity(t, s, styles),  # type: ignore[misc]
-             "no run has measured corruptions"),
+             "no run has measured corruptions", expected),
             (EXITS, exits, lambda t=table, s=exits: charts.exits(t, s, styles),  # type: ignore[misc]
-             "no method has exits of which the FLOPs are known"),
+             "no method has exits of which the FLOPs are known", with_exits),
         ]  # fmt: skip
-        for name, found, draw, why in pictures:
+        for name, found, draw, why, wanted in pictures:
             if found:
                 yield f"{place}/{name}", draw()
             elif why:
                 messages.append(f"{place}: {name} is not drawn: {why}")
-            absent = sorted(set(expected) - {one.label for one in found})
-            if found and absent and name != EXITS:
-                messages.append(f"{place}: {name} leaves out {', '.join(absent)}: not measured")
+            absent = sorted(set(wanted) - {one.label for one in found})
+            if found and absent:
+                messages.append(f"{place}: {name} leaves out {', '.join(absent)}: {_LACKING[name]}")
     if no_folders:
         messages.append(f"{CURVES} are left out, because no run folder is in {runs}: {', '.join(no_folders)}")
     shared = overall.overview(tables)
@@ -110,11 +126,18 @@ def _figures(tables: Sequence[Table], runs: Path, messages: list[str]) -> Iterat
         messages.append(f"{CRITICAL} is not drawn: no two tables share two methods")
 
 
+def _expected(table: Table, exits: bool = False) -> list[str]:
+    """The lines that have an accuracy, and exits too if this is asked."""
+    pairs = zip(labels(table.lines), table.lines, strict=True)
+    return [name for name, line in pairs if line.accuracy and (line.exits or not exits)]
+
+
 def places(tables: Sequence[Table]) -> list[str]:
-    """The folder of each table, such as `digits-resnet8-21286f2e`."""
+    """The folder of each table, such as `digits-resnet8-21286f2e`; its name is short enough for any file system."""
     found: list[str] = []
     for table in tables:
-        name = re.sub(r"[^A-Za-z0-9._-]", "_", f"{table.dataset}-{table.student}-{table.protocol}").lstrip(".")
+        parts = (re.sub(r"[^A-Za-z0-9._-]", "_", text)[:64] for text in (table.dataset, table.student, table.protocol))
+        name = "-".join(parts).lstrip(".")
         taken = sum(other == name or other.startswith(f"{name}~") for other in found)
         found.append(f"{name}~{taken + 1}" if taken else name)
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -54,13 +55,13 @@ def labels(lines: Sequence[Line]) -> list[str]:
 
 
 def costs(table: Table) -> Costs:
-    """What each line's training cost: seconds if all runs had the same device, FLOPs otherwise."""
+    """What each line's training cost: seconds if all runs had the same device, FLOPs of the forward passes otherwise."""
     runs = [row for line in table.lines for row in line.runs if scored(row)]
     devices = {tuple(row.get(f"provenance.{key}", "") for key in ("device", "gpus", "threads")) for row in runs}
     device = next(iter(devices))[0] if len(devices) == 1 else ""
     if device and any(number(row, "seconds.train") for row in runs):
         return Costs(f"training time, seconds ({device})", _with_cost(table, _seconds))
-    return Costs("FLOPs of training", _with_cost(table, _flops))
+    return Costs("FLOPs of the forward passes in training", _with_cost(table, _flops))
 
 
 def _seconds(row: Row) -> float | None:
@@ -75,7 +76,7 @@ def _flops(row: Row) -> float | None:
 def _with_cost(table: Table, cost: Callable[[Row], float | None]) -> list[Series]:
     found = []
     for line, label in zip(table.lines, labels(table.lines), strict=True):
-        values = [value for row in line.runs if scored(row) and (value := cost(row))]
+        values = [value for row in line.runs if scored(row) and 0 < (value := cost(row) or 0.0) < math.inf]
         if line.accuracy and values:
             found.append(Series(label, [Point(mean_interval(values), line.accuracy)]))
     return found
@@ -118,8 +119,8 @@ def curves(table: Table, runs: Path) -> Curves:
         for row in filter(scored, line.runs):
             path = RunFolder(runs, row["run"]) / EPOCHS
             try:
-                read.append(convergence.read(path))
-            except (OSError, ValueError, KeyError, TypeError):
+                read.append([point for point in convergence.read(path) if _usable(point)])
+            except (OSError, ValueError, KeyError, TypeError, csv.Error):
                 folders += path.is_file()
             else:
                 folders += 1
@@ -127,6 +128,11 @@ def curves(table: Table, runs: Path) -> Curves:
         if points:
             found.append(Series(label, points))
     return Curves(found, folders)
+
+
+def _usable(point: convergence.Point) -> bool:
+    """Whether this can have been measured: a file may be damaged in any way."""
+    return 0 <= point.accuracy <= 100 and 0 < point.images < 1e18
 
 
 def severities(table: Table) -> list[Series]:

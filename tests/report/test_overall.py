@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from kdbench.report.overall import overview, section
+from kdbench.report.across import Friedman
+from kdbench.report.overall import overview, section, verdict
 from kdbench.report.sections import markdown
 from kdbench.report.tables import summarise
 
@@ -39,6 +40,11 @@ def test_an_overview_by_hand(made):
     assert "| kd       |           1.33 | 0.67 (0.67 to 0.67) |" in text
     assert "critical difference 1.91 (Nemenyi, 95 %): average ranks that differ by less are not told apart" in text
     assert "F(2, 4) = 7.00, p = 0.049: the methods differ" in text
+
+
+def test_a_small_p_is_not_zero():
+    assert verdict(Friedman(9.0, 99.0, (2, 4), 4e-4)) == "Friedman test: F(2, 4) = 99.00, p < 0.001: the methods differ"
+    assert "p = 0.001: " in verdict(Friedman(9.0, 99.0, (2, 4), 5e-4))
 
 
 def test_the_largest_block_without_a_gap_is_taken(result, made):

@@ -214,6 +214,7 @@ def test_recipes_with_overrides_in_the_title(result):
         ('{"KD.temperature": 2.0}', "kd (temperature=2.0)"),
         ('{"KD.b": true, "KD.a": "x"}', "kd (a=x, b=true)"),
         ('{"KD.weight": 1, "Head.weight": 2}', "kd (Head.weight=2, KD.weight=1)"),
+        ('{"KD.a": "\\ud800"}', "kd (a=?)"),
         ("no json", "kd (no json)"),
         ("[1]", "kd ([1])"),
     ],
