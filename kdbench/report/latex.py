@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import lru_cache
 
 from kdbench.report import sections as sections_
 from kdbench.report.lines import Line
@@ -53,6 +54,7 @@ _SIGNS = {
 } | {sign: f"\\{sign}" for sign in "&%$#_{}"}
 
 
+@lru_cache(maxsize=4096)  # most cells of many tables are alike
 def escape(text: str) -> str:
     """Text that LaTeX sets as it is; what is no sign of the ASCII or of these tables needs a font that has it."""
     # Two hyphens would become a dash, and a minus before a number is longer than a hyphen.

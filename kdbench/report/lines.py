@@ -6,7 +6,7 @@ import json
 import math
 from collections import defaultdict
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from kdbench.config import digest
 from kdbench.plan import EQUAL_TEACHER_SEED
@@ -131,6 +131,7 @@ def scored(row: Row) -> bool:
     return row["status"] == "finished" and number(row, ACCURACY) is not None
 
 
+@lru_cache(maxsize=4096)  # most rows of a board share theirs
 def with_values(name: str, parameters: str, short: bool, trials: int = 0) -> str:
     """`kd (temperature=2.0; 20 trials)`, or `name` alone where nothing is changed and nothing was tuned.
 
@@ -186,7 +187,8 @@ def _line(teacher: str, rows: list[Row]) -> Line:
     trials = max(int(number(row, "tuning.trials") or 0) for row in counted)
     newest_row = rows[-1]
     measured = mean("teacher.accuracy", counted)
-    keys = {key for row in finished for key in row if key.startswith("exits.") and number(row, key) is not None}
+    exits = [key for key in newest_row if key.startswith("exits.")]  # all rows of a frame have the same keys
+    keys = [key for key in exits if any(number(row, key) is not None for row in finished)]
     # exit2 before exit10, and both before the ensemble of all.
     ordered = sorted(keys, key=lambda key: (not key[-1].isdigit(), len(key), key))
     return Line(

@@ -144,16 +144,16 @@ def _published(row: dict[str, str], where: str) -> Published:
 
 def compare(tables: Iterable[Table], published: Sequence[Published]) -> list[Comparison]:
     """All pairs of a line and a published value, in the order of the tables."""
+    alike: dict[tuple[str, ...], list[Published]] = defaultdict(list)
+    for theirs in published:
+        alike[theirs.dataset, theirs.student, theirs.method, theirs.teacher].append(theirs)
     found = []
     for table in tables:
         for line in table.lines:
             row = line.runs[0]
-            for theirs in published:
-                same = (theirs.dataset, theirs.student, theirs.method, theirs.teacher) == (
-                    *(table.dataset, table.student, row["method"], row["teacher"]),
-                )
+            for theirs in alike.get((table.dataset, table.student, row["method"], row["teacher"]), ()):
                 ours = line.difference if theirs.gain else line.accuracy
-                if same and ours:
+                if ours:
                     found.append(Comparison(table, line, ours, theirs))
     return found
 

@@ -37,8 +37,10 @@ def escape(text: str) -> str:
 def code(text: str) -> str:
     """Text as a code span, whatever backticks are in it."""
     text = plain(text)
+    if "`" not in text:
+        return f"`{text}`"
     fence = "`" * (1 + max((len(run) for run in re.findall("`+", text)), default=0))
-    return f"{fence}{text}{fence}" if len(fence) == 1 else f"{fence} {text} {fence}"
+    return f"{fence} {text} {fence}"
 
 
 def pipe(every: Sequence[Strip]) -> str:

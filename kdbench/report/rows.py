@@ -58,18 +58,21 @@ def cell(value: Any) -> str:
 
 def frame(results: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     """Results as rows of text in canonical form."""
-    return canonical(
-        pd.DataFrame([{cell(key): cell(value) for key, value in r.items()} for r in results], dtype=object)
-    )
+    rows = pd.DataFrame([{cell(key): cell(value) for key, value in r.items()} for r in results], dtype=object)
+    return canonical(rows.where(rows.notna(), ""))
 
 
 def canonical(rows: pd.DataFrame) -> pd.DataFrame:
     """The same rows in the one order of rows and columns that is written; a column of empty cells is left out."""
-    rows = rows.reindex(columns=LEADING + sorted(set(rows.columns) - set(LEADING))).astype(object)
-    rows = rows.where(rows.notna(), "")
+    rows = _with_columns(rows, set(rows.columns))
     rows = rows[[name for name in rows.columns if name in LEADING or (rows[name] != "").any()]]
     by_number = rows.assign(seed=[int(seed) if seed else 0 for seed in rows["seed"]])
     return rows.loc[by_number.sort_values(ORDER, kind="stable").index].reset_index(drop=True)
+
+
+def _with_columns(rows: pd.DataFrame, names: set[str]) -> pd.DataFrame:
+    """With these columns in the order that is written; cells that were not there are empty."""
+    return rows.reindex(columns=LEADING + sorted(names - set(LEADING)), fill_value="").astype(object)
 
 
 def merge(committed: pd.DataFrame, fresh: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
@@ -81,12 +84,18 @@ def merge(committed: pd.DataFrame, fresh: pd.DataFrame) -> tuple[pd.DataFrame, l
         if status == "failed" and state.get(run) == "finished"
     ]
     kept = committed[~committed["run"].isin(fresh["run"])]
-    return canonical(pd.concat([kept, fresh], ignore_index=True)), messages
+    names = {*committed.columns, *fresh.columns}
+    both = [_with_columns(kept, names), _with_columns(fresh, names)]
+    return canonical(pd.concat(both, ignore_index=True)), messages
 
 
 def to_csv(rows: pd.DataFrame) -> bytes:
     """The CSV file of rows in canonical form."""
-    return rows.to_csv(index=False, lineterminator="\n").encode()
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")  # what pandas does too, by way of a copy of all cells
+    writer.writerow(rows.columns)
+    writer.writerows(rows.to_numpy().tolist())
+    return out.getvalue().encode()
 
 
 def from_csv(content: bytes, name: str) -> tuple[pd.DataFrame, list[str]]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 from kdbench.report.columns import NONE, shown
 from kdbench.report.lines import Line
@@ -34,6 +35,17 @@ def strips(table: Table, names: Iterable[str] | None = None) -> list[Strip]:
     Args:
         names: of the columns (kdbench.report.columns); None for those of the default set that have anything to say.
     """
+    asked = None if names is None else tuple(names)
+    known = _known.setdefault(table, {})  # several files show the same
+    if asked not in known:
+        known[asked] = _strips(table, asked)
+    return list(known[asked])
+
+
+_known: WeakKeyDictionary[Table, dict[tuple[str, ...] | None, list[Strip]]] = WeakKeyDictionary()
+
+
+def _strips(table: Table, names: Sequence[str] | None) -> list[Strip]:
     lines = table.lines
     told_apart = [
         Strip("#", [str(line.rank or NONE) for line in lines], worth=KEPT + 1),

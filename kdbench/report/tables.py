@@ -17,7 +17,7 @@ from kdbench.report.rows import frame
 from kdbench.report.significance import ranks
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Table:
     """Runs that may be compared: equal protocol, dataset and student.
 

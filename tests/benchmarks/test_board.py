@@ -62,8 +62,25 @@ def made_up(number):
             "provenance.command": f"kdbench run methods={method} dataset=data{dataset} student=net{student} seeds={seed}"
         },
         **{"provenance.finished_at": f"2025-01-01T00:00:{number % 60:02}+00:00"},
+        **measured(random.Random(number), accuracy),
         **teacher,
     }
+
+
+def measured(draw, accuracy):
+    """All that `Measures` asks for, as many keys as a real run stores."""
+    numbers = {
+        **{f"robustness.corruption.kind{kind}": accuracy - draw.uniform(0, 20) for kind in range(15)},
+        **{f"robustness.severity.{severity}": accuracy - 3 * severity - draw.random() for severity in range(1, 6)},
+        **{f"robustness.noise.{sigma}": accuracy - 100 * sigma - draw.random() for sigma in (0.02, 0.05, 0.1, 0.2)},
+        **{f"convergence.images.{reached}": 9_000_000 * reached // 90 for reached in range(10, 70, 10)},
+        **{f"convergence.seconds.{reached}": 512.5 * reached / 90 + draw.random() for reached in range(10, 70, 10)},
+        **{"calibration.ece": 5 + draw.random(), "calibration.nll": 2 + draw.random(), "convergence.auc": accuracy - 9},
+        **{"robustness.corruptions": accuracy - 9, "accuracy.top5": accuracy + 20, "teacher.agreement": accuracy - 2},
+        "cost.energy_joules": 90_000 + draw.random(),
+    }
+    whole = {"measures.version": 1, "measures.images": 500, "cost.flops": 81_637_888, "cost.flops_training": 4_000_000}
+    return whole | {key: round(value, 6) for key, value in numbers.items()}
 
 
 def write(runs, number, **changes):
