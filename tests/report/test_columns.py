@@ -153,6 +153,7 @@ def test_p_values_have_three_digits_or_a_bound(result):
         (["columns="], "'columns=' has no value"),
         (["columns=delta.corruption."], "the column 'corruption.' needs a last part"),
         (["columns=p.eec"], "unknown column 'eec'; did you mean 'ece'?"),
+        (["columns=p.images_to.50"], "'p.images_to.50' would leave out the seeds that never came to this accuracy"),
         (["columns=delta.p"], "the column 'delta.p' would compare what is no measure of its own: 'p'"),
         (["column=ece"], "unknown selection 'column'; did you mean 'columns'?"),
         (["methods=ce"], "valid: columns=accuracy,delta."),
