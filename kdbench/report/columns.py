@@ -212,7 +212,9 @@ def _compared(family: Column, column: Column) -> Column:
     if not key:
         raise UserError(f"the column '{name}' would compare what is no measure of its own: '{column.name}'. See: {SEE}")
     if reached.accuracy(key) is not None:
-        raise UserError(f"'{name}' would leave out the seeds that never came to this accuracy; compare delta.auc, p.auc")
+        raise UserError(
+            f"'{name}' would leave out the seeds that never came to this accuracy; compare delta.auc, p.auc"
+        )
     if family.name == "p.*":
         return replace(family, name=name, title=title, source=lambda line: _p(line, key))
     unit = "points" if column.unit == "percent" else column.unit
