@@ -6,6 +6,7 @@ import ast
 import importlib
 import json
 import re
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,6 +24,9 @@ ROOT = Path(__file__).parent.parent
 
 settings.register_profile("untimed", deadline=None)  # what a test says does not depend on how busy the machine is
 settings.load_profile("untimed")
+
+# Whoever starts the tests in the background of a script hands down an ignored Ctrl-C, which no child process would get.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class Case:
