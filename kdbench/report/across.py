@@ -79,8 +79,8 @@ def critical_difference(k: int, n: int, alpha: float = ALPHA) -> float:
 def _range_quantile(p: float, k: int) -> float:
     """The quantile of the range of k standard normal values: the studentised range with infinite degrees of freedom.
 
-    P(range ≤ q) = k ∫ φ(z) (Φ(z) - Φ(z - q))^(k-1) dz, over the largest value z. scipy.stats has it too and takes longer to
-    import than all else here.
+    P(range ≤ q) = k ∫ φ(z) (Φ(z) - Φ(z - q))^(k-1) dz, over the largest value z. scipy.stats has it too, and
+    takes 0.4 s to import, a quarter of what a board of ten thousand runs may take; a test holds the two against each other.
     """
     import numpy as np
     from scipy.special import ndtr

@@ -40,6 +40,7 @@ class Column:
         optional: rows may rightly lack it, and are not "not measured" then.
         taught: nothing to measure without a teacher.
         signed: with a + before gains.
+        compares: of another column, with the baseline.
         worth: where the terminal has no room, the column worth least goes first; 0 never goes.
         source: the value of a line, where it is not the mean of `key`.
     """
@@ -56,6 +57,7 @@ class Column:
     optional: bool = False
     taught: bool = False
     signed: bool = False
+    compares: bool = False
     worth: int = 3
     source: Callable[[Line], Interval | None] | None = None
 
@@ -76,7 +78,7 @@ class Column:
             return FAILED if self.key else NONE
         value, never = self.value(line), self.never(line)
         measured = never + (value.n if value else 0)
-        counted = self.key or self.name.startswith("delta.")  # a note below the table says it of `delta`
+        counted = self.key or self.compares  # of `delta` a note below the table says it
         partial = f" (n = {measured})" if counted and measured < line.accuracy.n else ""
         if value is None and never:
             return NEVER + partial
@@ -124,12 +126,12 @@ COLUMNS = (
             key=ACCURACY, worth=0),
     replace(_PERCENT, name="delta", title=f"Δ {BASELINE}", about=f"difference in accuracy to {BASELINE}, paired by seed",
             unit="points", signed=True, worth=9, source=lambda line: line.difference),
-    replace(_PERCENT, name="delta.*", title=f"Δ {BASELINE} {{}}", unit="of the column", signed=True,
+    replace(_PERCENT, name="delta.*", title=f"Δ {BASELINE} {{}}", unit="of the column", signed=True, compares=True,
             about=f"difference in another column to {BASELINE}, paired by seed, such as delta.corruptions"),
     Column("p", "p", f"of the paired t test of the difference to {BASELINE}, Holm-corrected over the table",
            unit="probability", digits=3, better="", spread=False, worth=7, source=_p),
     Column("p.*", "p {}", "of the difference in another column, corrected over the table, such as p.corruptions",
-           unit="probability", digits=3, better="", spread=False, source=_p),
+           unit="probability", digits=3, better="", spread=False, compares=True, source=_p),
     replace(_PERCENT, name="best_val", title="Best val %", about="test accuracy of the epoch that was best on validation",
             key="accuracy.best_val", spread=False, optional=True, worth=6),
     replace(_PERCENT, name="best_test", title="Best test %", about="test accuracy of the epoch that the test set chose",
@@ -198,7 +200,7 @@ def find(name: str) -> Column:
             raise UserError(f"the column '{name}' needs a last part in place of the *. See: {SEE}")
     for column in COLUMNS:
         last = name.removeprefix(column.name[:-1]) if column.name.endswith("*") else name
-        if last != name and column.name in ("delta.*", "p.*"):
+        if last != name and column.compares:
             return _compared(column, find(last))
         if last != name:
             return replace(column, name=name, title=column.title.format(last), key=column.key.format(last))
@@ -215,11 +217,11 @@ def _compared(family: Column, column: Column) -> Column:
         raise UserError(
             f"'{name}' would leave out the seeds that never came to this accuracy; compare delta.auc, p.auc"
         )
-    if family.name == "p.*":
+    if family.unit == "probability":
         return replace(family, name=name, title=title, source=lambda line: _p(line, key))
     unit = "points" if column.unit == "percent" else column.unit
-    signed = replace(column, name=name, title=title, key="", unit=unit, signed=True, spread=True, worth=3)
-    return replace(signed, source=lambda line: line.difference_in(key))
+    signed = replace(column, name=name, title=title, key="", unit=unit, signed=True, spread=True, compares=True)
+    return replace(signed, worth=3, source=lambda line: line.difference_in(key))
 
 
 def parse(words: Sequence[str]) -> tuple[str, ...] | None:

@@ -48,7 +48,7 @@ class Outcome:
 
 @contextmanager
 def _nothing_is_garbage() -> Iterator[None]:
-    """The collector would look through the cells of all rows again and again, a third of the time, and find nothing."""
+    """The collector would look through the cells of all rows again and again, a fifth of the time, and find nothing."""
     was = gc.isenabled()
     gc.disable()
     try:

@@ -115,19 +115,20 @@ def curves(table: Table, runs: Path) -> Curves:
     """The validation curve of each line that has one in the folders of its runs."""
     found, folders = [], 0
     for line, label in zip(table.lines, labels(table.lines), strict=True):
-        read = []
-        for row in filter(scored, line.runs):
-            path = RunFolder(runs, row["run"]) / EPOCHS
-            try:
-                read.append([point for point in convergence.read(path) if _usable(point)])
-            except (OSError, ValueError, KeyError, TypeError, csv.Error):
-                folders += path.is_file()
-            else:
-                folders += 1
-        points = band([curve for curve in read if curve])
+        paths = [RunFolder(runs, row["run"]) / EPOCHS for row in line.runs if scored(row)]
+        folders += sum(path.is_file() for path in paths)
+        points = band([points for points in map(curve, paths) if points])
         if points:
             found.append(Series(label, points))
     return Curves(found, folders)
+
+
+def curve(epochs_csv: Path) -> list[convergence.Point]:
+    """The validation curve of a run; without what cannot have been measured, and empty where there is none to be read."""
+    try:
+        return [point for point in convergence.read(epochs_csv) if _usable(point)]
+    except (OSError, ValueError, KeyError, TypeError, csv.Error):
+        return []
 
 
 def _usable(point: convergence.Point) -> bool:

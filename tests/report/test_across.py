@@ -5,6 +5,7 @@ import math
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import studentized_range
 
 from kdbench.report.across import average_ranks, critical_difference, friedman, improvement
 
@@ -37,6 +38,13 @@ def test_demsars_example():
 def test_critical_values_are_those_of_demsars_table_5(k, q):
     # Published tables of the studentized range differ from each other in the last digit.
     assert critical_difference(k, 10) == pytest.approx(q * math.sqrt(k * (k + 1) / 60), rel=5e-4)
+
+
+@pytest.mark.parametrize("k", [2, 3, 7, 20, 100])
+@pytest.mark.parametrize("alpha", [0.01, 0.05, 0.5])
+def test_critical_values_are_those_of_scipy(k, alpha):
+    q = studentized_range.ppf(1 - alpha, k, math.inf)
+    assert critical_difference(k, 10, alpha) == pytest.approx(q * math.sqrt(k * (k + 1) / 120), rel=1e-6)
 
 
 def test_the_same_order_in_all_tables():

@@ -90,22 +90,22 @@ def test_exact_values_beside_the_shown_ones(page):
 
 def test_curves_are_thinned_and_keep_their_ends(page):
     data = embedded(page)
-    (epochs,) = data["epochs"]
-    assert (len(epochs), epochs[0], epochs[-1]) == (100, 1, 240)
+    (images,) = data["images"]
+    assert (len(images), images[0], images[-1]) == (100, 1, 240)
     curves = [run["curve"] for line in data["lines"] for run in line["runs"] if "curve" in run]
     assert len(curves) == 4
     assert {(len(curve), curve[0], curve[1], curve[-1]) for curve in curves} == {(101, 0, 4010, 6400)}
 
 
 @pytest.mark.parametrize(
-    "content", [None, b"", b"\xff\xfe", b"epoch,loss\n1,2\n", b"epoch,accuracy.val\n1,nan\n2,\n", b"a\0"]
+    "content", [None, b"", b"\xff\xfe", b"epoch,loss\n1,2\n", b"images,seconds,accuracy.val\n9,1,nan\n9,1,\n", b"a\0"]
 )
 def test_without_usable_curves(content, runs, tmp_path):
     for path in runs.glob("*/epochs.csv"):
         path.unlink() if content is None else path.write_bytes(content)
     regenerate(runs, tmp_path / "out", html=True)
     data = embedded(tmp_path / "out" / PAGE)
-    assert data["epochs"] == []
+    assert data["images"] == []
     assert sum(len(line["runs"]) for line in data["lines"]) == 11
 
 
@@ -330,6 +330,9 @@ def test_a_row_opens_with_its_runs_and_curves(opened):
     WebDriverWait(opened, 20).until(lambda _: len(detail.find_elements(By.CSS_SELECTOR, "svg polyline")) == 3)
     points = detail.find_element(By.CSS_SELECTOR, "polyline").get_attribute("points").split()
     assert len(points) == 100
+    drawn = detail.find_element(By.CSS_SELECTOR, "svg")
+    assert drawn.get_attribute("aria-label").startswith("Validation accuracy by images seen, up to 240. At the end: ")
+    assert "200" in [text.text for text in drawn.find_elements(By.CSS_SELECTOR, "text")]
     assert shown(opened, ".detail pre") == ["kdbench run methods=kd"] * 3
     assert shown(opened, ".detail h3") == ["seed 0: 52.00 %", "seed 1: 53.00 %", "seed 2: 54.00 %"]
     assert shown(opened, ".detail .copy") == ["Copy command"] * 3

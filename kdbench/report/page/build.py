@@ -95,7 +95,7 @@ def page(
         rows=len(lines),
         runs=sum(len(line["runs"]) for line in lines),
         checksum=hashlib.sha256(content).hexdigest(),
-        data=_script_json({"epochs": curves.epochs, "lines": lines}),
+        data=_script_json({"images": curves.images, "lines": lines}),
         style=Markup(style),
         library=Markup(library),
         script=Markup(script),

@@ -126,7 +126,7 @@ async function copy(shown, button) {
 function figure(runs) {
   const place = make("div");
   const keys = runs.map((run, i) => make("span", { className: `key series${i % 6}` }, `seed ${run.seed}`));
-  const found = make("figure", {}, place, make("figcaption", {}, "Accuracy on the validation split, %, by epoch", ...keys));
+  const found = make("figure", {}, place, make("figcaption", {}, "Accuracy on the validation split, %, by images seen", ...keys));
   let width = 0;
   new ResizeObserver(() => {
     if (place.clientWidth && place.clientWidth !== width) {
@@ -144,6 +144,8 @@ function svg(tag, attributes, text) {
   return element;
 }
 
+const short = new Intl.NumberFormat("en", { notation: "compact" });
+
 /** Round numbers from low to high, about `most` of them. */
 function ticks(low, high, most) {
   const rough = (high - low) / most || 1;
@@ -156,34 +158,34 @@ function ticks(low, high, most) {
 
 function draw(runs, width) {
   const curves = runs.map((run) => {
-    const epochs = data.epochs[run.curve[0]];
-    return run.curve.slice(1).map((value, i) => [epochs[i], value / 100]);
+    const images = data.images[run.curve[0]];
+    return run.curve.slice(1).map((value, i) => [images[i], value / 100]);
   });
   const points = curves.flat();
-  const span = (values) => [values.reduce((a, b) => Math.min(a, b)), values.reduce((a, b) => Math.max(a, b))];
-  const [left, right] = span(points.map((point) => point[0]));
-  let [low, high] = span(points.map((point) => point[1]));
+  const values = points.map((point) => point[1]);
+  const right = Math.max(...points.map((point) => point[0]));
+  let [low, high] = [Math.min(...values), Math.max(...values)];
   if (low === high) [low, high] = [low - 1, high + 1];
   const height = 220;
   const box = { left: 44, right: width - 12, top: 10, bottom: height - 24 };
-  const x = (epoch) => (right === left ? (box.left + box.right) / 2 : box.left + ((epoch - left) / (right - left)) * (box.right - box.left));
+  const x = (images) => box.left + (images / right) * (box.right - box.left);
   const y = (value) => box.bottom - ((value - low) / (high - low)) * (box.bottom - box.top);
   const last = runs.map((run, i) => `seed ${run.seed} ${curves[i].at(-1)[1]}`).join(", ");
   const found = svg("svg", { viewBox: `0 0 ${width} ${height}`, height, role: "img" });
-  found.setAttribute("aria-label", `Validation accuracy by epoch, ${left} to ${right}. At the end: ${last}.`);
+  found.setAttribute("aria-label", `Validation accuracy by images seen, up to ${right}. At the end: ${last}.`);
   for (const value of ticks(low, high, 5)) {
     found.append(svg("line", { class: "grid", x1: box.left, x2: box.right, y1: y(value), y2: y(value) }));
     found.append(svg("text", { x: box.left - 6, y: y(value) + 4, "text-anchor": "end" }, value));
   }
-  for (const epoch of ticks(left, right, Math.min(10, width / 60)).filter(Number.isInteger)) {
-    found.append(svg("text", { x: x(epoch), y: height - 6, "text-anchor": "middle" }, epoch));
+  for (const images of ticks(0, right, Math.min(10, width / 70))) {
+    found.append(svg("text", { x: x(images), y: height - 6, "text-anchor": "middle" }, short.format(images)));
   }
   curves.forEach((curve, i) => {
     const series = `series${i % 6}`;
-    const path = curve.map(([epoch, value]) => `${x(epoch).toFixed(1)},${y(value).toFixed(1)}`).join(" ");
+    const path = curve.map(([images, value]) => `${x(images).toFixed(1)},${y(value).toFixed(1)}`).join(" ");
     found.append(svg("polyline", { class: `curve ${series}`, points: path }));
-    const [epoch, value] = curve.at(-1);
-    found.append(svg("circle", { class: series, cx: x(epoch), cy: y(value), r: 3 }));
+    const [images, value] = curve.at(-1);
+    found.append(svg("circle", { class: series, cx: x(images), cy: y(value), r: 3 }));
   });
   return found;
 }
