@@ -1,7 +1,7 @@
 """The package of all methods: `kdbench.methods.NAME` is the file methods/NAME.py of whichever root has it.
 
 Its search path is what kdbench.places finds, so that a method outside the repository is imported like one inside, and one
-method can build on another (`from kdbench.methods.kd import KD`). The class itself is found by `kdbench.signature`.
+method can build on another (`from kdbench.methods.kd import KD`). The class itself is found by `kdbench.config.signature`.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import importlib
 
 import gin
 
-from kdbench import places
-from kdbench.signature import of_method
+from kdbench.config import places
+from kdbench.config.signature import of_method
 
 __path__ = [str(root / "methods") for root in places.roots()]
 

@@ -12,10 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdbench.losses import soft_cross_entropy
-from kdbench.method import Batch, Info, Method
-from kdbench.models.backbone import Backbone
-from kdbench.models.initialise import he_normal
+from kdbench.backbones.backbone import Backbone
+from kdbench.backbones.initialise import he_normal
+from kdbench.method.base import Batch, Info, Method
+from kdbench.method.losses import soft_cross_entropy
 from kdbench.precision import at_least_float32, full_precision
 
 

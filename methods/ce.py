@@ -9,8 +9,8 @@ import dataclasses
 
 from torch import Tensor
 
-from kdbench.method import Batch, Info, Method
-from kdbench.models.backbone import Backbone
+from kdbench.backbones.backbone import Backbone
+from kdbench.method.base import Batch, Info, Method
 
 
 class CE(Method):

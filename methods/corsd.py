@@ -13,10 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdbench.by_class import ByClass
-from kdbench.losses import soft_cross_entropy, softened_kl
-from kdbench.method import Batch, Info, Method
-from kdbench.models.backbone import Backbone
+from kdbench.backbones.backbone import Backbone
+from kdbench.method.base import Batch, Info, Method
+from kdbench.method.class_index import ClassIndex
+from kdbench.method.losses import soft_cross_entropy, softened_kl
 from kdbench.precision import at_least_float32, full_precision
 from kdbench.streams import Streams
 
@@ -218,12 +218,12 @@ class CORSD(Method):
         if class_memory_weight:
             self.register_buffer("memory", torch.zeros(info.classes, info.classes))
             self.register_buffer("memory_seen", torch.zeros(info.classes, dtype=torch.bool))
-        self.by_class = ByClass(info.train_labels.cpu())  # `sample` draws there, whatever the device
+        self.class_index = ClassIndex(info.train_labels.cpu())  # `sample` draws there, whatever the device
 
     def sample(self, anchors: Tensor, streams: Streams) -> Tensor:
         """Anchors, then a positive for each (another image of its class), then a negative (of a random other class)."""
-        positives = self.by_class.same_class(anchors, streams("positives"))
-        negatives = self.by_class.other_class(self.by_class.labels[anchors], streams("negatives"))
+        positives = self.class_index.same_class(anchors, streams("positives"))
+        negatives = self.class_index.other_class(self.class_index.labels[anchors], streams("negatives"))
         return torch.cat([anchors, positives, negatives])
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:

@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdbench.by_class import ByClass
-from kdbench.method import Batch, Info, Method
-from kdbench.models.backbone import Backbone
+from kdbench.backbones.backbone import Backbone
+from kdbench.method.base import Batch, Info, Method
+from kdbench.method.class_index import ClassIndex
 from kdbench.precision import at_least_float32, full_precision
 
 EPSILON = 1e-7  # in the denominators of the noise-contrastive estimate, as in the authors' code
@@ -118,7 +118,7 @@ class CRD(Method):
         self.register_buffer("student_z", torch.tensor(-1.0))
         self.register_buffer("teacher_z", torch.tensor(-1.0))
 
-        self.by_class = ByClass(info.train_labels.to(info.device))
+        self.class_index = ClassIndex(info.train_labels.to(info.device))
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         out = self.student(batch.images, features=True)
@@ -135,7 +135,7 @@ class CRD(Method):
         # On several GPUs each has all of the banks: the same negatives are drawn, and the same entries moved, on all.
         share = batch.share
         generator = batch.streams("negatives", device=batch.index.device)
-        negatives = share.own(self.by_class.other_images(share.gather(batch.labels), self.negatives, generator))
+        negatives = share.own(self.class_index.other_images(share.gather(batch.labels), self.negatives, generator))
         index = torch.cat([batch.index.unsqueeze(1), negatives], dim=1)
         images = len(self.student_bank)
 

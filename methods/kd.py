@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from kdbench.losses import distillation
-from kdbench.method import Batch, Info, Method
-from kdbench.models.backbone import Backbone
+from kdbench.backbones.backbone import Backbone
+from kdbench.method.base import Batch, Info, Method
+from kdbench.method.losses import distillation
 
 
 class KD(Method):
-    """Cross-entropy, and KL divergence from the teacher (`kdbench.losses.distillation`, with its factor T²).
+    """Cross-entropy, and KL divergence from the teacher (`kdbench.method.losses.distillation`, with its factor T²).
 
     Args:
         ce_weight: of the cross-entropy with the true labels.

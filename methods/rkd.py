@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kdbench.method import Batch, Info, Method
-from kdbench.models.backbone import Backbone
+from kdbench.backbones.backbone import Backbone
+from kdbench.method.base import Batch, Info, Method
 from kdbench.precision import at_least_float32, full_precision
 
 

@@ -15,9 +15,10 @@ import torch
 from hypothesis import settings
 from torch import Tensor
 
-from kdbench import places, signature
-from kdbench.method import Batch, Info, Method
-from kdbench.models import build
+from kdbench.backbones.registry import build
+from kdbench.config import places as places_
+from kdbench.config import signature
+from kdbench.method.base import Batch, Info, Method
 from kdbench.streams import Streams
 
 ROOT = Path(__file__).parent.parent
@@ -123,9 +124,9 @@ def batch() -> Callable[..., Batch]:
 def own_plugins(monkeypatch):
     """No plug-ins but those that the test adds, and none of them afterwards."""
     monkeypatch.setenv("KDBENCH_PLUGINS", "")
-    places.add_plugins([])
+    places_.add_plugins([])
     signature.of_method.cache_clear()
     yield
     monkeypatch.undo()
-    places.add_plugins([])
+    places_.add_plugins([])
     signature.of_method.cache_clear()

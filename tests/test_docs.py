@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from kdbench.cli import main
+from kdbench.cli.main import main
 
 DOCS = Path(__file__).parent.parent / "docs"
 

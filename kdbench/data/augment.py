@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from kdbench.settings import Augment, Dataset
+from kdbench.config.settings import Augment, Dataset
 
 
 class Draws(NamedTuple):

@@ -10,10 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kdbench.data import sources
+from kdbench.config.settings import Dataset, Split
+from kdbench.data.readers import arrays as arrays_
+from kdbench.data.readers import registry
 from kdbench.data.split import validation_split
 from kdbench.errors import RunError
-from kdbench.settings import Dataset, Split
 
 
 @dataclass(frozen=True)
@@ -120,6 +121,6 @@ def load(
 
 
 @lru_cache(maxsize=1)
-def _read(source: str, folder: Path | None) -> tuple[sources.Arrays, str]:
-    arrays = sources.read(source, folder)
+def _read(source: str, folder: Path | None) -> tuple[arrays_.Arrays, str]:
+    arrays = registry.read(source, folder)
     return arrays, arrays.digest()

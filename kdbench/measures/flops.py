@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
-from kdbench.method import Batch, Method
+from kdbench.method.base import Batch, Method
 
 
 def of_method(method: Method, batch: Batch, precision: torch.autocast) -> dict[str, int]:

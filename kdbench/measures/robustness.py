@@ -9,11 +9,11 @@ from statistics import fmean
 import torch
 from torch import Tensor, nn
 
+from kdbench.config.settings import Dataset, Measures
 from kdbench.data.augment import normalise
 from kdbench.data.task import Images
 from kdbench.measures.corruptions import NAMES, SEVERITIES, corrupt, with_noise
 from kdbench.precision import full_precision
-from kdbench.settings import Dataset, Measures
 from kdbench.streams import Streams
 
 CHUNK = 250

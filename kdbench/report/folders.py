@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
-from kdbench.report import rows as rows_
-from kdbench.report.rows import NAMES, STATES, is_number_column
-from kdbench.store import CONFIG, RESULT, SPEC, write_atomically
+from kdbench.files import write_atomically
+from kdbench.report import records
+from kdbench.report.records import NAMES, STATES, is_number_column
+from kdbench.store.folder import CONFIG, RESULT, SPEC
 
 INDEX = ".board.json"
 
@@ -137,6 +138,6 @@ def remember(runs: Path, board: bytes, stamps: Mapping[str, Stamp]) -> None:
 def _identity(board: bytes) -> str:
     """Of the rows, and of the code that makes rows of results."""
     digest = hashlib.sha256(board)
-    for source in (__file__, rows_.__file__):
+    for source in (__file__, records.__file__):
         digest.update(Path(source).read_bytes())
     return digest.hexdigest()

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kdbench.errors import UserError
-from kdbench.report import folders, latex, overall, published, readme
-from kdbench.report import rows as rows_
-from kdbench.report.columns import find
-from kdbench.report.sections import Section, Span
-from kdbench.report.tables import Table, tables
-from kdbench.report.tidy import tidy
+from kdbench.report import folders, records
+from kdbench.report.formats import latex, readme
+from kdbench.report.formats.tidy import tidy
+from kdbench.report.tables import overall, published
+from kdbench.report.tables.columns import find
+from kdbench.report.tables.sections import Section, Span
+from kdbench.report.tables.tables import Table, tables
 
 CSV = "results.csv"
 README = "README.md"
@@ -72,26 +73,26 @@ def regenerate(runs: Path, out: Path, columns: Sequence[str] | None = None, html
             missing; nothing is written then.
     """
     if html:
-        from kdbench.report.page import build  # whose packages are an extra
+        from kdbench.report.formats.page import build  # whose packages are an extra
     path = out / CSV
     before = path.read_bytes() if path.is_file() else b""
     known = folders.known(runs, before)
     reading = folders.read_runs(runs, known)
-    committed, damaged = rows_.from_csv(before, str(path)) if before else (rows_.frame([]), [])
-    fresh = rows_.frame(reading.results)
-    merged, lost = rows_.merge(committed, fresh)
+    committed, damaged = records.from_csv(before, str(path)) if before else (records.frame([]), [])
+    fresh = records.frame(reading.results)
+    merged, lost = records.merge(committed, fresh)
     found = tables(merged)
-    content = rows_.to_csv(merged)
+    content = records.to_csv(merged)
     sections = _sections(found, out)
     files = {CSV: content, **_generated(found, len(merged), content, columns, sections)}
     if damaged:
         kept = path.with_name(f"results.damaged-{hashlib.sha256(before).hexdigest()[:8]}.csv")
-        rows_.write(kept, before)
+        records.write(kept, before)
         damaged = [f"{sentence}; it is left out now" for sentence in damaged]
         damaged.insert(0, f"{path} was damaged; the file as it was is in {kept}")
     if html:
         files[PAGE] = build.page(found, runs, content, columns, sections)
-    changed = [out / name for name, text in files.items() if rows_.write(out / name, text)]
+    changed = [out / name for name, text in files.items() if records.write(out / name, text)]
     folders.remember(runs, content, reading.stamps)
     messages = [*reading.messages, *damaged, *lost]
     sha256 = hashlib.sha256(content).hexdigest()
@@ -118,11 +119,11 @@ def check(out: Path, columns: Sequence[str] | None = None) -> list[str]:
     path, page = out / CSV, out / README
     if not path.is_file():
         raise UserError(f"there is no {path}; make it with: kdbench leaderboard")
-    rows, wrong = rows_.from_csv(path.read_bytes(), str(path))
+    rows, wrong = records.from_csv(path.read_bytes(), str(path))
     if wrong:
         return wrong
-    committed = rows_.canonical(rows)
-    content = rows_.to_csv(committed)
+    committed = records.canonical(rows)
+    content = records.to_csv(committed)
     if path.read_bytes() != content:
         wrong.append(f"{path} is not in the form that kdbench writes")
     if columns is None and page.is_file():

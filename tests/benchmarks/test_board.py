@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from kdbench.config.settings import BASELINE
 from kdbench.report.leaderboard import regenerate
-from kdbench.settings import BASELINE
 
 RUNS = 10_000
 SEEDS, METHODS, STUDENTS, DATASETS = 5, 20, 5, 4

@@ -7,14 +7,17 @@ import gin
 import pytest
 import torch
 
-from kdbench import methods, models, places, plan, settings
+from kdbench import methods
+from kdbench.backbones import registry
+from kdbench.config import places, settings
+from kdbench.config.settings import BASELINE, Augment, Dataset
 from kdbench.data.augment import Augmenter
 from kdbench.data.task import Images, SealedTest, Task
-from kdbench.run import build
-from kdbench.settings import BASELINE, Augment, Dataset
+from kdbench.plan import expand, request
+from kdbench.run.execute import build
+from kdbench.run.teacher import Teacher
+from kdbench.run.train import Budget, steps
 from kdbench.streams import Streams
-from kdbench.teacher import Teacher
-from kdbench.train import Budget, steps
 
 CPU = torch.device("cpu")
 COLOUR = Dataset(source="x", mean=(0.5,) * 3, std=(0.25,) * 3, mirrored=True)
@@ -32,14 +35,16 @@ def made_up(count=4096, classes=100):
 @pytest.mark.parametrize("name", sorted(places.sources(), key=lambda name: (name != BASELINE, name)))
 def test_training_step(benchmark, name):
     (spec,) = [
-        s for s in plan.plan(plan.parse([f"methods={name}", "dataset=cifar100", "recipe=smoke"])) if not s.is_teacher
+        s
+        for s in expand.plan(request.parse([f"methods={name}", "dataset=cifar100", "recipe=smoke"]))
+        if not s.is_teacher
     ]
     cls = methods.load(spec.source)
     gin.clear_config()
     gin.parse_config(spec.config)
     recipe = settings.from_gin().train
     task = made_up()
-    guide = Teacher(models.build("resnet20", 100), None, "", None) if cls.needs_teacher else None
+    guide = Teacher(registry.build("resnet20", 100), None, "", None) if cls.needs_teacher else None
     method = build(spec, cls, task, recipe, Streams(0), guide, CPU).train()
     augmenter = Augmenter(task.train.images, AUGMENT, COLOUR)
     batches = steps(method, task, augmenter, Streams(0), Budget(recipe, 10**6, cls.images_per_anchor))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kdbench.data import cifar
+from kdbench.data.readers import cifar
 
 CLASSES = "airplane", "bird", "car", "cat", "deer", "dog", "frog", "horse", "ship", "truck"
 

@@ -2,9 +2,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kdbench.config.settings import Augment, Dataset
 from kdbench.data.anchors import Anchors
 from kdbench.data.augment import Augmenter, Draws
-from kdbench.settings import Augment, Dataset
 from kdbench.streams import Streams
 
 N = 10

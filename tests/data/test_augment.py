@@ -2,8 +2,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kdbench.config.settings import Augment, Dataset
 from kdbench.data.augment import Augmenter, Draws, normalise
-from kdbench.settings import Augment, Dataset
 
 PLAIN = Dataset(source="x", mean=(0.5, 0.25, 0.0), std=(0.5, 0.25, 1.0), mirrored=True)
 

@@ -1,16 +1,16 @@
 import pytest
 import torch
 
-from kdbench.data import task as tasks
+from kdbench.config.settings import Dataset, Split
+from kdbench.data import task as task_
 from kdbench.errors import RunError
-from kdbench.settings import Dataset, Split
 
 DIGITS = Dataset(source="digits", mean=(0.3,), std=(0.35,), mirrored=False)
 CPU = torch.device("cpu")
 
 
 def load(share=0.2):
-    return tasks.load(DIGITS, Split(validation=share, seed=0), None, CPU)
+    return task_.load(DIGITS, Split(validation=share, seed=0), None, CPU)
 
 
 def test_the_test_set_is_sealed_until_training_is_over_and_read_once():
@@ -26,7 +26,7 @@ def test_the_test_set_is_sealed_until_training_is_over_and_read_once():
 def test_the_test_set_chooses_nothing_unless_it_was_told_to():
     with pytest.raises(RunError, match=r"Selection.on_test=True was not given"):
         load().test.choose()
-    task = tasks.load(DIGITS, Split(validation=0.0, seed=0), None, CPU, test_may_choose=True)
+    task = task_.load(DIGITS, Split(validation=0.0, seed=0), None, CPU, test_may_choose=True)
     assert len(task.test.choose()) == len(task.test.choose())
 
 
@@ -42,4 +42,4 @@ def test_validation_comes_out_of_the_training_images():
 def test_a_normalisation_for_another_number_of_channels_is_refused():
     colour = Dataset(source="digits", mean=(0.3,) * 3, std=(0.35,) * 3, mirrored=False)
     with pytest.raises(RunError, match="3 values, and the images of 'digits' 1 channels"):
-        tasks.load(colour, Split(validation=0.0, seed=0), None, CPU)
+        task_.load(colour, Split(validation=0.0, seed=0), None, CPU)

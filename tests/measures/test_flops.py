@@ -2,9 +2,9 @@ import pytest
 import torch
 from torch import nn
 
-from kdbench import cost, places
-from kdbench.measures import flops
-from kdbench.method import Batch
+from kdbench.config import places
+from kdbench.measures import cost, flops
+from kdbench.method.base import Batch
 from kdbench.streams import Streams
 
 EVERY = sorted(places.sources())

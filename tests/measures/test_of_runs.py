@@ -7,12 +7,14 @@ import sys
 
 import pytest
 
-from kdbench import cost, evaluate, launch, plan
 from kdbench.errors import UserError
-from kdbench.measures import VERSION, energy
-from kdbench.resume import Stopped
-from kdbench.run import run
-from kdbench.store import EPOCHS, RunFolder
+from kdbench.launch import local
+from kdbench.measures import VERSION, cost, energy
+from kdbench.plan import expand, request
+from kdbench.run import evaluate
+from kdbench.run.execute import run
+from kdbench.run.resume import Stopped
+from kdbench.store.folder import EPOCHS, RunFolder
 
 WORDS = [
     "dataset=digits", "student=resnet8", "teacher=resnet14", "Train.epochs=2", "Train.warmup=0", "Split.validation=0.2",
@@ -22,11 +24,11 @@ NONE = ["Measures.corruptions=False", "Measures.noise=()", "Measures.accuracies=
 
 
 def specs(*words):
-    return plan.plan(plan.parse([*WORDS, *words]))
+    return expand.plan(request.parse([*WORDS, *words]))
 
 
 def do(runs, *words):
-    return launch.inline(specs(*words), runs, None)
+    return local.inline(specs(*words), runs, None)
 
 
 @pytest.fixture(scope="module")
@@ -79,8 +81,8 @@ def test_the_same_network_is_measured_the_same_again(results, tmp_path):
 def test_without_a_validation_split_convergence_is_unknown(tmp_path):
     (result,) = do(tmp_path, "methods=ce", "Measures.corruptions=False")[:1]
     assert result["convergence.auc"] is not None
-    (result,) = launch.inline(
-        plan.plan(plan.parse([*WORDS[:-1], "methods=ce", "Split.validation=0", "Measures.corruptions=False"])),
+    (result,) = local.inline(
+        expand.plan(request.parse([*WORDS[:-1], "methods=ce", "Split.validation=0", "Measures.corruptions=False"])),
         tmp_path, None,
     )  # fmt: skip
     assert {v for k, v in result.items() if k.startswith("convergence.")} == {None}
@@ -169,7 +171,7 @@ def test_what_cannot_be_measured_is_refused(word, sentence):
 
 
 def test_no_file_of_a_comparison_can_bind_measures(tmp_path, monkeypatch, own_plugins):
-    from kdbench import places
+    from kdbench.config import places
 
     (tmp_path / "gin" / "recipe").mkdir(parents=True)
     (tmp_path / "gin" / "recipe" / "mine.gin").write_text("include 'recipe/quick.gin'\nMeasures.images = 3\n")
@@ -179,9 +181,9 @@ def test_no_file_of_a_comparison_can_bind_measures(tmp_path, monkeypatch, own_pl
 
 
 def test_the_numbers_survive_in_the_leaderboard(results):
-    from kdbench.report import rows
+    from kdbench.report import records
 
-    kept, _ = rows.from_csv(rows.to_csv(rows.frame(results)), "results.csv")
+    kept, _ = records.from_csv(records.to_csv(records.frame(results)), "results.csv")
     for result in results:
         row = kept[kept["run"] == result["run"]].iloc[0]
         for key, value in result.items():

@@ -4,11 +4,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from kdbench.config.settings import Dataset, Measures
 from kdbench.data.task import Images
 from kdbench.measures import robustness as module
 from kdbench.measures.corruptions import NAMES
 from kdbench.measures.robustness import balanced_order, robustness, window
-from kdbench.settings import Dataset, Measures
 from kdbench.streams import Streams
 
 DATASET = Dataset(source="x", mean=(0.3,), std=(0.35,), mirrored=False)

@@ -2,14 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from kdbench.methods.corsd import (
-    CORSD,
-    mixed_loss,
-    positive_loss,
-    ranking_loss,
-    relation_loss,
-    shallow_kl,
-)
+from kdbench.methods.corsd import CORSD, mixed_loss, positive_loss, ranking_loss, relation_loss, shallow_kl
 from kdbench.streams import Streams
 
 WEIGHTS = {"ranking": 0.01, "relation": 0.01, "aux_ce": 0.04, "aux_kd": 0.16, "mixed_ce": 0.01, "mixed_kd": 0.04}
@@ -228,7 +221,7 @@ def test_raw_divergence_reaches_the_method(make, batch):
 
 
 def test_sampling(make):
-    """Classes of partners are tested with ByClass; here the order, and that the stream decides."""
+    """Classes of partners are tested with ClassIndex; here the order, and that the stream decides."""
     method = make("corsd", labels=[0, 1, 2, 3] * 6 + [4])
     labels = method.info.train_labels
     anchors = torch.tensor([24, 3, 7, 0, 11])

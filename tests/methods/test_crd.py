@@ -91,7 +91,7 @@ def test_one_step_of_the_method_is_the_definition(make, batch):
     embedding = {name: F.normalize(getattr(method, f"{name}_head")(pooled[name]), dim=1).detach() for name in banks}
     loss = method.losses(one)["contrast"].item()
 
-    negatives = method.by_class.other_images(one.labels, 7, one.streams("negatives"))
+    negatives = method.class_index.other_images(one.labels, 7, one.streams("negatives"))
     assert (method.info.train_labels[negatives] != one.labels.unsqueeze(1)).all()
     expected = 0.0
     for anchor, other in (("student", "teacher"), ("teacher", "student")):
@@ -140,7 +140,7 @@ def test_negatives_are_redrawn_at_every_step(make, batch):
     method = make("crd")
     drawn = [batch(method, step=step).streams("negatives") for step in (0, 0, 1)]
     labels = torch.tensor([0, 1])
-    first, again, later = (method.by_class.other_images(labels, 50, generator) for generator in drawn)
+    first, again, later = (method.class_index.other_images(labels, 50, generator) for generator in drawn)
     assert torch.equal(first, again)
     assert not torch.equal(first, later)
 

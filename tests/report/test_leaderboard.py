@@ -14,11 +14,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kdbench.cli import main
+from kdbench.cli.main import main
 from kdbench.errors import UserError
+from kdbench.files import write_atomically
 from kdbench.report.folders import INDEX
 from kdbench.report.leaderboard import check, regenerate
-from kdbench.store import write_atomically
 
 FILES = {"results.csv", "README.md", "tables.csv", "tables.tex"}
 

@@ -4,8 +4,8 @@ import re
 
 from rich.console import Console
 
-from kdbench.report.render import Terminal, markdown
-from kdbench.report.tables import summarise
+from kdbench.report.formats.markdown import Terminal, markdown
+from kdbench.report.tables.tables import summarise
 
 
 def both(results):

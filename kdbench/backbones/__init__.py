@@ -1,0 +1,1 @@
+"""The networks that can be student or teacher, one file for each family."""

@@ -1,0 +1,32 @@
+"""The commands of `kdbench`, one module each: its arguments, its help, and what it prints.
+
+A command module has `SUMMARY` (one line for `kdbench --help`), `DETAILS` (shown below its options), `add_arguments(parser)`
+and `run(arguments)`, which returns the exit status. What a command needs to do its work it imports in `run`, so that
+`kdbench --help` and a typing error are answered at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+from importlib import import_module
+from typing import Protocol, cast
+
+NAMES = (
+    "run", "status", "logs", "cancel", "list", "show", "leaderboard", "reproduce", "export", "diff", "power", "tune",
+)  # fmt: skip
+"""All commands, in the order of `kdbench --help`."""
+
+
+class Command(Protocol):
+    """What a command module offers."""
+
+    SUMMARY: str
+    DETAILS: str
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None: ...
+    def run(self, arguments: argparse.Namespace) -> int: ...
+
+
+def load(name: str) -> Command:
+    """The module of a command in `NAMES`."""
+    return cast(Command, import_module(f"kdbench.cli.commands.{name}"))

@@ -1,0 +1,33 @@
+"""The folders that commands take, from an option or from the environment."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+from typing import Any
+
+
+def add_runs(parser: Any) -> None:
+    """The option --runs; `parser` may be a group of options."""
+    parser.add_argument("--runs", type=Path, metavar="DIR", help="folder of the runs (default: KDBENCH_RUNS or runs/)")
+
+
+def add_data(parser: argparse.ArgumentParser) -> None:
+    """The option --data."""
+    parser.add_argument("--data", type=Path, metavar="DIR", help="folder of the datasets (default: KDBENCH_DATA)")
+
+
+def runs(arguments: argparse.Namespace) -> Path:
+    """The folder of the runs: --runs, KDBENCH_RUNS, or runs/ in the current folder."""
+    return _folder(arguments.runs, "KDBENCH_RUNS") or Path("runs").resolve()
+
+
+def data(arguments: argparse.Namespace) -> Path | None:
+    """The folder of the datasets: --data or KDBENCH_DATA, or None."""
+    return _folder(arguments.data, "KDBENCH_DATA")
+
+
+def _folder(given: Path | None, variable: str) -> Path | None:
+    text = str(given) if given else os.environ.get(variable)
+    return Path(text).expanduser().resolve() if text else None

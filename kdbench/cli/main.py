@@ -1,0 +1,36 @@
+"""The entry point of the command line: finds the command, runs it, and turns errors into sentences and exit statuses."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+from kdbench.cli import arguments as arguments_
+from kdbench.cli import commands
+from kdbench.config import places
+from kdbench.errors import RunError, UserError
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status: 0 all done, 1 a run failed, 2 wrong input, 130 interrupted."""
+    try:
+        arguments = arguments_.parse(sys.argv[1:] if words is None else words)
+        places.add_plugins(arguments.plugins)
+        return commands.load(arguments.command).run(arguments)
+    except UserError as error:
+        print(f"kdbench: {error}", file=sys.stderr)
+        return 2
+    except RunError as error:
+        print(f"kdbench: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("kdbench: stopped; what is finished stays, and the same command goes on from there", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of a pipe (head, less) has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,260 @@
+"""Reads gin files without running anything: gin's own parser, with every binding checked and its place remembered.
+
+gin itself accepts a misspelt macro, a binding that nothing uses and a value of the wrong type in silence; here each is a
+`UserError` before anything starts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+from gin import config_parser
+
+from kdbench.config import places, signature
+from kdbench.config.signature import SCHEDULE_NAMES, Signature, misfit
+from kdbench.errors import UserError, nearest, unknown
+
+COMMAND_LINE = "command line"
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A configurable used as a value: `@Cosine()`."""
+
+    name: str
+
+    def __repr__(self) -> str:
+        return f"@{self.name}()"
+
+
+@dataclass(frozen=True)
+class _Macro:
+    name: str
+
+
+@dataclass(frozen=True)
+class Binding:
+    """`Configurable.parameter = value`, and where it stands ("recipe/smoke.gin:12" or "command line")."""
+
+    configurable: str
+    parameter: str
+    value: Any
+    origin: str
+
+    @property
+    def key(self) -> str:
+        return f"{self.configurable}.{self.parameter}"
+
+
+class _Delegate(config_parser.ParserDelegate):
+    def configurable_reference(self, scoped_configurable_name: str, evaluate: bool) -> Reference:
+        return Reference(scoped_configurable_name)
+
+    def macro(self, macro_name: str) -> _Macro:
+        return _Macro(macro_name)
+
+
+def read(path: Path, known: Mapping[str, Signature], owner: str) -> dict[str, Binding]:
+    """All bindings of a gin file and of what it includes, by key; a file's own come after those that it includes.
+
+    Args:
+        known: the configurables that the file may bind.
+        owner: whose file it is, for the sentence about a foreign binding ("the method 'kd'").
+
+    Raises:
+        UserError: whatever is wrong in it, with file and line.
+    """
+    bindings, macros, used = _read(path, known, owner, ())
+    resolved = {
+        key: Binding(b.configurable, b.parameter, checked(b.key, _expand(b.value, macros, b.origin), known), b.origin)
+        for key, b in bindings.items()
+    }
+    for name, (_, where) in macros.items():
+        if name not in used:
+            near = _near_parameter(name, known)
+            raise UserError(f"{where}: nothing uses '{name}'" + (f"; did you mean '{near}'?" if near else ""))
+    return resolved
+
+
+_Macros = dict[str, tuple[Any, str]]
+
+
+def _read(
+    path: Path, known: Mapping[str, Signature], owner: str, parents: tuple[Path, ...]
+) -> tuple[dict[str, Binding], _Macros, set[str]]:
+    if path in parents:
+        raise UserError(f"{label(path)} includes itself")
+    bindings: dict[str, Binding] = {}
+    macros: _Macros = {}
+    used: set[str] = set()
+    own: set[str] = set()
+    for statement in statements(path):
+        if isinstance(statement, config_parser.BlockDeclaration):
+            continue
+        where = f"{label(path)}:{statement.location.line_num}"
+        if isinstance(statement, config_parser.IncludeStatement):
+            if own:
+                raise UserError(f"{where}: includes stand at the top, before the file's own bindings")
+            included = _read(places.included(statement.filename, path), known, owner, (*parents, path))
+            bindings |= included[0]
+            macros |= included[1]
+            used |= included[2]
+            continue
+        if isinstance(statement, config_parser.ImportStatement):
+            raise UserError(f"{where}: gin files of kdbench import nothing; methods are found by their place")
+        if statement.scope:
+            raise UserError(f"{where}: gin scopes ('{statement.scope}/') are not used here")
+        name = f"{statement.selector}.{statement.arg_name}" if statement.arg_name else statement.selector
+        if name in own:
+            raise UserError(f"{where}: '{name}' is bound twice in this file")
+        own.add(name)
+        used.update(_macros_in(statement.value))
+        if not statement.arg_name:
+            macros[name] = (statement.value, where)
+            continue
+        check_name(statement.selector, statement.arg_name, known, owner, where)
+        bindings[name] = Binding(statement.selector, statement.arg_name, statement.value, where)
+    return bindings, macros, used
+
+
+def statements(path: Path) -> Iterable[Any]:
+    """What gin's parser finds in a file, unchecked and unresolved; `UserError` where it does not parse."""
+    try:
+        with path.open(encoding="utf-8") as file:
+            yield from config_parser.ConfigParser(file, _Delegate())
+    except (SyntaxError, UnicodeDecodeError) as error:
+        first, *_, last = [line.strip() for line in str(error).splitlines()]
+        raise UserError(f"{label(path)} does not parse: {last if last else first}") from None
+
+
+def statements_in(text: str) -> Iterable[Any]:
+    """The same of text that kdbench itself has written."""
+    return config_parser.ConfigParser(text, _Delegate())
+
+
+def label(path: Path) -> str:
+    """A gin file's name as users know it: "recipe/smoke.gin"."""
+    return f"{path.parent.name}/{path.name}"
+
+
+def includes(path: Path) -> list[Path]:
+    """The files that a gin file includes itself."""
+    found = (s for s in statements(path) if isinstance(s, config_parser.IncludeStatement))
+    return [places.included(statement.filename, path) for statement in found]
+
+
+def check_name(configurable: str, parameter: str, known: Mapping[str, Signature], owner: str, where: str) -> None:
+    """Refuse a binding whose configurable or parameter does not exist, or is not the file's to bind."""
+    if configurable not in known:
+        if configurable in every_configurable():
+            raise UserError(
+                f"{where}: {owner} binds {configurable}.{parameter}, which is not its own; it may bind {_listed(known)}"
+            )
+        error = unknown("configurable", configurable, [*known], "kdbench show")
+        raise UserError(f"{where}: {error}")
+    if parameter not in known[configurable].parameters:
+        error = unknown(f"parameter of {configurable}", parameter, known[configurable].parameters)
+        raise UserError(f"{where}: {error}")
+
+
+def _listed(known: Mapping[str, Signature]) -> str:
+    *first, last = [f"{name}.*" for name in known]
+    return f"{', '.join(first)} and {last}" if first else last
+
+
+def every_configurable() -> dict[str, Signature]:
+    """All configurables there are, those of all methods included; a method file that does not parse is passed by."""
+    found = dict(signature.shared())
+    for name in places.sources():
+        try:
+            method = signature.of_method(name)
+        except UserError:
+            continue
+        found[method.name] = method
+    return found
+
+
+def _near_parameter(name: str, known: Mapping[str, Signature]) -> str | None:
+    full = {p: f"{c}.{p}" for c, s in known.items() for p in s.parameters}
+    guess = nearest(name, full)
+    return full[guess] if guess else None
+
+
+def _macros_in(value: Any) -> set[str]:
+    if isinstance(value, _Macro):
+        return {value.name}
+    if isinstance(value, dict):
+        value = tuple(value.values())
+    if isinstance(value, (list, tuple)):
+        return set().union(*map(_macros_in, value))
+    return set()
+
+
+def _expand(value: Any, macros: _Macros, where: str) -> Any:
+    if isinstance(value, _Macro):
+        if value.name not in macros:
+            raise UserError(f"{where}: {unknown('macro', value.name, macros)}")
+        return _expand(macros[value.name][0], macros, where)
+    if isinstance(value, (list, tuple)):
+        return tuple(_expand(item, macros, where) for item in value)
+    if isinstance(value, dict):
+        return {key: _expand(item, macros, where) for key, item in value.items()}
+    return value
+
+
+def checked(key: str, value: Any, known: Mapping[str, Signature]) -> Any:
+    """`value` in the parameter's own type (1 becomes 1.0 where a number is wanted, a list a tuple).
+
+    Raises:
+        UserError: it does not fit.
+    """
+    configurable, parameter = key.split(".")
+    type_ = known[configurable].parameters[parameter].type
+    if key == "Train.schedule":
+        name = value.name if isinstance(value, Reference) else str(value)
+        if not isinstance(value, Reference) or name not in SCHEDULE_NAMES:
+            error = unknown("schedule", name, [f"@{schedule}()" for schedule in SCHEDULE_NAMES])
+            raise UserError(f"{key}: {error}")
+        return value
+    wrong = misfit(value, type_)
+    if wrong or isinstance(value, Reference):
+        raise UserError(f"{key} {wrong or 'takes no reference'}")
+    return _in_type(value, type_)
+
+
+def _in_type(value: Any, type_: Any) -> Any:
+    if isinstance(value, (list, tuple)):
+        item = get_args(type_)[0] if get_args(type_) else None
+        return tuple(_in_type(v, item) for v in value)
+    wants_float = type_ is float or (float in get_args(type_) and int not in get_args(type_))
+    return float(value) if wants_float and isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def parse_override(text: str, known: Mapping[str, Signature]) -> Binding:
+    """`Configurable.parameter=value` from the command line; a text or a schedule may stand there without quotes.
+
+    Raises:
+        UserError: unknown name, or a value that does not parse or fit.
+    """
+    key, _, written = text.partition("=")
+    configurable, _, parameter = key.strip().rpartition(".")
+    if configurable not in known:
+        raise unknown("configurable", configurable, known, "kdbench show")
+    if parameter not in known[configurable].parameters:
+        raise unknown(f"parameter of {configurable}", parameter, known[configurable].parameters, "kdbench show")
+    key, written = key.strip(), written.strip()
+    bare = written.removeprefix("@").removesuffix("()")
+    if key == "Train.schedule":
+        value: Any = Reference(bare) if bare in SCHEDULE_NAMES else written
+    else:
+        try:
+            statement = next(iter(config_parser.ConfigParser(f"{key} = {written}\n", _Delegate())))
+            value = statement.value
+        except (SyntaxError, StopIteration, ValueError):
+            value = written
+    if isinstance(value, _Macro):
+        raise UserError(f"{key}: macros ('{written}') belong in gin files, not on the command line")
+    return Binding(configurable, parameter, checked(key, value, known), COMMAND_LINE)

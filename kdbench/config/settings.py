@@ -1,0 +1,294 @@
+"""Everything about a run that all methods share, as gin configurables. No torch here: the plan checks them before anything starts.
+
+No parameter has a default in Python; the values stand in gin/ and nowhere else. `Machine` and `Measures` alone do not belong
+to what defines a result.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import gin
+
+BASELINE = "ce"
+"""The method that is the student alone: it trains the teachers, and differences in tables are taken to it."""
+
+
+def _check(holds: bool, sentence: str) -> None:
+    if not holds:
+        raise ValueError(sentence)
+
+
+@gin.configurable
+@dataclass(frozen=True)
+class Dataset:
+    """What the images are.
+
+    Attributes:
+        source: name of the reader (kdbench/data/readers/digits.py).
+        mean, std: of each channel, for pixel values in 0..1.
+        mirrored: whether a mirror image shows the same class; without it no recipe flips.
+    """
+
+    source: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    mirrored: bool
+
+    def __post_init__(self) -> None:
+        _check(len(self.mean) == len(self.std), "Dataset.mean and Dataset.std must have one value for each channel")
+        _check(all(s > 0 for s in self.std), "Dataset.std must be above 0")
+
+
+@gin.configurable
+@dataclass(frozen=True)
+class Split:
+    """The validation split, cut from the training images with equal shares of all classes.
+
+    Attributes:
+        validation: share of the training images, 0 for none.
+        seed: of the cut; the same for all runs, whatever their seed.
+    """
+
+    validation: float
+    seed: int
+
+    def __post_init__(self) -> None:
+        _check(0 <= self.validation < 1, "Split.validation must be at least 0 and below 1")
+
+
+@gin.configurable
+@dataclass(frozen=True)
+class Augment:
+    """Random crop, mirror image and cutout. Lengths are shares of the image's width, so that they fit every resolution.
+
+    Attributes:
+        padding: on each side before the crop; 0.125 is 4 pixels of 32.
+        fill: pixel value of the padding, 0..255.
+        flip: mirror half of the images (where `Dataset.mirrored`).
+        cutout: side of the square set to the mean; 0.5 is 16 pixels of 32, 0 is none. DeVries and Taylor, 2017.
+    """
+
+    padding: float
+    fill: int
+    flip: bool
+    cutout: float
+
+    def __post_init__(self) -> None:
+        _check(0 <= self.padding <= 1, "Augment.padding must be between 0 and 1 (a share of the width)")
+        _check(0 <= self.fill <= 255, "Augment.fill must be between 0 and 255")
+        _check(0 <= self.cutout <= 1, "Augment.cutout must be between 0 and 1 (a share of the width)")
+
+
+@gin.configurable
+@dataclass(frozen=True)
+class SGD:
+    """Stochastic gradient descent.
+
+    Attributes:
+        lr: peak learning rate; the schedule multiplies it.
+        momentum, weight_decay, nesterov: as in torch.optim.SGD.
+    """
+
+    lr: float
+    momentum: float
+    weight_decay: float
+    nesterov: bool
+
+    def __post_init__(self) -> None:
+        _check(self.lr > 0, "SGD.lr must be above 0")
+        _check(0 <= self.momentum < 1, "SGD.momentum must be at least 0 and below 1")
+        _check(self.weight_decay >= 0, "SGD.weight_decay must be at least 0")
+        _check(self.momentum > 0 or not self.nesterov, "SGD.nesterov needs SGD.momentum above 0")
+
+
+@gin.configurable
+@dataclass(frozen=True)
+class Train:
+    """Budget, batch and precision.
+
+    Attributes:
+        epochs: the budget; an epoch is as many images through the student as there are training images.
+        batch_size: images a step; a method with structured batches takes the next multiple of its group.
+        schedule: a schedule of kdbench/config/schedules.py, such as @Cosine().
+        warmup: epochs over which the learning rate first rises linearly from 0.
+        label_smoothing: of the cross-entropy with the true labels, in every method.
+        precision: "float32", or "bfloat16" for autocast.
+        clip_norm: largest L2 norm of the gradient; 0 is no clipping.
+    """
+
+    epochs: float
+    batch_size: int
+    schedule: Any
+    warmup: float
+    label_smoothing: float
+    precision: Literal["float32", "bfloat16"]
+    clip_norm: float
+
+    def __post_init__(self) -> None:
+        _check(self.epochs > 0, "Train.epochs must be above 0")
+        _check(self.batch_size > 1, "Train.batch_size must be above 1 (batch normalisation)")
+        _check(0 <= self.warmup < self.epochs, "Train.warmup must be at least 0 and below Train.epochs")
+        _check(0 <= self.label_smoothing < 1, "Train.label_smoothing must be at least 0 and below 1")
+        _check(self.clip_norm >= 0, "Train.clip_norm must be at least 0 (0: no clipping)")
+
+
+@gin.configurable
+@dataclass(frozen=True)
+class Machine:
+    """Where and how a run is computed; no part of what defines its result.
+
+    Attributes:
+        device: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1", …
+        threads: CPU threads; 0 leaves torch's own choice.
+        compile: torch.compile for the student.
+        deterministic: only deterministic kernels (slower on a GPU).
+        checkpoint_every: seconds between two states of training on disk, besides those at epoch ends; 0: after each step.
+        gpus: processes that share each batch, a GPU each (on a CPU: processes).
+        log: "tensorboard" writes its event files beside epochs.csv, "" nothing more.
+    """
+
+    device: str
+    threads: int
+    compile: bool
+    deterministic: bool
+    checkpoint_every: float
+    gpus: int
+    log: Literal["", "tensorboard"]
+
+    def __post_init__(self) -> None:
+        _check(self.checkpoint_every >= 0, "Machine.checkpoint_every must be at least 0 (seconds; 0: after each step)")
+        _check(self.threads >= 0, "Machine.threads must be at least 0 (0: torch's own choice)")
+        _check(self.gpus >= 1, "Machine.gpus must be at least 1")
+        named = self.gpus > 1 and ":" in self.device
+        _check(not named, f"Machine.device='{self.device}' names one GPU, and Machine.gpus={self.gpus} wants more")
+
+
+@gin.configurable
+@dataclass(frozen=True)
+class Measures:
+    """What is measured when training is over; no part of what defines a result. docs/measures.md has all of it.
+
+    Attributes:
+        noise: standard deviations of Gaussian noise on test images, for pixel values in 0..1.
+        corruptions: whether to measure the fifteen corruptions.
+        images: test images for each severity of each corruption, and five times as many for each noise; 0: all of them.
+        accuracies: on the validation split, in percent, of which to tell when they were reached.
+    """
+
+    noise: tuple[float, ...]
+    corruptions: bool
+    images: int
+    accuracies: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        _check(all(sigma > 0 for sigma in self.noise), "Measures.noise must be above 0")
+        _check(self.images >= 0, "Measures.images must be at least 0 (0: all test images)")
+        _check(
+            all(0 < a <= 100 for a in self.accuracies), "Measures.accuracies must be above 0 and at most 100 (percent)"
+        )
+
+
+@gin.configurable
+@dataclass(frozen=True)
+class Selection:
+    """Whether the test set may choose. Shared by all methods, and only the command line can bind it: no file makes it a habit.
+
+    Attributes:
+        on_test: measure every epoch on the test set and report the best, as much published code does. The protocol is then
+            another one, and the run and every table that shows it are stamped.
+    """
+
+    on_test: bool = False
+
+
+@gin.configurable
+@dataclass(frozen=True)
+class Parallel:
+    """How several GPUs share a batch. Shared by all methods; only the command line can bind it.
+
+    Attributes:
+        sync_bn: batch normalisation over the images of all GPUs, as one would do it. Without it each GPU normalises over
+            its own share, so that the number of GPUs is part of what defines the result.
+    """
+
+    sync_bn: bool = True
+
+
+@gin.configurable
+@dataclass(frozen=True)
+class Control:
+    """What a control changes besides its method's own parameters; only a method's gin file can bind it.
+
+    These are the differences that a control is there to show, so every table that holds one says so. The one class with
+    defaults: whatever is no control binds nothing here.
+
+    Attributes:
+        teacher: whose network teaches: the "selected" one, one of the "student"'s own architecture trained alone, or the
+            selected one "untrained".
+        budget: times the recipe's images.
+    """
+
+    teacher: Literal["selected", "student", "untrained"] = "selected"
+    budget: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check(self.budget > 0, "Control.budget must be above 0")
+
+
+@gin.configurable
+@dataclass(frozen=True)
+class Search:
+    """What `kdbench tune` may choose of a method's own parameters; no part of the configuration of a run.
+
+    Attributes:
+        space: from a parameter's name to ("linear", low, high), ("log", low, high), ("int", low, high) or ("choice", …);
+            checked in kdbench/config/space.py.
+    """
+
+    space: Any
+
+
+class Settings(NamedTuple):
+    """All settings of a run."""
+
+    dataset: Dataset
+    split: Split
+    augment: Augment
+    sgd: SGD
+    train: Train
+    machine: Machine
+    measures: Measures
+    control: Control = Control()
+    selection: Selection = Selection()
+    parallel: Parallel = Parallel()
+
+
+def from_gin() -> Settings:
+    """The settings that the parsed gin text gives."""
+    needed = (Dataset(), Split(), Augment(), SGD(), Train(), Machine(), Measures())  # type: ignore[call-arg]
+    return Settings(*needed, Control(), Selection(), Parallel())
+
+
+@gin.configurable
+@dataclass(frozen=True)
+class Defaults:
+    """What a dataset's gin file proposes where the command line is silent."""
+
+    student: str
+    teacher: str
+    recipe: str
+
+
+@gin.configurable
+@dataclass(frozen=True)
+class Sweep:
+    """A named set of selections; what the command line says comes first."""
+
+    methods: tuple[str, ...] = ()
+    dataset: tuple[str, ...] = ()
+    student: tuple[str, ...] = ()
+    teacher: tuple[str, ...] = ()
+    recipe: tuple[str, ...] = ()
+    seeds: tuple[int, ...] = ()

@@ -1,0 +1,35 @@
+"""The handwritten digits that scikit-learn ships."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kdbench.data.readers.arrays import Arrays, canonical
+
+if TYPE_CHECKING:
+    pass
+
+
+# So few that something is left to gain. A small ResNet (3 stages of one block, 16/32/64 wide; SGD 0.05, batch 64,
+# cosine, crops with 1 pixel of padding) was right on 92.6 ± 1.4 % of the test images after 30 epochs, 94.0 ± 1.2 %
+# after 60 and 95.3 ± 0.9 % after 150 (mean ± standard deviation of 5 seeds). With 8 a class, which is what a validation
+# split of a tenth leaves, it was 89.5, 92.2 and 93.4 %; with 20 already 97.2 % after 60.
+DIGITS_TRAIN_PER_CLASS = 9
+
+
+def read() -> Arrays:
+    """The 1,797 images (8, 8, 1) that scikit-learn ships, pixel values 0..16 scaled to 0..255.
+
+    The first images of every class in canonical order are for training: as good as a random draw, and the same with
+    every version of numpy.
+    """
+    import numpy as np
+    from sklearn.datasets import load_digits
+
+    found = load_digits()
+    pixels = np.rint(found.images * (255 / 16)).astype(np.uint8)[..., None]
+    images, labels = canonical(pixels, found.target.astype(np.int64))
+    rank = np.arange(len(labels)) - np.searchsorted(labels, labels)
+    train = rank < DIGITS_TRAIN_PER_CLASS
+    names = tuple(str(name) for name in found.target_names)
+    return Arrays(images[train], labels[train], images[~train], labels[~train], names)

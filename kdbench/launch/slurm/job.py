@@ -1,0 +1,99 @@
+"""What a SLURM job does: its runs, in worker processes, until they are done or SLURM wants the node back. No torch here."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from submitit.core.job_environment import JobEnvironment
+from submitit.helpers import DelayedSubmission
+
+from kdbench.config import places
+from kdbench.launch import display
+from kdbench.launch import gpus as gpus_
+from kdbench.launch.pool import Pool
+from kdbench.launch.slurm import queue
+from kdbench.plan.spec import Spec
+from kdbench.store import lease, provenance
+from kdbench.store.folder import SPEC, RunFolder
+
+
+@dataclass
+class Job:
+    """The callable that submitit pickles, one a job: words and numbers only, all else stands in the runs' folders.
+
+    Attributes:
+        runs, data: the folders of all runs and of the datasets.
+        ids: its runs.
+        plugins: the user's roots, as KDBENCH_PLUGINS has them.
+        commit: of the code at submission; "" if it is none.
+        gpus: that the job asked for.
+        processes: that share each run; more than one: each has a GPU of the job's.
+        nodes: of the job; each has one task, which starts its part of the processes.
+    """
+
+    runs: str
+    ids: tuple[str, ...]
+    data: str | None
+    plugins: str
+    commit: str
+    gpus: int
+    processes: int
+    nodes: int = 1
+    _pool: Pool | None = field(default=None, init=False)
+
+    def __call__(self) -> None:
+        """Do the runs that are still open; their folders hold the results.
+
+        Raises:
+            RunError: the disk is full, or no process can be started.
+        """
+        os.environ |= {"KDBENCH_PLUGINS": self.plugins, provenance.SUBMITTED: self.commit}
+        if not self.gpus:  # a node may have GPUs that this job has no right to
+            os.environ["CUDA_VISIBLE_DEVICES"] = ""
+        places.add_plugins([])
+        folders = [RunFolder(Path(self.runs), id_) for id_ in self.ids]
+        specs = [Spec(**known) for folder in folders if folder.is_open() and (known := folder.read(SPEC))]
+        if not specs:  # cancelled, deleted, or done elsewhere, while the job was waiting
+            return
+        self._pool = Pool(
+            specs,
+            Path(self.runs),
+            Path(self.data) if self.data else None,
+            display.Plain(len(specs)),
+            gpus_.shares(None, self.processes // self.nodes),
+            self._launcher(),
+        )
+        signal.signal(signal.SIGTERM, self._terminated)
+        self._pool.run()
+
+    def _launcher(self) -> list[str]:
+        if self.nodes == 1:
+            return gpus_.launcher(self.processes)
+        # The address of the node that started the tasks, which is the first one.
+        head, number = os.environ["SLURM_LAUNCH_NODE_IPADDR"], int(os.environ["SLURM_JOB_ID"])
+        return gpus_.launcher(self.processes // self.nodes, self.nodes, f"{head}:{20000 + number % 20000}", str(number))
+
+    def checkpoint(self) -> DelayedSubmission:
+        """Keep the state of all runs; submitit calls it before the time limit and at preemption, and requeues what is returned."""
+        self._stop()
+        return DelayedSubmission(dataclasses.replace(self))
+
+    def _terminated(self, *details: object) -> None:
+        """Cancelled, requeued, or preempted: in the last case with a grace period, after which SLURM may not requeue."""
+        self._stop()
+        job = lease.slurm_job()
+        if queue.ask("squeue", "--noheader", f"--jobs={job}", "--format=%T") == ["RUNNING"]:  # so it is not cancelled
+            queue.ask("scontrol", "requeue", job)
+        sys.exit(128 + signal.SIGTERM)
+
+    def _stop(self) -> None:
+        # SLURM sends several signals one after the other; a second one would interrupt what the first has begun.
+        for number in (signal.SIGTERM, JobEnvironment._usr_sig()):
+            signal.signal(number, signal.SIG_IGN)
+        if self._pool:
+            self._pool.stop()

@@ -1,0 +1,247 @@
+"""Runs as jobs of a SLURM cluster, through submitit: an array for each kind of job, students behind their teachers.
+
+No torch here; what a job does is in `kdbench.launch.slurm.job`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import io
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kdbench.config.cluster import Cluster
+from kdbench.errors import RunError, UserError
+from kdbench.launch import backlog
+from kdbench.plan.spec import Spec
+from kdbench.store import provenance
+from kdbench.store.folder import CANCELLED, SUBMISSION, RunFolder
+
+if TYPE_CHECKING:
+    from submitit import SlurmExecutor
+
+FOLDER = ".slurm"
+"""In the folder of the runs: what submitit writes for each job, and the jobs' logs. Flat, so that it is there before any job."""
+LONGEST = 1000
+"""Jobs in one array; SLURM's default allows indices up to this."""
+WAITS = ("PENDING", "RUNNING", "SUSPENDED", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "RESIZING")
+"""States of a job that has its runs still to do; in any other one it is about to end."""
+
+
+def is_here() -> bool:
+    """Whether this machine has SLURM's commands."""
+    return all(shutil.which(command) for command in ("sbatch", "squeue", "scontrol", "srun"))
+
+
+@dataclass(frozen=True)
+class Array:
+    """Jobs that ask for the same and wait for the same; submitted in one go.
+
+    Attributes:
+        gpus: of each job.
+        processes: that share each run.
+        teachers: runs of this plan whose jobs come first.
+        behind: jobs of earlier submissions that come first.
+        jobs: the runs of each.
+    """
+
+    gpus: int
+    processes: int
+    teachers: tuple[str, ...]
+    behind: tuple[str, ...]
+    jobs: tuple[tuple[Spec, ...], ...]
+
+    def __str__(self) -> str:
+        runs = sum(map(len, self.jobs))
+        text = f"{count(runs, 'run')} in {count(len(self.jobs), 'job')}"
+        first = [f"the job of {run}" for run in self.teachers] + [f"job {job}" for job in self.behind]
+        return text + (f", after {' and '.join(first)}" if first else "")
+
+
+class Submission:
+    """What is to be submitted of the runs to be done.
+
+    Args:
+        specs: the runs to be done (`launch.open_runs`).
+        states: of the user's jobs (`queue`).
+
+    Raises:
+        UserError: GPUs of a run that several nodes cannot share evenly.
+
+    Attributes:
+        arrays: in the order of their submission.
+        known: runs that jobs of an earlier submission will do, by their job.
+    """
+
+    def __init__(self, specs: Sequence[Spec], runs: Path, cluster: Cluster, states: Mapping[str, str]):
+        self._runs, self._cluster = runs, cluster
+        self.known: dict[str, str] = {}
+        ending: dict[str, str] = {}
+        for spec in specs if states else ():
+            folder = RunFolder(runs, spec.id)
+            job = (folder.read(SUBMISSION) or {}).get("job", "")
+            if states.get(job) in WAITS and folder.is_open():
+                self.known[spec.id] = job
+            elif job in states and ((folder / CANCELLED).exists() or folder.is_open()):
+                ending[spec.id] = job  # it may still be at it: behind it, nothing is found in its hands
+        new = [spec for spec in specs if spec.id not in self.known]
+        needed = {spec.teacher_run for spec in new}
+        new = [spec for spec in new if not spec.is_teacher or spec.id in needed]
+        self.arrays: list[Array] = []
+        for wave in ([s for s in new if s.id in needed], [s for s in new if s.id not in needed]):
+            self.arrays += self._arrays(wave, {spec.id for spec in new}, ending)
+        for array in self.arrays:
+            self.nodes(array)  # before anything is submitted
+
+    def _arrays(self, wave: Sequence[Spec], new: set[str], ending: Mapping[str, str]) -> Iterator[Array]:
+        alike: dict[tuple[Any, ...], list[Spec]] = {}
+        for spec in wave:
+            teacher = spec.teacher_run or ""
+            behind = [job for job in (ending.get(spec.id), self.known.get(teacher)) if job]
+            key = (*self._shape(spec), (teacher,) if teacher in new else (), tuple(dict.fromkeys(behind)))
+            alike.setdefault(key, []).append(spec)
+        for key, members in alike.items():
+            several = self._cluster.runs_per_job
+            packs = [tuple(members[i : i + several]) for i in range(0, len(members), several)]
+            for i in range(0, len(packs), LONGEST):
+                yield Array(*key, jobs=tuple(packs[i : i + LONGEST]))
+
+    def _shape(self, spec: Spec) -> tuple[int, int]:
+        """GPUs of a run's job, and processes that share the run."""
+        if spec.device == "cpu":
+            return 0, spec.gpus
+        return spec.gpus if spec.gpus > 1 else self._cluster.gpus, spec.gpus
+
+    def parameters(self, array: Array, after: Sequence[str]) -> dict[str, Any]:
+        """What submitit's SLURM executor takes for an array whose jobs wait for the jobs `after`."""
+        cluster = self._cluster
+        nodes = self.nodes(array)
+        each = array.processes // nodes
+        cpus = cluster.cpus * each
+        return {
+            "job_name": "kdbench",
+            "time": cluster.minutes,
+            "partition": cluster.partition,
+            "account": cluster.account,
+            "qos": cluster.qos,
+            "constraint": cluster.constraint,
+            "nodes": nodes,
+            "ntasks_per_node": 1,
+            "cpus_per_task": cpus,
+            "gpus_per_node": array.gpus // nodes or None,
+            "mem": cluster.memory_of(each),
+            "signal_delay_s": cluster.signal_delay_s,
+            "array_parallelism": cluster.array_parallelism,
+            # Whatever becomes of a teacher's job: the student's trains a teacher that is missing.
+            "dependency": f"afterany:{':'.join(after)}" if after else None,
+            "additional_parameters": {"requeue": True, **cluster.options},
+            "setup": list(cluster.setup) or None,
+            "srun_args": [f"--cpus-per-task={cpus}"],  # since SLURM 22.05 a step no longer inherits it
+            "stderr_to_stdout": True,
+            "wckey": None,
+        }
+
+    def nodes(self, array: Array) -> int:
+        """The nodes of each job of an array.
+
+        Raises:
+            UserError: the run's GPUs are no equal shares of several nodes.
+        """
+        try:
+            return self._cluster.nodes_for(array.processes)
+        except ValueError as error:
+            raise UserError(str(error)) from None
+
+    def options(self, array: Array) -> list[str]:
+        """The options of sbatch, as submitit will write them; a teacher's job, not yet known, by its run."""
+        from submitit.slurm.slurm import _make_sbatch_string
+
+        given = self.parameters(array, [f"job-of-{run}" for run in array.teachers] + list(array.behind))
+        if len(array.jobs) > 1:
+            given["map_count"] = len(array.jobs)
+        lines = _make_sbatch_string(command="", folder=self._runs / FOLDER, **given).splitlines()
+        return [line.removeprefix("#SBATCH ") for line in lines if line.startswith("#SBATCH ")]
+
+    def submit(self, data: Path | None, cluster: str, rerun: bool) -> Iterator[tuple[Array, list[str]]]:
+        """Put the runs down and hand them to SLURM.
+
+        Args:
+            cluster: name of the profile, for the folders of the runs.
+
+        Yields:
+            Each array with the ids of its jobs, as soon as SLURM has it.
+
+        Raises:
+            UserError: SLURM refuses the first array.
+            RunError: SLURM refuses a later one.
+        """
+        from submitit import SlurmExecutor
+        from submitit.core.utils import FailedJobError
+
+        self._runs.mkdir(parents=True, exist_ok=True)
+        commit, clean = provenance.of_this_code()
+        job_of: dict[str, str] = {}
+        for array in self.arrays:
+            specs = [spec for job in array.jobs for spec in job]
+            backlog.ask(specs, self._runs, rerun)
+            first = [job_of[run] for run in array.teachers]
+            executor = SlurmExecutor(
+                self._runs / FOLDER, max_num_timeout=self._cluster.max_requeues, python=self._cluster.python
+            )
+            try:
+                executor.update_parameters(**self.parameters(array, [*first, *array.behind]))
+                numbers, logs = self._hand_over(executor, array, data, commit)
+            except FailedJobError as error:
+                sentence = f"sbatch refused: {_last_line(str(error)).removeprefix('sbatch: error: ')}"
+                if not job_of:
+                    raise UserError(sentence) from None
+                raise RunError(f"{sentence}; {count(len(job_of), 'run')} had been submitted before") from None
+            at = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+            for job, number, log in zip(array.jobs, numbers, logs, strict=True):
+                told = {
+                    "job": number,
+                    "cluster": cluster,
+                    "submitted_at": at,
+                    "commit": commit,
+                    "clean": clean,
+                    "log": log,
+                }
+                for spec in job:
+                    job_of[spec.id] = number
+                    RunFolder(self._runs, spec.id).write(SUBMISSION, told, lasting=False)
+            yield array, numbers
+
+    def _hand_over(
+        self, executor: SlurmExecutor, array: Array, data: Path | None, commit: str | None
+    ) -> tuple[list[str], list[str]]:
+        from kdbench.launch.slurm.job import Job
+
+        plugins = os.environ.get("KDBENCH_PLUGINS", "")
+        ids = [tuple(spec.id for spec in job) for job in array.jobs]
+        text = str(data) if data else None
+        shape = (array.gpus, array.processes, self.nodes(array))
+        calls = [Job(str(self._runs), each, text, plugins, commit or "", *shape) for each in ids]
+        with contextlib.redirect_stderr(io.StringIO()):  # submitit prints what it raises
+            submitted = executor.submit_array(calls)
+        return [job.job_id for job in submitted], [str(job.paths.stdout) for job in submitted]
+
+
+def count(number: int, word: str) -> str:
+    """1 run, 2 runs."""
+    return f"{number} {word}" if number == 1 else f"{number} {word}s"
+
+
+def named(ids: Sequence[str]) -> str:
+    """What the jobs of one array are called together: job 12, or jobs 12_[0-4]."""
+    array = ids[0].partition("_")[0]
+    return f"job {ids[0]}" if len(ids) == 1 else f"jobs {array}_[0-{len(ids) - 1}]"
+
+
+def _last_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else "it gives no reason"

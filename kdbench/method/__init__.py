@@ -1,0 +1,31 @@
+"""The contract of a distillation method: everything that a method file imports.
+
+`from kdbench.method import …` is the only import from kdbench that a method file needs. docs/adding-a-method.md walks
+through one.
+"""
+
+from kdbench.backbones.backbone import Backbone, Features
+from kdbench.backbones.initialise import he_normal
+from kdbench.method.base import Batch, Info, Method
+from kdbench.method.class_index import ClassIndex
+from kdbench.method.losses import distillation, soft_cross_entropy, softened_kl
+from kdbench.method.share import Share
+from kdbench.precision import at_least_float32, full_precision
+from kdbench.streams import Streams
+
+__all__ = [
+    "Backbone",
+    "Batch",
+    "ClassIndex",
+    "Features",
+    "Info",
+    "Method",
+    "Share",
+    "Streams",
+    "at_least_float32",
+    "distillation",
+    "full_precision",
+    "he_normal",
+    "soft_cross_entropy",
+    "softened_kl",
+]

@@ -1,0 +1,42 @@
+"""What one process holds of a step's batch, and how to reach the rest of it."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+
+class Share:
+    """What one rank has of a step's batch. This class: all of it, in a single process; everything returns its argument.
+
+    A batch of A anchors with J images each has image j of anchor i at j · A + i; a rank has a run of anchors, all J
+    images of each, in the same order.
+
+    Attributes:
+        weight: this rank's part of the images; the loop takes the mean over ranks with these weights.
+    """
+
+    weight: float = 1.0
+
+    def own(self, whole: Tensor) -> Tensor:
+        """This rank's rows (b, …) of a tensor of the whole batch (B, …)."""
+        return whole
+
+    def gather(self, x: Tensor) -> Tensor:
+        """The whole batch's rows (B, …), from each rank's own (b, …), with gradient.
+
+        The gradient is exact where the loss is the loop's: every rank computes it from the rows of all, and counts with
+        its weight. Collective: all ranks call it in the same order.
+        """
+        return x
+
+    def mean(self, value: Tensor) -> Tensor:
+        """The whole batch's mean from the means over each rank's images, without gradient. Collective."""
+        return value
+
+    def summed(self, value: Tensor) -> Tensor:
+        """A sum over this rank's images as a term: the loop's mean over ranks is then the sum over the whole batch."""
+        return value
+
+    def weighted(self, loss: Tensor) -> Tensor:
+        """A rank's loss as it counts in the sum over ranks; for the loop."""
+        return loss

@@ -1,0 +1,94 @@
+"""One run as plain data that any process can take up."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+TEACHER_SEED = 0
+"""Seed of the run that trains a teacher: one teacher for all seeds of the students."""
+
+
+EQUAL_TEACHER_SEED = 1000
+"""The same where the teacher has the student's architecture: a teacher with a student's seed would be that student's twin."""
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One run, as plain data that any process can take up.
+
+    Attributes:
+        id: names the run folder; a hash of all that defines the result, behind words for the eye.
+        source: the method file.
+        teacher: name of the teacher's backbone or weight file, None for methods without one.
+        teacher_run: id of the run that trains it; None for weights from outside.
+        teacher_file: the weight file from outside; its content, not its path, is part of the id.
+        teacher_untrained: the backbone whose fresh weights teach, for that control.
+        recipe: name of the recipe.
+        teacher_selected: whether the command line's teacher is meant, not one that the method itself names.
+        control: what makes the method a control, by parameter of `settings.Control`.
+        overrides, own_overrides: what the command line changed, shared and the method's own.
+        values: a hash of all values, shared and own: equal for all seeds and teachers.
+        config: gin text, complete.
+        gpus, device: as `Machine` has them, for whoever starts the run; no part of its id.
+        is_teacher: in the plan because others need it, not because it was asked for.
+    """
+
+    id: str
+    method: str
+    source: str
+    dataset: str
+    student: str
+    teacher: str | None
+    teacher_run: str | None
+    teacher_file: str | None
+    teacher_untrained: str | None
+    teacher_selected: bool
+    recipe: str
+    seed: int
+    protocol: str
+    overrides: Mapping[str, Any]
+    own_overrides: Mapping[str, Any]
+    control: Mapping[str, Any]
+    values: str
+    config: str
+    gpus: int
+    device: str
+    is_teacher: bool = field(default=False, compare=False)
+
+    def command(self) -> str:
+        """The command that makes this run."""
+        words = [f"methods={self.method}", f"dataset={self.dataset}", f"student={self.student}"]
+        if self.teacher and self.teacher_selected:
+            words.append(f"teacher={self.teacher_file or self.teacher_untrained or self.teacher}")
+        words += [f"recipe={self.recipe}", f"seeds={self.seed}"]
+        words += [f"{key}={_word(value)}" for key, value in {**self.overrides, **self.own_overrides}.items()]
+        return " ".join(["kdbench run", *words])
+
+    def identity(self) -> dict[str, Any]:
+        """What a result says of its run before anything is known of its outcome."""
+        return {
+            "run": self.id,
+            "status": "failed",
+            "method": self.method,
+            "method.parameters": json.dumps(self.own_overrides, sort_keys=True),
+            "dataset": self.dataset,
+            "student": self.student,
+            "teacher": self.teacher,
+            "recipe": self.recipe,
+            "control": json.dumps(self.control, sort_keys=True),
+            "overrides": json.dumps(self.overrides, sort_keys=True),
+            "seed": self.seed,
+            "protocol": self.protocol,
+        }
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON has it; `Spec(**plain)` makes it again."""
+        return asdict(self)
+
+
+def _word(value: Any) -> str:
+    text = repr(tuple(value)) if isinstance(value, list) else str(value)
+    return f"'{text}'" if any(c in text for c in " ()@,") else text

@@ -1,0 +1,1 @@
+"""Tables as Markdown, terminal output, LaTeX, CSV and a web page."""

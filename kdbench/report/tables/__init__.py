@@ -1,0 +1,1 @@
+"""Rows, columns and notes of the leaderboard's tables, independent of their format."""

@@ -1,0 +1,257 @@
+"""The columns that tables can show, each declared once: for Markdown, the terminal, CSV, LaTeX and `kdbench list columns`.
+
+What tells lines apart (rank, method, teacher, n) is in every table and is no column that one selects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from kdbench.config.settings import BASELINE
+from kdbench.errors import UserError, nearest, unknown
+from kdbench.report.stats.differences import ACCURACY
+from kdbench.report.stats.intervals import Interval
+from kdbench.report.tables import reached
+from kdbench.report.tables.rows import Line, number
+
+NONE = "–"
+NOT_MEASURED = "not measured"
+NEVER = "never"
+FAILED = "failed"
+SEE = "kdbench list columns"
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column.
+
+    Attributes:
+        name: what the user selects. Of a family it ends in `.*`, for the last part of the key.
+        title: its head, with the unit that is shown.
+        about: one sentence.
+        key: of the results; "" for what is computed from several.
+        unit: of the value behind it, as CSV has it.
+        digits: after the point; None for three digits and a prefix (1.68G).
+        scale: one unit of the title in units of the value.
+        better: which way is better; "" for what is neither.
+        spread: shown with its interval.
+        optional: rows may rightly lack it, and are not "not measured" then.
+        taught: nothing to measure without a teacher.
+        signed: with a + before gains.
+        compares: of another column, with the baseline.
+        worth: where the terminal has no room, the column worth least goes first; 0 never goes.
+        source: the value of a line, where it is not the mean of `key`.
+    """
+
+    name: str
+    title: str
+    about: str
+    key: str = ""
+    unit: str = "percent"
+    digits: int | None = 2
+    scale: float = 1.0
+    better: Literal["higher", "lower", ""] = "higher"
+    spread: bool = True
+    optional: bool = False
+    taught: bool = False
+    signed: bool = False
+    compares: bool = False
+    worth: int = 3
+    source: Callable[[Line], Interval | None] | None = None
+
+    def value(self, line: Line) -> Interval | None:
+        """Mean, n and interval in `unit`, or None if the line has none."""
+        return self.source(line) if self.source else line.measured(self.key)
+
+    def never(self, line: Line) -> int:
+        """Seeds that never came to the accuracy that the column waits for; the value is of the others."""
+        wanted = reached.accuracy(self.key)
+        if wanted is None:
+            return 0
+        return sum(number(row, self.key) is None and reached.never(row, wanted) for row in line.finished)
+
+    def text(self, line: Line) -> str:
+        """What a cell shows; how many seeds it is of, where that is not the n of the line."""
+        if line.accuracy is None:
+            return FAILED if self.key else NONE
+        value, never = self.value(line), self.never(line)
+        measured = never + (value.n if value else 0)
+        counted = self.key or self.compares  # of `delta` a note below the table says it
+        partial = f" (n = {measured})" if counted and measured < line.accuracy.n else ""
+        if value is None and never:
+            return NEVER + partial
+        if value is None:
+            absent = not self.key or self.optional or (self.taught and not line.teacher)
+            return NONE if absent else NOT_MEASURED
+        if self.unit == "probability":
+            return "<0.001" if value.mean < 0.001 else f"{value.mean:.3f}"
+        half = value.half_width if self.spread else None
+        texts = [self._number(value.mean)] + ([] if half is None else [self._number(half).removeprefix("+")])
+        # The mean over those that were fast enough says nothing of the others.
+        return " ± ".join(texts) + (f" ({value.n} of {measured} reached it)" if never else partial)
+
+    def _number(self, value: float) -> str:
+        value /= self.scale
+        if self.digits is None:
+            return "+" * (self.signed and value > 0) + compact(value)
+        if self.unit == "seconds" and value >= 100:
+            return f"{value:.0f}"
+        return format(
+            round(value, self.digits) + 0.0, f"{'+' if self.signed else ''}.{self.digits}f"
+        )  # no minus before 0
+
+
+def compact(value: float) -> str:
+    """Three digits and a prefix: 15.0M."""
+    if value < 0:
+        return f"-{compact(-value)}".replace("-0", "0")
+    for unit, sign in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= 0.9995 * unit:
+            return f"{value / unit:.3g}{sign}" if value >= 99.95 * unit else f"{value / unit:#.3g}{sign}"
+    return f"{value:.0f}"
+
+
+def _p(line: Line, key: str = ACCURACY) -> Interval | None:
+    p, difference = line.p_of(key), line.difference_in(key)
+    return None if p is None or difference is None else Interval(difference.n, p, None)
+
+
+_PERCENT = Column("", "", "")
+_COST = Column("", "", "", digits=None, better="lower", spread=False)
+
+COLUMNS = (
+    replace(_PERCENT, name="accuracy", title="Accuracy %", about="top-1 on the test set after the last epoch",
+            key=ACCURACY, worth=0),
+    replace(_PERCENT, name="delta", title=f"Δ {BASELINE}", about=f"difference in accuracy to {BASELINE}, paired by seed",
+            unit="points", signed=True, worth=9, source=lambda line: line.difference),
+    replace(_PERCENT, name="delta.*", title=f"Δ {BASELINE} {{}}", unit="of the column", signed=True, compares=True,
+            about=f"difference in another column to {BASELINE}, paired by seed, such as delta.corruptions"),
+    Column("p", "p", f"of the paired t test of the difference to {BASELINE}, Holm-corrected over the table",
+           unit="probability", digits=3, better="", spread=False, worth=7, source=_p),
+    Column("p.*", "p {}", "of the difference in another column, corrected over the table, such as p.corruptions",
+           unit="probability", digits=3, better="", spread=False, compares=True, source=_p),
+    replace(_PERCENT, name="best_val", title="Best val %", about="test accuracy of the epoch that was best on validation",
+            key="accuracy.best_val", spread=False, optional=True, worth=6),
+    replace(_PERCENT, name="best_test", title="Best test %", about="test accuracy of the epoch that the test set chose",
+            key="accuracy.best_test", spread=False, optional=True, worth=10),
+    replace(_PERCENT, name="val", title="Val %", about="on the validation split after the last epoch",
+            key="accuracy.val", optional=True),
+    replace(_PERCENT, name="top5", title="Top-5 %", about="the true class is among the first five", key="accuracy.top5"),
+    replace(_PERCENT, name="ece", title="ECE %", about="expected calibration error", key="calibration.ece", better="lower"),
+    Column("nll", "NLL", "negative log-likelihood of the true class", "calibration.nll", "nats", 3, better="lower"),
+    replace(_PERCENT, name="agreement", title="Agreement %", about="test images of which the teacher says the same",
+            key="teacher.agreement", better="", taught=True),
+    replace(_PERCENT, name="corruptions", title="Corruptions %", about="accuracy on corrupted images, mean over all",
+            key="robustness.corruptions"),
+    replace(_PERCENT, name="corruption.*", title="{} %", about="accuracy under one corruption, such as corruption.fog",
+            key="robustness.corruption.{}"),
+    replace(_PERCENT, name="severity.*", title="Severity {} %", about="accuracy over all corruptions of one severity, 1 to 5",
+            key="robustness.severity.{}"),
+    replace(_PERCENT, name="noise.*", title="Noise {} %", about="accuracy under Gaussian noise, such as noise.0.1",
+            key="robustness.noise.{}"),
+    replace(_PERCENT, name="exits.*", title="{} %", about="accuracy of one classifier, such as exits.ensemble",
+            key="exits.{}", optional=True),
+    replace(_PERCENT, name="auc", title="AUC %", about="mean validation accuracy over the images of the budget",
+            key="convergence.auc"),
+    replace(_COST, name="images_to.*", title="Images to {} %",
+            about="images until a validation accuracy, such as images_to.60, of the seeds that reach it",
+            key=f"{reached.IMAGES}{{}}", unit="images"),
+    replace(_COST, name="seconds_to.*", title="Seconds to {} %",
+            about="training time until a validation accuracy, of the seeds that reach it",
+            key=f"{reached.SECONDS}{{}}", unit="seconds", digits=1),
+    replace(_COST, name="images", title="Images", about="through the student in training: the budget",
+            key="images_seen", unit="images", better="", worth=4),
+    replace(_COST, name="train_seconds", title="Train s", about="of training, without evaluation",
+            key="seconds.train", unit="seconds", digits=1, worth=5),
+    replace(_COST, name="evaluate_seconds", title="Evaluate s", about="of the final evaluation",
+            key="seconds.evaluate", unit="seconds", digits=1),
+    replace(_COST, name="images_per_second", title="Images/s", about="in training",
+            key="cost.images_per_second", unit="images a second", better="higher", worth=4),
+    replace(_COST, name="flops", title="FLOPs", about="of the deployed network, for one image", key="cost.flops", unit="FLOPs"),
+    replace(_COST, name="flops.*", title="FLOPs {}", about="up to one exit", key="cost.flops.{}", unit="FLOPs", optional=True),
+    replace(_COST, name="flops_training", title="FLOPs training", about="of the losses of a training step, for one image",
+            key="cost.flops_training", unit="FLOPs"),
+    replace(_COST, name="parameters", title="Parameters", about="of the deployed network",
+            key="cost.parameters", unit="parameters"),
+    replace(_COST, name="parameters_training", title="Parameters training", about="of all that is trained",
+            key="cost.parameters_training", unit="parameters"),
+    replace(_COST, name="memory", title="Memory GiB", about="peak memory in training",
+            key="cost.peak_memory_bytes", unit="bytes", digits=2, scale=2.0**30),
+    replace(_COST, name="energy", title="Energy kJ", about="that training took",
+            key="cost.energy_joules", unit="joules", digits=1, scale=1e3),
+)  # fmt: skip
+
+DEFAULT = ("accuracy", "delta", "p", "best_val", "best_test", "images", "train_seconds", "images_per_second")
+"""Of these a table leaves out what none of its lines has; those that the user names it shows in any case."""
+
+
+def find(name: str) -> Column:
+    """The column of this name; of a family, the member.
+
+    Raises:
+        UserError: there is none; the sentence names the nearest.
+    """
+    for column in COLUMNS:
+        if column.name == name and not name.endswith("*"):
+            return column
+        if column.name in (name, f"{name}*"):
+            raise UserError(f"the column '{name}' needs a last part in place of the *. See: {SEE}")
+    for column in COLUMNS:
+        last = name.removeprefix(column.name[:-1]) if column.name.endswith("*") else name
+        if last != name and column.compares:
+            return _compared(column, find(last))
+        if last != name:
+            return replace(column, name=name, title=column.title.format(last), key=column.key.format(last))
+    raise unknown("column", name, [column.name for column in COLUMNS], SEE)
+
+
+def _compared(family: Column, column: Column) -> Column:
+    """The member of `delta.*` or `p.*` for a column."""
+    name, title = family.name[:-1] + column.name, family.title.format(column.title)
+    key = column.key
+    if not key:
+        raise UserError(f"the column '{name}' would compare what is no measure of its own: '{column.name}'. See: {SEE}")
+    if reached.accuracy(key) is not None:
+        raise UserError(
+            f"'{name}' would leave out the seeds that never came to this accuracy; compare delta.auc, p.auc"
+        )
+    if family.unit == "probability":
+        return replace(family, name=name, title=title, source=lambda line: _p(line, key))
+    unit = "points" if column.unit == "percent" else column.unit
+    signed = replace(column, name=name, title=title, key="", unit=unit, signed=True, spread=True, compares=True)
+    return replace(signed, worth=3, source=lambda line: line.difference_in(key))
+
+
+def parse(words: Sequence[str]) -> tuple[str, ...] | None:
+    """The columns that `columns=A,B` asks for, each once; None if the user says nothing.
+
+    Raises:
+        UserError: another word, or an unknown column.
+    """
+    asked: tuple[str, ...] | None = None
+    for word in words:
+        key, equals, value = word.partition("=")
+        if key != "columns" or not equals:
+            hint = "; did you mean 'columns'?" if nearest(key, ["columns"]) else "; valid: columns=accuracy,delta."
+            raise UserError(f"unknown selection '{key}'{hint} See: kdbench leaderboard --help")
+        if asked is not None:
+            raise UserError("'columns' is given twice; several go in one comma list (columns=accuracy,ece)")
+        asked = tuple(dict.fromkeys(filter(None, value.split(","))))
+        if not asked:
+            raise UserError("'columns=' has no value")
+        for name in asked:
+            find(name)
+    return asked
+
+
+def shown(names: Iterable[str] | None, lines: Sequence[Line]) -> list[Column]:
+    """The columns of one table: those asked for, or those of the default set that a line has a value of."""
+    if names is None:
+        return [
+            column for column in map(find, DEFAULT) if any(column.value(line) for line in lines) or not column.worth
+        ]
+    # What the test set chose is never shown without saying so, whatever is asked for.
+    stamped = [name for name in ("best_test",) if any(find(name).value(line) for line in lines)]
+    return [find(name) for name in dict.fromkeys([*names, *stamped])]

@@ -1,0 +1,242 @@
+"""Measured against published: rows of our tables beside what papers and repositories report for the same setting."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from kdbench.config import places
+from kdbench.config.settings import BASELINE
+from kdbench.errors import UserError
+from kdbench.report.stats.intervals import Interval
+from kdbench.report.stats.power import deviation
+from kdbench.report.tables.cells import Strip
+from kdbench.report.tables.columns import NONE, compact
+from kdbench.report.tables.rows import Line
+from kdbench.report.tables.sections import Section, Span
+from kdbench.report.tables.tables import Table
+
+CSV = "published.csv"
+_COLUMNS = ("source", "dataset", "teacher", "student", "method", "top1", "note")
+_KNOWN = ("epochs", "images", "epoch")
+_SAME = "the same dataset, teacher, student and method"
+FACTOR = 2.0
+"""Budgets that are further apart are not compared."""
+
+
+@dataclass(frozen=True)
+class Published:
+    """One published value.
+
+    Attributes:
+        teacher, student: "" for none, and for networks that are not named.
+        top1: percent, or points above the source's own baseline where `gain`.
+        epochs, images: their training; None for unknown.
+        epoch: "last", or "best" on the test set; "" for unknown.
+    """
+
+    source: str
+    dataset: str
+    teacher: str
+    student: str
+    method: str
+    top1: float
+    gain: bool
+    note: str
+    epochs: float | None
+    images: float | None
+    epoch: str
+
+    @property
+    def budget(self) -> float | None:
+        """Images through the student in training; None for unknown."""
+        return self.epochs * self.images if self.epochs and self.images else None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A line of a table beside one published value of the same dataset, teacher, student and method."""
+
+    table: Table
+    line: Line
+    ours: Interval
+    theirs: Published
+
+    @property
+    def name(self) -> str:
+        """The line and its student, for notes."""
+        return f"{self.line.name} on {self.table.dataset} with {self.table.student}"
+
+    @property
+    def difference(self) -> float:
+        """Ours minus theirs, in points."""
+        return self.ours.mean - self.theirs.top1
+
+    @property
+    def errors(self) -> float | None:
+        """The difference in units of our standard error s/√n; None for one seed, or where ours do not scatter."""
+        sd = deviation(self.ours)
+        return self.difference / (sd / math.sqrt(self.ours.n)) if sd and sd > 1e-6 else None
+
+    @property
+    def same_budget(self) -> bool:
+        """Whether the budgets are within `FACTOR`, as far as is known."""
+        seen, theirs = self.line.measured("images_seen"), self.theirs.budget
+        return seen is None or theirs is None or 1 / FACTOR <= seen.mean / theirs <= FACTOR
+
+    @property
+    def conditions(self) -> list[str]:
+        """What is known to differ, or not known, a few words each."""
+        return list(_conditions(self))
+
+
+def source(out: Path) -> Path:
+    """The file of published values for a leaderboard: its own, or the one that comes with kdbench."""
+    own = out / CSV
+    return own if own.is_file() else places.own_root() / "leaderboard" / CSV
+
+
+def read(path: Path) -> list[Published]:
+    """All published values of a file.
+
+    Raises:
+        UserError: it lacks a column, or has a row that cannot be read.
+    """
+    rows = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8-sig"), newline=""))
+    lacking = [name for name in _COLUMNS if name not in (rows.fieldnames or ())]
+    if lacking:
+        raise UserError(f"{path} lacks the column {', '.join(lacking)}")
+    return [
+        _published({key: (row.get(key) or "").strip() for key in _COLUMNS + _KNOWN}, f"{path}, line {rows.line_num}")
+        for row in rows
+    ]
+
+
+def _published(row: dict[str, str], where: str) -> Published:
+    def number(key: str) -> float | None:
+        try:
+            return float(row[key]) if row[key] else None
+        except ValueError:
+            raise UserError(f"{where}: {key} is no number but '{row[key]}'") from None
+
+    top1 = number("top1")
+    if top1 is None:
+        raise UserError(f"{where}: top1 is missing")
+    return Published(
+        source=row["source"],
+        dataset=row["dataset"],
+        teacher=row["teacher"],
+        student=row["student"],
+        method=row["method"],
+        top1=top1,
+        gain=row["top1"].startswith("+"),
+        note=row["note"],
+        epochs=number("epochs"),
+        images=number("images"),
+        epoch=row["epoch"],
+    )
+
+
+def compare(tables: Iterable[Table], published: Sequence[Published]) -> list[Comparison]:
+    """All pairs of a line and a published value, in the order of the tables."""
+    alike: dict[tuple[str, ...], list[Published]] = defaultdict(list)
+    for theirs in published:
+        alike[theirs.dataset, theirs.student, theirs.method, theirs.teacher].append(theirs)
+    found = []
+    for table in tables:
+        for line in table.lines:
+            row = line.runs[0]
+            for theirs in alike.get((table.dataset, table.student, row["method"], row["teacher"]), ()):
+                ours = line.difference if theirs.gain else line.accuracy
+                if ours:
+                    found.append(Comparison(table, line, ours, theirs))
+    return found
+
+
+def _conditions(pair: Comparison) -> Iterator[str]:
+    theirs, rows = pair.theirs, pair.line.runs
+    seen = pair.line.measured("images_seen")
+    if theirs.budget is None:
+        yield "their budget is not known"
+    elif seen and abs(seen.mean / theirs.budget - 1) > 0.01:
+        yield f"{compact(seen.mean)} images seen in training here, and there {_budget(theirs)}"
+    if any(row["accuracy.val"] for row in rows):
+        yield "a validation split is held out of the training images here"
+    if theirs.epoch == "best":
+        yield "they report the epoch that was best on the test set, we the last"
+    elif theirs.epoch != "last":
+        yield "which epoch they report is not known"
+    if theirs.gain:
+        yield f"gains over each one's own {BASELINE}"
+    if theirs.note:
+        yield f"their note: {theirs.note}"
+
+
+def _budget(theirs: Published) -> str:
+    return f"{compact(theirs.budget or 0)}, {theirs.epochs:g} epochs of {compact(theirs.images or 0)}"
+
+
+def section(found: Sequence[Comparison], file: Span) -> Section:
+    """What the board shows of it.
+
+    Args:
+        file: where the published values are.
+    """
+    pairs = [pair for pair in found if pair.same_budget]
+    units = (
+        Span(f"Ours minus what is published for {_SAME}, in points and in units of "),
+        Span("our", "emphasis"),
+        Span(" standard error s/√n; theirs is not known. They are from "),
+        file,
+        Span("."),
+    )
+    none = Span(
+        f"No table here has a row for which a value is published with {_SAME} at a budget within a factor of {FACTOR:g}."
+    )
+    return Section(
+        "Published against measured",
+        units if pairs else (none,),
+        _grid(pairs) if pairs else (),
+        "What differs otherwise:",
+        tuple(_notes(pairs)),
+        "Published at another budget, and so not compared:",
+        tuple(_other(pair) for pair in found if not pair.same_budget),
+    )
+
+
+def _grid(pairs: Sequence[Comparison]) -> tuple[Strip, ...]:
+    def signed(value: float | None, digits: int) -> str:
+        return NONE if value is None else f"{round(value, digits) + 0.0:+.{digits}f}"
+
+    halves = ["" if pair.ours.half_width is None else f" ± {pair.ours.half_width:.2f}" for pair in pairs]
+    return (
+        Strip("Table", [f"{p.table.dataset} · {p.table.student} · {p.table.protocol}" for p in pairs], number=False),
+        Strip("Row", [pair.line.name for pair in pairs], number=False),
+        Strip("n", [str(pair.ours.n) for pair in pairs]),
+        Strip("Ours", [f"{pair.ours.mean:.2f}{half}" for pair, half in zip(pairs, halves, strict=True)]),
+        Strip("Published", [f"{pair.theirs.top1:{'+' if pair.theirs.gain else ''}.2f}" for pair in pairs]),
+        Strip("Difference", [signed(pair.difference, 2) for pair in pairs]),
+        Strip("Standard errors", [signed(pair.errors, 1) for pair in pairs]),
+        Strip("Source", [pair.theirs.source for pair in pairs], number=False),
+    )
+
+
+def _notes(pairs: Sequence[Comparison]) -> Iterator[str]:
+    by_condition: dict[str, list[str]] = defaultdict(list)
+    for pair in pairs:
+        for condition in pair.conditions:
+            by_condition[condition].append(pair.name)
+    for condition, names in by_condition.items():
+        every = "all rows" if len(names) == len(pairs) else ", ".join(dict.fromkeys(names))
+        yield f"{condition} ({every})"
+
+
+def _other(pair: Comparison) -> str:
+    seen = pair.line.measured("images_seen")
+    ours = f"{pair.ours.mean:.2f} after {compact(seen.mean if seen else 0)} images"
+    return f"{pair.name} ({ours}, published {pair.theirs.top1:.2f} after {_budget(pair.theirs)}: {pair.theirs.source})"

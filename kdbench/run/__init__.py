@@ -1,0 +1,1 @@
+"""Stage 3: trains and evaluates one run spec."""

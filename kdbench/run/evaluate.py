@@ -1,0 +1,116 @@
+"""What networks say of images, without gradient, in evaluation mode and full precision; and the one final evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from kdbench.config.settings import Dataset, Measures
+from kdbench.data.augment import normalise
+from kdbench.data.task import Images, Task
+from kdbench.measures import VERSION, calibration
+from kdbench.measures.robustness import robustness
+from kdbench.method.base import Method
+from kdbench.precision import full_precision
+
+BATCH = 500
+OWN = "own"
+"""The key of a network's own classifier among its exits."""
+
+
+def accuracies(logits_of: Callable[[Tensor], dict[str, Tensor]], images: Images, dataset: Dataset) -> dict[str, float]:
+    """Top-1 accuracy in percent of each named classifier; with several, also of their averaged softmax as "ensemble".
+
+    Args:
+        logits_of: (B, C, H, W) images to logits (B, K) by name.
+    """
+    return accuracies_of(all_logits(logits_of, images, dataset), images)
+
+
+def accuracies_of(logits: Mapping[str, Tensor], images: Images) -> dict[str, float]:
+    """The same from logits (N, K) by name."""
+    found = {name: _top1(z, images) for name, z in logits.items()}
+    if len(logits) > 1:
+        together = torch.stack([z.float().softmax(dim=1) for z in logits.values()]).mean(dim=0)
+        found["ensemble"] = _top1(together, images)
+    return found
+
+
+@torch.no_grad()
+def all_logits(logits_of: Callable[[Tensor], dict[str, Tensor]], images: Images, dataset: Dataset) -> dict[str, Tensor]:
+    """What `logits_of` says of all images, (N, K) by name; it is given normalised batches."""
+    found: dict[str, list[Tensor]] = {}
+    with full_precision(images.labels.device):
+        for batch in images.images.split(BATCH):
+            for name, z in logits_of(normalise(batch, dataset)).items():
+                found.setdefault(name, []).append(z)
+    return {name: torch.cat(parts) for name, parts in found.items()}
+
+
+def accuracy(network: nn.Module, images: Images, dataset: Dataset) -> float:
+    """Top-1 accuracy in percent of one network."""
+    was_training = network.training
+    network.eval()
+    result = accuracies(lambda x: {OWN: network(x)}, images, dataset)[OWN]
+    network.train(was_training)
+    return result
+
+
+def _top1(logits: Tensor, images: Images) -> float:
+    return 100 * (logits.argmax(dim=1) == images.labels).sum().item() / len(images)
+
+
+def final(
+    method: Method,
+    best: dict[str, Tensor] | None,
+    teacher: nn.Module | None,
+    task: Task,
+    dataset: Dataset,
+    measures: Measures,
+    between: Callable[[float], None] = lambda done: None,
+) -> dict[str, float | int | None]:
+    """All that is said of the test set: the one place where it is read, once, when training is over.
+
+    Args:
+        best: the deployed network's weights at the best epoch on the validation split, if there is one.
+        between: called now and then with the share of the measurements that is done; may raise.
+
+    Returns:
+        `accuracy.last`, `accuracy.top5`, `accuracy.best_val`, `exits.*`, `teacher.accuracy` and `teacher.agreement`,
+        `calibration.*` and `robustness.*`, in percent but for `calibration.nll`; None where there is nothing.
+    """
+    task.test.training_is_over()
+    test = task.test.read()
+    method.eval()
+    deployed = method.deployed()
+
+    def classifiers(x: Tensor) -> dict[str, Tensor]:
+        return {**method.exits(x), OWN: deployed(x)}
+
+    logits = all_logits(classifiers, test, dataset)
+    own = logits[OWN]
+    found = accuracies_of(logits, test)
+    result: dict[str, float | int | None] = {
+        "accuracy.last": found.pop(OWN),
+        "accuracy.top5": calibration.top_accuracy(own, test.labels, 5),
+        "accuracy.best_val": None,
+        "calibration.ece": round(calibration.expected_calibration_error(own, test.labels), 6),
+        "calibration.nll": round(calibration.negative_log_likelihood(own, test.labels), 6),
+        "teacher.accuracy": None,
+        "teacher.agreement": None,
+        "measures.version": VERSION,
+    }
+    result |= {f"exits.{name}": value for name, value in found.items()}
+    if teacher is not None:
+        taught = all_logits(lambda x: {OWN: teacher(x)}, test, dataset)[OWN]
+        result["teacher.accuracy"] = _top1(taught, test)
+        result["teacher.agreement"] = calibration.agreement(own, taught)
+    result |= robustness(deployed, test, dataset, measures, between)
+    if best is not None:
+        last = {name: value.clone() for name, value in deployed.state_dict().items()}
+        deployed.load_state_dict(best)
+        result["accuracy.best_val"] = accuracy(deployed, test, dataset)
+        deployed.load_state_dict(last)
+    return result

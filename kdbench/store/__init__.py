@@ -1,0 +1,1 @@
+"""Stage 4: what lies on disk. No torch at module level."""

@@ -1,0 +1,58 @@
+"""Studies of `kdbench tune` on disk: their trials, the best one, and which runs use its values."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from kdbench.config import places
+from kdbench.plan.spec import Spec
+
+FOLDER, FILE = "tuning", "study.json"
+
+
+OBJECTIVE = "mean accuracy on the validation split after the last epoch, over the seeds, percent"
+
+
+Trial = dict[str, Any]
+"""One trial as it is stored: `number`, `parameters`, `values`, `status`, `accuracy.val`, `by_seed`, `error`, …"""
+
+
+def best(trials: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """The trial with the highest validation accuracy, of equal ones the first, so that gin's values need be beaten."""
+    finished = [trial for trial in trials if trial["status"] == "finished"]
+    return max(finished, key=lambda trial: trial["accuracy.val"], default=None)
+
+
+def told(spec: Spec, runs: Path) -> dict[str, Any]:
+    """The `tuning.*` entries of a run's result: how many trials it took to choose its values.
+
+    A run counts as tuned if its values are the best of a study of the same method, dataset, student and teacher; of
+    several such studies the one with the most trials is named.
+    """
+    found: dict[str, Any] = {"tuning.trials": 0, "tuning.study": None}
+    for path in sorted((runs / FOLDER).glob(f"*/{FILE}")):
+        try:
+            study = json.loads(path.read_text(encoding="utf-8"))
+            same = all(study[key] == getattr(spec, key) for key in ("method", "dataset", "student"))
+            chosen = best(study["trials"])
+            if (
+                not same
+                or study["teacher.identity"] != teacher_identity(spec)
+                or not chosen
+                or chosen["values"] != spec.values
+            ):
+                continue
+        except (OSError, ValueError, KeyError, TypeError):
+            continue  # a damaged study is told by `kdbench tune`; a run does not end for it
+        if len(study["trials"]) > found["tuning.trials"]:
+            found = {"tuning.trials": len(study["trials"]), "tuning.study": study["study"]}
+    return found
+
+
+def teacher_identity(spec: Spec) -> str | None:
+    if spec.teacher_file is not None:
+        return places.file_sha256(Path(spec.teacher_file).expanduser())
+    return spec.teacher_run or spec.teacher_untrained

@@ -1,0 +1,1 @@
+"""`kdbench tune`: the same number of trials for every method."""

@@ -1,0 +1,119 @@
+"""Studies: what `kdbench tune` has tried of one method, a file each in RUNS/tuning. No torch and no Optuna here."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from kdbench.config import resolve, signature
+from kdbench.config.ginfile import COMMAND_LINE, Binding
+from kdbench.config.space import Space
+from kdbench.errors import UserError
+from kdbench.files import write_atomically
+from kdbench.plan import expand
+from kdbench.plan.request import Request
+from kdbench.plan.spec import Spec
+from kdbench.store.studies import FILE, FOLDER, OBJECTIVE, Trial, teacher_identity
+
+
+@dataclass
+class Study:
+    """The trials of one method with one dataset, student, teacher and recipe.
+
+    Attributes:
+        specs: the runs with the gin file's values, one a seed.
+        space: what may be chosen.
+        request: the plan of these specs alone, without parameters of the method.
+        trials: all so far, in order.
+    """
+
+    specs: tuple[Spec, ...]
+    space: Space
+    request: Request
+    trials: list[Trial] = field(default_factory=list)
+
+    @property
+    def id(self) -> str:
+        """A hash of all that a trial depends on, and not of how many there are to be, behind words for the eye."""
+        spaces = {name: dimension.plain() for name, dimension in self.space.items()}
+        number = resolve.digest({"runs": sorted(spec.id for spec in self.specs), "space": spaces})[:10]
+        return f"{self.spec.method}-{self.spec.dataset}-{self.spec.student}-{number}"
+
+    @property
+    def spec(self) -> Spec:
+        """The run with the first seed."""
+        return self.specs[0]
+
+    def gin_values(self) -> dict[str, Any]:
+        """What the gin file gives the parameters of the space: the first trial, so that tuning cannot end below it."""
+        own = resolve.resolve(self.spec.method, self.spec.dataset, self.spec.recipe).own
+        name = signature.of_method(self.spec.source).name
+        return {parameter: resolve.plain(own[f"{name}.{parameter}"].value) for parameter in self.space}
+
+    def specs_of(self, number: int, parameters: Mapping[str, Any]) -> Sequence[Spec]:
+        """The runs of a trial, one a seed."""
+        if number == 0:
+            return self.specs
+        name = signature.of_method(self.spec.source).name
+        own = [Binding(name, parameter, value, COMMAND_LINE) for parameter, value in parameters.items()]
+        request = replace(self.request, overrides=(*self.request.overrides, *own))
+        return [spec for spec in expand.plan(request) if not spec.is_teacher]
+
+    def path(self, runs: Path) -> Path:
+        return runs / FOLDER / self.id / FILE
+
+    def read(self, runs: Path) -> None:
+        """Take the stored trials.
+
+        Raises:
+            UserError: the file is there and holds none.
+        """
+        path = self.path(runs)
+        try:
+            self.trials = list(json.loads(path.read_text(encoding="utf-8"))["trials"])
+        except FileNotFoundError:
+            self.trials = []
+        except (OSError, ValueError, KeyError, TypeError):
+            raise UserError(f"{path} is not a study that can be read; delete it to start over") from None
+
+    def add(self, trial: Trial, runs: Path) -> None:
+        """Store one more trial."""
+        self.trials.append(trial)
+        spec = self.spec
+        content = {
+            "study": self.id,
+            "method": spec.method,
+            "dataset": spec.dataset,
+            "student": spec.student,
+            "teacher": spec.teacher,
+            "teacher.identity": teacher_identity(spec),
+            "recipe": spec.recipe,
+            "overrides": spec.overrides,
+            "protocol": spec.protocol,
+            "seeds": [each.seed for each in self.specs],
+            "objective": OBJECTIVE,
+            "space": {name: dimension.plain() for name, dimension in self.space.items()},
+            "trials": self.trials,
+        }
+        write_atomically(self.path(runs), (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
+
+    @contextmanager
+    def alone(self, runs: Path) -> Iterator[None]:
+        """Keep other processes from adding trials inside the block.
+
+        Raises:
+            UserError: another one is at it.
+        """
+        path = self.path(runs).with_name("lock")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise UserError(f"another process is adding trials to the study {self.id}") from None
+            yield

@@ -1,0 +1,325 @@
+"""`kdbench reproduce`: runs of a few steps are really trained once more."""
+
+import json
+import shutil
+import sys
+
+import pytest
+
+from kdbench.audit.reproduce import OUTCOME, compare, summary
+from kdbench.cli.main import main
+from kdbench.config import places, signature
+from kdbench.store import ids as ids_
+from kdbench.store.folder import RunFolder
+
+SHORT = [
+    "dataset=digits", "student=resnet8", "teacher=resnet8", "Train.epochs=0.6", "Train.warmup=0", "Train.batch_size=24",
+    "Measures.corruptions=False",
+]  # fmt: skip
+
+pytestmark = pytest.mark.usefixtures("own_plugins")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A folder with a finished student, its teacher, and the leaderboard of both."""
+    folder = tmp_path_factory.mktemp("finished")
+    assert main(["run", "methods=kd", *SHORT, "Machine.threads=1", "--runs", str(folder / "runs")]) == 0
+    assert main(["leaderboard", "--runs", str(folder / "runs"), "--out", str(folder / "leaderboard")]) == 0
+    return folder
+
+
+@pytest.fixture
+def here(finished, tmp_path, monkeypatch):
+    """A copy of it, as the current folder."""
+    shutil.copytree(finished, tmp_path / "here")
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setenv("COLUMNS", "200")
+    return tmp_path / "here"
+
+
+def outcome(out, method="kd"):
+    (path,) = out.glob(f"{method}-*/{OUTCOME}")
+    return json.loads(path.read_text())
+
+
+def teacher(runs):
+    (path,) = runs.glob("ce-*")
+    return path
+
+
+def change(folder, **changes):
+    """Another result in a run's folder; `__` stands for the dot."""
+    result = RunFolder(folder.parent, folder.name).result()
+    result |= {key.replace("__", "."): value for key, value in changes.items()}
+    (folder / "result.json").write_text(json.dumps(result))
+
+
+def test_a_run_comes_out_again_beside_the_runs(here, capsys):
+    before = {p: p.stat().st_mtime_ns for p in here.glob("runs/*/*")}
+    ids = ids_.run_ids(here / "runs")
+    assert main(["reproduce", "kd-digits"]) == 0
+    assert "Reproduced: the weights are the same, bit for bit" in capsys.readouterr().out
+    told = outcome(here / "runs" / "reproduced")
+    assert told["identical"]
+    assert told["accuracy"]["accuracy.last"]["difference"] == 0
+    assert told["environment"]["provenance.threads"] == {"stored": "1", "here": "1"}
+    assert told["remarks"] == []
+    assert not (teacher(here / "runs" / "reproduced") / "epochs.csv").exists(), "the teacher was there already"
+
+    assert {p: p.stat().st_mtime_ns for p in before} == before
+    assert ids_.run_ids(here / "runs") == ids
+    assert main(["leaderboard"]) == 0
+    assert "1 tables from 2 runs, unchanged" in capsys.readouterr().out
+    assert main(["reproduce", "kd-digits"]) == 0, "and once more"
+    (spec,) = here.glob("runs/reproduced/kd-*/config.gin")
+    assert "# kdbench run methods=kd" in spec.read_text()
+
+
+def test_what_was_measured_is_measured_again_and_a_run_from_before_there_were_measures_as_now(here):
+    (config,) = here.glob("runs/kd-*/config.gin")
+    assert main(["reproduce", "kd-digits", "--out", "again"]) == 0
+    (again,) = here.glob("again/kd-*/config.gin")
+    assert "Measures.corruptions = False" in again.read_text()
+    config.write_text("".join(line for line in config.open() if "easure" not in line))
+    assert main(["reproduce", "kd-digits", "--out", "old"]) == 0
+    assert outcome(here / "old")["remarks"] == []
+    (old,) = here.glob("old/kd-*/config.gin")
+    assert "Measures.corruptions = True" in old.read_text()
+
+
+def test_a_teacher_that_is_not_what_it_was_is_trained_first(here, capsys):
+    (teacher(here / "runs") / "checkpoint.pt").write_bytes(b"other")
+    assert main(["reproduce", "kd-digits", "--out", "again"]) == 0
+    assert (teacher(here / "again") / "epochs.csv").exists()
+    assert outcome(here / "again")["environment"]["teacher.sha256"]["here"]
+
+
+def test_a_row_of_the_leaderboard_is_enough(here, capsys):
+    shutil.rmtree(here / "runs")
+    assert main(["reproduce", "kd-digits"]) == 0
+    assert outcome(here / "runs" / "reproduced")["identical"]
+    assert (teacher(here / "runs" / "reproduced") / "epochs.csv").exists()
+
+
+@pytest.fixture
+def extracted(here, monkeypatch):
+    """The archive of the leaderboard, unpacked and alone, as the current folder."""
+    assert main(["export"]) == 0
+    shutil.unpack_archive(here / "leaderboard.zip", here.parent / "extracted")
+    shutil.rmtree(here)
+    monkeypatch.chdir(here.parent / "extracted")
+    return here.parent / "extracted"
+
+
+def test_the_archive_is_enough(extracted, capsys):
+    (run,) = (extracted / "runs").glob("kd-*")
+    for word, out in ((run.name, "by-id"), (f"runs/{run.name}", "by-folder")):
+        assert main(["reproduce", word, "--out", out]) == 0
+        told = outcome(extracted / out)
+        assert (told["identical"], told["remarks"]) == (True, [])
+        (again,) = extracted.glob(f"{out}/kd-*/config.gin")
+        assert "Measures.corruptions = False" in again.read_text(), "of its configuration, which no row has"
+    assert main(["leaderboard", "--check"]) == 0
+
+
+def test_from_elsewhere_the_archive_needs_to_be_told_where_its_rows_are(extracted, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (run,) = (extracted / "runs").glob("kd-*")
+    assert main(["reproduce", str(run)]) == 2
+    (sentence,) = capsys.readouterr().err.splitlines()
+    assert "there is no row of it in" in sentence
+    assert "--board" in sentence
+    assert main(["reproduce", str(run), "--board", str(extracted / "leaderboard"), "--out", "again"]) == 0
+
+
+def test_an_open_run_is_no_archive(here, capsys):
+    (folder,) = here.glob("runs/kd-*")
+    (folder / "result.json").unlink()
+    (folder / "spec.json").write_text("{}")
+    assert main(["reproduce", f"runs/{folder.name}"]) == 2
+    assert "has no result yet" in capsys.readouterr().err
+    (folder / "config.gin").write_text("Machine.threads = 7\n")
+    assert main(["reproduce", "kd-digits"]) == 0, "by its row"
+
+
+def test_other_weights_are_told_with_what_changed(here, capsys):
+    (folder,) = here.glob("runs/kd-*")
+    last = RunFolder(folder.parent, folder.name).result()["accuracy.last"]
+    change(folder, weights__sha256="0" * 64, accuracy__last=last + 1.5, provenance__torch="1.0")
+    assert main(["reproduce", str(folder)]) == 1
+    out = capsys.readouterr().out
+    assert "Not bit-identical: the weights are others, and it differs by 1.50 points of accuracy; what changed" in out
+    assert "-1.50 points" in out
+    assert "provenance.torch" in out
+    assert "provenance.python" not in out
+    assert not outcome(here / "runs" / "reproduced")["identical"]
+
+
+METHOD = '''
+"""Cross-entropy with a weight."""
+from kdbench.method import Method
+
+
+class MINE(Method):
+    """Args: weight: of it."""
+
+    def __init__(self, student, teacher, info, *, weight):
+        super().__init__(student, teacher, info)
+        self.weight = weight
+
+    def losses(self, batch):
+        return {"ce": self.weight * self.cross_entropy(self.student(batch.images), batch.labels)}
+'''
+
+
+def forget():
+    """What was read of gin and method files."""
+    from kdbench.config import resolve
+
+    for cached in (places.roots, places.members, places.sources, signature.of_method, signature._parse):
+        cached.cache_clear()
+    resolve._method_file.cache_clear()
+
+
+@pytest.fixture
+def mine(tmp_path, monkeypatch):
+    """A plug-in method, a finished run of it, and its leaderboard; the folder of the plug-in."""
+    root = tmp_path / "plugin"
+    (root / "methods").mkdir(parents=True)
+    (root / "gin" / "method").mkdir(parents=True)
+    (root / "methods" / "mine.py").write_text(METHOD)
+    (root / "gin" / "method" / "mine.gin").write_text("MINE.weight = 0.5\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+    assert main(["run", "methods=mine", *SHORT, "--plugins", str(root)]) == 0
+    assert main(["leaderboard"]) == 0
+    yield root
+    forget()
+
+
+def test_after_its_gin_file_has_changed_the_stored_run_is_trained_and_the_change_told(mine, tmp_path, capsys):
+    (mine / "gin" / "method" / "mine.gin").write_text("MINE.weight = 0.25\n")
+    forget()
+    capsys.readouterr()
+    assert main(["reproduce", "mine"]) == 0
+    error = capsys.readouterr().err
+    assert "means another run now" in error
+    assert "MINE.weight was 0.5 and is 0.25 now" in error
+    assert len(outcome(tmp_path / "runs" / "reproduced", "mine")["remarks"]) == 2
+
+    for path in tmp_path.glob("runs/mine-*/*"):
+        if path.name != "config.gin":  # as the archive of the leaderboard has it
+            path.unlink()
+    assert main(["reproduce", "mine", "--out", "again"]) == 0
+    assert outcome(tmp_path / "again", "mine")["identical"]
+    assert "MINE.weight was 0.5 and is 0.25 now" in capsys.readouterr().err
+
+    shutil.rmtree(tmp_path / "runs")
+    assert main(["reproduce", "mine"]) == 1
+    error = capsys.readouterr().err
+    assert "without its folder the values it ran with are not known" in error
+    assert "the method's own values, or its teacher, have changed" in error
+    assert not (tmp_path / "runs").exists()
+
+
+def test_what_an_older_kdbench_did_not_have_is_as_it_is_now(mine, tmp_path, capsys):
+    (config,) = tmp_path.glob("runs/mine-*/config.gin")
+    old = [line for line in config.read_text().splitlines() if not line.startswith(("Measures.", "Machine.log"))]
+    config.write_text("\n".join(old) + "\n")
+    (mine / "gin" / "method" / "mine.gin").write_text("MINE.weight = 0.25\n")
+    forget()
+    assert main(["reproduce", "mine"]) == 0
+    (again,) = tmp_path.glob("runs/reproduced/mine-*/config.gin")
+    assert "MINE.weight = 0.5" in again.read_text()
+    assert "Measures.images" in again.read_text()
+
+
+def test_an_edited_configuration_is_told_and_not_trained(mine, tmp_path, capsys):
+    (config,) = tmp_path.glob("runs/mine-*/config.gin")
+    config.write_text(config.read_text().replace("MINE.weight = 0.5", "MINE.weight = 0.75"))
+    assert main(["reproduce", "mine"]) == 0
+    error = capsys.readouterr().err
+    assert "is not what it ran with" in error
+    assert "MINE.weight was 0.75 and is 0.5 now" in error
+
+
+def test_one_that_fails_here_is_not_reproduced(mine, tmp_path, capsys, monkeypatch):
+    def broken(self, batch):
+        raise OSError("boom")
+
+    monkeypatch.setattr(sys.modules["kdbench.methods.mine"].MINE, "losses", broken)
+    assert main(["reproduce", "mine"]) == 1
+    assert "Not reproduced: it failed (OSError: boom)." in capsys.readouterr().out
+    assert outcome(tmp_path / "runs" / "reproduced", "mine")["status"] == "failed"
+
+
+def test_a_gpu_that_is_not_there_is_told(mine, tmp_path, capsys):
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("there is one")
+    (config,) = tmp_path.glob("runs/mine-*/config.gin")
+    config.write_text(config.read_text().replace("Machine.device = 'auto'", "Machine.device = 'cuda:1'"))
+    assert main(["reproduce", "mine"]) == 0, "it was a CPU in truth"
+    assert "it was trained with Machine.device=cuda:1" in capsys.readouterr().err
+
+
+def test_a_run_of_before_the_command_means_nothing(mine, capsys):
+    shutil.rmtree(mine)
+    (mine / "gin").mkdir(parents=True)
+    forget()
+    assert main(["reproduce", "mine"]) == 2
+    assert "unknown method 'mine'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ([], "reproduce takes one run, as in kdbench reproduce RUN; 0 given"),
+        (["a", "b"], "2 given"),
+        (["kd-digitz-resnet8"], "did you mean 'kd-digits-resnet8-s0-"),
+        (["./nowhere"], "'./nowhere' is no run folder"),
+        (["kd-digits", "--out", "runs"], "is the folder of the stored runs"),
+        (["kd-digits", "--out", "elsewhere"], "is no run that was trained once more; name another folder"),
+        (["half"], "the run 'half-digits-s0-1' has no result yet"),
+        (["lost"], "the run 'lost-digits-s0-1' has failed (boom)"),
+        (["odd"], "the run 'odd-digits-s0-1' does not say which command makes it"),
+        (["kd-digits", "--bord", "x"], "did you mean '--board'?"),
+    ],
+)
+def test_wrong_input_is_answered_before_anything_starts(here, capsys, words, sentence):
+    shutil.copytree(here / "runs", here / "elsewhere")
+    made = {"half": None, "lost": {"status": "failed", "error": "boom"}, "odd": {"status": "finished"}}
+    for name, result in made.items():
+        folder = here / "runs" / f"{name}-digits-s0-1"
+        folder.mkdir()
+        (folder / "config.gin").write_text("Train.epochs = 1\n")
+        if result:
+            (folder / "result.json").write_text(json.dumps(result))
+    before = sorted(here.rglob("*"))
+    capsys.readouterr()
+    assert main(["reproduce", *words]) == 2
+    error = capsys.readouterr().err
+    assert sentence in error
+    assert len(error.splitlines()) == 1
+    assert sorted(here.rglob("*")) == before
+
+
+def test_a_result_and_a_row_compare_alike():
+    now = {
+        "status": "finished",
+        "weights.sha256": "a",
+        "accuracy.last": 61.5,
+        "provenance.clean": True,
+        "provenance.x": 3,
+    }
+    row = {"weights.sha256": "a", "accuracy.last": "61.5", "provenance.clean": "True", "provenance.x": "3"}
+    told = compare(row, now)
+    assert told == compare(now, now)
+    assert summary(told) == "Reproduced: the weights are the same, bit for bit."
+    other = compare({**row, "provenance.x": "4"}, now)
+    assert summary(other) == "Reproduced: the weights are the same, bit for bit, in another environment."
+    assert other["environment"]["provenance.x"] == {"stored": "4", "here": "3"}
+    assert not compare({}, {})["identical"]
+    assert summary(compare({"weights.sha256": "a"}, {**now, "weights.sha256": "b"})).startswith("Not bit-identical")

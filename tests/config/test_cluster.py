@@ -1,0 +1,132 @@
+"""Cluster profiles: found, complete, every value checked, overridden on the command line."""
+
+import pytest
+
+from kdbench.cli.main import main
+from kdbench.config import places, resolve
+from kdbench.errors import UserError
+from kdbench.plan import expand
+from kdbench.plan import request as request_
+
+pytestmark = pytest.mark.usefixtures("own_plugins")
+
+CE = ["methods=ce", "dataset=digits", "executor=slurm"]
+
+
+def cluster(*words):
+    request = request_.parse([*CE, *words])
+    return resolve.profile(request.cluster, request.cluster_overrides)
+
+
+@pytest.mark.parametrize("name", sorted(places.members("cluster")))
+def test_every_profile_that_comes_with_kdbench_is_whole(name):
+    assert resolve.profile(name).minutes > 0
+
+
+@pytest.mark.parametrize(
+    ("time", "minutes"),
+    [
+        *(("90", 90), ("1:30", 2), ("90:00", 90), ("2:00:00", 120), ("2-0", 2880), ("1-12", 2160)),
+        *(("0-0:30", 30), ("1-12:00:01", 2161), ("'45'", 45)),
+    ],
+)
+def test_times_as_sbatch_has_them(time, minutes):
+    assert cluster(f"Cluster.time={time}", "Cluster.signal_delay_s=10").minutes == minutes
+
+
+def test_memory_goes_with_the_gpus():
+    assert cluster("Cluster.memory=16G").memory_of(4) == "64G"
+    assert cluster().memory_of(4) is None
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["cluster=defalt"], "unknown cluster 'defalt'; did you mean 'default'? See all with: kdbench list clusters"),
+        (["Cluster.tme=5"], "did you mean 'time'?"),
+        (["Clster.time=5"], "did you mean 'Cluster'?"),
+        (["Cluster.time=soon"], "Cluster.time takes minutes or 'days-hours:minutes:seconds', not 'soon'"),
+        (["Cluster.time=0"], "Cluster.time must be at least 1 minute"),
+        (["Cluster.gpus=-1"], "Cluster.gpus must be at least 0, not -1"),
+        (["Cluster.gpus=two"], "Cluster.gpus takes a whole number such as 10, not 'two'"),
+        (["Cluster.cpus=0"], "Cluster.cpus must be at least 1"),
+        (["Cluster.runs_per_job=0"], "Cluster.runs_per_job must be at least 1"),
+        (["Cluster.array_parallelism=0"], "Cluster.array_parallelism must be at least 1"),
+        (["Cluster.max_requeues=-1"], "Cluster.max_requeues must be at least 0"),
+        (["Cluster.memory=much"], "Cluster.memory must be a number with K, M, G or T, such as '16G', not 'much'"),
+        (["Cluster.memory=16GB"], "Cluster.memory must be"),
+        (["Cluster.memory=0"], "Cluster.memory takes"),
+        (["Cluster.partition=''"], "Cluster.partition must be a name, or None"),
+        (
+            ["Cluster.time=1", "Cluster.signal_delay_s=60"],
+            "signal_delay_s must be at least 1 and below the time limit (60",
+        ),
+        (["Cluster.options=fast"], "Cluster.options takes options by name, such as {'mail-type': 'END'}, not 'fast'"),
+        (["Cluster.options={'time': 5}"], "Cluster.options cannot give 'time': that is for Cluster.time to say"),
+        (["Cluster.options={'--array': '1'}"], "cannot give '--array': that is for kdbench to say"),
+        (["Cluster.options={'mail_type': 'END'}"], "takes names as in 'mail-type', not 'mail_type'"),
+        (["Cluster.options={'hold': False}"], "True for an option without a value, not False"),
+        (["Cluster.setup=echo"], "Cluster.setup takes a list, each item a text, not 'echo'"),
+        (["executor=inline", "cluster=default"], "cluster=default goes with executor=slurm, not with executor=inline"),
+        (["executor=inline", "Cluster.time=5"], "Cluster.time goes with executor=slurm, not with executor=inline"),
+        (["workers=2"], "workers=2 goes with executor=local, not with executor=slurm"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_sentence(words, sentence, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    given = [word for word in CE if word.split("=")[0] not in [w.split("=")[0] for w in words]]
+    assert main(["run", *given, *words]) == 2
+    captured = capsys.readouterr()
+    assert sentence in captured.err
+    assert len(captured.err.splitlines()) == 1
+    assert captured.out == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_profile_of_the_users(tmp_path):
+    profile = tmp_path / "slurm" / "ours.gin"
+    profile.parent.mkdir()
+    profile.write_text("# Ours.\nCluster.partition = 'gpu'\n")
+    places.add_plugins([str(tmp_path)])
+    with pytest.raises(UserError, match=r"'ours' does not set Cluster.account.*include 'slurm/default.gin'"):
+        cluster("cluster=ours")
+    profile.with_name("theirs.gin").write_text("# Theirs.\ninclude 'slurm/default.gin'\nTrain.epochs = 2\n")
+    places.add_plugins([])
+    with pytest.raises(
+        UserError, match=r"slurm/theirs.gin:3: the cluster 'theirs' binds Train.epochs, which is not its"
+    ):
+        cluster("cluster=theirs")
+
+
+def test_a_profile_may_include_another_and_the_command_line_comes_last(tmp_path):
+    profile = tmp_path / "slurm" / "ours.gin"
+    profile.parent.mkdir()
+    profile.write_text("# Ours.\ninclude 'slurm/default.gin'\nCluster.partition = 'gpu'\nCluster.cpus = 8\n")
+    places.add_plugins([str(tmp_path)])
+    found = cluster("cluster=ours", "Cluster.cpus=2")
+    assert (found.partition, found.cpus, found.time) == ("gpu", 2, 240)
+
+
+def test_a_cluster_changes_no_run():
+    alone = expand.plan(request_.parse(["methods=ce", "dataset=digits"]))
+    assert expand.plan(request_.parse([*CE, "cluster=testcluster", "Cluster.time=5"])) == alone
+
+
+def test_naming_a_cluster_means_slurm_and_slurm_alone_the_default():
+    assert request_.parse(["methods=ce", "cluster=testcluster"]).executor == "slurm"
+    assert request_.parse(["methods=ce", "executor=slurm"]).cluster == "default"
+    assert request_.parse(["methods=ce"]).cluster is None
+
+
+def test_without_slurm_one_sentence(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert main(["run", *CE, "--runs", str(tmp_path / "runs")]) == 2
+    assert capsys.readouterr().err == (
+        "kdbench: this machine has no SLURM (sbatch is not on the PATH): go to a cluster's login node\n"
+    )
+    assert not (tmp_path / "runs").exists()
+
+
+def test_they_are_listed(capsys):
+    assert main(["list", "clusters"]) == 0
+    assert "one GPU a job" in capsys.readouterr().out

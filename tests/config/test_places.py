@@ -1,0 +1,53 @@
+import pytest
+
+from kdbench.config import places
+from kdbench.errors import UserError
+
+pytestmark = pytest.mark.usefixtures("own_plugins")
+
+
+def root(path, **files):
+    for name, text in files.items():
+        target = path / name.replace("__", "/")
+        target = target.with_suffix(".gin" if "gin" in name else ".py")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(text)
+    return str(path)
+
+
+def test_a_folder_of_the_users_adds_to_what_comes_with_kdbench(tmp_path):
+    before = set(places.members("recipe"))
+    places.add_plugins([root(tmp_path, gin__recipe__mine="")])
+    assert set(places.members("recipe")) == before | {"mine"}
+
+
+def test_two_files_of_one_name_are_refused(tmp_path):
+    places.add_plugins([root(tmp_path, gin__recipe__smoke="")])
+    with pytest.raises(UserError, match="the recipe 'smoke' is there twice"):
+        places.members("recipe")
+
+
+def test_a_folder_without_methods_and_gin_is_refused(tmp_path):
+    places.add_plugins([str(tmp_path)])
+    with pytest.raises(UserError, match="has no methods/, gin/ or slurm/ in it"):
+        places.roots()
+
+
+def test_files_that_are_no_methods_by_name_are_passed_by(tmp_path):
+    before = set(places.sources())
+    places.add_plugins([root(tmp_path, methods___private="", methods__mine="")])
+    (tmp_path / "methods" / "not-a-name.py").write_text("")
+    assert set(places.sources()) == before | {"mine"}
+
+
+def test_a_package_offers_its_methods_through_the_entry_point(tmp_path, monkeypatch):
+    root(tmp_path / "theirs", methods__theirs="", gin__method__theirs="")
+    (tmp_path / "theirs" / "__init__.py").write_text("")
+    info = tmp_path / "theirs-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: theirs\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[kdbench.methods]\nmine = theirs\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    places.add_plugins([])
+    assert places.sources()["theirs"] == tmp_path / "theirs" / "methods" / "theirs.py"
+    assert "theirs" in places.members("method")

@@ -1,0 +1,99 @@
+import dataclasses
+import inspect
+from typing import Any, Literal, get_type_hints
+
+import pytest
+
+from kdbench import methods
+from kdbench.config import places, signature
+from kdbench.config.signature import misfit
+from kdbench.errors import UserError
+
+
+@pytest.mark.parametrize("name", sorted(places.sources()))
+def test_what_is_read_from_the_source_is_what_the_class_takes(name):
+    read = signature.of_method(name)
+    methods.load(name)
+    real = getattr(__import__(f"kdbench.methods.{name}", fromlist=[name]), read.name)
+    taken = [p for p in inspect.signature(real.__init__).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    assert list(read.parameters) == [p.name for p in taken]
+    assert all(p.default is p.empty for p in taken), "values stand in gin files, not in Python"
+    hints = get_type_hints(real.__init__)
+    assert {n: p.type for n, p in read.parameters.items()} == {p.name: hints[p.name] for p in taken}
+    assert real.needs_teacher == read.attributes.get("needs_teacher", False)
+    assert real.images_per_anchor == read.attributes.get("images_per_anchor", 1)
+
+
+def plugin(tmp_path, monkeypatch, **files):
+    for name, text in files.items():
+        (tmp_path / "methods").mkdir(exist_ok=True)
+        (tmp_path / "methods" / f"{name}.py").write_text(text)
+    monkeypatch.setenv("KDBENCH_PLUGINS", str(tmp_path))
+    places.add_plugins([])
+    signature.of_method.cache_clear()
+
+
+pytestmark = pytest.mark.usefixtures("own_plugins")
+
+
+BASE = """
+from kdbench.method import Method
+class Near(Method):
+    needs_teacher = True
+    def __init__(self, student, teacher, info, *, weight: float, power: int = 2):
+        pass
+"""
+
+
+def test_a_method_that_builds_on_another_takes_its_parameters(tmp_path, monkeypatch):
+    far = """
+from kdbench.methods.near import Near
+class Far(Near):
+    images_per_anchor = 2
+    def __init__(self, student, teacher, info, *, reach: tuple[float, ...], **rest):
+        pass
+"""
+    plugin(tmp_path, monkeypatch, near=BASE, far=far)
+    found = signature.of_method("far")
+    assert found.name == "Far"
+    assert list(found.parameters) == ["weight", "power", "reach"]
+    assert found.parameters["power"] == signature.Parameter(int, 2)
+    assert found.parameters["weight"].default is dataclasses.MISSING
+    assert found.attributes == {"needs_teacher": True, "images_per_anchor": 2}
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("x = 1", "exactly one public subclass of Method, and defines none"),
+        (BASE + "class Other(Method):\n    pass\n", "defines Near, Other"),
+        ("class (:", "does not parse"),
+    ],
+)
+def test_a_file_without_one_method_class_is_refused(tmp_path, monkeypatch, text, sentence):
+    plugin(tmp_path, monkeypatch, odd=text)
+    with pytest.raises(UserError, match=sentence):
+        signature.of_method("odd")
+
+
+@pytest.mark.parametrize(
+    ("value", "type_"),
+    [(1, float), (1.5, float), (2, int), (True, bool), ("a", str), (None, float | None), ("b", Literal["a", "b"]),
+     ((1, 2.5), tuple[float, ...]), ([1], tuple[int, ...]), (object(), Any)],
+)  # fmt: skip
+def test_values_that_fit(value, type_):
+    assert misfit(value, type_) is None
+
+
+@pytest.mark.parametrize(
+    ("value", "type_", "words"),
+    [(True, float, "a number"), ("1", float, "a number"), (1.0, int, "a whole number"), (True, int, "a whole number"),
+     (1, bool, "True or False"), (3, str, "a text"), ("x", float | None, "a number such as 0.5 or None"),
+     ((1, "b"), tuple[float, ...], "a list, each item a number"), (1.0, tuple[float, ...], "a list")],
+)  # fmt: skip
+def test_values_that_do_not_fit(value, type_, words):
+    assert words in misfit(value, type_)
+
+
+def test_a_misspelt_choice_gets_the_nearest():
+    assert misfit("bfloat", Literal["float32", "bfloat16"]).endswith("did you mean 'bfloat16'?")

@@ -1,0 +1,240 @@
+"""What is submitted, without a cluster: arrays by what jobs ask for and wait for, options of sbatch, the dry run."""
+
+import os
+import pickle
+import re
+
+import pytest
+
+from kdbench.cli.main import main
+from kdbench.config import resolve
+from kdbench.errors import UserError
+from kdbench.launch import backlog
+from kdbench.launch.slurm import submission as submission_
+from kdbench.launch.slurm.job import Job
+from kdbench.plan import expand
+from kdbench.plan import request as request_
+from kdbench.store.folder import CANCELLED, SUBMISSION, RunFolder
+
+ALL = ["methods=ce,kd,byot", "dataset=digits", "seeds=0,1"]
+
+
+def submission(runs, *words, jobs=None):
+    request = request_.parse([*words, "executor=slurm"])
+    profile = resolve.profile(request.cluster, request.cluster_overrides)
+    specs = backlog.open_runs(expand.plan(request), runs)
+    return submission_.Submission(specs, runs, profile, jobs or {})
+
+
+def runs_of(array):
+    return [[re.sub(r"-digits|-\w{10}$", "", spec.id) for spec in job] for job in array.jobs]
+
+
+def put_down(runs, specs, job, state=None):
+    for spec in specs:
+        folder = RunFolder(runs, spec.id)
+        folder.ask(spec.plain())
+        folder.write(SUBMISSION, {"job": job}, lasting=False)
+        if state:
+            folder.finish({**spec.identity(), "status": state})
+
+
+def test_teachers_are_one_array_and_only_their_students_wait_for_it(tmp_path):
+    teachers, alone, students = submission(tmp_path, *ALL).arrays
+    assert runs_of(teachers) == [["ce-resnet20-s0"]]
+    assert runs_of(alone) == [["ce-resnet8-s0"], ["ce-resnet8-s1"], ["byot-resnet8-s0"], ["byot-resnet8-s1"]]
+    assert runs_of(students) == [["kd-resnet8-s0"], ["kd-resnet8-s1"]]
+    assert (teachers.teachers, alone.teachers) == ((), ())
+    assert students.teachers == (teachers.jobs[0][0].id,)
+
+
+def test_students_of_other_teachers_wait_for_those_alone(tmp_path):
+    found = submission(tmp_path, "methods=kd", "dataset=digits", "teacher=resnet14,resnet20").arrays
+    assert [runs_of(array) for array in found] == [
+        [["ce-resnet14-s0"], ["ce-resnet20-s0"]], [["kd-resnet8-s0"]], [["kd-resnet8-s0"]],
+    ]  # fmt: skip
+    assert [array.teachers for array in found[1:]] == [(found[0].jobs[0][0].id,), (found[0].jobs[1][0].id,)]
+
+
+def test_several_runs_in_one_job(tmp_path):
+    teachers, alone, students = submission(tmp_path, *ALL, "Cluster.runs_per_job=3").arrays
+    assert [list(map(len, array.jobs)) for array in (teachers, alone, students)] == [[1], [3, 1], [2]]
+    assert str(alone) == "4 runs in 2 jobs"
+    assert str(students) == f"2 runs in 1 job, after the job of {students.teachers[0]}"
+
+
+def test_arrays_are_no_longer_than_slurm_allows(tmp_path, monkeypatch):
+    monkeypatch.setattr(submission_, "LONGEST", 3)
+    (first, second) = submission(tmp_path, "methods=ce", "dataset=digits", "seeds=0,1,2,3,4").arrays
+    assert (len(first.jobs), len(second.jobs)) == (3, 2)
+
+
+def options(found, which=0):
+    return dict(option.removeprefix("--").partition("=")[::2] for option in found.options(found.arrays[which]))
+
+
+def test_options_of_sbatch(tmp_path):
+    words = [
+        "Cluster.partition=gpu",
+        "Cluster.account=me",
+        "Cluster.qos=long",
+        "Cluster.constraint=a100",
+        "Cluster.gpus=2",
+    ]
+    words += ["Cluster.cpus=8", "Cluster.memory=16G", "Cluster.time=1-0:00", "Cluster.array_parallelism=3"]
+    words += ["Cluster.signal_delay_s=60", "Cluster.options={'mail-type': 'END', 'exclusive': True}"]
+    found = submission(tmp_path, "methods=ce,byot", "dataset=digits", "seeds=0,1", *words)
+    assert options(found) == {
+        **{"partition": "gpu", "account": "me", "qos": "long", "constraint": "a100", "gpus-per-node": "2"},
+        **{"cpus-per-task": "8", "mem": "16G", "time": "1440", "array": "0-3%3", "signal": "USR2@60"},
+        **{"mail-type": "END", "exclusive": "", "requeue": "", "job-name": "kdbench", "nodes": "1"},
+        **{"ntasks-per-node": "1", "open-mode": "append", "output": f"{tmp_path}/.slurm/%A_%a_0_log.out"},
+    }
+
+
+def test_options_that_the_profile_leaves_to_slurm_are_not_given(tmp_path):
+    found = submission(tmp_path, "methods=kd", "dataset=digits", "Cluster.gpus=0")
+    assert set(options(found)) == {
+        *("cpus-per-task", "job-name", "nodes", "ntasks-per-node", "open-mode", "output", "requeue", "signal", "time"),
+    }
+    assert options(found, 1)["dependency"] == f"afterany:job-of-{found.arrays[0].jobs[0][0].id}"
+
+
+def test_a_run_for_the_cpu_asks_for_no_gpu(tmp_path):
+    (array,) = submission(tmp_path, "methods=ce", "dataset=digits", "Machine.device=cpu").arrays
+    assert array.gpus == 0
+
+
+def test_a_run_with_more_gpus_than_a_node_has_goes_over_several_nodes(tmp_path):
+    words = ["methods=ce", "dataset=digits", "gpus=8", "Cluster.cpus=3", "Cluster.memory=5G"]
+    found = submission(tmp_path, *words, "Cluster.gpus_per_node=4")
+    names = ("nodes", "gpus-per-node", "cpus-per-task", "mem", "ntasks-per-node")
+    assert [options(found, 0)[name] for name in names] == ["2", "4", "12", "20G", "1"]
+    with pytest.raises(UserError, match=r"gpus=8 is not the same number on each of 3 nodes .* take 6 or 9"):
+        submission(tmp_path, *words, "Cluster.gpus_per_node=3")
+
+
+def test_runs_over_several_gpus_are_an_array_of_their_own(tmp_path):
+    words = ["methods=ce", "dataset=digits"]
+    found = submission(tmp_path, *words, "gpus=4", "Cluster.cpus=4", "Cluster.memory=8G")
+    specs = [
+        spec for number in (1, 4) for spec in expand.plan(request_.parse([*words, f"gpus={number}", f"seeds={number}"]))
+    ]
+    found = submission_.Submission(specs, tmp_path, found._cluster, {})
+    assert [(array.gpus, array.processes, len(array.jobs)) for array in found.arrays] == [(1, 1, 1), (4, 4, 1)]
+    assert [options(found, 1)[name] for name in ("gpus-per-node", "cpus-per-task", "mem")] == ["4", "16", "32G"]
+
+
+def test_what_a_job_still_has_to_do_is_left_to_it(tmp_path):
+    specs = expand.plan(request_.parse(ALL))
+    put_down(tmp_path, specs[:3], "7_0")
+    found = submission(tmp_path, *ALL, jobs={"7_0": "PENDING"})
+    assert set(found.known) == {spec.id for spec in specs[:3]}
+    assert [(runs_of(array), array.behind) for array in found.arrays] == [
+        ([["kd-resnet8-s0"], ["kd-resnet8-s1"]], ("7_0",)), ([["byot-resnet8-s0"], ["byot-resnet8-s1"]], ()),
+    ]  # fmt: skip
+    assert options(found)["dependency"] == "afterany:7_0"
+
+
+@pytest.mark.parametrize(
+    ("state", "of_the_job", "cancelled", "behind"),
+    [
+        (None, None, False, ()),  # the job is no more
+        (None, "COMPLETING", False, ("7",)),  # it was cancelled, say, and is about to end
+        (None, "RUNNING", True, ("7",)),  # it heard that the run is cancelled, and now it is wanted again
+        ("failed", "RUNNING", False, ()),  # it has other runs to do
+    ],
+)
+def test_what_a_job_does_no_longer_is_submitted_again(tmp_path, state, of_the_job, cancelled, behind):
+    words = ["methods=ce", "dataset=digits"]
+    put_down(tmp_path, expand.plan(request_.parse(words)), "7", state)
+    if cancelled:
+        (RunFolder(tmp_path, expand.plan(request_.parse(words))[0].id) / CANCELLED).touch()
+    found = submission(tmp_path, *words, jobs={"7": of_the_job} if of_the_job else {"8": "RUNNING"})
+    assert not found.known
+    assert [array.behind for array in found.arrays] == [behind]
+
+
+def test_a_teacher_is_left_out_where_its_students_have_jobs(tmp_path):
+    *_, student = specs = expand.plan(request_.parse(["methods=kd", "dataset=digits"]))
+    put_down(tmp_path, [student], "7")
+    assert len(specs) == 2
+    assert not submission(tmp_path, "methods=kd", "dataset=digits", jobs={"7": "PENDING"}).arrays
+
+
+@pytest.fixture
+def sbatch(tmp_path, monkeypatch):
+    """A sbatch that counts jobs from 40 on and keeps what it gets, beside a squeue that knows of no job."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    count = "n=$(($(cat $0.n 2>/dev/null || echo 39) + 1)); echo $n >$0.n; cp $1 $0.$n"
+    scripts = {"sbatch": f"{count}; echo Submitted batch job $n", "squeue": "", "scontrol": "", "srun": ""}
+    for name, script in scripts.items():
+        (folder / name).write_text(f"#!/bin/sh\n{script}\n")
+        (folder / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.chdir(tmp_path)
+    return folder / "sbatch"
+
+
+def test_submission(sbatch, tmp_path, capsys):
+    assert main(["run", *ALL, "executor=slurm", "--dry-run"]) == 0
+    dry = [line.split()[1:] for line in capsys.readouterr().out.splitlines() if line.startswith("  sbatch ")]
+    assert main(["run", *ALL, "executor=slurm"]) == 0
+    out = capsys.readouterr().out
+    assert "submitted as job 40: 1 run in 1 job\n" in out
+    assert "submitted as jobs 41_[0-3]: 4 runs in 4 jobs\n" in out
+    assert "submitted as jobs 42_[0-1]: 2 runs in 2 jobs, after the job of ce-digits-resnet20-s0" in out
+    assert "kdbench status" in out
+
+    teacher = next((tmp_path / "runs").glob("ce-digits-resnet20-*"))
+    for number, options in zip((40, 41, 42), dry, strict=True):
+        text = sbatch.with_name(f"sbatch.{number}").read_text()
+        said = [option.replace(f"job-of-{teacher.name}", "40") for option in options]
+        assert re.findall(r"^#SBATCH (.*)$", text, re.MULTILINE) == said
+
+    told = RunFolder(tmp_path / "runs", teacher.name).read(SUBMISSION)
+    assert told["job"] == "40"
+    assert told["log"] == str(tmp_path / "runs/.slurm/40_0_log.out")
+    assert set(told) == {"job", "cluster", "submitted_at", "commit", "clean", "log"}
+    kd = next((tmp_path / "runs").glob("kd-digits-resnet8-s1-*"))
+    assert RunFolder(tmp_path / "runs", kd.name).read(SUBMISSION)["job"] == "42_1"
+    content = (tmp_path / "runs/.slurm/42_1_submitted.pkl").read_bytes()
+    assert len(content) < 1000
+    job = pickle.loads(content).function
+    assert isinstance(job, Job)
+    assert (job.ids, job.gpus, job.processes) == ((kd.name,), 1, 1)
+
+
+def test_the_dry_run_writes_nothing_and_needs_no_slurm(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
+    monkeypatch.chdir(tmp_path)
+    assert main(["run", "methods=ce", "dataset=digits", "executor=slurm", "--dry-run"]) == 0
+    assert "no estimate: no finished run like it" in capsys.readouterr().out
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("refuse_from", "status", "more"), [(40, 2, ""), (42, 1, "; 5 runs had been submitted before")]
+)
+def test_what_sbatch_refuses(sbatch, capsys, refuse_from, status, more):
+    script = sbatch.read_text().replace("#!/bin/sh\n", f"#!/bin/sh\nrefuse={refuse_from}\n")
+    refusal = "if [ $n -ge $refuse ]; then echo 'sbatch: error: no such partition' >&2; exit 1; fi; echo Submitted"
+    sbatch.write_text(script.replace("echo Submitted", refusal))
+    assert main(["run", *ALL, "executor=slurm"]) == status
+    assert capsys.readouterr().err == f"kdbench: sbatch refused: no such partition{more}\n"
+
+
+def test_a_slurm_that_does_not_answer(sbatch, capsys):
+    sbatch.with_name("squeue").write_text("#!/bin/sh\necho 'slurm_load_jobs error: unable to contact' >&2; exit 1\n")
+    assert main(["run", *ALL, "executor=slurm", "--dry-run"]) == 0
+    assert main(["run", *ALL, "executor=slurm"]) == 2
+    assert capsys.readouterr().err == "kdbench: SLURM does not answer: try squeue\n"
+
+
+def test_what_is_finished_is_shown_and_not_submitted(sbatch, tmp_path, capsys):
+    words = ["run", "methods=ce", "dataset=digits", "Train.epochs=1", "Train.warmup=0"]
+    assert main(words) == 0
+    assert main([*words, "executor=slurm"]) == 0
+    assert "all 1 runs are finished already" in capsys.readouterr().err
+    assert not sbatch.with_name("sbatch.n").exists()

@@ -1,0 +1,60 @@
+import io
+from dataclasses import replace
+
+from rich.console import Console
+
+from kdbench.launch import display
+from kdbench.plan import expand, request
+from kdbench.run.train import Progress
+
+SPECS = expand.plan(request.parse(["methods=ce", "dataset=digits", "seeds=0,1"]))
+RESULT = {"status": "finished", "accuracy.last": 71.234, "seconds.train": 3723.0, "cost.images_per_second": 812.3}
+HALF = Progress(images=500, budget=1000, epoch=5, epochs=10, images_per_second=100.0, validation=61.5)
+
+
+def test_plain_lines_where_nobody_watches(capsys, monkeypatch):
+    with display.for_terminal(SPECS) as shown:
+        assert isinstance(shown, display.Plain)
+        for spec in SPECS:
+            shown.begin(spec)
+            shown.progress(spec, HALF)
+            monkeypatch.setattr(display, "PLAIN_EVERY", 0.0)
+            shown.progress(spec, HALF)
+            shown.end(spec, RESULT)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[:3] == [
+        f"[1/2] {SPECS[0].id}", "[1/2]   epoch 5/10, 100 images/s, 0:05 left", "[1/2]   71.23 % in 1:02:03, 812 images/s",
+    ]  # fmt: skip
+    assert not any("\x1b" in line for line in lines)
+
+
+def test_a_run_that_is_measured_does_not_look_hung(capsys, monkeypatch):
+    monkeypatch.setattr(display, "PLAIN_EVERY", 0.0)
+    measured = replace(HALF, images=1000, measured=0.416)
+    plain = display.Plain(1)
+    plain.begin(SPECS[0])
+    plain.progress(SPECS[0], measured)
+    assert capsys.readouterr().err.splitlines()[-1] == "[1/1]   trained; measuring, 42% done"
+    out = io.StringIO()
+    live = display.Live(SPECS)
+    live._console = live._bars.live.console = Console(file=out, force_terminal=True, width=120)
+    with live:
+        live.begin(SPECS[0])
+        live.progress(SPECS[0], measured)
+        live._bars.refresh()
+    assert "measuring, 42% done" in out.getvalue()
+
+
+def test_live_bars_show_runs_done_epoch_speed_and_time_left():
+    out = io.StringIO()
+    live = display.Live(SPECS)
+    live._console = live._bars.live.console = Console(file=out, force_terminal=True, width=120)
+    with live:
+        live.begin(SPECS[0])
+        live.progress(SPECS[0], HALF)
+        live._bars.refresh()
+        live.end(SPECS[0], {"status": "failed", "error": "the loss is [not] finite"})
+    text = out.getvalue()
+    assert "epoch 5/10 · 100 images/s · 0:05 left · val 61.5 %" in text
+    assert "0/2" in text
+    assert "failed: the loss is [not] finite" in text

@@ -1,0 +1,276 @@
+"""The local queue: several worker processes, what kills them, and what the user does to them."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from kdbench.config import places
+from kdbench.errors import UserError
+from kdbench.launch import backlog, gpus, local
+from kdbench.plan import expand
+from kdbench.plan import request as request_
+from kdbench.store.folder import CANCELLED, LOG, RESUME, RunFolder
+
+SLOW = '''
+"""Cross-entropy with pauses."""
+import os, signal, time
+from kdbench.method import Method
+
+
+class SLOW(Method):
+    """Args: pause: seconds a step. deadly: the step at which it kills its process, -1 for none."""
+
+    def __init__(self, student, teacher, info, *, pause, deadly):
+        super().__init__(student, teacher, info)
+        self.pause, self.deadly = pause, deadly
+
+    def losses(self, batch):
+        time.sleep(self.pause)
+        if batch.step == self.deadly:
+            os.kill(os.getpid(), signal.SIGSEGV)
+        return {"ce": self.cross_entropy(self.student(batch.images), batch.labels)}
+'''
+WORDS = [
+    "dataset=digits", "student=resnet8", "teacher=resnet8", "Train.batch_size=24", "Train.warmup=0",
+    "Machine.threads=1", "Machine.checkpoint_every=0", "Measures.corruptions=False",
+]  # fmt: skip
+LENGTH = {"epochs": "Train.epochs=3"}
+
+
+@pytest.fixture
+def slow(tmp_path, monkeypatch):
+    """A plug-in method that takes its time."""
+    root = tmp_path / "plugin"
+    (root / "methods").mkdir(parents=True)
+    (root / "gin" / "method").mkdir(parents=True)
+    (root / "methods" / "slow.py").write_text(SLOW)
+    (root / "gin" / "method" / "slow.gin").write_text("SLOW.pause = 0.0\nSLOW.deadly = -1\n")
+    monkeypatch.setenv("KDBENCH_PLUGINS", "")
+    places.add_plugins([str(root)])
+    yield
+    monkeypatch.undo()
+    places.add_plugins([])
+
+
+def specs(*words):
+    return expand.plan(request_.parse([*WORDS, LENGTH["epochs"], *words]))
+
+
+def weights(runs):
+    found = {path.parent.name: RunFolder(runs, path.parent.name).result() for path in runs.glob("*/result.json")}
+    return {run: result.get("weights.sha256", result["status"]) for run, result in found.items()}
+
+
+def begun(errors):
+    """How often each run began, as the plain display tells it."""
+    return [line.split("] ")[1] for line in errors.splitlines() if "] " in line and "]   " not in line]
+
+
+def started(runs, *words):
+    """`kdbench run` in a process of its own."""
+    command = [sys.executable, "-m", "kdbench", "run", *WORDS, LENGTH["epochs"], *words, "--runs", str(runs)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def until(holds, seconds=60):
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end, "nothing came of it"
+        time.sleep(0.02)
+
+
+def workers_of(process):
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    return [int(child) for child in children]
+
+
+def test_two_workers_do_each_run_once_and_get_what_one_process_gets(tmp_path, capsys):
+    wanted = specs("methods=ce,kd,corsd", "seeds=0,1")
+    local.inline(wanted, tmp_path / "one", None)
+    capsys.readouterr()
+    local.local(wanted, tmp_path / "two", None, workers=2)
+    assert sorted(begun(capsys.readouterr().err)) == sorted(spec.id for spec in wanted)
+    assert weights(tmp_path / "two") == weights(tmp_path / "one")
+    assert not list((tmp_path / "two").glob("*/lease.*"))
+
+
+def test_a_killed_worker_costs_nothing_but_its_last_step(slow, tmp_path):
+    words = ["methods=slow", "seeds=0,1", "SLOW.pause=0.15"]
+    local.inline(specs(*words), tmp_path / "one", None)
+    process = started(tmp_path / "two", *words, "workers=2")
+    until(lambda: len(list((tmp_path / "two").glob(f"*/{RESUME}"))) == 2)
+    for worker in workers_of(process):
+        os.kill(worker, signal.SIGKILL)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    assert errors.count("its process was killed by signal 9") == 2
+    assert weights(tmp_path / "two") == weights(tmp_path / "one")
+    for result in (RunFolder(tmp_path / "two", run).result() for run in weights(tmp_path / "two")):
+        assert result["provenance.sessions"] == 2
+
+
+def test_a_run_that_takes_its_process_down_fails_alone(slow, tmp_path, capsys):
+    deadly, fine = specs("methods=slow", "SLOW.deadly=2"), specs("methods=ce", "seeds=0,1")
+    results = local.local([*deadly, *fine], tmp_path, None, workers=1)
+    assert [result["status"] for result in results] == ["failed", "finished", "finished"]
+    assert results[0]["error"].startswith("its process was killed by signal 11, 3 times")
+    assert (RunFolder(tmp_path, deadly[0].id) / LOG).read_text().count("killed by signal 11") == 3
+    assert backlog.open_runs([*deadly, *fine], tmp_path) == deadly
+
+
+@pytest.mark.parametrize("workers", ["executor=inline", "workers=2"])
+def test_ctrl_c_keeps_the_state_and_the_next_call_goes_on(workers, slow, tmp_path):
+    words = ["methods=slow", "seeds=0,1", "SLOW.pause=0.1"]
+    local.inline(specs(*words), tmp_path / "one", None)
+    process = started(tmp_path / "two", *words, workers)
+    until(lambda: list((tmp_path / "two").glob(f"*/{RESUME}")))
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors.endswith("kdbench: stopped; what is finished stays, and the same command goes on from there\n")
+    assert "Traceback" not in errors
+    assert weights(tmp_path / "two") == {}
+    assert not list((tmp_path / "two").glob("*/lease.*"))
+    local.inline(specs(*words), tmp_path / "two", None)
+    assert weights(tmp_path / "two") == weights(tmp_path / "one")
+
+
+def test_workers_end_with_the_process_that_started_them(slow, tmp_path, monkeypatch):
+    monkeypatch.setitem(LENGTH, "epochs", "Train.epochs=200")
+    process = started(tmp_path, "methods=slow", "SLOW.pause=0.02", "workers=1")
+    until(lambda: list(tmp_path.glob(f"*/{RESUME}")))
+    (worker,) = workers_of(process)
+    process.kill()
+    process.communicate()
+    until(lambda: not Path(f"/proc/{worker}").exists(), 15)
+    assert not list(tmp_path.glob("*/lease.*"))  # it kept its state and let go, it was not killed
+    assert not list(tmp_path.glob("*/result.json"))  # nor is it the run's fault that nobody listens
+
+
+def test_a_cancelled_run_stops_and_the_others_go_on(slow, tmp_path):
+    words = ["methods=slow", "seeds=0,1", "SLOW.pause=0.3"]
+    first, second = specs(*words)
+    process = started(tmp_path, *words)
+    until(lambda: (tmp_path / first.id / RESUME).exists())
+    (tmp_path / first.id / CANCELLED).touch()
+    _, errors = process.communicate(timeout=120)
+    assert "stopped; it goes on from here the next time" in errors
+    assert list(weights(tmp_path)) == [second.id]
+    assert RunFolder(tmp_path, first.id).state() == "absent"
+    assert local.inline([first], tmp_path, None)[0]["provenance.sessions"] == 2
+
+
+def test_what_another_living_process_does_is_left_to_it(slow, tmp_path):
+    words = ["methods=slow", "SLOW.pause=0.3"]
+    process = started(tmp_path, *words)
+    until(lambda: list(tmp_path.glob(f"*/{RESUME}")))
+    assert local.inline(specs(*words), tmp_path, None) == []  # at once, without a result
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+    assert set(weights(tmp_path)) == {spec.id for spec in specs(*words)}
+
+
+def test_a_student_waits_for_the_teacher_that_another_process_trains(tmp_path, monkeypatch):
+    monkeypatch.setitem(LENGTH, "epochs", "Train.epochs=30")
+    teacher, student = specs("methods=kd", "seeds=1")
+    process = started(tmp_path, "methods=ce", f"seeds={teacher.seed}")
+    until(lambda: (tmp_path / teacher.id / "progress.json").exists())
+    (result,) = local.inline([student], tmp_path, None)
+    assert result["status"] == "finished"
+    assert result["teacher.run"] == teacher.id
+    process.communicate(timeout=60)
+    assert process.returncode == 0
+
+
+def test_each_worker_has_a_gpu_or_its_share_of_the_threads(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
+    assert gpus.shares(None) == [
+        {"CUDA_VISIBLE_DEVICES": "4", "OMP_NUM_THREADS": "4"},
+        {"CUDA_VISIBLE_DEVICES": "7", "OMP_NUM_THREADS": "4"},
+    ]
+    assert [share["CUDA_VISIBLE_DEVICES"] for share in gpus.shares(3)] == ["4", "7", "4"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert gpus.shares(3) == [{"OMP_NUM_THREADS": "2"}] * 3
+    assert gpus.shares(None) == [{"OMP_NUM_THREADS": "8"}]
+    assert gpus.shares(2, gpus=2) == [{"OMP_NUM_THREADS": "2"}] * 2
+
+
+def test_a_run_of_several_gpus_has_them_to_itself(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3,4")
+    assert [share["CUDA_VISIBLE_DEVICES"] for share in gpus.shares(None, gpus=2)] == ["0,1", "2,3"]
+    with pytest.raises(UserError, match="gpus=8, and this machine has 5"):
+        gpus.shares(None, gpus=8)
+
+
+def ranks_of(process):
+    """The processes that torchrun has started, below the pool."""
+    (agent,) = workers_of(process)
+    return [int(child) for child in Path(f"/proc/{agent}/task/{agent}/children").read_text().split()]
+
+
+def test_of_a_run_in_two_processes_one_is_killed_and_it_goes_on_in_the_same_bits(slow, tmp_path):
+    words = ["methods=slow", "SLOW.pause=0.05", "gpus=2"]
+    (spec,) = specs(*words)
+    local.local([spec], tmp_path / "one", None, workers=1)
+    process = started(tmp_path / "two", *words)
+    until(lambda: (tmp_path / "two" / spec.id / RESUME).exists())
+    os.kill(ranks_of(process)[1], signal.SIGKILL)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    result = RunFolder(tmp_path / "two", spec.id).result()
+    assert (result["provenance.gpus"], result["provenance.sessions"]) == (2, 2)
+    assert weights(tmp_path / "two") == weights(tmp_path / "one")
+
+
+def test_two_processes_stop_together_and_one_failed_run_does_not_stop_the_next(slow, tmp_path):
+    words = ["methods=slow", "SLOW.pause=0.2", "gpus=2"]
+    process = started(tmp_path, *words)
+    until(lambda: list(tmp_path.glob(f"*/{RESUME}")))
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=90)
+    assert process.returncode == 130
+    assert weights(tmp_path) == {}
+    assert not list(tmp_path.glob("*/lease.*"))
+    bad, good = specs("methods=ce", "gpus=2", "SGD.lr=1e30")[0], specs("methods=ce", "gpus=2")[0]
+    assert [r["status"] for r in local.local([bad, good], tmp_path, None, workers=1)] == ["failed", "finished"]
+
+
+@pytest.fixture
+def small_disk(tmp_path, request):
+    """A small file system: one run's states take up 2 MB, a finished run 0.35."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={request.param}", "none", place], capture_output=True
+    ).returncode:
+        pytest.skip("no file system can be mounted here")
+    yield place
+    subprocess.run(["umount", "--lazy", place], check=True)
+
+
+@pytest.mark.parametrize(
+    ("workers", "small_disk"), [("executor=inline", "2500k"), ("workers=2", "4600k")], indirect=["small_disk"]
+)
+def test_a_full_disk_loses_nothing_and_the_sweep_goes_on_when_there_is_room(workers, small_disk, tmp_path):
+    words = ["methods=ce", "seeds=0,1,2,3,4,5,6,7"]
+    process = started(small_disk, *words, workers)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert f"the disk of {small_disk} is full" in errors
+    assert "Traceback" not in errors
+    finished = weights(small_disk)
+    assert 0 < len(finished) < 8
+    subprocess.run(["mount", "-o", "remount,size=20m", small_disk], check=True)
+    process = started(small_disk, *words, workers)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    local.inline(specs(*words), tmp_path / "one", None)
+    assert weights(small_disk) == weights(tmp_path / "one")
+    assert not set(finished) & set(begun(errors))  # what was finished was not done again
+    assert not [path for path in small_disk.glob("*/.*")]

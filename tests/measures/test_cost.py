@@ -1,0 +1,22 @@
+import torch
+from torch import nn
+
+from kdbench.measures import cost
+
+
+def test_flops_by_hand():
+    network = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.Flatten(), nn.Linear(8 * 16, 10))
+    assert cost.flops(network, (3, 4, 4)) == 2 * (8 * 3 * 9 * 16) + 2 * (8 * 16 * 10)
+
+
+def test_parameters_by_hand():
+    assert cost.parameters(nn.Linear(3, 4)) == 16
+
+
+def test_peak_memory_sees_what_was_there_and_is_gone():
+    peak = cost.PeakMemory(torch.device("cpu"))
+    before = peak.bytes()
+    large = torch.ones(100 * 2**20 // 4)
+    del large
+    assert peak.bytes() - before > 80 * 2**20
+    assert cost.PeakMemory(torch.device("cpu")).bytes() < peak.bytes() + 2**20

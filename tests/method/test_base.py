@@ -1,0 +1,147 @@
+"""What every method must keep, whatever it computes."""
+
+import inspect
+
+import pytest
+import torch
+
+from kdbench.method.base import Method
+
+NAMES = ("ce", "kd", "rkd", "crd", "byot", "corsd")
+WITH_TEACHER = ("kd", "rkd", "crd")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_gin_file_binds_every_parameter_and_nothing_else(make, gin_parameters, name):
+    method = make(name)
+    signature = inspect.signature(type(method))
+    keyword_only = {n: p for n, p in signature.parameters.items() if p.kind is p.KEYWORD_ONLY}
+    assert set(gin_parameters(name)) == set(keyword_only)
+    assert all(p.default is p.empty for p in keyword_only.values())
+
+
+@pytest.mark.parametrize(
+    ("student", "image"), [("resnet8", (1, 8, 8)), ("resnet8x4", (3, 16, 12)), ("resnet18", (3, 8, 8))]
+)
+@pytest.mark.parametrize("name", NAMES)
+def test_steps_reach_all_parameters(make, batch, name, student, image):
+    method = make(name, student=student, image=image)
+    losses = method.losses(batch(method))
+    assert all(loss.shape == () and loss.isfinite() for loss in losses.values())
+    sum(losses.values()).backward()
+    for parameter_name, parameter in method.named_parameters():
+        assert parameter.grad is not None, parameter_name
+        assert parameter.grad.isfinite().all(), parameter_name
+    assert any(p.grad.abs().max() > 0 for p in method.student.parameters())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_few_steps_lower_the_loss(make, batch, name):
+    # CRD's banks stand still here: while they move, its loss may rise.
+    method = make(name, **({"momentum": 1.0} if name == "crd" else {}))
+    optimiser = torch.optim.SGD(method.parameters(), lr=0.02, momentum=0.9)
+    one, values = batch(method, anchors=12), []
+    for _ in range(12):
+        loss = sum(method.losses(one).values())
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        values.append(loss.item())
+    assert min(values[-3:]) < 0.9 * values[0]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_bfloat16(make, batch, name):
+    method = make(name)
+    one = batch(method)
+    expected = {n: loss.item() for n, loss in make(name).losses(one).items()}
+    with torch.autocast("cpu", torch.bfloat16):
+        losses = method.losses(one)
+    assert all(loss.dtype == torch.float32 for loss in losses.values())
+    assert {n: loss.item() for n, loss in losses.items()} == pytest.approx(expected, rel=0.2, abs=0.02)
+    sum(losses.values()).backward()
+    assert all(p.grad.isfinite().all() for p in method.parameters())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_identical_images_give_no_nan(make, batch, name):
+    method = make(name)
+    losses = method.losses(batch(method, identical=True))
+    assert all(loss.isfinite() for loss in losses.values())
+    sum(losses.values()).backward()
+    assert all(p.grad.isfinite().all() for p in method.parameters())
+
+
+@pytest.mark.parametrize("name", WITH_TEACHER)
+def test_the_teacher_is_frozen(make, batch, name):
+    method = make(name)
+    before = {n: value.clone() for n, value in method.teacher.state_dict().items()}
+    method.train()
+    sum(method.losses(batch(method)).values()).backward()
+    assert not any(module.training for module in method.teacher.modules())
+    assert all(p.grad is None and not p.requires_grad for p in method.teacher.parameters())
+    assert all(torch.equal(value, before[n]) for n, value in method.teacher.state_dict().items())
+
+
+def test_no_graph_is_built_through_the_teacher(make):
+    taught = make("kd").teach(torch.zeros(2, 1, 8, 8, requires_grad=True))
+    assert not any(x.requires_grad for x in (taught.logits, taught.pooled, *taught.stages))
+
+
+@pytest.mark.parametrize("name", WITH_TEACHER)
+def test_the_teacher_is_neither_trained_nor_saved(make, name):
+    method = make(name)
+    ours = {id(p) for p in method.parameters()}
+    assert not any(id(p) in ours for p in method.teacher.parameters())
+    saved = {value.data_ptr() for value in method.state_dict().values()}
+    assert not any(value.data_ptr() in saved for value in method.teacher.state_dict().values())
+
+
+@pytest.mark.parametrize("name", WITH_TEACHER)
+def test_the_teacher_matters(make, batch, name):
+    """The same student and batch with another teacher gives another loss."""
+    one, other = make(name, teacher="resnet14"), make(name, teacher="resnet20")
+    drawn = batch(one)
+    assert sum(one.losses(drawn).values()).item() != pytest.approx(sum(other.losses(drawn).values()).item(), rel=1e-4)
+
+
+@pytest.mark.parametrize("name", WITH_TEACHER)
+def test_a_missing_teacher_is_refused(make, gin_parameters, name):
+    method = make(name)
+    with pytest.raises(ValueError, match="needs a teacher"):
+        type(method)(method.student, None, method.info, **gin_parameters(name))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_deployed_network_is_the_student(make, name):
+    method = make(name)
+    deployed = method.deployed()
+    assert [p.shape for p in deployed.parameters()] == [p.shape for p in method.student.parameters()]
+    assert deployed(torch.zeros(2, 1, 8, 8)).shape == (2, 4)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_training_goes_on_from_saved_state(make, batch, name):
+    first = make(name)
+    sum(first.losses(batch(first)).values()).backward()  # moves buffers
+    second = make(name)
+    second.load_state_dict({n: value.clone() for n, value in first.state_dict().items()})
+    later = batch(first, step=1)
+    expected = {n: loss.item() for n, loss in first.losses(later).items()}
+    assert {n: loss.item() for n, loss in second.losses(later).items()} == expected
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_label_smoothing_of_the_recipe_is_applied(make, batch, name):
+    plain, smooth = make(name), make(name, label_smoothing=0.3)
+    one = batch(plain)
+    assert plain.losses(one)["ce"].item() != pytest.approx(smooth.losses(one)["ce"].item(), rel=1e-4)
+
+
+def test_the_base_class_samples_the_anchors_alone(make):
+    method = make("ce")
+    anchors = torch.tensor([3, 1, 2])
+    assert torch.equal(method.sample(anchors, None), anchors)
+    assert method.exits(torch.zeros(1, 1, 8, 8)) == {}
+    with pytest.raises(NotImplementedError):
+        Method(method.student, None, method.info).losses(None)

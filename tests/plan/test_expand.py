@@ -1,0 +1,157 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kdbench.config import places
+from kdbench.errors import UserError
+from kdbench.plan import expand, request
+from kdbench.plan import spec as spec_
+
+
+def specs(*words):
+    return expand.plan(request.parse(words))
+
+
+def one(*words):
+    return [spec for spec in specs(*words) if not spec.is_teacher][-1]
+
+
+def test_a_bare_run_is_all_methods_on_digits_teacher_first():
+    found = specs()
+    assert found[0].is_teacher
+    assert {spec.method for spec in found} == set(places.sources())
+    assert {spec.dataset for spec in found} == {"digits"}
+    assert sorted({spec.seed for spec in found}) == [0, 1, 2]
+
+
+def test_the_plan_is_the_product_of_the_selections_each_run_once():
+    found = specs("methods=ce,kd", "student=resnet8,resnet14", "teacher=resnet20,resnet32", "seeds=0,1")
+    asked = [s for s in found if not s.is_teacher]
+    # ce needs no teacher and so is there once for both
+    assert len(asked) == 2 * 2 * 1 + 2 * 2 * 2
+    assert [s.student for s in found if s.is_teacher] == ["resnet20", "resnet32"]
+    assert len({s.id for s in found}) == len(found)
+
+
+def test_a_teacher_stands_before_those_that_need_it_also_when_asked_for_itself():
+    found = specs("methods=kd,ce", "student=resnet20,resnet8", "teacher=resnet20")
+    place = {spec.id: i for i, spec in enumerate(found)}
+    assert all(place[s.teacher_run] < place[s.id] for s in found if s.teacher_run)
+    assert [s.student for s in found if s.is_teacher] == ["resnet20"], "the equal one; the other was asked for itself"
+
+
+def test_a_teacher_of_the_students_own_architecture_is_not_its_twin():
+    equal, teacher = specs("methods=kd", "student=resnet8", "teacher=resnet8,resnet14", "seeds=0")[:2]
+    assert (equal.student, equal.seed) == ("resnet8", spec_.EQUAL_TEACHER_SEED)
+    assert (teacher.student, teacher.seed) == ("resnet14", spec_.TEACHER_SEED)
+
+
+def test_controls_choose_their_teachers(tmp_path):
+    teacher, again = specs("methods=born_again", "student=resnet14", "teacher=resnet20")
+    assert (teacher.student, teacher.method, again.teacher_run) == ("resnet14", "ce", teacher.id)
+    assert "teacher=" not in again.command()
+    (random,) = specs("methods=kd_random_teacher", "teacher=resnet20")
+    assert (random.teacher, random.teacher_untrained, random.teacher_run) == ("resnet20 untrained", "resnet20", None)
+    assert one("methods=kd_random_teacher", "teacher=resnet32").id != random.id
+    weights = tmp_path / "w.pt"
+    weights.write_bytes(b"weights")
+    with pytest.raises(UserError, match="takes an untrained teacher: name a backbone"):
+        specs("methods=kd_random_teacher", f"teacher={weights}")
+
+
+def test_all_means_no_variants_unless_they_are_named_too():
+    assert {s.method for s in specs("methods=all,ce_3x") if not s.is_teacher} == {*places.sources(), "ce_3x"}
+
+
+def test_the_id_changes_with_all_that_defines_the_result():
+    base = ("methods=kd", "dataset=digits")
+    ids = [
+        one(*base, *more).id
+        for more in (
+            [], ["seeds=1"], ["student=resnet14"], ["teacher=resnet32"], ["Train.epochs=3"], ["KD.temperature=2"], ["recipe=smoke"],
+        )
+    ]  # fmt: skip
+    assert len(set(ids)) == len(ids)
+
+
+def test_the_id_changes_with_nothing_else(tmp_path, monkeypatch):
+    base = one("methods=kd", "dataset=digits").id
+    assert one("dataset=digits", "methods=kd", "seeds=0").id == base
+    assert one("methods=kd", "recipe=quick", "student=resnet8", "teacher=resnet20").id == base
+    assert one("methods=kd", "Machine.device=cuda:3", "Machine.threads=7").id == base
+    assert one("methods=crd,kd", "CRD.momentum=0.1").id == base
+    monkeypatch.chdir(tmp_path)
+    assert one("methods=kd").id == base
+
+
+def test_a_methods_own_override_leaves_the_teacher_and_the_others_alone():
+    plain, changed = specs("methods=ce,kd"), specs("methods=ce,kd", "CE.label_smoothing=0.2")
+    assert [s.id for s in plain if s.is_teacher] == [s.id for s in changed if s.is_teacher]
+    by_method = {s.method: s for s in changed if not s.is_teacher}
+    assert by_method["ce"].own_overrides == {"CE.label_smoothing": 0.2}
+    assert by_method["kd"].own_overrides == {}
+
+
+def test_a_shared_override_reaches_the_teacher():
+    (teacher,) = [s for s in specs("methods=kd", "Train.epochs=3") if s.is_teacher]
+    assert teacher.overrides == {"Train.epochs": 3.0}
+    assert teacher.protocol == one("methods=kd", "Train.epochs=3").protocol
+
+
+def test_weights_from_outside_are_known_by_content_not_by_place(tmp_path):
+    first, second, other = tmp_path / "a.pt", tmp_path / "b.pt", tmp_path / "c.pt"
+    first.write_bytes(b"weights")
+    second.write_bytes(b"weights")
+    other.write_bytes(b"others")
+    found = {path: one("methods=kd", f"teacher={path}") for path in (first, second, other)}
+    assert found[first].id == found[second].id != found[other].id
+    assert found[first].teacher_run is None
+    assert len(specs("methods=kd", f"teacher={first}")) == 1
+
+
+@pytest.mark.parametrize("words", [
+    ["methods=kd", "teacher=resnet32", "seeds=3"], ["methods=crd", "CRD.momentum=0.25", "Train.epochs=7"],
+    ["methods=ce", "Train.schedule=MultiStep", "MultiStep.milestones=(0.5,)", "MultiStep.gamma=0.1"],
+    ["methods=corsd", "CORSD.kl=raw", "recipe=corsd_paper"],
+])  # fmt: skip
+def test_the_command_of_a_run_makes_that_run(words):
+    import shlex
+
+    spec = one(*words)
+    assert one(*shlex.split(spec.command())[2:]) == spec
+
+
+@given(seeds=st.lists(st.integers(0, 10**6), min_size=1, max_size=4, unique=True))
+def test_seeds(seeds):
+    assert request.parse(["methods=ce", f"seeds={','.join(map(str, seeds))}"]).seeds == tuple(seeds)
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["metods=corsd"], "unknown selection 'metods'; did you mean 'methods'?"),
+        (["methods=cosrd"], "unknown method 'cosrd'; did you mean 'corsd'?"),
+        (["dataset=cifar1000"], "unknown dataset 'cifar1000'; did you mean 'cifar100'?"),
+        (["student=resnet21"], "unknown student 'resnet21'"),
+        (["teacher=resnet21"], "unknown teacher 'resnet21'"),
+        (["teacher=no/such.pt"], "the teacher's weight file 'no/such.pt' does not exist"),
+        (["recipe=smok"], "unknown recipe 'smok'; did you mean 'smoke'?"),
+        (["sweep=defalt"], "unknown sweep 'defalt'; did you mean 'default'?"),
+        (["executor=slrm"], "unknown executor 'slrm'"),
+        (["bach_size=128"], "unknown selection 'bach_size'; did you mean 'Train.batch_size'?"),
+        (["CORSD.margn=2"], "unknown parameter of CORSD 'margn'; did you mean 'margin'?"),
+        (["CORDS.margin=2"], "unknown configurable 'CORDS'; did you mean 'CORSD'?"),
+        (["Train.epochs=ten"], "Train.epochs takes a number such as 0.5, not 'ten'"),
+        (["methods=ce", "KD.temperature=2"], "nothing in this plan uses KD.temperature (methods: ce)"),
+        (["methods=ce", "methods=kd"], "'methods' is given twice"),
+        (["SGD.lr=1", "SGD.lr=2"], "SGD.lr is given twice"),
+        (["seeds=-1"], "seeds takes whole numbers from 0"),
+        (["methods="], "'methods=' has no value"),
+        (["corsd"], "'corsd' is neither a selection"),
+    ],
+)
+def test_bad_input_gets_one_sentence(words, sentence):
+    with pytest.raises(UserError) as caught:
+        specs(*words)
+    assert sentence in str(caught.value)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,269 @@
+from __future__ import annotations
+
+import pytest
+
+from kdbench.plan.spec import EQUAL_TEACHER_SEED
+from kdbench.report.stats.intervals import mean_interval
+from kdbench.report.tables.rows import with_values
+from kdbench.report.tables.tables import summarise
+
+SEEDS = (0, 1, 2)
+POWER = (
+    "power: n = 3 can show differences to ce of 3.3 points (95 %, power 80 %, pooled sd 1.00); "
+    "1 point needs 10, 0.5 points need 34 seeds"
+)
+"""Of an sd of 1: 10 and 34 as in tables of the one-sample t test; noncentrality 5.6535 with 2 degrees of freedom, over √3."""
+
+
+def only(results):
+    (table,) = summarise(results)
+    return table
+
+
+@pytest.fixture
+def three(result):
+    """ce at 50, 51, 52 and kd at 52, 54, 53: differences 2, 3, 1."""
+    ce = [result("ce", seed, 50.0 + seed) for seed in SEEDS]
+    kd = [result("kd", seed, accuracy, taught=True) for seed, accuracy in zip(SEEDS, (52.0, 54.0, 53.0), strict=True)]
+    return ce + kd
+
+
+def test_a_table_by_hand(three):
+    table = only(three)
+    assert table.title == "digits · cnn · recipe short · protocol 1f9c20"
+    kd, ce = table.lines
+    # t = 2/(1/√3) = 3.4641 with 2 degrees of freedom: p = 1 - √(12/14) = 0.0742, too much to tell the two apart
+    assert (kd.rank, kd.p, kd.method, kd.teacher) == (1, pytest.approx(0.0742, abs=1e-4), "kd", "resnet20 (61.3)")
+    assert (ce.rank, ce.p, ce.method, ce.teacher) == (1, None, "ce", "")
+    # deviation 1 everywhere, t(2) = 4.302653, over the root of 3: 2.4841
+    assert kd.accuracy == (3, 53.0, pytest.approx(2.4841, abs=1e-4))
+    assert kd.difference == (3, 2.0, pytest.approx(2.4841, abs=1e-4))
+    assert ce.accuracy == (3, 51.0, pytest.approx(2.4841, abs=1e-4))
+    assert ce.difference is None
+    assert kd.measured("images_seen") == (3, 14370, 0.0)
+    assert kd.measured("accuracy.best_val") is None
+    assert table.notes == [POWER]
+
+
+def test_protocol_dataset_and_student_make_tables(result):
+    results = [result(run=f"r{i}") for i in range(4)]
+    for i, (key, value) in enumerate([("protocol", "0000"), ("dataset", "cifar100"), ("student", "big")]):
+        results[i][key] = value
+    assert [(t.dataset, t.student, t.protocol) for t in summarise(results)] == [
+        ("cifar100", "cnn", "1f9c20"),
+        ("digits", "big", "1f9c20"),
+        ("digits", "cnn", "0000"),
+        ("digits", "cnn", "1f9c20"),
+    ]
+
+
+def test_lines_are_sorted_by_mean_and_ranked_by_what_can_be_told_apart(result):
+    accuracies = {
+        "ce": (60.0, 60.2, 60.1),
+        "kd": (60.3, 59.9, 60.4),
+        "at": (50.0, 50.3, 50.1),
+        "rkd": (70.0, 70.1, 70.1),
+    }
+    table = only([result(m, seed, a) for m, values in accuracies.items() for seed, a in enumerate(values)])
+    assert [(line.rank, line.method) for line in table.lines] == [(1, "rkd"), (2, "kd"), (2, "ce"), (4, "at")]
+
+
+def test_p_values_are_corrected_for_the_differences_of_the_table(three, result):
+    alone = only(three).lines[0].p
+    weak = [result("at", seed, 50.0 + seed + offset) for seed, offset in enumerate((1.0, -1.0, 0.3))]
+    both = {line.method: line.p for line in only([*three, *weak, result("dkd", 0, 70.0)]).lines}
+    assert both["kd"] == pytest.approx(2 * alone), "two differences have a test: one seed has none"
+    assert both["at"] > both["kd"]
+    assert (both["ce"], both["dkd"]) == (None, None)
+
+
+def test_equal_differences_give_no_p_value_and_say_so(result):
+    table = only([result(m, seed, a + seed) for m, a in (("ce", 50.0), ("kd", 60.0)) for seed in SEEDS])
+    assert [(line.method, line.rank, line.p) for line in table.lines] == [("kd", 1, None), ("ce", 2, None)]
+    assert table.notes == ["no p value where all differences to ce are equal (kd)"]
+
+
+def test_other_measures_are_told(result, three):
+    given = {"measures__version": 1, "measures__images": 10000}
+    old = [one | {"measures.version": 1, "measures.images": 10000} for one in three]
+    at = [result("at", seed, 40.0 + seed**2, **given | {"measures__version": 2}) for seed in SEEDS]
+    table = only([*old, *at, result("rkd", 0, 30.0)])
+    assert {line.method: line.marks for line in table.lines} == {"kd": "", "ce": "", "at": "§", "rkd": ""}
+    assert "§ not measured in the same way: measures.version 1 for kd, ce; 2 for at" in table.notes
+
+
+def test_own_parameters_and_other_teachers_are_other_lines(result):
+    table = only(
+        [
+            result("kd", taught=True),
+            result("kd", run="warm", taught=True, method__parameters='{"KD.temperature": 2.0}'),
+            result("kd", run="small", teacher="resnet14", teacher__sha256="a" * 64, teacher__accuracy=58.0),
+        ]
+    )
+    assert {(line.method, line.teacher) for line in table.lines} == {
+        ("kd", "resnet20 (61.3)"),
+        ("kd (temperature=2.0)", "resnet20 (61.3)"),
+        ("kd", "resnet14 (58.0)"),
+    }
+
+
+def test_weights_that_look_alike_are_told_apart(result):
+    first = [result("kd", seed, taught=True) for seed in SEEDS]
+    second = [result("kd", seed, taught=True, run=f"other{seed}", teacher__sha256="e" * 64) for seed in SEEDS]
+    assert {line.teacher for line in only(first + second).lines} == {
+        "resnet20 (61.3) cccccccc",
+        "resnet20 (61.3) eeeeeeee",
+    }
+
+
+def test_failed_lines_stand_last_with_their_reason(result, three):
+    failed = result("at", 0, None, taught=True, status="failed", error="the loss is not finite")
+    table = only([failed, *three])
+    assert [line.rank for line in table.lines] == [1, 1, None]
+    assert table.lines[-1].accuracy is None
+    assert table.notes == ["failed: at, seed 0, run at0: the loss is not finite", POWER]
+
+
+def test_a_failed_seed_is_seen_beside_finished_ones(result, three):
+    # It failed before it could read its teacher, so that the checksum is missing.
+    failed = result("kd", 3, None, teacher="resnet20", status="failed", error="no space left")
+    table = only([*three, failed])
+    kd = next(line for line in table.lines if line.method == "kd")
+    assert kd.accuracy is not None
+    assert (kd.accuracy.n, [row["run"] for row in kd.failed]) == (3, ["kd3"])
+    assert table.notes == ["failed: kd, seed 3, run kd3: no space left", POWER]
+
+
+def test_finished_without_an_accuracy_is_a_failure(result, three):
+    for value in (None, float("nan")):
+        table = only([*three, result("at", 0, value)])
+        assert table.lines[-1].method == "at"
+        assert "without an accuracy" in table.notes[0]
+
+
+def test_the_newest_run_of_a_seed_counts(result):
+    old = result("ce", 0, 40.0, run="z", provenance__finished_at="2025-01-01T00:00:00+00:00")
+    new = result("ce", 0, 60.0, run="a", provenance__finished_at="2025-01-02T00:00:00+00:00")
+    for results in ([old, new], [new, old]):
+        table = only(results)
+        assert table.lines[0].accuracy == (1, 60.0, None)
+        assert any("left out: z" in note for note in table.notes)
+
+
+def test_one_seed_has_a_note_and_no_interval(result):
+    table = only([result("ce"), result("kd", 0, 53.0)])
+    assert [line.accuracy.half_width for line in table.lines if line.accuracy] == [None, None]
+    assert table.lines[0].difference == (1, 3.0, None)
+    assert table.notes == ["n = 1: no interval, no p value and no rank can be given (kd, ce)"]
+
+
+def test_differences_need_common_seeds_and_say_how_many(result):
+    ce = [result("ce", seed, 50.0) for seed in (0, 1)]
+    half = [result("kd", seed, 51.0) for seed in (1, 2)]
+    none = [result("at", seed, 51.0) for seed in (5, 6)]
+    table = only(ce + half + none)
+    by_name = {line.method: line for line in table.lines}
+    assert by_name["kd"].difference == (1, 1.0, None)
+    assert by_name["at"].difference is None
+    assert table.notes == ["kd: the difference is over the 1 of 2 seeds that ce has finished too"]
+
+
+def test_without_the_baseline_there_are_no_differences(result):
+    table = only([result("kd", seed) for seed in SEEDS])
+    assert table.lines[0].difference is None
+    assert any("no differences" in note for note in table.notes)
+
+
+def test_unequal_conditions_are_told(result, three):
+    results = three + [
+        result("at", seed, provenance__clean=False, data__sha256="f" * 64, images_seen=20000, provenance__device="gpu")
+        for seed in SEEDS
+    ]
+    table = only(results)
+    marks = {line.method: line.marks for line in table.lines}
+    assert marks == {"ce": "", "kd": "", "at": "†‡"}
+    assert table.notes == [
+        "† with uncommitted changes in the code",
+        "‡ not the same data: data.sha256 dddddddd for kd, ce; ffffffff for at",
+        "not the same budget: images seen 14370 for kd, ce; 20000 for at",
+        "times come from different devices: cpu for kd, ce; gpu for at",
+        POWER,
+    ]
+
+
+def test_exits_and_best_on_validation_are_means(result):
+    extra = [
+        {"exits.exit10": 1.0, "exits.exit2": 58.0 + s, "exits.ensemble": 63.0, "accuracy.best_val": 60.0 + s}
+        for s in SEEDS
+    ]
+    table = only([result("byot", seed) | extra[seed] for seed in SEEDS])
+    assert list(table.lines[0].exits.items()) == [("exit2", 59.0), ("exit10", 1.0), ("ensemble", 63.0)]
+    assert table.lines[0].measured("accuracy.best_val").mean == 61.0
+
+
+def test_recipes_with_overrides_in_the_title(result):
+    table = only([result("ce", overrides='{"Train.epochs": 1.0}'), result("kd", recipe="tiny")])
+    assert table.recipe == "short (Train.epochs=1.0) or tiny"
+
+
+@pytest.mark.parametrize(
+    ("parameters", "label"),
+    [
+        ("", "kd"),
+        ("{}", "kd"),
+        ('{"KD.temperature": 2.0}', "kd (temperature=2.0)"),
+        ('{"KD.b": true, "KD.a": "x"}', "kd (a=x, b=true)"),
+        ('{"KD.weight": 1, "Head.weight": 2}', "kd (Head.weight=2, KD.weight=1)"),
+        ('{"KD.a": "\\ud800"}', "kd (a=?)"),
+        ("no json", "kd (no json)"),
+        ("[1]", "kd ([1])"),
+    ],
+)
+def test_labels(parameters, label):
+    assert with_values("kd", parameters, short=True) == label
+
+
+def test_many_seeds_keep_their_pairs(result):
+    """Seeds are numbers: 10 comes after 9, and pairs are by number."""
+    ce = [result("ce", seed, 50.0 + seed) for seed in range(12)]
+    kd = [result("kd", seed, 51.0 + seed) for seed in reversed(range(12))]
+    kd_line = only(ce + kd).lines[0]
+    assert kd_line.difference == mean_interval([1.0] * 12)
+    assert [row["seed"] for row in kd_line.runs] == [str(seed) for seed in range(12)]
+
+
+def power_notes(results):
+    return [note for note in only(results).notes if note.startswith("power")]
+
+
+def test_power_pools_the_lines_by_their_degrees_of_freedom(result):
+    ce = [result("ce", seed, 50.0) for seed in range(5)]
+    few = [result("at", seed, 51.0 + change) for seed, change in enumerate((-2.0, 2.0))]  # variance 8, 1 degree
+    many = [
+        result("kd", seed, 51.0 + change) for seed, change in enumerate((-1.0, 1.0, 0.0, 1.0, -1.0))
+    ]  # 1, 4 degrees
+    # √((8 + 4) / 5) = 1.549; detectable 11.5500 sd with two seeds (16.334/√2), 1.682 sd with five (3.7611/√5)
+    (note,) = power_notes(ce + few + many)
+    assert "n = 2 to 5 can show differences to ce of 17.9 to 2.6 points (95 %, power 80 %, pooled sd 1.55)" in note
+
+
+def test_power_needs_two_common_seeds_and_scatter(result):
+    ce = [result("ce", seed, 50.0 + seed) for seed in SEEDS]
+    assert power_notes(ce) == []
+    assert power_notes([*ce, result("kd", 0, 53.0)]) == []
+    assert power_notes([result("kd", seed, 50.0 + seed**2) for seed in SEEDS]) == []
+    assert power_notes(ce + [result("kd", seed, 51.1 + seed) for seed in SEEDS]) == []
+    (note,) = power_notes(ce + [result("kd", seed, 50.0 + 40 * seed) for seed in SEEDS])
+    assert note.endswith("1 point needs over 1000, 0.5 points need over 1000 seeds")
+
+
+def test_a_run_that_was_made_to_teach_its_equals_is_no_seed_of_the_baseline(three, result):
+    teacher = result("ce", EQUAL_TEACHER_SEED, 10.0)
+    with_teacher, without = only([*three, teacher]), only(three)
+    assert [line.accuracy for line in with_teacher.lines] == [line.accuracy for line in without.lines]
+    assert (
+        f"ce: left out, because made to teach students of its own architecture: {teacher['run']}" in with_teacher.notes
+    )
+    assert only([teacher]).lines[0].accuracy.mean == 10.0, "alone it is shown"
+    user = result("kd", EQUAL_TEACHER_SEED, 10.0, taught=True)
+    assert next(line for line in only([*three, user]).lines if line.method == "kd").accuracy.n == 4

@@ -1,0 +1,244 @@
+"""A run that stopped, wherever it was, ends in the very bits of one that never did."""
+
+import csv
+import json
+import multiprocessing
+import os
+import random
+import signal
+
+import pytest
+import torch
+
+from kdbench.plan import expand, request
+from kdbench.run.execute import run
+from kdbench.run.resume import Damaged, Keeper, Stopped, dump, parse
+from kdbench.store.folder import EPOCHS, LOG, RESUME, RESUME_BEFORE, RunFolder
+
+METHODS = {
+    "ce": [],
+    "kd": [],
+    "rkd": [],
+    "crd": [],
+    "byot": [],
+    "corsd": ["CORSD.class_memory_weight=0.5"],
+}
+KILLS = int(os.environ.get("KDBENCH_KILLS", 12))
+"""Random stop points over all methods; 100 take two minutes."""
+
+
+def specs(method, *words):
+    """A method's runs: three epochs of digits, with a state after each step; its teacher first."""
+    return expand.plan(
+        request.parse(
+            [
+                f"methods={method}", "dataset=digits", "student=resnet8", "teacher=resnet8", "Train.epochs=3",
+                "Train.batch_size=24", "Train.warmup=0", "Split.validation=0.2", "Machine.checkpoint_every=0",
+                "Machine.threads=1", "Measures.corruptions=False", *METHODS[method], *words,
+            ]
+        )
+    )  # fmt: skip
+
+
+def curve(folder):
+    """epochs.csv without the seconds, which no two runs have in common."""
+    return [{k: v for k, v in line.items() if k != "seconds"} for line in csv.DictReader((folder / EPOCHS).open())]
+
+
+def record(runs, spec):
+    """All that must be equal of two runs of one spec."""
+    result = RunFolder(runs, spec.id).result()
+    free = ("seconds.", "convergence.seconds.", "cost.peak", "cost.images", "provenance.")
+    return curve(RunFolder(runs, spec.id)), {k: v for k, v in result.items() if not k.startswith(free)}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """A folder with finished runs of all methods, each done in one go."""
+    runs = tmp_path_factory.mktemp("undisturbed")
+    for method in METHODS:
+        for spec in specs(method):
+            if RunFolder(runs, spec.id).state() != "finished":
+                assert run(spec, runs, None)["status"] == "finished"
+    return runs
+
+
+def with_teacher(spec, source, runs):
+    """Give a run of another folder the teacher that is there already."""
+    if spec.teacher_run:
+        runs.mkdir(exist_ok=True)
+        (runs / spec.teacher_run).symlink_to(source / spec.teacher_run)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_run_interrupted_after_every_step_ends_like_one_that_never_was(method, undisturbed, tmp_path):
+    spec = specs(method)[-1]
+    with_teacher(spec, undisturbed, tmp_path)
+    sessions = 1
+    while True:
+        try:
+            result = run(spec, tmp_path, None, stop=lambda: True)
+            break
+        except Stopped:
+            sessions += 1
+    assert sessions == result["provenance.sessions"] >= 9
+    assert record(tmp_path, spec) == record(undisturbed, spec)
+    assert not (RunFolder(tmp_path, spec.id) / RESUME).exists()
+
+
+def child(spec, runs):
+    run(spec, runs, None)
+
+
+def killed_after(context, spec, runs, seconds):
+    """Do a run in a process of its own, and kill that after so many seconds; its exit code."""
+    process = context.Process(target=child, args=(spec, runs))
+    process.start()
+    process.join(seconds)
+    if process.is_alive():
+        os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    return process.exitcode
+
+
+def test_killed_at_random_moments_runs_end_in_the_same_bits(undisturbed, tmp_path):
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["kdbench.run"])  # so that each process begins at once, with torch in it
+    draw = random.Random(0)
+    kills = number = 0
+    while kills < KILLS:
+        method = list(METHODS)[number % len(METHODS)]
+        spec, runs = specs(method)[-1], tmp_path / str(number)
+        with_teacher(spec, undisturbed, runs)
+        number += 1
+        killed = 0
+        while (code := killed_after(context, spec, runs, draw.uniform(0.1, 1.2) if killed < 4 else 100)) != 0:
+            assert code == -signal.SIGKILL, f"exit code {code}"
+            killed += 1
+        kills += killed
+        assert record(runs, spec) == record(undisturbed, spec), f"{method} after {killed} kills"
+
+
+def stopped(spec, runs, after):
+    """Do a run up to step `after`, with a state after each step."""
+    asked = iter(range(after))
+    with pytest.raises(Stopped):
+        run(spec, runs, None, stop=lambda: next(asked, None) is None)
+    return RunFolder(runs, spec.id)
+
+
+def flipped(content, place):
+    return content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]
+
+
+DAMAGE = {f"cut at {tenth}0 %": lambda b, t=tenth: b[: len(b) * t // 10] for tenth in range(10)}
+DAMAGE |= {f"a bit flipped at {tenth}0 %": lambda b, t=tenth: flipped(b, len(b) * t // 10) for tenth in range(10)}
+DAMAGE |= {"something else": lambda b: b"PK\x03\x04" + bytes(5000)}
+
+
+@pytest.mark.parametrize("how", DAMAGE)
+def test_a_damaged_state_is_recognised_and_the_one_before_taken(how, undisturbed, tmp_path):
+    spec = specs("crd")[-1]
+    with_teacher(spec, undisturbed, tmp_path)
+    folder = stopped(spec, tmp_path, 3)
+    before = parse((folder / RESUME_BEFORE).read_bytes())["step"]
+    (folder / RESUME).write_bytes(DAMAGE[how]((folder / RESUME).read_bytes()))
+    run(spec, tmp_path, None)
+    log = (folder / LOG).read_text()
+    assert f"{RESUME} cannot be used: it is" in log
+    assert "going on from the one before" in log
+    assert f"going on at step {before} " in log
+    assert record(tmp_path, spec) == record(undisturbed, spec)
+
+
+def test_with_both_states_damaged_the_run_starts_anew_and_says_so(undisturbed, tmp_path):
+    spec = specs("ce")[-1]
+    folder = stopped(spec, tmp_path, 5)
+    for name in (RESUME, RESUME_BEFORE):
+        content = (folder / name).read_bytes()
+        (folder / name).write_bytes(content[: len(content) // 2])
+    result = run(spec, tmp_path, None)
+    log = (folder / LOG).read_text()
+    assert "the run starts anew" in log
+    assert "going on at" not in log
+    assert "provenance.sessions" not in result
+    assert record(tmp_path, spec) == record(undisturbed, spec)
+
+
+def test_the_state_of_another_run_is_not_gone_on_from(undisturbed, tmp_path):
+    spec, other = specs("ce")[-1], specs("ce", "seeds=1")[-1]
+    theirs, ours = stopped(other, tmp_path, 4), RunFolder(tmp_path, spec.id)
+    ours.path.mkdir()
+    (ours / RESUME).write_bytes((theirs / RESUME).read_bytes())
+    run(spec, tmp_path, None)
+    assert f"it has another run ({other.id}, not {spec.id}); the run starts anew" in (ours / LOG).read_text()
+    assert record(tmp_path, spec) == record(undisturbed, spec)
+
+
+def keeper(tmp_path, every=0.0, **identity):
+    folder = RunFolder(tmp_path, "a")
+    folder.path.mkdir(exist_ok=True)
+    return Keeper(folder, identity, every)
+
+
+def test_another_method_file_ends_what_can_be_gone_on_from(tmp_path):
+    keeper(tmp_path, run="a", method="old").save({"step": 1})
+    assert keeper(tmp_path, run="a", method="old").load()["step"] == 1
+    assert keeper(tmp_path, run="a", method="new").load() is None
+    assert "another method (old, not new)" in (tmp_path / "a" / LOG).read_text()
+
+
+def test_what_happens_on_the_way_to_a_new_state_leaves_a_whole_one(tmp_path, monkeypatch):
+    mine = keeper(tmp_path)
+    for step in (1, 2):
+        mine.save({"step": step})
+    import kdbench.resume
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(kdbench.resume, "write_atomically", full)
+    with pytest.raises(OSError, match="No space"):
+        mine.save({"step": 3})
+    assert keeper(tmp_path).load()["step"] == 2
+
+
+def test_nothing_is_written_without_the_right_to(tmp_path):
+    folder = RunFolder(tmp_path, "a")
+    folder.path.mkdir()
+
+    def lost():
+        raise RuntimeError("lost")
+
+    with pytest.raises(RuntimeError, match="lost"):
+        Keeper(folder, {}, 0.0, check=lost).save({"step": 1})
+    assert list(folder.path.iterdir()) == []
+
+
+def test_states_are_written_by_the_clock_and_at_epoch_ends_that_are_worth_it(tmp_path, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    mine = keeper(tmp_path, every=60.0)
+    now[0] = 4.0
+    assert not mine.due(new_epoch=True)  # four seconds are sooner done again than a file is looked after
+    now[0] = 6.0
+    assert mine.due(new_epoch=True)
+    assert not mine.due(new_epoch=False)
+    now[0] = 60.0
+    assert mine.due(new_epoch=False)
+
+
+def test_a_state_holds_tensors_and_plain_containers(tmp_path):
+    state = {"a": torch.arange(6).reshape(2, 3), "b": {"c": [1, 2.5, None, "d"]}}
+    back = parse(dump(state))
+    assert torch.equal(back["a"], state["a"])
+    assert back["b"] == state["b"]
+    with pytest.raises(Damaged, match="empty"):
+        parse(b"")
+
+
+def test_an_undisturbed_run_leaves_nothing_but_its_record(undisturbed):
+    for spec in specs("ce"):
+        files = {path.name for path in RunFolder(undisturbed, spec.id).path.iterdir()}
+        assert files == {"config.gin", EPOCHS, "checkpoint.pt", "operative.gin", "result.json"}
+        assert json.loads((undisturbed / spec.id / "result.json").read_text())["status"] == "finished"

@@ -1,0 +1,144 @@
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from kdbench.store import lease
+from kdbench.store.lease import Held, Lost
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def age(folder, number, seconds):
+    """Make a lease look untouched for so long."""
+    then = time.time() - seconds
+    os.utime(folder / f"lease.{number}", (then, then))
+
+
+def foreign(folder, number=1, **changed):
+    """A lease of a process on another machine."""
+    owner = {"host": "elsewhere", "boot": "b", "namespace": "n", "pid": 1, "started": "1", "job": "", "restart": 0}
+    (folder / f"lease.{number}").write_text(json.dumps({**owner, **changed}))
+
+
+def test_a_lease_is_held_once_and_can_be_had_again_when_released(tmp_path):
+    with lease.acquire(tmp_path) as held:
+        held.check()
+        assert lease.owner(tmp_path) == lease.this_process()
+        with pytest.raises(Held, match=f"process {os.getpid()} on "):
+            lease.acquire(tmp_path)
+    assert names(tmp_path) == []
+    assert lease.owner(tmp_path) is None
+    lease.acquire(tmp_path).release()
+
+
+def hold(folder, told):
+    with lease.acquire(folder):
+        told.put(os.getpid())
+        time.sleep(60)
+
+
+def test_the_lease_of_a_killed_process_is_taken_over_at_once(tmp_path):
+    context = multiprocessing.get_context("fork")
+    told = context.Queue()
+    process = context.Process(target=hold, args=(tmp_path, told))
+    process.start()
+    pid = told.get(timeout=10)
+    with pytest.raises(Held, match=f"process {pid} on "):
+        lease.acquire(tmp_path)
+    os.kill(pid, signal.SIGKILL)
+    time.sleep(0.1)  # a zombie now: its parent has not asked for its end
+    with lease.acquire(tmp_path):
+        assert names(tmp_path) == ["lease.1", "lease.2"]
+    process.join()
+    assert names(tmp_path) == []
+
+
+def test_another_machines_lease_counts_until_it_was_untouched_for_too_long(tmp_path):
+    foreign(tmp_path)
+    with pytest.raises(Held, match="process 1 on elsewhere"):
+        lease.acquire(tmp_path)
+    age(tmp_path, 1, lease.STALE - 10)
+    with pytest.raises(Held):
+        lease.acquire(tmp_path)
+    age(tmp_path, 1, lease.STALE + 1)
+    lease.acquire(tmp_path).release()
+
+
+def test_a_requeued_job_knows_that_the_one_before_is_dead(tmp_path, monkeypatch):
+    foreign(tmp_path, job="77", restart=0)
+    monkeypatch.setenv("SLURM_JOB_ID", "78")
+    with pytest.raises(Held, match=r"\(job 77\)"):
+        lease.acquire(tmp_path)
+    monkeypatch.setenv("SLURM_JOB_ID", "77")
+    with pytest.raises(Held):
+        lease.acquire(tmp_path)
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    lease.acquire(tmp_path).release()
+
+
+def test_an_owner_that_slept_too_long_finds_out(tmp_path):
+    slept = lease.acquire(tmp_path)
+    foreign(tmp_path, 2)  # what another machine does with a stale lease
+    with pytest.raises(Lost):
+        slept.check()
+    slept.release()
+    assert names(tmp_path) == ["lease.2"]  # the other's stays
+    with pytest.raises(Lost):
+        slept.check()
+
+
+def test_the_heartbeat_touches(tmp_path, monkeypatch):
+    monkeypatch.setattr(lease, "HEARTBEAT", 0.02)
+    with lease.acquire(tmp_path) as held:
+        age(tmp_path, 1, 1000)
+        time.sleep(0.3)
+        assert time.time() - (tmp_path / "lease.1").stat().st_mtime < 100
+        held.check()
+
+
+@pytest.mark.parametrize("content", ["", "{", "[1]", '{"pid": 1}'])
+def test_a_torn_lease_counts_by_its_age(content, tmp_path):
+    (tmp_path / "lease.3").write_text(content)
+    with pytest.raises(Held, match="unknown machine"):
+        lease.acquire(tmp_path)
+    age(tmp_path, 3, lease.STALE + 1)
+    with lease.acquire(tmp_path):
+        assert names(tmp_path) == ["lease.3", "lease.4"]
+
+
+PROGRAM = """
+import sys, time, random, os
+from pathlib import Path
+from kdbench import lease
+folder, inside = Path(sys.argv[1]), Path(sys.argv[2])
+for _ in range(40):
+    try:
+        with lease.acquire(folder) as held:
+            os.close(os.open(inside, os.O_CREAT | os.O_EXCL))  # fails if another process is in here
+            time.sleep(random.uniform(0, 0.004))
+            held.check()
+            os.unlink(inside)
+            print("in")
+            if random.random() < 0.1:
+                os._exit(0)  # without a release
+    except lease.Held:
+        time.sleep(random.uniform(0, 0.004))
+"""
+
+
+def test_of_many_processes_one_is_in(tmp_path):
+    (tmp_path / "run").mkdir()
+    command = [sys.executable, "-c", PROGRAM, str(tmp_path / "run"), str(tmp_path / "inside")]
+    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(6)]
+    ends = [process.communicate(timeout=60) for process in processes]
+    assert all("FileExistsError" not in errors for _, errors in ends), ends
+    assert all(process.returncode == 0 for process in processes), ends
+    assert sum(out.count("in") for out, _ in ends) >= 6

@@ -1,0 +1,66 @@
+"""Where trials are kept, and which runs are told of them."""
+
+from pathlib import Path
+
+import pytest
+
+from kdbench.cli.main import main
+from kdbench.plan import expand
+from kdbench.plan import request as request_
+from kdbench.report.folders import Reading, read_runs
+from kdbench.store import studies
+from kdbench.tune import trials
+
+WORDS = [
+    *("dataset=digits", "student=resnet8", "teacher=resnet14"),
+    *("Train.epochs=2", "Train.warmup=0", "Split.validation=0.2", "Measures.corruptions=False"),
+]
+RUNS = Path("runs")
+
+
+@pytest.fixture(autouse=True)
+def in_a_folder_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("KDBENCH_RUNS", raising=False)
+
+
+@pytest.mark.parametrize(
+    ("more", "count"),
+    [
+        ([], 1), (["seeds=7"], 1), (["Machine.threads=1"], 1), (["Train.epochs=3"], 0), (["KD.temperature=3"], 0),
+        (["student=resnet14"], 0), (["teacher=resnet20"], 0),
+    ],
+)  # fmt: skip
+def test_a_study_is_told_of_its_own_dataset_student_and_teacher_only(more, count):
+    assert main(["tune", "kd", "trials=1", *WORDS]) == 0
+    changed = {word.split("=")[0] for word in more}
+    words = ["methods=kd", *(word for word in WORDS if word.split("=")[0] not in changed), *more]
+    assert studies.told(expand.plan(request_.parse(words))[-1], RUNS)["tuning.trials"] == count
+
+
+def test_the_folder_of_studies_is_no_run():
+    assert main(["tune", "ce", "trials=1", *WORDS]) == 0
+    assert read_runs(RUNS) == Reading()
+
+
+def test_a_damaged_study_is_not_written_over(capsys):
+    assert main(["tune", "ce", "trials=1", *WORDS]) == 0
+    (path,) = RUNS.glob("tuning/*/study.json")
+    path.write_text("{")
+    assert main(["tune", "ce", "trials=1", *WORDS]) == 2
+    assert "is not a study that can be read" in capsys.readouterr().err
+    assert path.read_text() == "{"
+    assert main(["run", "methods=ce", *WORDS]) == 0, "a run does not end for it"
+
+
+def test_studies_of_a_product_are_apart_and_know_nothing_of_how_many_trials_there_are():
+    def ids(*words):
+        request, _ = trials.parse([*words, "teacher=resnet14", "Split.validation=0.2"])
+        found = trials.studies(request, expand.plan(request))
+        assert all(sorted(spec.seed for spec in each.specs) == [0, 1] for each in found)
+        return [each.id for each in found]
+
+    found = ids("ce,kd", "trials=4", "student=resnet8,resnet20", "seeds=0,1")
+    assert len(set(found)) == 4
+    assert set(ids("kd,ce", "trials=9", "student=resnet20,resnet8", "seeds=1,0")) == set(found)
+    assert not set(ids("kd,ce", "trials=9", "student=resnet20", "seeds=1,0", "Train.epochs=5")) & set(found)
