@@ -77,7 +77,9 @@ def test_a_run_in_a_job_is_seen_running_and_can_be_cancelled_from_here(cluster, 
     for spec in (FIRST, SECOND):
         RunFolder(tmp_path, spec.id).ask(spec.plain())  # before a job can look for it
     job = cluster.sbatch(
-        f"exec {sys.executable} -m kdbench.launch.worker {tmp_path} {FIRST.id} {SECOND.id}", "--output", str(tmp_path / "out")
+        f"exec {sys.executable} -m kdbench.launch.worker {tmp_path} {FIRST.id} {SECOND.id}",
+        "--output",
+        str(tmp_path / "out"),
     )
     folder = submitted(FIRST, job)
     submitted(SECOND, job)
