@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
-from kdbench.config import places, schedules, settings
+from kdbench.config import places, schedules, settings, views
 from kdbench.config.cluster import Cluster
 from kdbench.errors import UserError, nearest
 
@@ -47,7 +47,7 @@ class Signature:
 
 SHARED_BY_GROUP: dict[str, tuple[type, ...]] = {
     "dataset": (settings.Dataset, settings.Defaults),
-    "recipe": (settings.Split, settings.Augment, settings.SGD, settings.Train, *schedules.SCHEDULES),
+    "recipe": (settings.Split, settings.Augment, views.Strong, settings.SGD, settings.Train, *schedules.SCHEDULES),
     "sweep": (settings.Sweep,),
     "method": (settings.Control, settings.Search),
     "command line": (settings.Selection, settings.Parallel),
