@@ -42,11 +42,8 @@ class Strong:
             raise ValueError("Strong.magnitude must be between 0 and 30")
         if not 0 <= self.cutout <= 1:
             raise ValueError("Strong.cutout must be between 0 and 1 (a share of the width)")
-        if self.policy == "trivialaugment" and (self.operations, self.magnitude, self.random_magnitude) != (
-            2,
-            9,
-            False,
-        ):
+        own = self.operations, self.magnitude, self.random_magnitude
+        if self.policy == "trivialaugment" and own != (2, 9, False):
             raise ValueError(
                 "Strong.operations, Strong.magnitude and Strong.random_magnitude require Strong.policy='randaugment'"
             )

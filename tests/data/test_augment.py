@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from kdbench.config.settings import Augment, Dataset
 from kdbench.config.views import KINDS, Strong
 from kdbench.data.augment import Augmenter, Draws, normalise
+from kdbench.run.group import Group
 
 PLAIN = Dataset(source="x", mean=(0.5, 0.25, 0.0), std=(0.5, 0.25, 1.0), mirrored=True)
 
@@ -132,13 +133,16 @@ def test_views_are_blocks_in_the_order_of_their_kinds():
     assert not torch.equal(got[3:6], got[6:])
 
 
-def test_the_rows_of_a_part_are_those_of_the_whole():
+def test_the_rows_of_a_rank_are_those_of_the_whole():
+    """Three anchors with two images each, in two views, on two ranks."""
     made = augmenter(strong=Strong())
-    index, kinds = torch.tensor([5, 0, 2, 1, 3]), ("recipe", "strong")
-    draws = [made.draw(5, generator(view), kind) for view, kind in enumerate(kinds)]
-    whole = made.views(index, draws, kinds).unflatten(0, (2, 5))
-    part = made.views(index[1:4], [each.map(lambda choice: choice[1:4]) for each in draws], kinds)
-    assert torch.equal(part, whole[:, 1:4].flatten(0, 1))
+    index, kinds = torch.tensor([5, 0, 2, 1, 3, 4]), ("recipe", "strong")
+    draws = [made.draw(6, generator(view), kind) for view, kind in enumerate(kinds)]
+    whole = made.views(index, draws, kinds).chunk(2)
+    for rank in range(2):
+        share = Group(rank, 2).share(3, 2)
+        part = made.views(share.own(index), [each.map(share.own) for each in draws], kinds)
+        assert torch.equal(part, torch.cat([share.own(view) for view in whole]))
 
 
 def test_kinds_that_are_not_there_and_draws_for_another_kind_are_refused():
@@ -149,5 +153,5 @@ def test_kinds_that_are_not_there_and_draws_for_another_kind_are_refused():
         made.draw(2, generator(0), "weak")
     with pytest.raises(ValueError, match="the draws are not for the kind 'strong'"):
         made(torch.tensor([0]), made.draw(1, generator(0)), "strong")
-    with pytest.raises(ValueError, match="shorter"):
+    with pytest.raises(ValueError, match="argument 2 is longer"):
         made.views(torch.tensor([0]), [made.draw(1, generator(0))], KINDS)
