@@ -18,7 +18,7 @@ from torch import Tensor
 from kdbench.backbones.registry import build
 from kdbench.config import places as places_
 from kdbench.config import signature
-from kdbench.method.base import Batch, Info, Method
+from kdbench.method import Backbone, Batch, Info, Method, Teacher
 from kdbench.streams import Streams
 
 ROOT = Path(__file__).parent.parent
@@ -72,15 +72,23 @@ def make() -> Callable[..., Method]:
     """
 
     def method(name: str, **given: object) -> Method:
-        cls = getattr(importlib.import_module(f"kdbench.methods.{name}"), name.upper())
+        cls = getattr(importlib.import_module(f"kdbench.methods.{name}"), signature.of_method(name).name)
         labels = torch.as_tensor(given.pop("labels", [0, 1, 2, 3] * 6))
         image = given.pop("image", (1, 8, 8))
         classes = int(labels.max()) + 1
         torch.manual_seed(0)
-        student = build(given.pop("student", "resnet8"), classes, image[0])
+        student_name = given.pop("student", "resnet8")
+        student = build(student_name, classes, image[0])
         teacher = build(given.pop("teacher", "resnet14"), classes, image[0]) if cls.needs_teacher else None
-        info = Info(classes, labels, image, given.pop("label_smoothing", 0.0), torch.device("cpu"))
-        return cls(student, teacher, info, **{**_gin_parameters(name), **given}).train()
+
+        def network(peer: str | None, stream: str) -> Backbone:
+            with Streams(0).as_global(stream):
+                return build(peer or student_name, classes, image[0])
+
+        smoothing = given.pop("label_smoothing", 0.0)
+        info = Info(classes, labels, image, smoothing, torch.device("cpu"), batch_size=6, steps=100, network=network)
+        teachers = [Teacher(teacher)] if teacher is not None else []
+        return cls(student, teachers, info, **{**_gin_parameters(name), **given}).train()
 
     return method
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +28,12 @@ class Backbone(nn.Module):
     """Base class of all backbones. A subclass implements `stem`, `stage_modules`, and has a linear layer `fc`."""
 
     fc: nn.Linear
+    images_passed: int = 0
+    """Images that have passed through this network, in all its calls."""
+
+    def __call__(self, images: Tensor, *args: Any, **kwargs: Any) -> Any:
+        self.images_passed += len(images)  # here and not in `forward`, which may be compiled
+        return super().__call__(images, *args, **kwargs)
 
     def stem(self, images: Tensor) -> Tensor:
         raise NotImplementedError

@@ -179,6 +179,7 @@ def _carry_out(found: Sequence[Study], count: int, runs: Path, data: Path | None
 
 def _trial(each: Study, runs: Path, data: Path | None, shown: display.Display) -> Trial:
     from kdbench.run.execute import validate  # torch: two seconds that a study with nothing to do must not cost
+    from kdbench.run.prepare import Caller
 
     number = len(each.trials)
     parameters = suggest.suggest(each.space, each.trials, each.id) if number else each.gin_values()
@@ -186,7 +187,7 @@ def _trial(each: Study, runs: Path, data: Path | None, shown: display.Display) -
     results = []
     for spec in specs:
         shown.begin(spec)
-        result = validate(spec, runs, data, partial(shown.progress, spec))
+        result = validate(spec, runs, data, Caller(partial(shown.progress, spec)))
         shown.end(spec, {**result, "trial": f"trial {number} ({_listed(parameters)})"})
         results.append(result)
         if result["status"] == "failed":  # the mean cannot be had any more

@@ -164,9 +164,7 @@ from kdbench.method import Method
 class MINE(Method):
     """Args: weight: of it."""
 
-    def __init__(self, student, teacher, info, *, weight):
-        super().__init__(student, teacher, info)
-        self.weight = weight
+    weight: float
 
     def losses(self, batch):
         return {"ce": self.weight * self.cross_entropy(self.student(batch.images), batch.labels)}
