@@ -5,15 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import torch
 from torch import Tensor
 
-from kdbench.backbones.backbone import Backbone, Features
+from kdbench.backbones.backbone import Backbone, Extra, Features
+from kdbench.errors import unknown
 
 if TYPE_CHECKING:
     from kdbench.method.base import Method
+
+
+WANTED = ("logits", "pooled", "stages", *get_args(Extra))
+"""What a method can ask a teacher for."""
 
 
 @dataclass(frozen=True)
@@ -39,9 +44,18 @@ class Teacher:
 
     @torch.no_grad()
     def __call__(self, images: Tensor, want: Sequence[str] = (), batch_statistics: bool = False) -> Features:
-        """What the network computes for images (B, C, H, W) in the student's normalisation; see `Method.teach`."""
+        """What the network computes for images (B, C, H, W) in the student's normalisation; see `Method.teach`.
+
+        Raises:
+            UserError: a word of `want` is not an output of a backbone.
+        """
+        for word in want:
+            if word not in WANTED:
+                raise unknown("output of a teacher", word, WANTED)
+        extras = tuple(word for word in want if word in get_args(Extra))
         with self.network.batch_statistics() if batch_statistics else nullcontext():
-            return self.network(self.own_normalisation(images), features=tuple(want) or True)
+            features: Features = self.network(self.own_normalisation(images), features=extras or True)
+        return features
 
     def own_normalisation(self, images: Tensor) -> Tensor:
         """Images (B, C, H, W) in the student's normalisation as the teacher was trained on them."""

@@ -191,7 +191,8 @@ def _train(
             }
         )
         if settings.parallel.sync_bn:
-            synchronise(method, group)
+            for module in (method, *(teacher.network for teacher in ready.teachers)):
+                synchronise(module, group)
     if settings.machine.compile:
         for network in method.networks():
             network.compile()
