@@ -74,7 +74,7 @@ def run(
     check()
     if group.first:
         folder.begin(f"# {spec.command()}\n\n{spec.config}")
-    result = spec.identity() | studies.told(spec, runs)
+    result = spec.identity() | studies.tuning_of(spec, runs)
     trace = None
     try:
         found = _run(spec, folder, runs, data, _Caller(report, stop, check, group))
