@@ -69,7 +69,7 @@ def _print(outcome: Outcome, folder: Path) -> None:
         out.print(table)
         out.print()
     out.print(outcome.summary)
-    out.print(f"The run is in {folder}")
+    out.print(f"The run is in {folder}", soft_wrap=True)  # a path that can be copied
 
 
 def _text(value: Any) -> str:

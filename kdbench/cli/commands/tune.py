@@ -130,7 +130,7 @@ def _print_table(tuning: Tuning) -> None:
         )
     console().print(table)
     seeds = _seeds(tuning.studies[0])
-    print(f"best, gin values: {OBJECTIVE} ({seeds}); the best of many trials is optimistically biased\n")
+    print(f"best, gin values: {OBJECTIVE} (seeds {seeds}); the best of many trials is optimistically biased\n")
 
 
 def _print_errors(tuning: Tuning, errors: Mapping[str, str]) -> None:
