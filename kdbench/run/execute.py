@@ -58,7 +58,7 @@ def run(spec: Spec, runs: Path, data: Path | None, caller: Caller | None = None)
     caller.check()
     if group.first:
         folder.begin(f"# {spec.command()}\n\n{spec.config}")
-    result = spec.identity() | studies.told(spec, runs)
+    result = spec.identity() | studies.tuning_of(spec, runs)
     trace = None
     try:
         measured = _run(spec, folder, runs, data, caller)
