@@ -140,7 +140,7 @@ def test_the_rows_of_a_rank_are_those_of_the_whole():
     draws = [made.draw(6, generator(view), kind) for view, kind in enumerate(kinds)]
     whole = made.views(index, draws, kinds).chunk(2)
     for rank in range(2):
-        share = Group(rank, 2).share(3, 2)
+        share = Group(rank, 2).share(3)
         part = made.views(share.own(index), [each.map(share.own) for each in draws], kinds)
         assert torch.equal(part, torch.cat([share.own(view) for view in whole]))
 
