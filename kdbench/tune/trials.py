@@ -79,7 +79,7 @@ def parse(words: Sequence[str]) -> tuple[Request, int]:
     names = [key for key, equals, _ in pairs if not equals]
     numbers = [value for key, _, value in pairs if key == "trials"]
     for key, equals, _ in pairs:
-        known = (*request_.SELECTIONS, *request_.SINGLE, "trials")
+        known = (*request_.PLAN_KEYS, *request_.SINGLE_KEYS, "trials")
         if equals and "." not in key and key not in known and nearest(key, known) == "trials":
             raise UserError(f"unknown selection '{key}'; did you mean 'trials'? See: kdbench tune --help")
     if len(names) > 1:
