@@ -8,7 +8,6 @@ from collections.abc import Sequence
 
 from kdbench.cli import arguments as arguments_
 from kdbench.cli import commands
-from kdbench.config import places
 from kdbench.errors import RunError, UserError
 
 
@@ -16,6 +15,8 @@ def main(words: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status: 0 success, 1 a run failed, 2 invalid input, 130 interrupted."""
     try:
         arguments = arguments_.parse(sys.argv[1:] if words is None else words)
+        from kdbench.config import places  # not for --help and typos, which are to be fast
+
         places.add_plugins(arguments.plugins)
         return commands.load(arguments.command).run(arguments)
     except UserError as error:

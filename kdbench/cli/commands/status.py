@@ -6,7 +6,6 @@ import argparse
 import json
 import time
 from collections.abc import Callable, Collection
-from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from kdbench.cli import folders
@@ -41,6 +40,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    from dataclasses import asdict
+
     from kdbench.cli import run_filter, states
     from kdbench.cli.console import console
     from kdbench.launch import status
