@@ -4,19 +4,13 @@ import json
 import os
 import subprocess
 import sys
-import threading
 import time
 
 import pytest
-from rich.console import Console
 
-from kdbench.cli import run_filter, states
-from kdbench.cli.commands import status
-from kdbench.cli.main import main
 from kdbench.launch import status as status_
 from kdbench.launch.slurm.queue import QueuedJob, SlurmQueue
 from kdbench.plan import expand, request
-from kdbench.store import ids as ids_
 from kdbench.store import lease
 from kdbench.store.folder import AGAIN, CANCELLED, CHECKPOINT, CONFIG, PROGRESS, SUBMISSION, RunFolder
 
@@ -198,138 +192,6 @@ def test_runs_of_older_versions_have_no_spec(tmp_path, ask, finished):
     for run, spec in zip(status_.read(tmp_path), (CE, CE1), strict=True):
         assert (run.method, run.dataset, run.student, run.recipe) == ("ce", "digits", "resnet8", "quick")
         assert run.seed == spec.seed
-
-
-@pytest.mark.parametrize(
-    ("words", "ids"),
-    [
-        ([], SPECS),
-        (["all"], SPECS),
-        (["methods=kd,ce", "seeds=1"], [CE1, SPECS[3]]),
-        (["ce"], [CE, CE1]),
-        (["ce-digits-resnet8-s0", KD.id], [CE, KD]),
-        (["state=planned,finished"], [s for s in SPECS if s != CE1]),
-        (["state=running"], []),
-        (["student=resnet8", "dataset=digits", "methods=rkd"], []),
-    ],
-)
-def test_selections(tmp_path, ask, words, ids):
-    for spec in SPECS:
-        ask(spec)
-    ask(CE1, begun=True)
-    selected = run_filter.parse(words)
-    chosen = selected.select(status_.read(tmp_path, selected.ids(tmp_path)))
-    assert [run.id for run in chosen] == sorted(spec.id for spec in ids)
-
-
-@pytest.mark.parametrize(
-    ("word", "sentence"),
-    [
-        ("method=kd", "unknown selection 'method'; did you mean 'methods'?"),
-        (
-            "SGD.lr=0.1",
-            "unknown selection 'SGD.lr'; valid: methods, dataset, student, seeds, state, and run ids or prefixes",
-        ),
-        ("methods=cosrd", "unknown method 'cosrd'; did you mean 'corsd'?"),
-        ("state=runing", "unknown state 'runing'; did you mean 'running'?"),
-        ("seeds=x", "seeds must be non-negative integers"),
-        ("methods=", "'methods=' has no value"),
-        ("cee-digits", f"did you mean '{CE.id}'? See all with: kdbench status --all"),
-    ],
-)
-def test_a_wrong_word_is_one_sentence(tmp_path, ask, capsys, word, sentence):
-    ask(CE)
-    for command in ("status", "cancel"):
-        assert main([command, word, "--runs", str(tmp_path)]) == 2
-        shown = capsys.readouterr()
-        assert shown.out == ""
-        (line,) = shown.err.splitlines()
-        assert sentence in line
-
-
-def test_ids_are_shortened_as_far_as_they_mean_one_run():
-    ids = ["ce-d-r-s1-aaaabbbb", "ce-d-r-s10-cccc", "kd-d-r-s1-aaaa1", "kd-d-r-s1-aaaa2", "odd"]
-    short = ids_.short_names(ids)
-    assert list(short.values()) == ["ce-d-r-s1", "ce-d-r-s10", "kd-d-r-s1-aaaa1", "kd-d-r-s1-aaaa2", "odd"]
-    for id_ in ids:
-        assert ids_.one(short[id_], ids) == id_
-
-
-def test_status_in_a_pipe(tmp_path, ask, finished, capsys):
-    ask(CE), finished(CE1)
-    words = ["status", "--runs", str(tmp_path)]
-    assert main(words) == 0
-    assert capsys.readouterr().out.splitlines() == ["2 runs: 1 planned, 1 done", f"{CE.id}  planned"]
-    assert main([*words, "--all"]) == 0
-    assert capsys.readouterr().out.splitlines()[2] == f"{CE1.id}  done       71.23 % in 1:15"
-    ask(KD, status="failed", error="OutOfMemoryError: CUDA\n 15 GiB\n see [there]\n")
-    assert main(words) == 1
-    assert f"{KD.id}  failed     OutOfMemoryError: CUDA … see [there]" in capsys.readouterr().out
-    assert main([*words, "ce-digits"]) == 0
-    assert capsys.readouterr().out.startswith("2 runs: 1 planned, 1 done\n")
-    assert main([*words, "--json", "state=done"]) == 0
-    (found,) = json.loads(capsys.readouterr().out)
-    assert found == found | {"id": CE1.id, "state": "done", "accuracy": 71.234, "seed": 1, "error": None}
-
-
-def test_no_folder_and_no_runs_are_one_sentence(tmp_path, capsys):
-    assert main(["status", "--runs", str(tmp_path / "no")]) == 0
-    assert capsys.readouterr().out.startswith(f"the folder {tmp_path / 'no'} does not exist: ")
-    assert main(["status", "--runs", str(tmp_path)]) == 0
-    assert capsys.readouterr().out == f"there are no runs in {tmp_path}\n"
-    assert main(["status", "--json", "--runs", str(tmp_path)]) == 0
-    assert json.loads(capsys.readouterr().out) == []
-
-
-@pytest.mark.parametrize("width", [80, 120])
-def test_a_terminal_gets_a_table_that_fits(tmp_path, ask, finished, width):
-    many = expand.plan(request.parse(["methods=ce", "dataset=digits", f"seeds={','.join(map(str, range(30)))}"]))
-    for spec in many[:26]:
-        ask(spec)
-    finished(many[26])
-    ask(
-        many[27],
-        status="failed",
-        error="the loss is not finite at step 51 (terms kl, ranking); a smaller SGD.lr may help",
-    )
-    runs = status_.read(tmp_path)
-    console = Console(width=width, force_terminal=True, record=True, file=open(os.devnull, "w"))  # noqa: SIM115
-    console.print(states.view(runs, [run.id for run in runs], every=False))
-    lines = console.export_text().splitlines()
-    assert lines[0] == "28 runs: 26 planned, 1 failed, 1 done"
-    assert max(map(len, lines)) <= width
-    text = "\n".join(lines)
-    assert "ce-digits-resnet8-s27  failed" in text
-    assert "not shown: 6 planned (kdbench status state=planned)" in text
-    assert "More about a run: kdbench logs ce-digits-resnet8-s27" in text
-    assert "s26" not in text
-
-
-@pytest.mark.parametrize("height", [10, 24, 60])
-def test_watch_draws_no_more_than_the_terminal_has_lines(tmp_path, ask, height):
-    many = expand.plan(request.parse(["methods=ce", "dataset=digits", f"seeds={','.join(map(str, range(60)))}"]))
-    for number, spec in enumerate(many):
-        ask(spec, **({"status": "failed", "error": "no " * 50} if number % 3 else {}))
-    runs = status_.read(tmp_path)
-    console = Console(width=80, height=height, force_terminal=True)
-    for everything in (True, False):
-        shown = states.fitting(console, runs, [run.id for run in runs], everything)
-        assert len(console.render_lines(shown)) < height
-
-
-def test_watch_in_a_pipe_tells_changes_until_all_have_ended(tmp_path, ask, finished, capsys, monkeypatch):
-    monkeypatch.setattr(status, "EVERY", 0.02)
-    ask(CE), ask(CE1)
-    done = threading.Thread(target=main, args=[["status", "--watch", "--runs", str(tmp_path)]])
-    done.start()
-    time.sleep(0.3)
-    finished(CE)
-    time.sleep(0.3)
-    (RunFolder(tmp_path, CE1.id) / CANCELLED).touch()
-    done.join(10)
-    assert not done.is_alive()
-    lines = capsys.readouterr().out.splitlines()
-    assert (lines[0], lines[-1]) == ("2 runs: 2 planned", "2 runs: 1 cancelled, 1 done")
 
 
 def test_a_thousand_runs_take_no_second(tmp_path, ask):
