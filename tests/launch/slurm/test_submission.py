@@ -238,3 +238,17 @@ def test_what_is_finished_is_shown_and_not_submitted(sbatch, tmp_path, capsys):
     assert main([*words, "executor=slurm"]) == 0
     assert "the run is already finished" in capsys.readouterr().err
     assert not sbatch.with_name("sbatch.n").exists()
+
+
+def test_the_same_command_leaves_submitted_runs_to_their_jobs(sbatch, capsys):
+    assert main(["run", *ALL, "executor=slurm"]) == 0
+    jobs = ["40", *(f"41_{task}" for task in range(4)), *(f"42_{task}" for task in range(2))]
+    queue = "".join(f"{job}|{job.partition('_')[0]}|PENDING||Priority\n" for job in jobs)
+    sbatch.with_name("squeue").write_text(f"#!/bin/sh\ncat <<END\n{queue}END\n")
+    capsys.readouterr()
+    assert main(["run", *ALL, "executor=slurm"]) == 0
+    assert capsys.readouterr().out == "7 runs are already in submitted jobs: 40, 41, 42\nnothing was submitted\n"
+    assert main(["run", *ALL[:2], "seeds=0,1,2", "executor=slurm"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("7 runs are already in submitted jobs: 40, 41, 42\nsubmitted as ")
+    assert "kdbench status" in out
