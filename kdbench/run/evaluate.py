@@ -65,7 +65,7 @@ def _top1(logits: Tensor, images: Images) -> float:
 def final(
     method: Method,
     best: dict[str, Tensor] | None,
-    teacher: nn.Module | None,
+    teacher: Callable[[Tensor], Tensor] | None,
     task: Task,
     dataset: Dataset,
     measures: Measures,
@@ -75,6 +75,7 @@ def final(
 
     Args:
         best: the deployed network's weights at the best epoch on the validation split, if there is one.
+        teacher: normalised images to its logits, if there is one.
         between: called now and then with the share of the measurements that is done; may raise.
 
     Returns:
