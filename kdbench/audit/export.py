@@ -19,7 +19,7 @@ from kdbench.errors import UserError
 from kdbench.report import records
 from kdbench.report.formats import readme
 from kdbench.report.leaderboard import CSV, LATEX, PAGE, README, TIDY, check
-from kdbench.report.plots import pictures
+from kdbench.report.plots import figures
 from kdbench.report.tables.published import CSV as PUBLISHED
 from kdbench.store import provenance
 from kdbench.store.folder import CONFIG
@@ -104,14 +104,14 @@ def _anew(runs: Path, out: Path) -> str:
     columns = readme.made_with(page.read_text(errors="replace")) if page.is_file() else None
     words = [f"columns={','.join(columns)}"] if columns else []
     words += ["--runs", str(runs), "--out", str(out)]
-    words += ["--html"] * (out / PAGE).is_file() + ["--plots"] * bool(pictures.ours(out))
+    words += ["--html"] * (out / PAGE).is_file() + ["--plots"] * bool(figures.paths(out))
     return shlex.join(["kdbench", "leaderboard", *words])
 
 
 def _of_other_rows(out: Path, content: bytes) -> list[Path]:
     """The page and the pictures that do not hold the checksum of these rows; the rows alone do not say what is in them."""
     sha256 = hashlib.sha256(content).hexdigest().encode()
-    made = [path for path in (out / PAGE, *pictures.ours(out)) if path.is_file()]
+    made = [path for path in (out / PAGE, *figures.paths(out)) if path.is_file()]
     return [path for path in made if sha256 not in path.read_bytes()]
 
 
@@ -177,7 +177,7 @@ def _about(files: Iterable[str], run: str, version: str) -> bytes:
         f"leaderboard/{README}": f"the tables, which follow from the rows; {TIDY} has them at full precision, {LATEX} for LaTeX",
         f"leaderboard/{PUBLISHED}": "the published values that the tables are set beside",
         f"leaderboard/{PAGE}": "the tables as a page for a browser, with the curves of the runs",
-        f"leaderboard/{pictures.PLOTS}/": "the tables as pictures",
+        f"leaderboard/{figures.PLOTS}/": "the tables as pictures",
         f"runs/*/{CONFIG}": "a run's command and all values that it was configured with",
         f"runs/*/{_COMMAND}": "a run's command alone, where its folder was no longer there",
         "environment/runs.json": "with what the runs were made, each value with the number of its runs",

@@ -9,7 +9,7 @@ import shutil
 import pytest
 
 from kdbench.report import folders
-from kdbench.report.folders import INDEX, known, read_runs, remember
+from kdbench.report.folders import INDEX, read_runs, remember, unchanged
 
 
 def test_what_is_read_is_what_was_stored(result, store):
@@ -148,8 +148,8 @@ def test_the_index_is_for_one_board(result, store):
     runs = store(result("ce"))
     stamps = read_runs(runs).stamps
     remember(runs, b"rows", stamps)
-    assert known(runs, b"rows") == stamps
-    assert known(runs, b"other rows") == {}
+    assert unchanged(runs, b"rows") == stamps
+    assert unchanged(runs, b"other rows") == {}
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "null", '{"rows": 1}', '{"rows": "RIGHT", "runs": 3}'])
@@ -158,7 +158,7 @@ def test_a_damaged_index_is_none(result, store, content):
     remember(runs, b"rows", read_runs(runs).stamps)
     right = json.loads((runs / INDEX).read_text())["rows"]
     (runs / INDEX).write_text(content.replace("RIGHT", right))
-    assert known(runs, b"rows") == {}
+    assert unchanged(runs, b"rows") == {}
 
 
 def test_where_no_index_can_be_written_there_is_none(result, store, tmp_path):
@@ -167,4 +167,4 @@ def test_where_no_index_can_be_written_there_is_none(result, store, tmp_path):
     runs = store(result("ce"))
     (runs / INDEX).mkdir()
     remember(runs, b"rows", read_runs(runs).stamps)
-    assert known(runs, b"rows") == {}
+    assert unchanged(runs, b"rows") == {}

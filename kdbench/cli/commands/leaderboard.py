@@ -51,9 +51,9 @@ def run(arguments: argparse.Namespace) -> int:
             print(f"kdbench: {sentence}", file=sys.stderr)
         return int(bool(wrong))
     if arguments.plots:
-        from kdbench.report.plots import pictures
+        from kdbench.report.plots import figures
 
-        pictures.check_matplotlib()
+        figures.check_matplotlib()
     outcome = leaderboard.regenerate(folders.runs(arguments), out, asked, arguments.html)
     for message in leaderboard.first(outcome.messages):
         print(f"kdbench: {message}", file=sys.stderr)
@@ -61,10 +61,10 @@ def run(arguments: argparse.Namespace) -> int:
     waiting = f"; {outcome.open} runs have no result yet" if outcome.open else ""
     print(f"{out / 'README.md'}: {len(outcome.tables)} tables from {outcome.runs} runs, {state}{waiting}")
     if arguments.plots:
-        drawn = pictures.write(outcome.tables, folders.runs(arguments), out, outcome.sha256)
+        drawn = figures.write(outcome.tables, folders.runs(arguments), out, outcome.sha256)
         for message in drawn.messages:
             print(f"kdbench: {message}", file=sys.stderr)
-        print(f"{out / pictures.PLOTS}: {len(drawn.files) // len(pictures.KINDS)} pictures, each as SVG and PNG")
+        print(f"{out / figures.PLOTS}: {len(drawn.files) // len(figures.KINDS)} pictures, each as SVG and PNG")
     page = out / leaderboard.PAGE
     if arguments.html:
         print(f"{page}: {page.stat().st_size / 1e3:.0f} kB, open it in a browser")

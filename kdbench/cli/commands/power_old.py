@@ -19,8 +19,8 @@ from kdbench.report import folders, records
 from kdbench.report.formats.markdown import plain
 from kdbench.report.leaderboard import CSV
 from kdbench.report.stats.intervals import Interval
-from kdbench.report.stats.power import POWER, detectable, deviation, points, pooled, seeds, threshold
-from kdbench.report.tables.rows import Line
+from kdbench.report.stats.power import POWER, detectable, deviation, pooled, seeds_needed_text, size_text, threshold
+from kdbench.report.tables.rows import Row
 from kdbench.report.tables.tables import Table, tables
 
 DIFFERENCES = (0.5, 1.0)
@@ -107,26 +107,26 @@ def _committed(path: Path) -> tuple[pd.DataFrame, list[str]]:
     return records.canonical(rows), messages
 
 
-def _interval(line: Line) -> Interval | None:
+def _interval(line: Row) -> Interval | None:
     """The difference to the baseline, if it has an sd."""
     return line.difference if line.difference and line.difference.n >= 2 else None
 
 
 def _compared(table: Table) -> bool:
-    return any(map(_interval, table.lines))
+    return any(map(_interval, table.rows))
 
 
 def missing(table: Table) -> Iterator[str]:
     """A sentence for each line, or for the table, that says why no power can be given."""
-    base = next((line for line in table.lines if line.is_baseline and line.accuracy), None)
-    if base is not None and len(table.lines) == 1:
+    base = next((line for line in table.rows if line.is_baseline and line.accuracy), None)
+    if base is not None and len(table.rows) == 1:
         yield f"there is nothing but {BASELINE} here, and so no difference"
         return
     if base is None or len(base.by_seed) < 2:
         have = "no finished run" if base is None else "one seed"
         yield f"{BASELINE} has {have} here; how differences scatter is seen with two seeds or more: kdbench run … seeds=0,1,2"
         return
-    for line in table.lines:
+    for line in table.rows:
         if line is not base and not _interval(line):
             n = line.difference.n if line.difference else 0
             have = "one seed" if n == 1 else "no seed"
@@ -138,10 +138,10 @@ def _grid(table: Table, differences: Sequence[float]) -> Grid:
     grid.add_column("Method")
     for header in ("n", "sd", "shows", "detects", *(f"seeds for {size:g}" for size in differences)):
         grid.add_column(header, justify="right", no_wrap=True)
-    for line in table.lines:
+    for line in table.rows:
         if (interval := _interval(line)) and (sd := deviation(interval)) is not None:
             grid.add_row(Text(plain(line.name)), *_cells(sd, interval.n, differences))
-    intervals = [interval for line in table.lines if (interval := _interval(line))]
+    intervals = [interval for line in table.rows if (interval := _interval(line))]
     sd = pooled(intervals)
     ns = {interval.n for interval in intervals}
     if sd is not None and len(intervals) > 1:
@@ -153,5 +153,5 @@ def _grid(table: Table, differences: Sequence[float]) -> Grid:
 def _cells(sd: float, n: int | None, differences: Sequence[float]) -> list[str]:
     """n, sd, threshold, detectable difference, seeds for each difference; "–" for what needs an n that lines share."""
     given = (None, None) if n is None else (threshold(sd, n), detectable(sd, n))
-    shown = [points(value) if value is not None else "–" for value in given]
-    return [str(n or "–"), f"{sd:.2f}", *shown, *(seeds(sd, size) for size in differences)]
+    shown = [size_text(value) if value is not None else "–" for value in given]
+    return [str(n or "–"), f"{sd:.2f}", *shown, *(seeds_needed_text(sd, size) for size in differences)]

@@ -109,7 +109,7 @@ def _conclude(specs: Sequence[Spec], runs: Path, done: int) -> int:
     """Print the table of a plan; 1 if a run of it has failed."""
     from rich.console import Console
 
-    from kdbench.report.formats import markdown
+    from kdbench.report.formats import terminal
     from kdbench.report.tables import tables
     from kdbench.store.folder import RunFolder
 
@@ -119,7 +119,7 @@ def _conclude(specs: Sequence[Spec], runs: Path, done: int) -> int:
         print(f"all {len(asked)} runs are finished already; nothing was trained", file=sys.stderr)
     console = Console(highlight=False)
     for table in tables.summarise(results):
-        console.print(markdown.Terminal(table))
+        console.print(terminal.Terminal(table))
     if len(results) < len(asked):
         print(
             f"{len(asked) - len(results)} runs have no result yet: others do them, or they were cancelled; see kdbench status",

@@ -77,7 +77,7 @@ def test_no_name_becomes_markup(page):
     assert "<img" not in text
     assert "<!--" not in text
     assert len(re.findall("<script", text)) == len(re.findall("</script", text)) == 3
-    assert embedded(page)["lines"][0]["runs"][0]["command"] == HOSTILE
+    assert embedded(page)["rows"][0]["runs"][0]["command"] == HOSTILE
 
 
 def test_exact_values_beside_the_shown_ones(page):
@@ -92,7 +92,7 @@ def test_curves_are_thinned_and_keep_their_ends(page):
     data = embedded(page)
     (images,) = data["images"]
     assert (len(images), images[0], images[-1]) == (100, 1, 240)
-    curves = [run["curve"] for line in data["lines"] for run in line["runs"] if "curve" in run]
+    curves = [run["curve"] for line in data["rows"] for run in line["runs"] if "curve" in run]
     assert len(curves) == 4
     assert {(len(curve), curve[0], curve[1], curve[-1]) for curve in curves} == {(101, 0, 4010, 6400)}
 
@@ -106,7 +106,7 @@ def test_without_usable_curves(content, runs, tmp_path):
     regenerate(runs, tmp_path / "out", html=True)
     data = embedded(tmp_path / "out" / PAGE)
     assert data["images"] == []
-    assert sum(len(line["runs"]) for line in data["lines"]) == 11
+    assert sum(len(line["runs"]) for line in data["rows"]) == 11
 
 
 def test_no_runs_at_all(tmp_path):

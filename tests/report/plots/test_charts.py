@@ -19,7 +19,7 @@ def settings():
 
 def drawn(kind, results):
     (table,) = summarise(results)
-    styles = style.styles(labels(table.lines), "ce")
+    styles = style.styles(labels(table.rows), "ce")
     found = {
         "cost": lambda: charts.cost(table, series.costs(table), styles),
         "severity": lambda: charts.severity(table, series.severities(table), styles),
@@ -50,7 +50,7 @@ def test_the_title_says_what_is_compared(result):
 
 def test_the_front_is_a_step_through_what_nothing_beats(result):
     axes = drawn("cost", costly(result, {"ce": (1, 50), "kd": (2, 60), "at": (3, 55), "rkd": (4, 70)}))
-    (front,) = [line for line in axes.lines if line.get_drawstyle() == "steps-post"]
+    (front,) = [line for line in axes.rows if line.get_drawstyle() == "steps-post"]
     assert list(front.get_xdata()) == [1, 2, 4, axes.get_xlim()[1]]
     assert list(front.get_ydata()) == pytest.approx([50.05, 60.05, 70.05, 70.05])
     assert texts(axes).count("at") == 1, "beside the axes"
@@ -116,7 +116,7 @@ def test_severities_have_their_names(result):
     assert "moved sideways" not in " ".join(texts(axes)), "one method's points stand where they are"
     axes = drawn("severity", [result("ce", 0) | levels, result("kd", 0) | levels])
     assert "moved sideways" in " ".join(texts(axes))
-    moves = [container.lines[0].get_xdata() for container in axes.containers]
+    moves = [container.rows[0].get_xdata() for container in axes.containers]
     assert all(abs(x - i) < 0.5 for xs in moves for i, x in enumerate(xs)), (
         "nearer to their own severity than to another"
     )
@@ -127,7 +127,7 @@ def test_exits_have_their_names_above_and_the_deployed_network_a_ring(result):
     axes = drawn("exits", [result("byot", 0) | flops])
     (above,) = axes.child_axes
     assert [tick.get_text() for tick in above.get_xticklabels()] == ["exit1", "deployed"]
-    (ring,) = [line for line in axes.lines if line.get_fillstyle() == "none"]
+    (ring,) = [line for line in axes.rows if line.get_fillstyle() == "none"]
     assert (list(ring.get_xdata()), list(ring.get_ydata())) == ([3e4], [50.0])
     assert "Ring: the deployed network." in texts(axes)[-1]
 

@@ -14,7 +14,7 @@ SEEDS = (0, 1, 2)
 def cells(results, *names):
     """The cells of each line under the columns, by the line's name."""
     (table,) = summarise(results)
-    return {line.name: [column.text(line) for column in shown(names or None, table.lines)] for line in table.lines}
+    return {row.name: [column.text(row) for column in shown(names or None, table.rows)] for row in table.rows}
 
 
 @pytest.fixture
@@ -126,7 +126,7 @@ def test_differences_in_large_numbers_have_a_sign_and_a_prefix(measured):
 
 def test_the_default_set_leaves_out_what_no_line_has_and_a_wish_stays(result):
     made = summarise([result("ce", seed, 50.0 + seed) for seed in SEEDS])[0]
-    assert [column.name for column in shown(None, made.lines)] == [
+    assert [column.name for column in shown(None, made.rows)] == [
         "accuracy", "images", "train_seconds", "images_per_second",
     ]  # fmt: skip
     assert "| not measured |" in markdown(made, ["ece"])
@@ -134,7 +134,7 @@ def test_the_default_set_leaves_out_what_no_line_has_and_a_wish_stays(result):
 
 def test_what_the_test_set_chose_is_shown_whatever_is_asked_for(result):
     made = summarise([result("ce", selected_on_test=True, accuracy__best_test=51.0)])[0]
-    assert [column.name for column in shown(["ece"], made.lines)] == ["ece", "best_test"]
+    assert [column.name for column in shown(["ece"], made.rows)] == ["ece", "best_test"]
     assert "TEST SET USED TO SELECT" in markdown(made, ["ece"])
 
 
@@ -163,8 +163,8 @@ def test_p_values_have_three_digits_or_a_bound(result):
 def test_wrong_columns_are_answered_in_one_sentence(tmp_path, monkeypatch, capsys, words, sentence):
     monkeypatch.chdir(tmp_path)
     assert main(["leaderboard", *words]) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert sentence in line
+    (row,) = capsys.readouterr().err.splitlines()
+    assert sentence in row
     assert list(tmp_path.iterdir()) == []
 
 
