@@ -149,7 +149,7 @@ def test_leaderboard_from_the_runs_and_its_check(tmp_path, monkeypatch, capsys):
     readme = tmp_path / "leaderboard" / "README.md"
     readme.write_text(readme.read_text().replace("ce", "cf"))
     assert main(["leaderboard", "--check"]) == 1
-    assert "is not what the rows" in capsys.readouterr().err
+    assert "does not follow from the rows" in capsys.readouterr().err
 
 
 def test_runs_and_data_folders_can_be_named_in_the_environment(tmp_path, monkeypatch, capsys):

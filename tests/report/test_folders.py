@@ -34,7 +34,7 @@ def test_no_folder_has_no_runs(tmp_path):
         (b"[1, 2]", "not a JSON object"),
         (b'{"accuracy": 61.0}', "lacks run, method"),
         (b"null", "not a JSON object"),
-        (b'{"accuracy.last": NaN}', "NaN is no number"),
+        (b'{"accuracy.last": NaN}', "NaN is not a number"),
     ],
 )
 def test_damaged_and_foreign_files_are_named_and_skipped(result, store, content, reason):
@@ -55,7 +55,7 @@ def test_damaged_and_foreign_files_are_named_and_skipped(result, store, content,
         ({"seed": "0"}, "lacks seed"),
         ({"seed": True}, "lacks seed"),
         ({"protocol": None}, "lacks protocol"),
-        ({"accuracy": "high"}, "its accuracy.last is 'high', which is no number"),
+        ({"accuracy": "high"}, "its accuracy.last is 'high', which is not a number"),
         ({"accuracy": True}, "its accuracy.last is True"),
         ({"accuracy": [61.0]}, "its accuracy.last is [61.0]"),
         ({"accuracy": 1e400}, "cannot be read"),
@@ -91,7 +91,7 @@ def test_what_is_called_like_a_result_and_is_no_file_is_named(result, store, mak
     make(runs / "odd" / "result.json")
     reading = read_runs(runs)
     assert len(reading.results) == 1
-    assert reading.messages == [f"{runs}/odd/result.json was skipped: it is no file"]
+    assert reading.messages == [f"{runs}/odd/result.json was skipped: it is not a file"]
 
 
 def test_a_file_that_may_not_be_read_is_named(result, store, monkeypatch):

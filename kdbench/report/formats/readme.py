@@ -29,8 +29,8 @@ share a rank are statistically indistinguishable and are sorted by their mean. W
 and no rank.
 
 *Best val* is the test accuracy of the weights that were best on the validation split. *Train s* and *Images/s* depend
-on the device. `{SEE}` lists all columns, and `{_COMMAND} columns=accuracy,delta,…` chooses among them. The same tables
-with nine digits are in [tables.csv](tables.csv), and for LaTeX in [tables.tex](tables.tex).
+on the device. `{SEE}` lists all columns, and `{_COMMAND} columns=accuracy,delta,…` chooses
+among them. The same tables with nine digits are in [tables.csv](tables.csv), and for LaTeX in [tables.tex](tables.tex).
 """
 
 

@@ -42,6 +42,9 @@ def annotate(rows: list[Row], base: Row | None) -> tuple[list[Row], list[str]]:
     if any(other_measures):
         versions = (f"{key} {_listed(groups, names)}" for key, groups in measures.items() if len(groups) > 1)
         notes.append(f"{OTHER_MEASURES} not measured in the same way: {'; '.join(versions)}")
+    single = [name for name, row in zip(names, rows, strict=True) if row.accuracy and row.accuracy.n == 1]
+    if single:
+        notes.append(f"n = 1: no interval, no p value and no rank ({_shortened(single)})")
     notes += [*_comparison(rows, names, base), *_conditions(rows, names), *_excluded(rows, names), *_power(rows)]
     marks = [
         UNCOMMITTED * a + OTHER_DATA * b + OTHER_MEASURES * c

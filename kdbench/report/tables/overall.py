@@ -157,7 +157,7 @@ def verdict(test: Friedman) -> str:
     above, below = test.freedom
     p = f"p = {test.p:.3f}" if test.p >= 0.0005 else "p < 0.001"
     statistic = f"F({above}, {below}) = {test.f:.2f}, {p}" if test.f < math.inf else "the same order in all tables"
-    differ = "the methods differ" if test.p <= ALPHA else "it shows no difference between the methods"
+    differ = "the methods differ" if test.p <= ALPHA else "no significant difference between the methods"
     return f"Friedman test: {statistic}: {differ}"
 
 

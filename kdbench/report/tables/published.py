@@ -166,7 +166,7 @@ def _conditions(pair: Comparison) -> Iterator[str]:
     if theirs.budget is None:
         yield "their budget is not known"
     elif seen and abs(seen.mean / theirs.budget - 1) > 0.01:
-        yield f"{compact(seen.mean)} images seen in training here, {_budget(theirs)} there"
+        yield f"{compact(seen.mean)} images seen in training here, and there {_budget(theirs)}"
     if any(record["accuracy.val"] for record in records):
         yield "a validation split is held out of the training images here"
     if theirs.epoch == "best":

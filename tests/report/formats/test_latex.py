@@ -119,7 +119,7 @@ def test_a_section_by_hand():
 def test_long_texts_that_come_again_are_numbers_that_the_notes_explain():
     found = made_section()
     text = latex_section(
-        replace(found, strips=tuple(replace(strip, cells=strip.cells[:2] * 2) for strip in found.strips))
+        replace(found, columns=tuple(replace(column, texts=column.texts[:2] * 2) for column in found.columns))
     )
     ((_, *body),) = rows(text)
     assert [row[-1] for row in body] == ["{[}1{]}"] * 4
@@ -127,7 +127,7 @@ def test_long_texts_that_come_again_are_numbers_that_the_notes_explain():
 
 
 def test_a_section_without_a_table_is_a_comment():
-    text = latex_section(replace(made_section(), strips=(), notes=()))
+    text = latex_section(replace(made_section(), columns=(), notes=()))
     assert text.splitlines() == [
         "% Published, again: In units of our s/√n, from a_b.csv.",
         "% Not compared: x_1; y.",

@@ -59,3 +59,14 @@ def test_never_reached_is_a_number_of_seeds_beside_the_mean_of_the_others(result
 
 def test_no_table_is_a_head_alone():
     assert len(document([]).splitlines()) == 1
+
+
+def test_numbers_have_the_digits_that_all_versions_of_scipy_agree_on(result):
+    ce = [result("ce", seed, 50.0 + seed / 3, cost__flops=12_345_678_901) for seed in range(3)]
+    kd = [result("kd", seed, 52.0 + seed**2 / 7, cost__flops=12_345_678_901) for seed in range(3)]
+    for row in read(document(summarise(ce + kd), ["accuracy", "delta", "p", "flops"])):
+        assert row["flops"] == "12345678901.0", "a whole number is exact"
+        for end in ("", ".sd", ".low", ".high"):
+            value = row[f"accuracy{end}"]
+            assert float(value) == float(f"{float(value):.9g}")
+            assert len(value.replace(".", "").lstrip("-0")) <= 9

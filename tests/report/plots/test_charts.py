@@ -50,7 +50,7 @@ def test_the_title_says_what_is_compared(result):
 
 def test_the_front_is_a_step_through_what_nothing_beats(result):
     axes = drawn("cost", costly(result, {"ce": (1, 50), "kd": (2, 60), "at": (3, 55), "rkd": (4, 70)}))
-    (front,) = [line for line in axes.rows if line.get_drawstyle() == "steps-post"]
+    (front,) = [line for line in axes.lines if line.get_drawstyle() == "steps-post"]
     assert list(front.get_xdata()) == [1, 2, 4, axes.get_xlim()[1]]
     assert list(front.get_ydata()) == pytest.approx([50.05, 60.05, 70.05, 70.05])
     assert texts(axes).count("at") == 1, "beside the axes"
@@ -86,13 +86,13 @@ def test_costs_far_apart_have_a_logarithmic_axis(dearest, scale, result):
 def test_one_seed_has_no_interval_and_a_note(result):
     axes = drawn("cost", [*costly(result, {"ce": (1, 50), "kd": (2, 60)}), result("at", 0, 55.0)])
     assert [bar.has_yerr for bar in axes.containers] == [True, False, True]
-    assert "n = 1, and so no interval: at." in texts(axes)[-1]
+    assert "n = 1, no interval: at." in texts(axes)[-1]
 
 
 def test_intervals_that_are_cut_are_told(result):
     def note(scatter):
         rows = [result("ce", 0, 50.0 - scatter), result("ce", 1, 50.0 + scatter), result("kd", 0, 51.0)]
-        return "Intervals that leave the picture" in texts(drawn("cost", rows))[-1]
+        return "Intervals that leave the plot" in texts(drawn("cost", rows))[-1]
 
     assert note(5)
     assert not note(0.01)
@@ -115,7 +115,7 @@ def test_severities_have_their_names(result):
     assert [tick.get_text() for tick in axes.get_xticklabels()] == ["clean", "1", "2", "3", "4", "5"]
     assert "moved sideways" not in " ".join(texts(axes)), "one method's points stand where they are"
     axes = drawn("severity", [result("ce", 0) | levels, result("kd", 0) | levels])
-    assert "moved sideways" in " ".join(texts(axes))
+    assert "shifted sideways" in " ".join(texts(axes))
     moves = [container.rows[0].get_xdata() for container in axes.containers]
     assert all(abs(x - i) < 0.5 for xs in moves for i, x in enumerate(xs)), (
         "nearer to their own severity than to another"
@@ -127,7 +127,7 @@ def test_exits_have_their_names_above_and_the_deployed_network_a_ring(result):
     axes = drawn("exits", [result("byot", 0) | flops])
     (above,) = axes.child_axes
     assert [tick.get_text() for tick in above.get_xticklabels()] == ["exit1", "deployed"]
-    (ring,) = [line for line in axes.rows if line.get_fillstyle() == "none"]
+    (ring,) = [line for line in axes.lines if line.get_fillstyle() == "none"]
     assert (list(ring.get_xdata()), list(ring.get_ydata())) == ([3e4], [50.0])
     assert "Ring: the deployed network." in texts(axes)[-1]
 

@@ -38,7 +38,10 @@ def test_an_overview_by_hand(made):
     assert found.left_out == ["at"]
     text = markdown_section(section(found))
     assert "| kd       |           1.33 | 0.67 (0.67 to 0.67) |" in text
-    assert "critical difference 1.91 (Nemenyi, 95 %): average ranks that differ by less are not told apart" in text
+    assert (
+        "critical difference 1.91 (Nemenyi, 95 %): average ranks that differ by less are statistically indistinguishable"
+        in text
+    )
     assert "F(2, 4) = 7.00, p = 0.049: the methods differ" in text
 
 
@@ -61,9 +64,9 @@ def test_nothing_shared_is_no_overview(result):
 def test_few_tables_and_single_seeds_say_so(result):
     found = aggregate(summarise(rows(result, "a", (0,), ce=50, kd=60) + rows(result, "b", ce=50, kd=60)))
     text = markdown_section(section(found))
-    assert "average ranks over 2 tables cannot differ by more than 1, and so tell nothing apart" in text
+    assert "average ranks over 2 tables cannot differ by more than 1, so no methods can be told apart" in text
     assert "n = 1 in some table: no interval can be given (ce, kd)" in text
-    assert "one order in all tables" in text
+    assert "the same order in all tables" in text
     assert "1.00 (" not in text, "no interval beside the probability"
 
 

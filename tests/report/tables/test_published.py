@@ -57,7 +57,7 @@ def test_what_differs_is_told(rows, values):
     assert first.conditions == [
         "12.0M images seen in training here, and there 10.0M, 200 epochs of 50.0k",
         "a validation split is held out of the training images here",
-        "they report the epoch that was best on the test set, we the last",
+        "they report the epoch that was best on the test set; we report the last",
         "their note: one seed",
     ]
     assert second.conditions[0] == "their budget is not known"
@@ -106,7 +106,7 @@ def test_a_folder_may_have_its_own_file(rows, store, tmp_path):
     ("content", "sentence"),
     [
         ("source,dataset\n", "lacks the column teacher, student, method, top1, note"),
-        (f"{HEAD}A,d,t,s,m,high,,,,\n", "line 2: top1 is no number but 'high'"),
+        (f"{HEAD}A,d,t,s,m,high,,,,\n", "line 2: top1 must be a number, not 'high'"),
         (f"{HEAD}A,d,t,s,m,,,,,\n", "line 2: top1 is missing"),
     ],
 )

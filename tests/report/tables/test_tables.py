@@ -9,7 +9,7 @@ from kdbench.report.tables.tables import summarise
 
 SEEDS = (0, 1, 2)
 POWER = (
-    "power: n = 3 can show differences to ce of 3.3 points (95 %, power 80 %, pooled sd 1.00); "
+    "power: n = 3 can detect differences from ce of 3.3 points (95 %, power 80 %, pooled sd 1.00); "
     "1 point needs 10, 0.5 points need 34 seeds"
 )
 """Of an sd of 1: 10 and 34 as in tables of the one-sample t test; noncentrality 5.6535 with 2 degrees of freedom, over √3."""
@@ -147,14 +147,14 @@ def test_the_newest_run_of_a_seed_counts(result):
     for results in ([old, new], [new, old]):
         table = only(results)
         assert table.rows[0].accuracy == (1, 60.0, None)
-        assert any("left out: z" in note for note in table.notes)
+        assert any("a newer run of the same seed counts: z" in note for note in table.notes)
 
 
 def test_one_seed_has_a_note_and_no_interval(result):
     table = only([result("ce"), result("kd", 0, 53.0)])
     assert [row.accuracy.half_width for row in table.rows if row.accuracy] == [None, None]
     assert table.rows[0].difference == (1, 3.0, None)
-    assert table.notes == ["n = 1: no interval, no p value and no rank can be given (kd, ce)"]
+    assert table.notes == ["n = 1: no interval, no p value and no rank (kd, ce)"]
 
 
 def test_differences_need_common_seeds_and_say_how_many(result):
@@ -165,7 +165,7 @@ def test_differences_need_common_seeds_and_say_how_many(result):
     by_name = {row.method: row for row in table.rows}
     assert by_name["kd"].difference == (1, 1.0, None)
     assert by_name["at"].difference is None
-    assert table.notes == ["kd: the difference is over the 1 of 2 seeds that ce has finished too"]
+    assert table.notes == ["kd: the difference is over the 1 of 2 seeds that ce has also finished"]
 
 
 def test_without_the_baseline_there_are_no_differences(result):
@@ -244,7 +244,7 @@ def test_power_pools_the_lines_by_their_degrees_of_freedom(result):
     ]  # 1, 4 degrees
     # √((8 + 4) / 5) = 1.549; detectable 11.5500 sd with two seeds (16.334/√2), 1.682 sd with five (3.7611/√5)
     (note,) = power_notes(ce + few + many)
-    assert "n = 2 to 5 can show differences to ce of 17.9 to 2.6 points (95 %, power 80 %, pooled sd 1.55)" in note
+    assert "n = 2 to 5 can detect differences from ce of 17.9 to 2.6 points (95 %, power 80 %, pooled sd 1.55)" in note
 
 
 def test_power_needs_two_common_seeds_and_scatter(result):
@@ -262,7 +262,8 @@ def test_a_run_that_was_made_to_teach_its_equals_is_no_seed_of_the_baseline(thre
     with_teacher, without = only([*three, teacher]), only(three)
     assert [row.accuracy for row in with_teacher.rows] == [row.accuracy for row in without.rows]
     assert (
-        f"ce: left out, because made to teach students of its own architecture: {teacher['run']}" in with_teacher.notes
+        f"ce: excluded, because trained as a teacher for students of the same architecture: {teacher['run']}"
+        in with_teacher.notes
     )
     assert only([teacher]).rows[0].accuracy.mean == 10.0, "alone it is shown"
     user = result("kd", EQUAL_TEACHER_SEED, 10.0, taught=True)
