@@ -214,7 +214,7 @@ def test_a_board_that_is_not_what_its_rows_give_is_refused(made, capsys, file):
     ("words", "sentence"),
     [
         (["--to", "x.tar"], "ends in .zip"),
-        (["--out", "nowhere"], "there is no"),
+        (["--out", "nowhere"], "does not exist"),
         (["--out", "empty"], "there is no run in"),
         (["--ot", "x"], "did you mean '--out'?"),
     ],

@@ -116,7 +116,7 @@ def test_severities_have_their_names(result):
     assert "moved sideways" not in " ".join(texts(axes)), "one method's points stand where they are"
     axes = drawn("severity", [result("ce", 0) | levels, result("kd", 0) | levels])
     assert "shifted sideways" in " ".join(texts(axes))
-    moves = [container.rows[0].get_xdata() for container in axes.containers]
+    moves = [container.lines[0].get_xdata() for container in axes.containers]
     assert all(abs(x - i) < 0.5 for xs in moves for i, x in enumerate(xs)), (
         "nearer to their own severity than to another"
     )
