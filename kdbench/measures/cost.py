@@ -20,6 +20,11 @@ def parameters(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters())
 
 
+def trained_parameters(module: nn.Module) -> int:
+    """Number of parameters that are trained."""
+    return sum(p.numel() for p in module.parameters() if p.requires_grad)
+
+
 @torch.no_grad()
 def flops(network: nn.Module, image_shape: tuple[int, int, int]) -> int:
     """FLOPs of one image through `network` in evaluation mode; a multiplication and an addition are two."""

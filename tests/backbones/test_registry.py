@@ -112,5 +112,5 @@ def test_depths_that_are_none_are_refused():
 
 
 def test_names_are_known_without_torch():
-    code = "import sys, kdbench.models as m; assert 'resnet8' in m.NAMES; sys.exit('torch' in sys.modules)"
+    code = "import sys, kdbench.backbones.registry as m; assert 'resnet8' in m.NAMES; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

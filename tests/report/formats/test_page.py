@@ -124,7 +124,7 @@ def test_check_leaves_it_alone(page, runs, tmp_path, capsys):
     page.write_text("anything")
     assert check(tmp_path / "out") == []
     assert main(["leaderboard", "--runs", str(runs), "--out", str(tmp_path / "out"), "columns=delta"]) == 0
-    assert "still of the rows before" in capsys.readouterr().err
+    assert "is out of date; regenerate it with --html" in capsys.readouterr().err
     assert page.read_text() == "anything"
 
 
