@@ -12,6 +12,7 @@ from typing import Any
 
 from kdbench.config import places, resolve, signature
 from kdbench.config.ginfile import COMMAND_LINE, Binding
+from kdbench.config.revisions import earliest
 from kdbench.config.space import Space
 from kdbench.errors import UserError
 from kdbench.files import write_atomically
@@ -83,8 +84,8 @@ class Study:
 
     def outdated(self) -> int:
         """The number of trials that another version of the method file made."""
-        checksum = places.file_sha256(places.sources()[self.spec.source])
-        return sum(trial.get("provenance.method_sha256") != checksum for trial in self.trials)
+        version = earliest(places.file_sha256(places.sources()[self.spec.source]))
+        return sum(earliest(trial.get("provenance.method_sha256", "")) != version for trial in self.trials)
 
     def add(self, trial: Trial, runs: Path) -> None:
         """Append a trial and store the study."""

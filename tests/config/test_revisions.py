@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from kdbench.config import places
+from kdbench.config import places, revisions
 from kdbench.errors import UserError
 from kdbench.report.leaderboard import check, regenerate
-from kdbench.report.tables import revisions
 from kdbench.report.tables.tables import summarise
 
 HEAD = "file,sha256,same_as,reason\n"
