@@ -12,11 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdbench.backbones.backbone import Backbone
-from kdbench.backbones.initialise import he_normal
-from kdbench.method.base import Batch, Info, Method
-from kdbench.method.losses import soft_cross_entropy
-from kdbench.precision import at_least_float32, full_precision
+from kdbench.method import Batch, Method, at_least_float32, full_precision, he_normal, soft_cross_entropy
 
 
 def logit_loss(exit_logits: Tensor, deepest_logits: Tensor, temperature: float) -> Tensor:
@@ -86,26 +82,14 @@ class BYOT(Method):
         hint_reduction: over the batch; with "sum" the hint grows with the batch size.
     """
 
-    needs_teacher = False
+    alpha: float
+    beta: float
+    temperature: float
+    hint_reduction: Literal["sum", "mean"]
 
-    def __init__(
-        self,
-        student: Backbone,
-        teacher: Backbone | None,
-        info: Info,
-        *,
-        alpha: float,
-        beta: float,
-        temperature: float,
-        hint_reduction: Literal["sum", "mean"],
-    ):
-        super().__init__(student, teacher, info)
-        self.alpha = alpha
-        self.beta = beta
-        self.temperature = temperature
-        self.hint_reduction = hint_reduction
+    def setup(self) -> None:
         *shallow, deepest = self.stage_shapes()
-        self.shallow = nn.ModuleList(Exit(shape, deepest, info.classes) for shape in shallow)
+        self.shallow = nn.ModuleList(Exit(shape, deepest, self.info.classes) for shape in shallow)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         out = self.student(batch.images, features=True)

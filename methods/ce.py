@@ -9,23 +9,21 @@ import dataclasses
 
 from torch import Tensor
 
-from kdbench.backbones.backbone import Backbone
-from kdbench.method.base import Batch, Info, Method
+from kdbench.method import Batch, Method
 
 
 class CE(Method):
     """Cross-entropy with the true labels.
 
     Args:
-        label_smoothing: share of each label that is spread over all classes; None is the recipe's.
+        label_smoothing: share of each label that is spread over all classes; None takes the recipe's.
     """
 
-    needs_teacher = False
+    label_smoothing: float | None
 
-    def __init__(self, student: Backbone, teacher: Backbone | None, info: Info, *, label_smoothing: float | None):
-        if label_smoothing is not None:
-            info = dataclasses.replace(info, label_smoothing=label_smoothing)
-        super().__init__(student, teacher, info)
+    def setup(self) -> None:
+        if self.label_smoothing is not None:
+            self.info = dataclasses.replace(self.info, label_smoothing=self.label_smoothing)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         return {"ce": self.cross_entropy(self.student(batch.images), batch.labels)}

@@ -13,12 +13,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdbench.backbones.backbone import Backbone
-from kdbench.method.base import Batch, Info, Method
-from kdbench.method.class_index import ClassIndex
-from kdbench.method.losses import soft_cross_entropy, softened_kl
-from kdbench.precision import at_least_float32, full_precision
-from kdbench.streams import Streams
+from kdbench.method import (
+    Batch,
+    ClassIndex,
+    Method,
+    Streams,
+    at_least_float32,
+    full_precision,
+    soft_cross_entropy,
+    softened_kl,
+)
+
+PARTS = ("ranking", "relation", "aux_ce", "aux_kd", "mixed_ce", "mixed_kd")
+"""The terms of the relation networks, each with a weight; the last four belong to their auxiliary classifiers."""
 
 # In all losses: S stages, shallowest first, M triplets, K classes; sums over stages, means over triplets.
 
@@ -163,62 +170,41 @@ class CORSD(Method):
         ValueError: all training images are of one class; an auxiliary weight without relation networks.
     """
 
-    needs_teacher = False
     images_per_anchor = 3
 
     memory: Tensor
     memory_seen: Tensor
 
-    def __init__(
-        self,
-        student: Backbone,
-        teacher: Backbone | None,
-        info: Info,
-        *,
-        temperature: float,
-        margin: float,
-        ranking_weight: float,
-        relation_weight: float,
-        aux_ce_weight: float,
-        aux_kd_weight: float,
-        mixed_ce_weight: float,
-        mixed_kd_weight: float,
-        relation: Literal["network", "l2"],
-        detach_deepest: bool,
-        kl: Literal["softened", "raw"],
-        soften_half_label: bool,
-        class_memory_weight: float,
-        class_memory_momentum: float,
-    ):
-        super().__init__(student, teacher, info)
-        self.temperature = temperature
-        self.margin = margin
-        self.weights = {
-            "ranking": ranking_weight,
-            "relation": relation_weight,
-            "aux_ce": aux_ce_weight,
-            "aux_kd": aux_kd_weight,
-            "mixed_ce": mixed_ce_weight,
-            "mixed_kd": mixed_kd_weight,
-        }
-        self.detach_deepest = detach_deepest
-        self.kl = kl
-        self.soften_half_label = soften_half_label
-        self.class_memory_weight = class_memory_weight
-        self.class_memory_momentum = class_memory_momentum
-        widths = [channels for channels, _, _ in self.stage_shapes()]
-        if relation == "l2" and (aux_ce_weight or aux_kd_weight or mixed_ce_weight or mixed_kd_weight):
+    temperature: float
+    margin: float
+    ranking_weight: float
+    relation_weight: float
+    aux_ce_weight: float
+    aux_kd_weight: float
+    mixed_ce_weight: float
+    mixed_kd_weight: float
+    relation: Literal["network", "l2"]
+    detach_deepest: bool
+    kl: Literal["softened", "raw"]
+    soften_half_label: bool
+    class_memory_weight: float
+    class_memory_momentum: float
+
+    def setup(self) -> None:
+        widths, classes = [channels for channels, _, _ in self.stage_shapes()], self.info.classes
+        self.weights = {name: getattr(self, f"{name}_weight") for name in PARTS}
+        if self.relation == "l2" and any(self.weights[name] for name in PARTS[2:]):
             raise ValueError("CORSD.relation='l2' has no auxiliary classifiers: set aux_* and mixed_* weights to 0")
         self.relations = nn.ModuleList(
-            RelationNetwork(widths[stage:], (4 if stage == len(widths) - 1 else 2) * widths[0], info.classes)
-            if relation == "network"
+            RelationNetwork(widths[stage:], (4 if stage == len(widths) - 1 else 2) * widths[0], classes)
+            if self.relation == "network"
             else L2Relation()
             for stage in range(len(widths))
         )
-        if class_memory_weight:
-            self.register_buffer("memory", torch.zeros(info.classes, info.classes))
-            self.register_buffer("memory_seen", torch.zeros(info.classes, dtype=torch.bool))
-        self.class_index = ClassIndex(info.train_labels.cpu())  # `sample` draws there, whatever the device
+        if self.class_memory_weight:
+            self.register_buffer("memory", torch.zeros(classes, classes))
+            self.register_buffer("memory_seen", torch.zeros(classes, dtype=torch.bool))
+        self.class_index = ClassIndex(self.info.train_labels.cpu())  # `sample` draws there, whatever the device
 
     def sample(self, anchors: Tensor, streams: Streams) -> Tensor:
         """Anchors, then a positive for each (another image of its class), then a negative (of a random other class)."""

@@ -11,10 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdbench.backbones.backbone import Backbone
-from kdbench.method.base import Batch, Info, Method
-from kdbench.method.class_index import ClassIndex
-from kdbench.precision import at_least_float32, full_precision
+from kdbench.method import Batch, ClassIndex, Method, at_least_float32, full_precision, last_of_each
 
 EPSILON = 1e-7  # in the denominators of the noise-contrastive estimate, as in the authors' code
 
@@ -58,12 +55,6 @@ def contrast_loss(log_score: Tensor, z: Tensor, images: int) -> Tensor:
     return (denominators.sum() + positives.sum()) / len(log_score)
 
 
-def last_of_each(index: Tensor) -> Tensor:
-    """For each of `index` (B,) the last place in it with the same value, (B,)."""
-    # argmax names no particular one of several equal maxima, so each place counts with its number.
-    return ((index.unsqueeze(1) == index) * torch.arange(1, len(index) + 1, device=index.device)).argmax(dim=1)
-
-
 def moved_entries(entries: Tensor, embedding: Tensor, momentum: float) -> Tensor:
     """Bank entries (B, D) after one step towards the embeddings (B, D), L2-normalised; no gradient."""
     return F.normalize(momentum * entries + (1 - momentum) * embedding.detach(), dim=1)
@@ -90,39 +81,29 @@ class CRD(Method):
     student_z: Tensor
     teacher_z: Tensor
 
-    def __init__(
-        self,
-        student: Backbone,
-        teacher: Backbone | None,
-        info: Info,
-        *,
-        contrast_weight: float,
-        embedding_dim: int,
-        negatives: int,
-        temperature: float,
-        momentum: float,
-    ):
-        super().__init__(student, teacher, info)
-        self.contrast_weight = contrast_weight
-        self.negatives = negatives
-        self.temperature = temperature
-        self.momentum = momentum
-        self.student_head = nn.Linear(self.student.fc.in_features, embedding_dim)
-        self.teacher_head = nn.Linear(self.teacher.fc.in_features, embedding_dim)
+    contrast_weight: float
+    embedding_dim: int
+    negatives: int
+    temperature: float
+    momentum: float
 
-        images = len(info.train_labels)
-        bound = 1 / math.sqrt(embedding_dim / 3)
-        self.register_buffer("student_bank", torch.empty(images, embedding_dim).uniform_(-bound, bound))
-        self.register_buffer("teacher_bank", torch.empty(images, embedding_dim).uniform_(-bound, bound))
+    def setup(self) -> None:
+        self.student_head = nn.Linear(self.student.fc.in_features, self.embedding_dim)
+        self.teacher_head = nn.Linear(self.teacher.fc.in_features, self.embedding_dim)
+
+        images = self.info.images
+        bound = 1 / math.sqrt(self.embedding_dim / 3)
+        self.register_buffer("student_bank", torch.empty(images, self.embedding_dim).uniform_(-bound, bound))
+        self.register_buffer("teacher_bank", torch.empty(images, self.embedding_dim).uniform_(-bound, bound))
         # Z of the scores that each network's embeddings anchor; negative until the first batch has set it.
         self.register_buffer("student_z", torch.tensor(-1.0))
         self.register_buffer("teacher_z", torch.tensor(-1.0))
 
-        self.class_index = ClassIndex(info.train_labels.to(info.device))
+        self.class_index = ClassIndex(self.info.train_labels.to(self.info.device))
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         out = self.student(batch.images, features=True)
-        pooled = at_least_float32(self.teach(batch.images).pooled)
+        pooled = at_least_float32(self.teach(batch, "pooled").pooled)
         # Scores reach exp(1 / 0.07) ≈ 1.6e6, and the bank adds up small steps.
         with full_precision(batch.images.device):
             student = F.normalize(self.student_head(at_least_float32(out.pooled)), dim=1)

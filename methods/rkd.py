@@ -9,9 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kdbench.backbones.backbone import Backbone
-from kdbench.method.base import Batch, Info, Method
-from kdbench.precision import at_least_float32, full_precision
+from kdbench.method import Batch, Method, at_least_float32, full_precision
 
 
 def relative_distances(features: Tensor) -> Tensor:
@@ -64,16 +62,12 @@ class RKD(Method):
 
     needs_teacher = True
 
-    def __init__(
-        self, student: Backbone, teacher: Backbone | None, info: Info, *, distance_weight: float, angle_weight: float
-    ):
-        super().__init__(student, teacher, info)
-        self.distance_weight = distance_weight
-        self.angle_weight = angle_weight
+    distance_weight: float
+    angle_weight: float
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         out = self.student(batch.images, features=True)
-        target = at_least_float32(self.teach(batch.images).pooled)
+        target = at_least_float32(self.teach(batch, "pooled").pooled)
         with full_precision(batch.images.device):
             # The pairs and triples are those of the whole batch, on however many GPUs it lies.
             features, target = (batch.share.gather(x) for x in (at_least_float32(out.pooled), target))

@@ -1,4 +1,4 @@
-"""Fixtures for the tests of methods and losses: the reference cases, and methods on a task small enough for all."""
+"""Fixtures of several rooms: reference cases of losses, methods on a task small enough for all, and made-up results."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import re
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,10 +19,11 @@ from torch import Tensor
 from kdbench.backbones.registry import build
 from kdbench.config import places as places_
 from kdbench.config import signature
-from kdbench.method.base import Batch, Info, Method
+from kdbench.method import Backbone, Batch, Info, Method, Teacher
 from kdbench.streams import Streams
 
 ROOT = Path(__file__).parent.parent
+TEACHER = {"teacher": "resnet20", "teacher.sha256": "c" * 64, "teacher.accuracy": 61.26}
 
 settings.register_profile("untimed", deadline=None)  # what a test says does not depend on how busy the machine is
 settings.load_profile("untimed")
@@ -72,15 +74,23 @@ def make() -> Callable[..., Method]:
     """
 
     def method(name: str, **given: object) -> Method:
-        cls = getattr(importlib.import_module(f"kdbench.methods.{name}"), name.upper())
+        cls = getattr(importlib.import_module(f"kdbench.methods.{name}"), signature.of_method(name).name)
         labels = torch.as_tensor(given.pop("labels", [0, 1, 2, 3] * 6))
         image = given.pop("image", (1, 8, 8))
         classes = int(labels.max()) + 1
         torch.manual_seed(0)
-        student = build(given.pop("student", "resnet8"), classes, image[0])
+        student_name = given.pop("student", "resnet8")
+        student = build(student_name, classes, image[0])
         teacher = build(given.pop("teacher", "resnet14"), classes, image[0]) if cls.needs_teacher else None
-        info = Info(classes, labels, image, given.pop("label_smoothing", 0.0), torch.device("cpu"))
-        return cls(student, teacher, info, **{**_gin_parameters(name), **given}).train()
+
+        def network(peer: str | None, stream: str) -> Backbone:
+            with Streams(0).as_global(stream):
+                return build(peer or student_name, classes, image[0])
+
+        smoothing = given.pop("label_smoothing", 0.0)
+        info = Info(classes, labels, image, smoothing, torch.device("cpu"), batch_size=6, steps=100, network=network)
+        teachers = [Teacher(teacher)] if teacher is not None else []
+        return cls(student, teachers, info, **{**_gin_parameters(name), **given}).train()
 
     return method
 
@@ -130,3 +140,47 @@ def own_plugins(monkeypatch):
     monkeypatch.undo()
     places_.add_plugins([])
     signature.of_method.cache_clear()
+
+
+@pytest.fixture
+def result() -> Callable[..., dict[str, Any]]:
+    """A result like a finished run's; keywords, with `__` for the dot, change or add keys; `taught` adds a teacher."""
+
+    def make(
+        method: str = "ce", seed: int = 0, accuracy: float | None = 50.0, taught: bool = False, **changes: Any
+    ) -> dict:
+        base: dict[str, Any] = {
+            **{
+                "run": f"{method}{seed}",
+                "status": "finished",
+                "method": method,
+                "method.parameters": "{}",
+                "seed": seed,
+            },
+            **{"dataset": "digits", "student": "cnn", "teacher": None, "recipe": "short", "overrides": "{}"},
+            **{"protocol": "1f9c20", "accuracy.last": accuracy, "accuracy.best_val": None, "images_seen": 14370},
+            **{"seconds.train": 12.5, "cost.images_per_second": 1149.6, "data.sha256": "d" * 64},
+            **{
+                "provenance.clean": True,
+                "provenance.device": "cpu",
+                "provenance.command": f"kdbench run methods={method}",
+            },
+        }
+        base |= TEACHER if taught else {}
+        return base | {key.replace("__", "."): value for key, value in changes.items()}
+
+    return make
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Callable[..., Path]:
+    """Writes results as run folders and returns the folder of all runs."""
+
+    def put(*results: dict[str, Any]) -> Path:
+        runs = tmp_path / "runs"
+        for one in results:
+            (runs / one["run"]).mkdir(parents=True, exist_ok=True)
+            (runs / one["run"] / "result.json").write_text(json.dumps(one))
+        return runs
+
+    return put

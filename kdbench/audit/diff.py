@@ -1,18 +1,13 @@
-"""`kdbench diff A B`: which resolved parameters differ between two methods or two runs. No torch; nothing is executed."""
+"""Which resolved parameters differ between two methods or two runs. No torch; nothing is executed."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from gin import config_parser
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
-from kdbench.config import ginfile, places, resolve, signature
+from kdbench.config import places, resolve, signature, stored
 from kdbench.config.settings import Control, Machine, Measures
 from kdbench.errors import UserError, nearest
 from kdbench.plan import expand
@@ -22,11 +17,11 @@ from kdbench.store import ids
 from kdbench.store.folder import CONFIG, RunFolder
 
 SHARED, MACHINE, MEASURES, RUN, CONTROL = "shared", "machine", "measures", "the run's", "the control's"
-"""Whose a parameter is that is no method's own; `RUN` is what may differ between runs of one table: seed and teacher."""
+"""Owners of what is not a method's own parameter; `RUN` is what may differ between runs of one table: seed and teacher."""
 
 _NONE = "–"
-_TABLE = ("dataset", "student", "protocol")  # what is equal for all runs of a table
-_MARKED = {"dataset": "data.sha256", "teacher": "teacher.sha256"}  # names behind which may be different things
+_TABLE = ("dataset", "student", "protocol")  # equal for all runs of a table
+_CHECKSUMS = {"dataset": "data.sha256", "teacher": "teacher.sha256"}  # one name may stand for different contents
 
 
 @dataclass(frozen=True)
@@ -34,10 +29,10 @@ class Side:
     """One of the two that are compared.
 
     Attributes:
-        name: what the column is called.
-        title: what it is, in one line.
+        name: the title of its column.
+        title: one line that describes it.
         values: its resolved parameters by key.
-        names: for a run, its dataset, student, protocol, teacher and seed, each with a checksum or None.
+        names: for a run, its dataset, student, protocol, teacher and seed, each with a checksum or None; empty for a method.
     """
 
     name: str
@@ -48,120 +43,121 @@ class Side:
 
 @dataclass(frozen=True)
 class Difference:
-    """A parameter (with a dot) or name of a run (without) that differs, as text; "–" where a side has none."""
+    """A parameter (with a dot) or name of a run (without one) that differs.
+
+    Attributes:
+        a, b: the two values as text; "–" where a side has none.
+        owner: `SHARED`, `MACHINE`, `MEASURES`, `RUN`, `CONTROL`, or the method class ("KD's own").
+    """
 
     parameter: str
     a: str
     b: str
-    whose: str
+    owner: str
 
 
-def diff(words: Sequence[str], runs: Path) -> int:
-    """Print what differs.
+@dataclass(frozen=True)
+class Comparison:
+    """Two methods or two runs, and all that differs between them."""
+
+    a: Side
+    b: Side
+    differences: tuple[Difference, ...]
+
+    @property
+    def is_fair(self) -> bool:
+        """Whether everything is equal that must be equal in one table, and neither side is a control of the other."""
+        return not any(difference.owner in (SHARED, CONTROL) for difference in self.differences)
+
+    @property
+    def summary(self) -> str:
+        """One sentence: what differs, and whether the two belong in one table."""
+        return _summary(self.differences, "runs" if self.a.names else "methods")
+
+
+def diff(a: str, b: str, runs: Path, words: Sequence[str] = ()) -> Comparison:
+    """Compare two methods or two runs.
 
     Args:
-        words: A and B, and for methods the selections and bindings that they are resolved with.
+        a, b: names of methods; or run folders, or ids or beginnings of ids in `runs`.
         runs: the folder of all runs.
-
-    Returns:
-        1 if something differs that must be equal in one table, else 0.
+        words: for methods, the selections and bindings to resolve them with, such as "dataset=cifar100".
 
     Raises:
-        UserError: a word that means nothing, a method beside a run, a folder that is no run.
+        UserError: a name that is neither a method nor a run, a method with a run, a run without a result, or a wrong word.
     """
-    a, b = sides(words, runs)
-    differences = compare(a, b)
-    # Into a pipe, lines keep their length: whoever greps them wants whole ones.
-    console = Console(highlight=False)
-    console = console if console.is_terminal else Console(highlight=False, width=200)
-    for side in (a, b):
-        console.print(Text(f"{side.name}: {side.title}"))
-    if differences:
-        table = Table("parameter", a.name, b.name, "whose", box=None, pad_edge=False, padding=(0, 2, 0, 0))
-        for each in differences:
-            style = "bold" if each.whose == SHARED else ""
-            table.add_row(*map(Text, (each.parameter, each.a, each.b, each.whose)), style=style)
-        console.print()
-        console.print(table)
-    console.print()
-    console.print(Text(summary(differences, "runs" if a.names else "methods")))
-    return int(any(each.whose in (SHARED, CONTROL) for each in differences))
-
-
-def sides(words: Sequence[str], runs: Path) -> tuple[Side, Side]:
-    """What the words of the command line mean; the arguments and errors are those of `diff`."""
-    asked = [word for word in words if "=" not in word]
-    rest = [word for word in words if "=" in word]
-    if len(asked) != 2:
-        raise UserError(f"diff compares two methods or two runs, as in kdbench diff A B; {len(asked)} given")
-    folders = [_folder(word, runs) for word in asked]
-    a, b = folders
-    if a is None and b is None:
-        return _methods(asked[0], asked[1], rest)
-    if a is None or b is None:
-        method, run = asked if a is None else reversed(asked)
+    folder_a, folder_b = _folder(a, runs), _folder(b, runs)
+    if folder_a is None and folder_b is None:
+        sides = _methods(a, b, words)
+    elif folder_a is None or folder_b is None:
+        method, run = (a, b) if folder_a is None else (b, a)
         raise UserError(f"'{method}' is a method and '{run}' is a run; diff compares two methods or two runs")
-    if rest:
-        raise UserError(f"'{rest[0]}' is for methods; a run's configuration is the one it ran with")
-    return of_run("A", a), of_run("B", b)
+    elif words:
+        raise UserError(f"'{words[0]}' applies to methods only; a run's configuration is the one it ran with")
+    else:
+        sides = of_run("A", folder_a), of_run("B", folder_b)
+    return Comparison(*sides, tuple(compare(*sides)))
 
 
 def compare(a: Side, b: Side) -> list[Difference]:
     """What differs: names of the runs, then shared parameters, the methods' own, the machine's and measures'."""
-    found = []
+    names = []
     for key in a.names:
         (left, left_sum), (right, right_sum) = a.names[key], b.names[key]
         if left == right and left_sum and right_sum and left_sum != right_sum:
             left, right = f"{left} {left_sum[:8]}", f"{right} {right_sum[:8]}"
         if left != right:
-            found.append(Difference(key, left, right, SHARED if key in _TABLE else RUN))
+            names.append(Difference(key, left, right, SHARED if key in _TABLE else RUN))
     parameters = [
-        Difference(key, _shown(a.values, key), _shown(b.values, key), _whose(key, a.values))
+        Difference(key, _text(a.values, key), _text(b.values, key), _owner(key, a.values))
         for key in sorted({*a.values, *b.values})
         if key not in a.values or key not in b.values or a.values[key] != b.values[key]
     ]
     last = (MACHINE, MEASURES)
-    return found + sorted(parameters, key=lambda each: (each.whose in last) - (each.whose == SHARED))
+    return names + sorted(parameters, key=lambda each: (each.owner in last) - (each.owner == SHARED))
 
 
-def summary(differences: Sequence[Difference], kind: str) -> str:
-    """One sentence: whether the two can stand in one table.
-
-    Args:
-        kind: "methods" or "runs".
-    """
+def _summary(differences: Sequence[Difference], kind: str) -> str:
+    """The sentence of `Comparison.summary`; `kind` is "methods" or "runs"."""
     if not differences:
         return f"nothing differs: the two {kind} have the same configuration"
     parameters = [each for each in differences if "." in each.parameter]
-    shared = sum(each.whose == SHARED for each in parameters)
-    machine = sum(each.whose == MACHINE for each in parameters)
-    measures = sum(each.whose == MEASURES for each in parameters)
-    own = len(parameters) - shared - machine - measures
-    names = [each.parameter for each in differences if each not in parameters]
+    names = [each.parameter for each in differences if "." not in each.parameter]
+    shared = sum(each.owner == SHARED for each in parameters)
     table = [name for name in names if name in _TABLE and not (name == "protocol" and shared)]
+    if table == ["protocol"]:  # it holds the version of the results too
+        return (
+            f"the protocol differs but no shared parameter does: these {kind} come from different versions of kdbench"
+        )
     if table or shared:
-        if table == ["protocol"]:  # it holds the version of the results as well
-            return (
-                f"the protocol differs and no shared parameter does: these {kind} come from other versions of kdbench"
-            )
         what = [*table, _count(shared, "shared parameter")] if shared else table
         return f"{_listed(what)} {_differ(shared or len(table))}: these {kind} do not belong in one table"
-    controls = [each.parameter for each in parameters if each.whose == CONTROL]
+    controls = [each.parameter for each in parameters if each.owner == CONTROL]
     if controls:
         return f"{_listed(controls)} {_differ(len(controls))}: a control, in which more differs than a method's own parameters"
-    beside = [name for name in names if name not in _TABLE]
-    unpaired = ", but not one paired by seed" if "seed" in beside else ""
+    seed_or_teacher = [name for name in names if name not in _TABLE]
     if not parameters:
-        return f"no parameter differs; {_listed(beside)} {_differ(len(beside))}"
-    parts = [(own, "the methods' own"), (machine, "the machine's"), (measures, "of what is measured at the end")]
-    few = [(n, whose) for n, whose in parts if n]
-    part = _listed([f"{n} of them {whose}" for n, whose in few])
-    if len(few) == 1:
-        part = few[0][1] if len(parameters) == 1 else f"all of them {few[0][1]}"
-    also = f" ({_listed(beside)} {_differ(len(beside))} too)" if beside else ""
-    return (
-        f"{_count(len(parameters), 'parameter')} {_differ(len(parameters))}, {part}{also}: a fair comparison{unpaired}"
-    )
+        return f"no parameter differs; {_listed(seed_or_teacher)} {_differ(len(seed_or_teacher))}"
+    return _fair(parameters, seed_or_teacher)
+
+
+def _fair(parameters: Sequence[Difference], seed_or_teacher: Sequence[str]) -> str:
+    """The sentence about parameters that may differ in one table."""
+    machine = sum(each.owner == MACHINE for each in parameters)
+    measures = sum(each.owner == MEASURES for each in parameters)
+    counts = {
+        "the methods' own": len(parameters) - machine - measures,
+        "the machine's": machine,
+        "of the final measurements": measures,
+    }
+    owners = [owner for owner, n in counts.items() if n]
+    part = _listed([f"{counts[owner]} of them {owner}" for owner in owners])
+    if len(owners) == 1:
+        part = owners[0] if len(parameters) == 1 else f"all of them {owners[0]}"
+    also = f" ({_listed(seed_or_teacher)} {_differ(len(seed_or_teacher))} too)" if seed_or_teacher else ""
+    unpaired = ", but not paired by seed" if "seed" in seed_or_teacher else ""
+    count = _count(len(parameters), "parameter")
+    return f"{count} {_differ(len(parameters))}, {part}{also}: a fair comparison{unpaired}"
 
 
 def _count(n: int, what: str) -> str:
@@ -176,11 +172,11 @@ def _listed(words: Sequence[str]) -> str:
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 
-def _shown(values: Mapping[str, Any], key: str) -> str:
+def _text(values: Mapping[str, Any], key: str) -> str:
     return repr(values[key]) if key in values else _NONE
 
 
-def _whose(key: str, values: Mapping[str, Any]) -> str:
+def _owner(key: str, values: Mapping[str, Any]) -> str:
     configurable = key.rpartition(".")[0]
     if key == "Machine.gpus" and "Parallel.sync_bn" in values:
         return SHARED  # each GPU normalises over its own share (kdbench/config/resolve.py)
@@ -190,20 +186,20 @@ def _whose(key: str, values: Mapping[str, Any]) -> str:
 
 
 def _folder(word: str, runs: Path) -> Path | None:
-    """The run folder that a word means; None for a method, which comes first where it could be both."""
+    """The run folder that a word means; None for a method, which takes precedence if the word could be both."""
     methods = places.members("method")
     if word in methods:
         return None
-    found = {path.parent.name: path.parent for path in sorted(runs.glob(f"*/{CONFIG}"))}
+    folders = {path.parent.name: path.parent for path in sorted(runs.glob(f"*/{CONFIG}"))}
     path = Path(word).expanduser()
-    if word not in found and ("/" in word or (path / CONFIG).is_file()):
+    if word not in folders and ("/" in word or (path / CONFIG).is_file()):
         if not (path / CONFIG).is_file():
-            raise UserError(f"'{word}' is no run folder: there is no {CONFIG} in it")
+            raise UserError(f"'{word}' is not a run folder (it has no {CONFIG})")
         return path.resolve()
-    run = ids.one(word, found)
+    run = ids.one(word, folders)
     if run:
-        return found[run]
-    guess = ids.nearest_run(word, found) if "-" in word else nearest(word, methods)  # ids have a "-" in them
+        return folders[run]
+    guess = ids.nearest_run(word, folders) if "-" in word else nearest(word, methods)  # ids have a "-" in them
     hint = f"did you mean '{guess}'? " if guess else ""
     raise UserError(
         f"'{word}' is neither a method nor a run in {runs}; {hint}See all with: kdbench list methods, kdbench status --all"
@@ -234,33 +230,28 @@ def _methods(a: str, b: str, words: Sequence[str]) -> tuple[Side, Side]:
 
 
 def of_run(name: str, path: Path, result: Mapping[str, Any] | None = None) -> Side:
-    """The run in a folder; UserError if there is no result in it and none is given."""
+    """The run in a folder.
+
+    Args:
+        name: the title of its column.
+        result: its result; None to read it from the folder.
+
+    Raises:
+        UserError: it has no result, or its configuration is not a resolved one.
+    """
     result = result or RunFolder(path.parent, path.name).result()
     if result is None:
-        raise UserError(f"the run '{path.name}' has no result that can be read; diff needs the names in it")
-
-    def named(key: str) -> tuple[str, str | None]:
+        raise UserError(f"the run '{path.name}' has no readable result, which diff needs")
+    names = {}
+    for key in (*_TABLE, "teacher", "seed"):
         value = result.get(key)
-        return _NONE if value is None else str(value), result.get(_MARKED.get(key, ""))
-
+        names[key] = (_NONE if value is None else str(value), result.get(_CHECKSUMS.get(key, "")))
     title = f"{path.name}, recipe {result.get('recipe', _NONE)}, {result.get('status', _NONE)}"
-    values = _values(ginfile.statements(path / CONFIG), ginfile.label(path / CONFIG))
-    return Side(name, title, values, {key: named(key) for key in (*_TABLE, "teacher", "seed")})
+    return Side(name, title, stored.read(path / CONFIG).values, names)
 
 
 def of_spec(name: str, spec: Spec) -> Side:
-    """A run that is planned."""
-    values = _values(ginfile.statements_in(spec.config), spec.id)
+    """A planned run; `name` is the title of its column."""
     names = {key: getattr(spec, key) for key in (*_TABLE, "teacher", "seed")}
     texts = {key: (_NONE if value is None else str(value), None) for key, value in names.items()}
-    return Side(name, f"{spec.id}, recipe {spec.recipe}", values, texts)
-
-
-def _values(statements: Iterable[Any], label: str) -> dict[str, Any]:
-    """The parameters in a run's config.gin, also those of methods that are not there any more."""
-    found = {}
-    for statement in statements:
-        if not isinstance(statement, config_parser.BindingStatement) or not statement.arg_name:
-            raise UserError(f"{label} is no resolved configuration: it holds more than bindings")
-        found[f"{statement.selector}.{statement.arg_name}"] = statement.value
-    return found
+    return Side(name, f"{spec.id}, recipe {spec.recipe}", stored.parse(spec.config, spec.id).values, texts)

@@ -1,4 +1,4 @@
-"""`kdbench export`: the leaderboard with all that it comes from, as one archive for a paper's supplement. No torch here."""
+"""The leaderboard and its sources as one archive, for a paper's supplementary material. No torch here."""
 
 from __future__ import annotations
 
@@ -26,23 +26,24 @@ from kdbench.store.folder import CONFIG
 
 MANIFEST, SUMS, ABOUT = "MANIFEST.json", "SHA256SUMS", "README.txt"
 _COMMAND = "command.txt"
-_STAMP = (1980, 1, 1, 0, 0, 0)  # of every file in the archive: when it was packed is no part of what it holds
+_STAMP = (1980, 1, 1, 0, 0, 0)  # of every file in the archive, so that its bytes do not depend on when it is packed
 _ABOUT = """\
-A leaderboard of methods of knowledge distillation with all that it comes from, packed by `kdbench export`.
+A leaderboard of knowledge-distillation methods and its sources, packed by `kdbench export`.
 
 {parts}
 
 In this folder
 
     {check}
-        says whether each file is what was packed.
+        checks that each file is as it was packed.
     kdbench leaderboard --check
-        says whether the tables are what the rows give.
+        checks that the tables follow from the rows.
     kdbench reproduce {run} --runs runs
-        trains a run once more, and says whether the same weights come out, bit for bit, or what differs.
-        The runs are the folders in runs/; images that do not come with kdbench are found with --data DIR.
+        retrains a run and reports whether the weights are bit-identical, or what differs.
+        The runs are the folders in runs/; pass --data DIR for images that do not come with kdbench.
 
-The last two need kdbench; another than the one that packed this may write its tables otherwise. That one was
+The last two need kdbench. Another version may write the tables differently.
+This archive was packed by version
 {version}.
 """
 _ENVIRONMENT = ("kdbench", "python", "torch", "torchvision", "gin", "device", "gpus", "platform", "commit", "clean")
@@ -52,33 +53,34 @@ def export(runs: Path, out: Path, to: Path | None) -> Path:
     """Pack the leaderboard in `out`.
 
     Args:
-        runs: the folder of all runs; what is no longer there is told by its command.
+        runs: the folder of all runs; a run whose folder is gone is packed as its command.
+        out: the folder of the leaderboard.
         to: the archive; None: `out` with the ending .zip.
 
     Returns:
-        The archive. From the same leaderboard, folders and installed packages come the same bytes.
+        The path of the archive. The same leaderboard, folders and installed packages give the same bytes.
 
     Raises:
-        UserError: the leaderboard is not what its rows give, its page or a picture is of other rows, or `to` is no name for
-            an archive.
+        UserError: the leaderboard does not follow from its rows, its page or a plot is out of date, or `to` does not end in
+            .zip.
     """
     to = to or out.with_name(f"{out.name}.zip")
     if to.suffix != ".zip" or to.is_dir():
-        raise UserError(f"--to takes the name of a file that ends in .zip, not '{to}'")
+        raise UserError(f"--to must be a file name that ends in .zip, not '{to}'")
     wrong = check(out)
     if wrong:
-        raise UserError(f"{wrong[0]}; mend it with: {_anew(runs, out)}")
+        raise UserError(f"{wrong[0]}; fix it with: {_regenerate(runs, out)}")
     content = (out / CSV).read_bytes()
     rows = records.canonical(records.from_csv(content, CSV)[0])
     if rows.empty:
-        raise UserError(f"there is no run in {out / CSV}; make some with: kdbench run")
-    stale = _of_other_rows(out, content)
+        raise UserError(f"there are no runs in {out / CSV}; create some with: kdbench run")
+    stale = _out_of_date(out, content)
     if stale:
         rest = f" and {len(stale) - 1} more" if len(stale) > 1 else ""
         verb = "are" if rest else "is"
         raise UserError(
-            f"{stale[0]}{rest} {verb} not of the rows in {CSV}; delete what you do not want, or mend it with: "
-            f"{_anew(runs, out)}"
+            f"{stale[0]}{rest} {verb} out of date with respect to {CSV}; delete what you do not want, or fix it with: "
+            f"{_regenerate(runs, out)}"
         )
     files = {**dict(_board(out, to)), **dict(_runs(rows, runs)), **_environment(rows)}
     commit, clean = provenance.of_this_code()
@@ -98,8 +100,8 @@ def export(runs: Path, out: Path, to: Path | None) -> Path:
     return to
 
 
-def _anew(runs: Path, out: Path) -> str:
-    """The command that writes the leaderboard anew, with all that it consists of now."""
+def _regenerate(runs: Path, out: Path) -> str:
+    """The command that regenerates the leaderboard with all the files that it has now."""
     page = out / README
     columns = readme.made_with(page.read_text(errors="replace")) if page.is_file() else None
     words = [f"columns={','.join(columns)}"] if columns else []
@@ -108,15 +110,15 @@ def _anew(runs: Path, out: Path) -> str:
     return shlex.join(["kdbench", "leaderboard", *words])
 
 
-def _of_other_rows(out: Path, content: bytes) -> list[Path]:
-    """The page and the pictures that do not hold the checksum of these rows; the rows alone do not say what is in them."""
+def _out_of_date(out: Path, content: bytes) -> list[Path]:
+    """The page and the plots that do not hold the checksum of these rows; they cannot be generated from the rows alone."""
     sha256 = hashlib.sha256(content).hexdigest().encode()
     made = [path for path in (out / PAGE, *pictures.ours(out)) if path.is_file()]
     return [path for path in made if sha256 not in path.read_bytes()]
 
 
 def _board(out: Path, to: Path) -> Iterator[tuple[str, bytes]]:
-    """All files that the leaderboard consists of; a damaged file of rows that was kept is none."""
+    """The leaderboard's files by name in the archive, without hidden files, kept damaged rows and the archive itself."""
     for path in out.rglob("*"):
         parts = path.relative_to(out).parts
         hidden = any(part.startswith(".") for part in parts) or path.match("results.damaged-*.csv")
@@ -125,7 +127,7 @@ def _board(out: Path, to: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def _runs(rows: pd.DataFrame, runs: Path) -> Iterator[tuple[str, bytes]]:
-    """The configuration of each run; the command alone where its folder is not there."""
+    """The configuration of each run, or its command if its folder is gone."""
     for run, command in zip(rows["run"], _column(rows, "provenance.command"), strict=True):
         try:
             yield f"runs/{run}/{CONFIG}", (runs / run / CONFIG).read_bytes()
@@ -134,10 +136,10 @@ def _runs(rows: pd.DataFrame, runs: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def _environment(rows: pd.DataFrame) -> dict[str, bytes]:
-    """What the runs were made with, each value with the number of its runs, and what is installed here."""
+    """Versions and machines of the runs, each value with the number of its runs, and the packages installed here."""
     counts = {name: _column(rows, f"provenance.{name}") for name in _ENVIRONMENT}
     made_with = {name: dict(sorted(pd.Series(cells).value_counts().items())) for name, cells in counts.items()}
-    installed = sorted({f"{found.name}=={found.version}" for found in distributions()}, key=str.lower)
+    installed = sorted({f"{package.name}=={package.version}" for package in distributions()}, key=str.lower)
     return {
         "environment/runs.json": _json(
             {n: {str(k or "unknown"): int(c) for k, c in v.items()} for n, v in made_with.items()}
@@ -155,7 +157,7 @@ def _json(content: object) -> bytes:
 
 
 def _sums(files: Mapping[str, bytes]) -> bytes:
-    """The checksums of all files as sha256sum writes them."""
+    """The checksums of all files, in the format of sha256sum."""
 
     def line(name: str, content: bytes) -> str:
         escaped = name.replace("\\", "\\\\").replace("\n", "\\n")
@@ -165,28 +167,29 @@ def _sums(files: Mapping[str, bytes]) -> bytes:
 
 
 def _about(files: Iterable[str], run: str, version: str) -> bytes:
-    """What the archive holds and how to check it, for whoever has nothing else.
+    """The README.txt of the archive: its contents and how to check them.
 
     Args:
-        run: an example.
-        version: of the kdbench that packs.
+        files: the names in the archive.
+        run: the id of a run, for the example.
+        version: the version of kdbench that packs.
     """
     names = set(files)
     parts = {
-        f"leaderboard/{CSV}": "a row for each run, with all that is known of it",
-        f"leaderboard/{README}": f"the tables, which follow from the rows; {TIDY} has them at full precision, {LATEX} for LaTeX",
-        f"leaderboard/{PUBLISHED}": "the published values that the tables are set beside",
-        f"leaderboard/{PAGE}": "the tables as a page for a browser, with the curves of the runs",
-        f"leaderboard/{pictures.PLOTS}/": "the tables as pictures",
-        f"runs/*/{CONFIG}": "a run's command and all values that it was configured with",
-        f"runs/*/{_COMMAND}": "a run's command alone, where its folder was no longer there",
-        "environment/runs.json": "with what the runs were made, each value with the number of its runs",
-        "environment/packages.txt": "what was installed where this was packed",
-        MANIFEST: "the version of kdbench that packed this, the number of the runs, and when the newest ended",
+        f"leaderboard/{CSV}": "one row per run, with all that is recorded of it",
+        f"leaderboard/{README}": f"the tables, generated from the rows; {TIDY} has them at full precision, {LATEX} for LaTeX",
+        f"leaderboard/{PUBLISHED}": "published values for comparison with the tables",
+        f"leaderboard/{PAGE}": "the tables as a web page, with the curves of the runs",
+        f"leaderboard/{pictures.PLOTS}/": "plots of the tables",
+        f"runs/*/{CONFIG}": "a run's command and its complete configuration",
+        f"runs/*/{_COMMAND}": "a run's command only, if its folder was gone",
+        "environment/runs.json": "versions and machines of the runs, each value with the number of its runs",
+        "environment/packages.txt": "the packages installed where this was packed",
+        MANIFEST: "the version of kdbench that packed this, the number of runs, and when the newest finished",
         SUMS: "the checksums of all other files",
     }
 
-    def is_there(part: str) -> bool:
+    def exists(part: str) -> bool:
         before, _, after = part.partition("*")
         return part == SUMS or any(name.startswith(before) and name.endswith(after) for name in names)
 
@@ -194,7 +197,7 @@ def _about(files: Iterable[str], run: str, version: str) -> bytes:
     listed = [
         textwrap.fill(f"{part:<{wide}}{text}.", 110, subsequent_indent=" " * wide, break_long_words=False)
         for part, text in parts.items()
-        if is_there(part)
+        if exists(part)
     ]
     check = f"sha256sum -c {SUMS}"
     return _ABOUT.format(parts="\n".join(listed), check=check, run=shlex.quote(run), version=version).encode()

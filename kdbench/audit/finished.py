@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from kdbench.audit import diff
+from kdbench.config import stored
 from kdbench.errors import RunError, UserError
 from kdbench.plan import expand
 from kdbench.plan import request as request_
@@ -18,17 +19,16 @@ from kdbench.report import records
 from kdbench.report.leaderboard import CSV
 from kdbench.store import ids as ids_
 from kdbench.store.folder import CONFIG, RESULT, SPEC, RunFolder
-from kdbench.store.ids import run_ids
 
 
 @dataclass(frozen=True)
-class Stored:
-    """A finished run.
+class FinishedRun:
+    """A run that has finished.
 
     Attributes:
-        id: its own.
+        id: its id.
         result: its result.json, or the cells of its row that are not empty.
-        folder: of the run, with its configuration; None for a row alone.
+        folder: the run's folder, with its configuration; None if only a row of it exists.
     """
 
     id: str
@@ -36,70 +36,74 @@ class Stored:
     folder: Path | None = None
 
 
-def find(word: str, runs: Path, board: Path) -> Stored:
+def find(word: str, runs: Path, board: Path) -> FinishedRun:
     """The finished run that a word means.
 
     Args:
-        word: a run folder, or an id or its beginning, in `runs` or among the rows of the leaderboard in `board`.
+        word: a run folder, or an id or the beginning of one, in `runs` or among the rows of the leaderboard in `board`.
+        runs: the folder of all runs.
+        board: the folder of the leaderboard; it need not exist.
 
     Raises:
-        UserError: there is none, there are several, or it has not finished.
+        UserError: there is no such run, the word is ambiguous, or the run has not finished.
     """
     path = Path(word).expanduser()
     if "/" in word or (path / CONFIG).is_file():
         if not (path / CONFIG).is_file():
-            raise UserError(f"'{word}' is no run folder: there is no {CONFIG} in it")
-        return _of_folder(path.resolve(), board)
-    ids = run_ids(runs)
-    run = ids_.one(word, ids)
-    if run and _finished(RunFolder(runs, run).result()):
-        return _of_folder(runs / run, board)
+            raise UserError(f"'{word}' is not a run folder (it has no {CONFIG})")
+        return _in_folder(path.resolve(), board)
+    ids = ids_.run_ids(runs)
+    id_in_runs = ids_.one(word, ids)
+    if id_in_runs and _is_finished(RunFolder(runs, id_in_runs).result()):
+        return _in_folder(runs / id_in_runs, board)
     rows = _rows(board)
-    row = ids_.one(word, rows)
-    if row and _finished(rows[row]):
-        return Stored(row, rows[row], runs / row if _is_packed(RunFolder(runs, row)) else None)
-    if run:
-        return _of_folder(runs / run, board)  # which says why it cannot be had
-    if row:
-        raise UserError(f"the run '{row}' has failed; there is nothing to reproduce")
+    id_in_rows = ids_.one(word, rows)
+    if id_in_rows and _is_finished(rows[id_in_rows]):
+        packed = _is_packed(RunFolder(runs, id_in_rows))
+        return FinishedRun(id_in_rows, rows[id_in_rows], runs / id_in_rows if packed else None)
+    if id_in_runs:
+        return _in_folder(runs / id_in_runs, board)  # which raises: it has not finished
+    if id_in_rows:
+        raise UserError(f"the run '{id_in_rows}' has failed; there is nothing to reproduce")
     guess = ids_.nearest_run(word, [*ids, *rows])
     hint = f"did you mean '{guess}'? " if guess else ""
     raise UserError(
-        f"'{word}' begins the id of no run in {runs} and of no row in {board / CSV}; {hint}"
+        f"no run in {runs} and no row in {board / CSV} has an id that starts with '{word}'; {hint}"
         "See all with: kdbench status --all"
     )
 
 
-def _finished(result: Mapping[str, Any] | None) -> bool:
+def _is_finished(result: Mapping[str, Any] | None) -> bool:
     return result is not None and result.get("status") == "finished"
 
 
 def _is_packed(folder: RunFolder) -> bool:
-    """Whether this is how `kdbench export` packs a run: with its configuration, and without what is only its row's to tell.
+    """Whether a folder is as `kdbench export` packs it: a configuration whose result is a row of the leaderboard.
 
-    In a run that is still to be done there is a spec too, and its configuration may be of another machine than the row.
+    The folder of a run that is not done yet has a spec too, and its configuration may be of another machine than the row.
     """
     return (folder / CONFIG).is_file() and not any((folder / name).exists() for name in (RESULT, SPEC))
 
 
-def _of_folder(path: Path, board: Path) -> Stored:
+def _in_folder(path: Path, board: Path) -> FinishedRun:
     folder = RunFolder(path.parent, path.name)
     result: Mapping[str, Any] | None = folder.result()
     if _is_packed(folder):
         result = _rows(board).get(path.name)
         if result is None:
             raise UserError(
-                f"the run '{path.name}' has no result yet, and there is no row of it in {board / CSV} (--board names "
-                "another leaderboard); there is nothing to reproduce"
+                f"the run '{path.name}' has no result yet and no row in {board / CSV}, so there is nothing to reproduce; "
+                "name another leaderboard with --board"
             )
     if result is None:
         raise UserError(f"the run '{path.name}' has no result yet; there is nothing to reproduce")
-    if not _finished(result):
+    if not _is_finished(result):
         raise UserError(f"the run '{path.name}' has failed ({result.get('error')}); there is nothing to reproduce")
-    return Stored(path.name, result, path)
+    return FinishedRun(path.name, result, path)
 
 
 def _rows(board: Path) -> dict[str, dict[str, str]]:
+    """The rows of a leaderboard by run id, without empty cells."""
     path = board / CSV
     if not path.is_file():
         return {}
@@ -109,115 +113,118 @@ def _rows(board: Path) -> dict[str, dict[str, str]]:
 
 
 @dataclass(frozen=True)
-class Again:
-    """What trains a stored run once more.
+class Retraining:
+    """What trains a finished run again.
 
     Attributes:
-        spec: with the stored configuration and machine, as far as they are known.
-        remarks: what is different now, a sentence each.
-        teacher: its teacher's run, as the command means it now; None without one.
+        spec: the run, with the configuration and machine that it ran with, as far as they are recorded.
+        changes: what is different now, a sentence each.
+        teacher: the run of its teacher that its command plans now; None without one.
     """
 
     spec: Spec
-    remarks: tuple[str, ...]
+    changes: tuple[str, ...]
     teacher: Spec | None
 
 
-def again(stored: Stored) -> Again:
-    """What its command means now, with the values that it ran with.
+def retraining(run: FinishedRun) -> Retraining:
+    """Plan a finished run again: its command as it resolves now, with the values that it ran with.
 
     Raises:
-        UserError: its command means nothing here.
-        RunError: it is known by its row alone, and its command means another run now.
+        UserError: its command does not resolve here, or its configuration does not parse.
+        RunError: only its row exists, and its command resolves to another run now.
     """
-    specs = _planned(stored)
+    specs = _planned(run)
     (planned,) = (spec for spec in specs if not spec.is_teacher)
     teacher = next((spec for spec in specs if spec.id == planned.teacher_run), None)
-    now = bindings(planned.config)
-    remarks: tuple[str, ...] = ()
-    if stored.folder is None:
-        if planned.id != stored.id:
-            raise RunError(_changed_row(stored, planned))
-        then = {"Machine.gpus": stored.result.get("provenance.gpus", "1")}
+    now = stored.parse(planned.config, planned.id).values
+    changes: tuple[str, ...] = ()
+    if run.folder is None:
+        if planned.id != run.id:
+            raise RunError(_changed_row(run, planned))
+        recorded: Mapping[str, Any] = {"Machine.gpus": int(run.result.get("provenance.gpus", 1))}
     else:
-        text = (stored.folder / CONFIG).read_text(encoding="utf-8")
-        then, remarks = bindings(text), _changed(stored, stored.folder, planned)
-        if planned.id != stored.id:
-            planned = replace(_as_stored(planned, stored), config=text)
-    # What stands apart from the result; of what an older kdbench did not have, the values of now.
-    machine = {key: then.get(key, value) for key, value in now.items() if key.startswith(("Machine.", "Measures."))}
-    if machine["Machine.threads"] == "0" and stored.result.get("provenance.threads"):
-        machine["Machine.threads"] = str(stored.result["provenance.threads"])  # what torch chose then
-    machine["Machine.log"] = "''"
-    return Again(with_machine(planned, machine), remarks, teacher)
+        config = stored.read(run.folder / CONFIG)
+        recorded, changes = config.values, _changes(run, run.folder, planned)
+        if planned.id != run.id:
+            planned = replace(_with_identity(planned, run), config=config.text)
+    # Values that do not affect the result. One that the run's kdbench did not have yet takes today's value.
+    machine = {key: recorded.get(key, value) for key, value in now.items() if key.startswith(("Machine.", "Measures."))}
+    if machine["Machine.threads"] == 0 and run.result.get("provenance.threads"):
+        machine["Machine.threads"] = int(run.result["provenance.threads"])  # the number that torch chose then
+    machine["Machine.log"] = ""
+    return Retraining(with_machine(planned, machine), changes, teacher)
 
 
-def bindings(text: str) -> dict[str, str]:
-    """The lines of a resolved configuration by key, values as they are written."""
-    pairs = (line.partition(" = ") for line in text.splitlines() if line and not line.startswith("#"))
-    return {key: value for key, equals, value in pairs if equals}
+def with_machine(spec: Spec, machine: Mapping[str, Any]) -> Spec:
+    """The same run on another machine.
 
-
-def with_machine(spec: Spec, machine: Mapping[str, str]) -> Spec:
-    """The same run on another machine: with these lines in the place of all of the same configurables."""
-    replaced = ("# kdbench run", *(f"{key.partition('.')[0]}." for key in machine))
+    Args:
+        machine: values by key. They replace all values of the configurables that they name; "Machine.device" and
+            "Machine.gpus" must be among them.
+    """
+    replaced = tuple(f"{key.partition('.')[0]}." for key in machine)
     kept = [line for line in spec.config.splitlines() if not line.startswith(replaced)]
-    lines = [*"\n".join(kept).strip().splitlines(), *(f"{key} = {machine[key]}" for key in sorted(machine))]
-    device = machine["Machine.device"].strip("'\"")
-    return replace(spec, config="\n".join(lines) + "\n", gpus=int(machine["Machine.gpus"]), device=device)
+    lines = [*"\n".join(kept).strip().splitlines(), *(f"{key} = {machine[key]!r}" for key in sorted(machine))]
+    return replace(spec, config="\n".join(lines) + "\n", gpus=machine["Machine.gpus"], device=machine["Machine.device"])
 
 
-def _planned(stored: Stored) -> list[Spec]:
-    command = str(stored.result.get("provenance.command", ""))
+def _planned(run: FinishedRun) -> list[Spec]:
+    """The plan of the run's command: the run and, where it needs one, its teacher's."""
+    command = str(run.result.get("provenance.command", ""))
     try:
         words = shlex.split(command)[2:]
         request = request_.parse([word for word in words if "=" in word])
         specs = expand.plan(request)
     except (UserError, ValueError) as error:
-        commit = stored.result.get("provenance.commit")
+        commit = run.result.get("provenance.commit")
         at = f"; it ran at commit {commit}" if commit else ""
-        raise UserError(f"the command of the run '{stored.id}' means nothing here: {error}{at}") from None
+        raise UserError(
+            f"the command of the run '{run.id}' cannot be resolved by this version of kdbench: {error}{at}"
+        ) from None
     if not command or sum(not spec.is_teacher for spec in specs) != 1:
-        raise UserError(f"the run '{stored.id}' does not say which command makes it")
+        raise UserError(f"the run '{run.id}' does not record the command that produced it")
     return specs
 
 
-def _changed(stored: Stored, folder: Path, planned: Spec) -> tuple[str, ...]:
-    """How the stored values differ from those that the command means now, a sentence each."""
+def _changes(run: FinishedRun, folder: Path, planned: Spec) -> tuple[str, ...]:
+    """How the stored values differ from those that the run's command resolves to now, a sentence each."""
     differences = [
-        each
-        for each in diff.compare(diff.of_run("stored", folder, stored.result), diff.of_spec("now", planned))
-        if each.whose not in (diff.MACHINE, diff.MEASURES)
-        and each.parameter != "protocol"  # which follows from the others
+        difference
+        for difference in diff.compare(diff.of_run("stored", folder, run.result), diff.of_spec("now", planned))
+        if difference.owner not in (diff.MACHINE, diff.MEASURES)
+        and difference.parameter != "protocol"  # which follows from the others
     ]
-    found = [f"{each.parameter} was {each.a} and is {each.b} now" for each in differences]
-    if planned.id == stored.id:
-        values = [each for each in found if "." in each.partition(" ")[0]]
+    sentences = [f"{each.parameter} was {each.a} and is now {each.b}" for each in differences]
+    if planned.id == run.id:
+        values = [sentence for sentence in sentences if "." in sentence.partition(" ")[0]]
         edited = (
-            f"{CONFIG} of '{stored.id}' is not what it ran with; what is trained is what its id and command stand for"
+            f"the {CONFIG} of '{run.id}' was edited after the run; kdbench trains the configuration that its id and "
+            "command stand for"
         )
         return (edited, *values) if values else ()
-    other = f"the command of '{stored.id}' means another run now, {planned.id}; what is trained is the stored one"
+    other = f"the command of '{run.id}' now resolves to another run, {planned.id}; kdbench trains the stored one"
     equal = "no value differs, but the version of the results or the teacher does"
-    return (other, *(found or [equal]))
+    return (other, *(sentences or [equal]))
 
 
-def _changed_row(stored: Stored, planned: Spec) -> str:
-    same = stored.result["protocol"] == planned.protocol
+def _changed_row(run: FinishedRun, planned: Spec) -> str:
+    same = run.result["protocol"] == planned.protocol
     what = "the method's own values, or its teacher," if same else "values that all methods share"
-    commit = stored.result.get("provenance.commit")
-    where = f"; check out commit {commit}" if commit else ""
+    commit = run.result.get("provenance.commit")
+    remedy = f"; check out commit {commit}" if commit else ""
     return (
-        f"the command of the row '{stored.id}' means another run now ({planned.id}), because {what} have changed, "
-        f"and without its folder the values it ran with are not known{where}"
+        f"the command of the row '{run.id}' now resolves to another run ({planned.id}), because {what} have changed, "
+        f"and without its folder the values it ran with are unknown{remedy}"
     )
 
 
-def _as_stored(planned: Spec, stored: Stored) -> Spec:
-    result = stored.result
+def _with_identity(planned: Spec, run: FinishedRun) -> Spec:
+    """`planned` under the id, protocol, teacher and overrides that the finished run has recorded."""
+    result = run.result
     return replace(
         planned,
-        id=stored.id,
+        id=run.id,
         protocol=result["protocol"],
         recipe=result["recipe"],
         teacher=result.get("teacher"),

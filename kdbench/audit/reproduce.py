@@ -1,19 +1,16 @@
-"""`kdbench reproduce RUN`: train a finished run once more, elsewhere, and say whether the same bits come out."""
+"""Train a finished run again in another folder, and compare the result with the stored one."""
 
 from __future__ import annotations
 
 import shutil
-import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
 from kdbench.audit import finished
-from kdbench.audit.finished import Again, Stored
+from kdbench.audit.finished import FinishedRun, Retraining
+from kdbench.config import stored
 from kdbench.data.readers import registry
 from kdbench.errors import RunError, UserError
 from kdbench.files import write_atomically
@@ -24,62 +21,131 @@ from kdbench.store.folder import CHECKPOINT, CONFIG, REPRODUCED, RESULT, RunFold
 
 OUTCOME = f"{REPRODUCED}.json"
 
-_NONE = "–"
-# Of provenance, what is each run's own.
-_OWN = ("command", "started_at", "finished_at", "sessions", "commits", "job", "host", "commit_submitted")
-_BESIDE = ("data.sha256", "teacher.sha256")
+# Entries of provenance that differ between any two runs.
+_PER_RUN = ("command", "started_at", "finished_at", "sessions", "commits", "job", "host", "commit_submitted")
+_CHECKSUMS = ("data.sha256", "teacher.sha256")
 
 
-def reproduce(words: Sequence[str], runs: Path, data: Path | None, out: Path | None, board: Path) -> int:
-    """Train a run once more, and print what came out beside what is stored.
+@dataclass(frozen=True)
+class Outcome:
+    """How a retrained run compares with the stored one.
+
+    Attributes:
+        identical: whether the weights are the same, bit for bit.
+        status, error: of the retrained run.
+        weights: `weights.sha256` → {"stored": …, "here": …}, None where one is not recorded.
+        accuracy: by key of the results, {"stored": …, "here": …, "difference": here - stored}, in percent.
+        environment: by key of the results, {"stored": …, "here": …}: what describes code, machine and data.
+    """
+
+    identical: bool
+    status: str | None
+    error: str | None
+    weights: Mapping[str, Mapping[str, str | None]]
+    accuracy: Mapping[str, Mapping[str, float]]
+    environment: Mapping[str, Mapping[str, str | None]]
+
+    @property
+    def summary(self) -> str:
+        """One sentence: whether the run was reproduced, and if not, by how much it differs."""
+        if self.status != "finished":
+            return f"Not reproduced: the run failed ({self.error})."
+        same = all(values["stored"] == values["here"] for values in self.environment.values())
+        if self.identical:
+            return "Reproduced: the weights are bit-identical" + ("." if same else ", in a different environment.")
+        last = self.accuracy.get("accuracy.last")
+        by = f"accuracy differs by {abs(last['difference']):.2f} points" if last else "no accuracy is stored"
+        why = "no recorded part of the environment differs" if same else "the environment differs as listed above"
+        return f"Not bit-identical: the weights differ; {by}; {why}."
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """A finished run that is about to be trained again; nothing has been written yet.
+
+    Attributes:
+        run: the stored run.
+        spec: the run as it will be trained on this machine.
+        teacher: its teacher's run, if that must be trained first.
+        teacher_folder: the folder of a teacher with the recorded weights, if that is to be copied to `out`.
+        out: the folder of runs that both go to.
+        data: the folder of the datasets.
+        changes: what is different from the first time, a sentence each.
+    """
+
+    run: FinishedRun
+    spec: Spec
+    teacher: Spec | None
+    teacher_folder: Path | None
+    out: Path
+    data: Path | None
+    changes: tuple[str, ...]
+
+
+def prepare(
+    word: str, runs: Path, data: Path | None = None, out: Path | None = None, board: Path = Path("leaderboard")
+) -> Reproduction:
+    """Find a finished run and check that it can be trained here.
 
     Args:
-        words: the run: its folder, or an id or its beginning, in `runs` or among the rows of a leaderboard.
-        out: the folder of runs that it goes to; None: `runs`/reproduced.
+        word: a run folder, or an id or the beginning of one, in `runs` or among the rows of a leaderboard.
+        runs: the folder of all runs.
+        data: the folder of the datasets; None for a dataset that comes with kdbench.
+        out: the folder of runs to train in; None: `runs`/reproduced.
         board: the leaderboard.
 
-    Returns:
-        0 if the weights are the same, bit for bit, else 1.
-
     Raises:
-        UserError: before anything starts.
-        RunError: what is known of the run does not suffice to train it.
+        UserError: there is no such finished run, `out` holds other runs, or this machine lacks the data or the GPUs.
+        RunError: what is recorded of the run does not suffice to train it.
     """
-    if len(words) != 1:
-        raise UserError(f"reproduce takes one run, as in kdbench reproduce RUN; {len(words)} given")
-    run = finished.find(words[0], runs, board)
+    run = finished.find(word, runs, board)
     out = (out or runs / REPRODUCED).expanduser().resolve()
     origin = run.folder.parent if run.folder else runs
     if out in (runs.resolve(), origin.resolve()):
-        raise UserError(f"--out {out} is the folder of the stored runs, which stay as they are; name another one")
-    plan = finished.again(run)
-    spec, missing = _here(run, plan.spec)
-    for remark in (*plan.remarks, *missing):
-        print(f"kdbench: {remark}", file=sys.stderr)
-    source = finished.bindings(spec.config)["Dataset.source"].strip("'\"")
-    registry.check_folder(source, data)
+        raise UserError(f"--out {out} is the folder of the stored runs; choose another folder")
+    plan = finished.retraining(run)
+    spec, machine_changes = _on_this_machine(run, plan.spec)
+    registry.check_folder(stored.parse(spec.config, spec.id).values["Dataset.source"], data)
     gpus.shares(None, spec.gpus)  # refuses what this machine has too few GPUs for
-    teacher = _teacher(run, plan, spec, (origin, runs), out, board)
-    specs = [teacher, spec] if teacher else [spec]
-    for each in specs:
-        _refuse_other(RunFolder(out, each.id))
-    for each in specs:
-        _train(each, out, data)
-    result = RunFolder(out, spec.id).result()
+    teacher, teacher_folder = _teacher(run, plan, spec, (out, origin, runs), board)
+    for each in filter(None, (teacher, spec)):
+        folder = RunFolder(out, each.id)
+        if folder.path.exists() and not (folder / OUTCOME).is_file():
+            raise UserError(
+                f"{folder.path} already exists and was not created by kdbench reproduce; choose another folder with --out"
+            )
+    changes = (*plan.changes, *machine_changes)
+    return Reproduction(run, spec, teacher, teacher_folder, out, data, changes)
+
+
+def carry_out(reproduction: Reproduction) -> Outcome:
+    """Train the run, compare it with the stored one, and write the outcome to reproduced.json in its new folder.
+
+    Raises:
+        RunError: the run has not ended here.
+    """
+    spec, out = reproduction.spec, reproduction.out
+    if reproduction.teacher_folder and spec.teacher_run:
+        for name in (CONFIG, CHECKPOINT, RESULT):
+            write_atomically(out / spec.teacher_run / name, (reproduction.teacher_folder / name).read_bytes())
+    if reproduction.teacher:
+        _train(reproduction.teacher, out, reproduction.data)
+    _train(spec, out, reproduction.data)
+    folder = RunFolder(out, spec.id)
+    result = folder.result()
     if result is None:
-        raise RunError(f"the run in {out / spec.id} has not ended: another process does it, or it was cancelled")
-    outcome = compare(run.result, result)
-    RunFolder(out, spec.id).write(OUTCOME, {"run": run.id, **outcome, "remarks": [*plan.remarks, *missing]})
-    _print(outcome, out / spec.id)
-    return int(not outcome["identical"])
+        raise RunError(f"the run in {folder.path} has not ended: another process is running it, or it was cancelled")
+    outcome = compare(reproduction.run.result, result)
+    folder.write(OUTCOME, {"run": reproduction.run.id, **asdict(outcome), "remarks": [*reproduction.changes]})
+    return outcome
 
 
-def compare(then: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
-    """What came out beside what is stored: a result or the cells of a row, and the new result.
+def compare(then: Mapping[str, Any], now: Mapping[str, Any]) -> Outcome:
+    """Compare two results of one run.
 
-    Returns:
-        `identical`; `status` and `error` of the new run; and by key, each with what was `stored` and is `here`, `weights`,
-        `accuracy` (in percent, with the `difference`) and `environment`.
+    Args:
+        then: the stored result, or the cells of its row.
+        now: the new result.
     """
 
     def both(key: str) -> dict[str, Any]:
@@ -92,67 +158,69 @@ def compare(then: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
         if is_accuracy and cell(then.get(key)) and cell(now.get(key)):
             old, new = float(then[key]), float(now[key])
             accuracies[key] = {"stored": old, "here": new, "difference": new - old}
-    facts = [key for key in {*then, *now} if key.startswith("provenance.") and key.partition(".")[2] not in _OWN]
-    return {
-        "identical": now.get("status") == "finished" and bool(weights["here"]) and weights["here"] == weights["stored"],
-        "status": now.get("status"),
-        "error": now.get("error"),
-        "weights": {"weights.sha256": weights},
-        "accuracy": accuracies,
-        "environment": {key: both(key) for key in (*_BESIDE, *sorted(facts)) if both(key) != dict.fromkeys(both(key))},
-    }
+    facts = [key for key in {*then, *now} if key.startswith("provenance.") and key.partition(".")[2] not in _PER_RUN]
+    environment = {key: both(key) for key in (*_CHECKSUMS, *sorted(facts))}
+    return Outcome(
+        identical=now.get("status") == "finished" and bool(weights["here"]) and weights["here"] == weights["stored"],
+        status=now.get("status"),
+        error=now.get("error"),
+        weights={"weights.sha256": weights},
+        accuracy=accuracies,
+        environment={key: values for key, values in environment.items() if any(values.values())},
+    )
 
 
-def _here(run: Stored, spec: Spec) -> tuple[Spec, list[str]]:
-    """The run on this machine, and what the machine of then had and this one has not, a sentence each."""
+def _on_this_machine(run: FinishedRun, spec: Spec) -> tuple[Spec, list[str]]:
+    """The run as it can be trained here, and how this machine differs from the one it ran on, a sentence each."""
     import torch
 
     from kdbench.store import provenance
 
-    machine = {key: value for key, value in finished.bindings(spec.config).items() if key.startswith("Machine.")}
+    values = stored.parse(spec.config, spec.id).values
+    machine = {key: value for key, value in values.items() if key.startswith("Machine.")}
     then = run.result.get("provenance.device")
-    if spec.device.startswith("cuda") and not torch.cuda.is_available():
-        machine["Machine.device"] = "'cpu'"
-        return finished.with_machine(spec, machine), [
-            f"it was trained with Machine.device={spec.device} ({then}), and there is no GPU here; it is trained on the CPU, "
-            "which rounds differently"
+    has_gpu = torch.cuda.is_available()
+    if spec.device.startswith("cuda") and not has_gpu:
+        return finished.with_machine(spec, machine | {"Machine.device": "cpu"}), [
+            f"the run was trained with Machine.device={spec.device} ({then}), but there is no GPU here; it is now trained on "
+            "the CPU, which rounds differently"
         ]
-    if spec.device == "auto" and torch.cuda.is_available() and then == provenance.device_name(torch.device("cpu")):
-        machine["Machine.device"] = "'cpu'"  # "auto" meant the CPU then
+    if spec.device == "auto" and has_gpu and then == provenance.device_name(torch.device("cpu")):
+        machine["Machine.device"] = "cpu"  # "auto" meant the CPU then
     spec = finished.with_machine(spec, machine)
-    here = torch.device(
-        "cuda" if spec.device == "auto" and torch.cuda.is_available() else spec.device.replace("auto", "cpu")
-    )
+    here = torch.device("cuda" if spec.device == "auto" and has_gpu else spec.device.replace("auto", "cpu"))
     name = provenance.device_name(here)
-    differs = then and name != then
-    return spec, [f"it was trained on {then}, and is trained on {name} here, which may round differently"] * bool(
-        differs
-    )
+    if not then or name == then:
+        return spec, []
+    return spec, [f"the run was trained on {then} and is now trained on {name}, which may round differently"]
 
 
-def _teacher(run: Stored, plan: Again, spec: Spec, known: Sequence[Path], out: Path, board: Path) -> Spec | None:
-    """The teacher's run, if it is to be trained; one with the recorded weights is taken from where it is."""
+def _teacher(
+    run: FinishedRun, plan: Retraining, spec: Spec, places: Sequence[Path], board: Path
+) -> tuple[Spec | None, Path | None]:
+    """The teacher's run if it must be trained, or else its folder if that must be copied to the first of `places`.
+
+    Args:
+        places: the folders of runs to look in.
+    """
     if spec.teacher_run is None:
-        return None
+        return None, None
     recorded = run.result.get("teacher.sha256")
-    for place in (out, *known):
+    for place in places:
         folder = RunFolder(place, spec.teacher_run)
-        if folder.state() == "finished" and _weights(folder) == recorded:
-            if place != out:
-                for name in (CONFIG, CHECKPOINT, RESULT):
-                    write_atomically(out / spec.teacher_run / name, (folder / name).read_bytes())
-            return None
+        if folder.state() == "finished" and _weights_sha256(folder) == recorded:
+            return None, folder.path if place != places[0] else None
     try:
-        found = finished.find(spec.teacher_run, known[0], board)
+        teacher = finished.find(spec.teacher_run, places[1], board)
     except UserError:
         if plan.teacher is None or plan.teacher.id != spec.teacher_run:
             raise
-        return plan.teacher
-    return _here(found, finished.again(found).spec)[0]
+        return plan.teacher, None
+    return _on_this_machine(teacher, finished.retraining(teacher).spec)[0], None
 
 
-def _weights(folder: RunFolder) -> str | None:
-    """sha256 of the weights that are in a run's folder, whatever its result says; None if they cannot be read."""
+def _weights_sha256(folder: RunFolder) -> str | None:
+    """sha256 of the weights in a run's folder, whatever its result records; None if they cannot be read."""
     from kdbench.run import checkpoint
 
     try:
@@ -161,56 +229,13 @@ def _weights(folder: RunFolder) -> str | None:
         return None
 
 
-def _refuse_other(folder: RunFolder) -> None:
-    if folder.path.exists() and not (folder / OUTCOME).is_file():
-        raise UserError(
-            f"{folder.path} is there and is no run that was trained once more; name another folder with --out"
-        )
-
-
 def _train(spec: Spec, out: Path, data: Path | None) -> None:
-    """From the beginning, but for what was interrupted before: that goes on where it was."""
+    """Train from the beginning; a run that was interrupted resumes."""
     folder = RunFolder(out, spec.id)
     if folder.state() != "absent":
         shutil.rmtree(folder.path)
-    folder.write(OUTCOME, {"run": spec.id, "status": "running"})  # whose presence says what this folder is
+    folder.write(OUTCOME, {"run": spec.id, "status": "running"})  # marks the folder as one of kdbench reproduce
     if spec.gpus > 1:
         local.local([spec], out, data, None)
     else:
         local.inline([spec], out, data)
-
-
-def _print(outcome: Mapping[str, Any], folder: Path) -> None:
-    console = Console(highlight=False)
-    console = console if console.is_terminal else Console(highlight=False, width=200)
-    table = Table("", "stored", "here", "", box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for key, values in {**outcome["accuracy"], **outcome["weights"], **outcome["environment"]}.items():
-        if values["stored"] != values["here"]:
-            by = f"{values['difference']:+.2f} points" if "difference" in values else ""
-            table.add_row(*(Text(_shown(each)) for each in (key, values["stored"], values["here"], by)))
-    if table.row_count:
-        console.print(table)
-        console.print()
-    console.print(Text(summary(outcome)))
-    console.print(Text(f"It is in {folder}."))
-
-
-def summary(outcome: Mapping[str, Any]) -> str:
-    """One sentence: whether the run came out again."""
-    if outcome["status"] != "finished":
-        return f"Not reproduced: it failed ({outcome['error']})."
-    same = all(each["stored"] == each["here"] for each in outcome["environment"].values())
-    if outcome["identical"]:
-        return "Reproduced: the weights are the same, bit for bit" + ("." if same else ", in another environment.")
-    last = outcome["accuracy"].get("accuracy.last")
-    by = f"by {abs(last['difference']):.2f} points of accuracy" if last else "and no accuracy is stored"
-    why = (
-        "; nothing that is recorded of the environment differs"
-        if same
-        else "; what changed in the environment is above"
-    )
-    return f"Not bit-identical: the weights are others, and it differs {by}{why}."
-
-
-def _shown(value: Any) -> str:
-    return _NONE if value is None else f"{value:.2f}" if isinstance(value, float) else str(value)

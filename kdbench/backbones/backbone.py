@@ -2,32 +2,67 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, Literal, NamedTuple, Self, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
+from kdbench.errors import UserError, unknown
 from kdbench.precision import at_least_float32, full_precision
+
+Extra = Literal["stem", "preactivations"]
+"""Entries of `Features` that are filled on request only."""
 
 
 class Features(NamedTuple):
-    """What a backbone computes for B images.
+    """What a backbone computes for B images. Stages are counted from 0, the shallowest, to S − 1.
 
     Attributes:
         logits: (B, K), float32 also under autocast.
         stages: the map after each stage, (B, C_s, H_s, W_s), shallowest first, after the last ReLU of the stage.
         pooled: (B, C_S), the globally average-pooled deepest map, which the classifier reads; float32 as well.
+        stem: the map that enters the first stage, or None if it was not requested.
+        preactivations: the maps just before the last ReLU of each stage, in the shapes of `stages`; empty if they were
+            not requested.
     """
 
     logits: Tensor
     stages: tuple[Tensor, ...]
     pooled: Tensor
+    stem: Tensor | None = None
+    preactivations: tuple[Tensor, ...] = ()
 
 
 class Backbone(nn.Module):
-    """Base class of all backbones. A subclass implements `stem`, `stage_modules`, and has a linear layer `fc`."""
+    """Base class of all backbones.
+
+    A subclass implements `stem` and `stage_modules`, and has a linear layer `fc`. `before_and_after_relu` and `last_bn`
+    are needed only by methods that read pre-activations.
+    """
 
     fc: nn.Linear
+    images_passed: int = 0
+    """Images that have passed through this network, in all its calls and those of `start`."""
+    _arguments: tuple[tuple[Any, ...], dict[str, Any]]
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        # Recorded here rather than in __init__, so that subclasses need not hand their arguments up for `fresh_copy`.
+        # Copying and unpickling call this without arguments, and then restore the recorded ones.
+        self = super().__new__(cls)
+        self._arguments = args, kwargs
+        return self
+
+    def __call__(self, images: Tensor, *args: Any, **kwargs: Any) -> Any:
+        self.images_passed += len(images)  # here and not in `forward`, which may be compiled
+        return super().__call__(images, *args, **kwargs)
+
+    def start(self, images: Tensor) -> Tensor:
+        """The stem map of images, for a method that goes through the stages itself (`run_from`); they count as passed."""
+        self.images_passed += len(images)
+        return self.stem(images)
 
     def stem(self, images: Tensor) -> Tensor:
         raise NotImplementedError
@@ -35,18 +70,93 @@ class Backbone(nn.Module):
     def stage_modules(self) -> tuple[nn.Module, ...]:
         raise NotImplementedError
 
-    def forward(self, images: Tensor, features: bool = False) -> Tensor | Features:
-        """Logits (B, K) of images (B, C, H, W); with `features`, everything in `Features`."""
-        x = self.stem(images)
-        stages = []
-        for stage in self.stage_modules():
-            x = stage(x)
+    def before_and_after_relu(self, stage: int, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The maps before and after the last ReLU of stage `stage`, from the map that enters the stage.
+
+        The second equals what the stage module itself returns, bit for bit.
+        """
+        raise UserError(f"{type(self).__name__} does not offer pre-activation maps (before_and_after_relu)")
+
+    def last_bn(self, stage: int) -> nn.BatchNorm2d:
+        """The last batch normalisation before the last ReLU of stage `stage`, which `Features.stages[stage]` follows.
+
+        In residual networks it is the one at the end of the last block; the shortcut is added after it.
+        """
+        raise UserError(f"{type(self).__name__} does not offer the last batch normalisation of a stage (last_bn)")
+
+    def forward(self, images: Tensor, features: bool | Iterable[Extra] = False) -> Tensor | Features:
+        """Logits (B, K) of images (B, C, H, W), or all of `Features`.
+
+        Args:
+            features: True for `Features` without extras, or the extras to include: ("stem", "preactivations").
+
+        Raises:
+            UserError: there is no extra of that name, or the backbone does not offer it.
+        """
+        extras = () if isinstance(features, bool) else _checked(features)
+        x = stem = self.stem(images)
+        stages, preactivations = [], []
+        for number, stage in enumerate(self.stage_modules()):
+            if "preactivations" in extras:
+                before, x = self.before_and_after_relu(number, x)
+                preactivations.append(before)
+            else:
+                x = stage(x)
             stages.append(x)
-        # Under autocast the maps may be bfloat16; what losses are made of is not.
-        with full_precision(x.device):
-            pooled = at_least_float32(x).mean(dim=(2, 3))
-            logits = self.fc(pooled)
-        return Features(logits, tuple(stages), pooled) if features else logits
+        logits, pooled = _read_out(self.fc, x)
+        if features is False:
+            return logits
+        return Features(logits, tuple(stages), pooled, stem if "stem" in extras else None, tuple(preactivations))
+
+    def classify(self, x: Tensor) -> Tensor:
+        """Logits (B, K) of a deepest map (B, C_S, H, W) or a pooled feature (B, C_S), in float32 also under autocast.
+
+        The gradient reaches `x` also where the network itself is frozen.
+        """
+        return _read_out(self.fc, x)[0]
+
+    def run_from(self, first: int, x: Tensor) -> Features:
+        """The rest of the network, from the map that enters stage `first`.
+
+        Args:
+            first: the first stage to run, as an index of `stage_modules()`.
+            x: the stem map for 0, else the map of stage `first` − 1.
+
+        Returns:
+            Features whose `stages` are those from `first` on.
+        """
+        return _run(self.stage_modules()[first:], self.fc, x)
+
+    def fresh_copy(self) -> Self:
+        """A network of the same architecture with newly drawn weights, on torch's default device, in training mode.
+
+        Draws from torch's global generator, as the constructor does.
+        """
+        args, kwargs = self._arguments
+        return type(self)(*args, **kwargs)
+
+    def fresh_stages(self, first: int) -> Branch:
+        """A branch with newly drawn weights that does what `run_from(first, x)` does and shares nothing with it.
+
+        Draws from torch's global generator, as `fresh_copy` does: the weights of a whole network.
+        """
+        fresh = self.fresh_copy()
+        return Branch(fresh.stage_modules()[first:], fresh.fc)
+
+    @contextmanager
+    def batch_statistics(self) -> Iterator[None]:
+        """Normalise with the statistics of the batch, as in training, but leave the running statistics untouched.
+
+        Only batch normalisation is affected: a network in evaluation mode otherwise stays in evaluation mode.
+        """
+        before = [(m, m.training, m.track_running_stats) for m in self.modules() if isinstance(m, _BatchNorm)]
+        try:
+            for module, *_ in before:
+                module.training, module.track_running_stats = True, False
+            yield
+        finally:
+            for module, training, tracking in before:
+                module.training, module.track_running_stats = training, tracking
 
     @torch.no_grad()
     def stage_shapes(self, image_shape: tuple[int, int, int]) -> tuple[tuple[int, int, int], ...]:
@@ -54,6 +164,51 @@ class Backbone(nn.Module):
         was_training = self.training
         self.eval()
         device = next(self.parameters()).device
-        out = self(torch.zeros(1, *image_shape, device=device), features=True)
+        # Not by `forward`, through which only the images of the data pass.
+        out = self.run_from(0, self.stem(torch.zeros(1, *image_shape, device=device)))
         self.train(was_training)
-        return tuple(tuple(stage.shape[1:]) for stage in out.stages)
+        return tuple((channels, height, width) for _, channels, height, width in (x.shape for x in out.stages))
+
+
+class Branch(nn.Module):
+    """The deeper stages of a backbone and a classifier, as a module of its own; see `Backbone.fresh_stages`.
+
+    Args:
+        stages: shallowest first.
+        fc: reads the pooled map of the last stage.
+    """
+
+    def __init__(self, stages: Iterable[nn.Module], fc: nn.Linear):
+        super().__init__()
+        self.stages = nn.ModuleList(stages)
+        self.fc = fc
+
+    def forward(self, x: Tensor) -> Features:
+        """Features of the map that enters the first of these stages, (B, C, H, W)."""
+        return _run(self.stages, self.fc, x)
+
+
+def _checked(extras: Iterable[Extra]) -> tuple[Extra, ...]:
+    extras = tuple(extras)
+    for extra in extras:
+        if extra not in get_args(Extra):
+            raise unknown("feature", extra, get_args(Extra))
+    return extras
+
+
+def _run(stages: Iterable[nn.Module], fc: nn.Linear, x: Tensor) -> Features:
+    maps = []
+    for stage in stages:
+        x = stage(x)
+        maps.append(x)
+    logits, pooled = _read_out(fc, x)
+    return Features(logits, tuple(maps), pooled)
+
+
+def _read_out(fc: nn.Linear, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits and pooled feature of a map (B, C, H, W) or of a feature that is pooled already (B, C)."""
+    # Under autocast the maps may be bfloat16; what losses are made of is not.
+    with full_precision(x.device):
+        x = at_least_float32(x)
+        pooled = x.mean(dim=(2, 3)) if x.dim() == 4 else x
+        return fc(pooled), pooled

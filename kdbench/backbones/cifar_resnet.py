@@ -5,6 +5,8 @@ Parameters are named, and shortcuts are convolutions, as in RepDistiller, so tha
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -40,9 +42,13 @@ class BasicBlock(nn.Module):
             )
 
     def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.before_relu(x))
+
+    def before_relu(self, x: Tensor) -> Tensor:
+        """The block without its last ReLU."""
         shortcut = x if self.downsample is None else self.downsample(x)
         out = F.relu(self.bn1(self.conv1(x)))
-        return F.relu(self.bn2(self.conv2(out)) + shortcut)
+        return self.bn2(self.conv2(out)) + shortcut
 
 
 class CifarResNet(Backbone):
@@ -71,8 +77,18 @@ class CifarResNet(Backbone):
     def stem(self, images: Tensor) -> Tensor:
         return F.relu(self.bn1(self.conv1(images)))
 
-    def stage_modules(self) -> tuple[nn.Module, ...]:
+    def stage_modules(self) -> tuple[nn.Sequential, ...]:
         return self.layer1, self.layer2, self.layer3
+
+    def before_and_after_relu(self, stage: int, x: Tensor) -> tuple[Tensor, Tensor]:
+        *blocks, last = self.stage_modules()[stage]
+        for block in blocks:
+            x = block(x)
+        before = cast(BasicBlock, last).before_relu(x)
+        return before, F.relu(before)
+
+    def last_bn(self, stage: int) -> nn.BatchNorm2d:
+        return cast(BasicBlock, self.stage_modules()[stage][-1]).bn2
 
 
 def _stage(in_width: int, width: int, blocks: int, stride: int) -> nn.Sequential:

@@ -35,7 +35,8 @@ def build(name: str, classes: int, channels: int = 3) -> Backbone:
             f"{extension.path}: '{extension.object}' is not a subclass of kdbench.backbones.backbone.Backbone"
         )
     try:
-        inspect.signature(cls).bind(classes=classes, channels=channels, **extension.options)
+        # Of __init__, because Backbone.__new__ takes anything.
+        inspect.signature(cls.__init__).bind(None, classes=classes, channels=channels, **extension.options)
     except TypeError as error:
         raise UserError(f"{extension.path}: BACKBONES['{name}'] does not fit {extension.object}: {error}") from None
     return cls(classes=classes, channels=channels, **extension.options)

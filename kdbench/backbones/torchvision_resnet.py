@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision import models
+from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from kdbench.backbones.backbone import Backbone
 from kdbench.backbones.initialise import he_normal
@@ -40,5 +43,29 @@ class TorchvisionResNet(Backbone):
     def stem(self, images: Tensor) -> Tensor:
         return F.relu(self.bn1(self.conv1(images)))
 
-    def stage_modules(self) -> tuple[nn.Module, ...]:
+    def stage_modules(self) -> tuple[nn.Sequential, ...]:
         return self.layer1, self.layer2, self.layer3, self.layer4
+
+    def before_and_after_relu(self, stage: int, x: Tensor) -> tuple[Tensor, Tensor]:
+        *blocks, last = self.stage_modules()[stage]
+        for block in blocks:
+            x = block(x)
+        before = _before_relu(cast(BasicBlock | Bottleneck, last), x)
+        return before, F.relu(before)
+
+    def last_bn(self, stage: int) -> nn.BatchNorm2d:
+        last = cast(BasicBlock | Bottleneck, self.stage_modules()[stage][-1])
+        return cast(nn.BatchNorm2d, last.bn3 if isinstance(last, Bottleneck) else last.bn2)
+
+
+def _before_relu(block: BasicBlock | Bottleneck, x: Tensor) -> Tensor:
+    """torchvision's block without its last ReLU.
+
+    Repeated here because its `forward` applies that ReLU in place, with the same module as the ReLUs before.
+    """
+    out = block.relu(block.bn1(block.conv1(x)))
+    out = block.bn2(block.conv2(out))
+    if isinstance(block, Bottleneck):
+        out = block.bn3(block.conv3(block.relu(out)))
+    out += x if block.downsample is None else block.downsample(x)
+    return out

@@ -6,6 +6,7 @@ So `kdbench run CORSD.margn=2` is answered at once. Settings and schedules need 
 from __future__ import annotations
 
 import ast
+import builtins
 import dataclasses
 import inspect
 import types
@@ -25,7 +26,7 @@ class Parameter:
     """One parameter: its type, or Any where the annotation says nothing that can be checked, and its default if it has one."""
 
     type: Any
-    default: Any = dataclasses.MISSING
+    default: Any
 
 
 @dataclass(frozen=True)
@@ -130,18 +131,18 @@ def _base(node: ast.ClassDef, tree: ast.Module) -> tuple[ast.ClassDef, ast.Modul
 
 def _of_class(node: ast.ClassDef, tree: ast.Module) -> tuple[dict[str, Parameter], dict[str, Any]]:
     base = _base(node, tree)
-    inherited, attributes = _of_class(*base) if isinstance(base, tuple) else ({}, {})
-    attributes = dict(attributes)
-    parameters = inherited
+    parameters, attributes = _of_class(*base) if isinstance(base, tuple) else ({}, {})
+    parameters, attributes = dict(parameters), dict(attributes)
     for statement in node.body:
-        if isinstance(statement, ast.FunctionDef) and statement.name == "__init__":
-            arguments = statement.args
-            own = {
-                argument.arg: Parameter(_type(argument.annotation), _literal(default))
-                for argument, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
-            }
-            # **kwargs hands on to the base class what it takes.
-            parameters = {**inherited, **own} if arguments.kwarg else own
+        if isinstance(statement, ast.FunctionDef) and statement.name == "__init__" and statement.args.kwonlyargs:
+            first = statement.args.kwonlyargs[0].arg
+            raise UserError(
+                f"the method class {node.name} has parameters in __init__; declare them as fields ('{first}: float' in the "
+                "class body) and build modules in setup(self), see docs/adding-a-method.md"
+            )
+        if isinstance(statement, ast.AnnAssign) and statement.value is None and isinstance(statement.target, ast.Name):
+            if (type_ := field_type(ast.unparse(statement.annotation))) is not None:
+                parameters[statement.target.id] = Parameter(type_, dataclasses.MISSING)
         elif isinstance(statement, (ast.Assign, ast.AnnAssign)) and statement.value is not None:
             targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
             value = _literal(statement.value)
@@ -150,13 +151,28 @@ def _of_class(node: ast.ClassDef, tree: ast.Module) -> tuple[dict[str, Parameter
     return parameters, attributes
 
 
-def _type(annotation: ast.expr | None) -> Any:
-    if annotation is None:
-        return Any
+_FIELD_NAMES = {"Literal": Literal, "Any": Any}
+
+
+def field_type(annotation: str) -> Any | None:
+    """The type of a method's parameter, or None if the annotation declares something else (a buffer, a module).
+
+    Parameters are numbers, strings, bools, None, choices (`Literal`) and tuples, lists or dicts of these.
+    """
     try:
-        return eval(ast.unparse(annotation), {"Literal": Literal, "Any": Any})
+        type_ = eval(annotation, {"__builtins__": builtins, **_FIELD_NAMES})
     except Exception:
-        return Any  # an annotation with the method's own names: nothing to check here
+        return None  # the file's own names, such as Tensor
+    return type_ if _is_plain(type_) else None
+
+
+def _is_plain(type_: Any) -> bool:
+    origin, arguments = get_origin(type_), get_args(type_)
+    if origin is Literal:
+        return True
+    if origin in (Union, types.UnionType, tuple, list, dict):
+        return all(_is_plain(argument) for argument in arguments if argument is not Ellipsis)
+    return type_ in (int, float, str, bool, None, type(None), tuple, list, dict, Any)
 
 
 def _literal(node: ast.expr | None) -> Any:

@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +29,8 @@ from kdbench.store.folder import CANCELLED, PROGRESS, SPEC, RunFolder
 from kdbench.store.lease import Held, Lost
 
 if TYPE_CHECKING:
-    from kdbench.run.train import Progress
+    from kdbench.run.bookkeeping import Progress
+    from kdbench.run.prepare import Caller
 
 LOOK = 1.0
 """Seconds between two looks at whether a run was cancelled, whether the parent lives, and at what others do."""
@@ -116,6 +117,7 @@ def work(
         OSError: the disk is full.
     """
     from kdbench.run.execute import run
+    from kdbench.run.prepare import Caller
     from kdbench.run.resume import Stopped  # torch, which a pool of processes has no use for
 
     do = do or run
@@ -137,7 +139,7 @@ def work(
                     if folder.is_open():
                         shown.begin(spec)
                         report = _Reporter(spec, folder, shown)
-                        shown.end(spec, do(spec, runs, data, report, stop, held_lease.check))
+                        shown.end(spec, do(spec, runs, data, Caller(report, stop, held_lease.check)))
                         ended = True
             except Held as error:
                 # A heartbeat that moves is life; a process on this machine is known to live.
@@ -219,13 +221,14 @@ def _together(specs: Sequence[Spec], runs: Path, data: Path | None, stop: Stop) 
     """
     from kdbench.run.execute import run
     from kdbench.run.group import Group
+    from kdbench.run.prepare import Caller
     from kdbench.run.resume import Stopped
 
     numbers = itertools.count()
 
-    def lead(spec: Spec, runs: Path, data: Path | None, report: Any, stop: Stop, check: Any) -> dict[str, Any]:
+    def lead(spec: Spec, runs: Path, data: Path | None, caller: Caller) -> dict[str, Any]:
         group.say(f"run {next(numbers)}", spec.id)
-        result = run(spec, runs, data, report, stop, check, group)
+        result = run(spec, runs, data, replace(caller, group=group))
         if result["status"] == "failed":
             stop.everything()
         return result
@@ -239,7 +242,7 @@ def _together(specs: Sequence[Spec], runs: Path, data: Path | None, stop: Stop) 
             if os.environ["LOCAL_RANK"] == "0":  # of another node, whose pool hears nothing else of the run
                 _tell(event="follow", run=id_)
             with contextlib.suppress(Stopped):
-                run(Spec(**(RunFolder(runs, id_).read(SPEC) or {})), runs, data, group=group)
+                run(Spec(**(RunFolder(runs, id_).read(SPEC) or {})), runs, data, Caller(group=group))
 
 
 _NO_MORE = "no more"

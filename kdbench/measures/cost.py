@@ -19,6 +19,11 @@ def parameters(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters())
 
 
+def trained_parameters(module: nn.Module) -> int:
+    """Number of parameters that are trained."""
+    return sum(p.numel() for p in module.parameters() if p.requires_grad)
+
+
 class PeakMemory:
     """Largest memory in use between the making of this object and `bytes()`.
 

@@ -5,7 +5,7 @@ Counted are matrix products, convolutions and attention, as torch's own counter 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,27 +15,38 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 from kdbench.measures.evaluation import OWN
-from kdbench.method.base import Batch, Method
+from kdbench.method import Batch, Method
+
+Losses = Callable[[Batch], Mapping[str, Tensor]]
 
 
-def of_method(method: Method, batch: Batch, precision: torch.autocast) -> dict[str, int]:
+def of_method(
+    method: Method,
+    batch: Batch,
+    precision: torch.autocast,
+    losses: Sequence[tuple[Losses, float]] = (),
+    images: int | None = None,
+) -> dict[str, int]:
     """The entries `cost.flops`, of one image through the deployed network, `cost.flops.*`, of one image at each exit, if
     there are any, and `cost.flops_training`.
 
     Args:
         method: one that is not needed any more: it takes a step.
-        batch: of training, all of it.
+        batch: a whole batch of training.
         precision: in which losses are computed.
+        losses: those of each phase, and the share of steps it has; by default `method.losses` alone.
+        images: that pass through the student in a step; by default those in the batch.
     """
     image = torch.zeros_like(batch.images[:1])
     method.eval()
     exits = of_outputs(lambda: {**method.exits(image), OWN: method.deployed()(image)})
-    result = {"cost.flops": exits.pop(OWN)}
+    entries = {"cost.flops": exits.pop(OWN)}
     if len(exits) > 1:
-        result |= {f"cost.flops.{name}": number for name, number in exits.items()}
+        entries |= {f"cost.flops.{name}": number for name, number in exits.items()}
     method.train()
     with batch.streams.as_global("flops"), precision:
-        return {**result, "cost.flops_training": of_losses(method, batch)}
+        total = sum(share * of_losses(function, batch) for function, share in losses or [(method.losses, 1.0)])
+    return {**entries, "cost.flops_training": round(total / (images or len(batch.images)))}
 
 
 @torch.no_grad()
@@ -54,14 +65,14 @@ def of_outputs(compute: Callable[[], Mapping[str, Tensor]]) -> dict[str, int]:
     }
 
 
-def of_losses(method: Method, batch: Batch) -> int:
-    """FLOPs of one `losses` call, forward only, divided by the batch's images.
+def of_losses(losses: Losses, batch: Batch) -> int:
+    """FLOPs of one call of `losses`, forward only.
 
     The call changes what a training step changes: give it a method that is not needed any more.
     """
     with FlopCounterMode(display=False) as counter:
-        method.losses(batch)
-    return round(counter.get_total_flops() / len(batch.images))
+        losses(batch)
+    return counter.get_total_flops()
 
 
 class _Tracer(TorchDispatchMode):

@@ -1,104 +1,112 @@
-"""The contract of a distillation method.
+"""The base class of all distillation methods.
 
-A method is one file `methods/NAME.py`: a pure function for each loss, then one subclass of `Method`. Its parameters are
-keyword-only arguments of `__init__` and their values stand in `gin/method/NAME.gin`. docs/adding-a-method.md walks
-through one.
+A method is one file `methods/NAME.py`: a pure function for each loss, then one subclass of `Method`. Its parameters are the
+fields that the class declares (`temperature: float`); their values come from `gin/method/NAME.gin`. A plain method has a
+docstring, fields and `losses`. Everything else here is an optional hook whose default does nothing.
+docs/adding-a-method.md walks through one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import ClassVar
+import inspect
+import typing
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdbench.backbones.backbone import Backbone, Features
-from kdbench.method.share import Share
-from kdbench.streams import Streams
+from kdbench.config.signature import field_type
+from kdbench.method.batch import Batch, Info
+from kdbench.method.phases import Phase
+from kdbench.method.teacher import Teacher
 
-
-@dataclass(frozen=True)
-class Info:
-    """What a method may know of the task it is built for.
-
-    Attributes:
-        classes: number of classes K.
-        train_labels: (N,) labels of the training images, in the order that `Batch.index` and `Method.sample` count in.
-        image_shape: (channels, height, width) of one image.
-        label_smoothing: of the recipe; `Method.cross_entropy` applies it.
-        device: where the run trains.
-    """
-
-    classes: int
-    train_labels: Tensor
-    image_shape: tuple[int, int, int]
-    label_smoothing: float
-    device: torch.device
-
-
-@dataclass(frozen=True)
-class Batch:
-    """One step's images, on the training device, normalised and augmented; of several GPUs, this one's share of them.
-
-    Attributes:
-        images: (B, C, H, W) float32.
-        labels: (B,) int64.
-        index: (B,) int64, each image's place among the N training images.
-        step: number of the step, from 0.
-        streams: random streams of this step, for what the method draws itself: `batch.streams("negatives", device=d)`.
-            They give the same on every GPU: draw for the whole batch, and take `share.own` of it.
-        share: leads from this GPU's images to the whole batch and back, for terms that are no mean over single images.
-    """
-
-    images: Tensor
-    labels: Tensor
-    index: Tensor
-    step: int
-    streams: Streams
-    share: Share = field(default_factory=Share)
+if TYPE_CHECKING:
+    from kdbench.method.update import Update
 
 
 class Method(nn.Module):
-    """Base class of all methods. Owns the student, the frozen teacher and whatever modules and buffers a subclass adds.
+    """Base class of all methods. Owns the student, the frozen teachers and the modules and buffers that a subclass adds.
 
-    All parameters of the module are trained by the run's one optimiser and all its state goes into the checkpoint; the
-    teacher is neither trained nor saved with it, stays in evaluation mode and never gets a gradient.
+    All parameters of the module that require a gradient are trained by the run's optimiser, and all its state goes into the
+    checkpoint. Teachers are neither trained nor saved with it, stay in evaluation mode and never get a gradient.
 
     Args:
         student: the network to train.
-        teacher: a finished network, or None where `needs_teacher` is false.
+        teachers: finished networks; empty where `needs_teacher` is false.
         info: the task.
+        parameters: a value for each declared field.
+
+    Raises:
+        ValueError: a teacher is missing, or the parameters are not the declared fields.
     """
 
     needs_teacher: ClassVar[bool] = False
     images_per_anchor: ClassVar[int] = 1
-    """Images that `sample` returns for each anchor; all of them count against the budget."""
+    """Images that `sample` returns for each anchor."""
+    views: ClassVar[tuple[str, ...]] = ("recipe",)
+    """The kind of each augmented copy of an image in a batch: "recipe" is the recipe's own, "strong" adds `Strong.*`."""
+    passes: ClassVar[int | None] = None
+    """Images that pass through the student for each anchor, which is what the budget counts; None: all that are in the batch.
+    The harness counts them itself, and refuses a method whose count differs."""
 
-    def __init__(self, student: Backbone, teacher: Backbone | None, info: Info):
+    def __init__(self, student: Backbone, teachers: Sequence[Teacher], info: Info, **parameters: Any):
         super().__init__()
-        if self.needs_teacher and teacher is None:
+        if self.needs_teacher and not teachers:
             raise ValueError(f"{type(self).__name__} needs a teacher")
+        fields = self.fields()
+        if fields.keys() != parameters.keys():
+            wrong = ", ".join(sorted(fields.keys() ^ parameters.keys()))
+            raise ValueError(f"{type(self).__name__} takes a value for each of its fields; missing or unknown: {wrong}")
+        for name, value in parameters.items():
+            setattr(self, name, value)
         self.student = student
+        self.peers = nn.ModuleList()
         self.info = info
-        # In a tuple, so that nn.Module does not register it: .train(), .parameters() and .state_dict() pass it by.
-        self._teacher: tuple[Backbone, ...] = (teacher.eval().requires_grad_(False),) if teacher is not None else ()
+        # In a tuple, so that nn.Module does not register them: .train(), .parameters() and .state_dict() pass them by.
+        self._teachers = tuple(teachers)
+        for teacher in teachers:
+            teacher.freeze()
+        self.setup()
 
-    @property
-    def teacher(self) -> Backbone:
-        return self._teacher[0]
+    @classmethod
+    def fields(cls) -> dict[str, Any]:
+        """The declared parameters by name, each with its type, those of base classes first.
+
+        A field is an annotation without a value in the class body of a subclass: a number, a string, a choice. Annotations
+        of tensors and modules declare buffers and modules, and are not fields.
+        """
+        declared: dict[str, Any] = {}
+        for base in reversed(cls.__mro__):
+            if not issubclass(base, Method) or base is Method:
+                continue
+            for name, annotation in inspect.get_annotations(base).items():
+                type_ = field_type(annotation if isinstance(annotation, str) else inspect.formatannotation(annotation))
+                if name not in base.__dict__ and type_ is not None:
+                    declared[name] = type_
+        return declared
+
+    # What every method has.
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Named, already weighted loss terms (scalars); the loop trains on their sum and records each.
 
-        They are means over the batch. On several GPUs it is one GPU's share, and the loop takes the mean over all
-        images. What compares images, or keeps something of them, gets the whole batch by `batch.share.gather`.
+        They are means over the batch. On several GPUs a batch is one GPU's share, and the loop takes the mean over all
+        images. A term that compares images, or keeps something of them, gets the whole batch by `batch.share.gather`.
         """
         raise NotImplementedError
 
-    def sample(self, anchors: Tensor, streams: Streams) -> Tensor:
+    # What a method may add.
+
+    def setup(self) -> None:
+        """Add modules, buffers and peers; called once, when student, teachers and fields are set.
+
+        torch's global generator is seeded, for the method alone: its draws depend on the seed and on nothing else.
+        """
+
+    def sample(self, anchors: Tensor, streams: Any) -> Tensor:
         """The images of a step, given its anchors.
 
         Args:
@@ -111,23 +119,106 @@ class Method(nn.Module):
         """
         return anchors
 
+    def phases(self) -> Sequence[Phase]:
+        """Parts of the training, each with its own losses, trained parameters and a fresh optimiser; one by default."""
+        return (Phase(),)
+
+    def prepare(self, batches: Iterable[Batch]) -> None:
+        """See all training images once before the first step, in evaluation mode and without gradient.
+
+        Args:
+            batches: the training images in order, not augmented; the same on every GPU. What is kept belongs in buffers.
+        """
+
+    def after_step(self, batch: Batch) -> None:
+        """Called after each step of the optimiser, without gradient: moving averages and the like."""
+
+    def after_epoch(self, epoch: int) -> None:
+        """Called when an epoch of images is complete (from 1), before its evaluation, without gradient."""
+
+    def optimisers(self, parameters: list[nn.Parameter], sgd: Any) -> dict[str, torch.optim.Optimizer]:
+        """The optimisers of a phase, by name; one SGD with the recipe's settings by default.
+
+        The loop sets the rate of every parameter group to the schedule's (times `group["rate_factor"]`, if it is there), and
+        keeps their state in the checkpoint.
+
+        Args:
+            parameters: those that the phase trains.
+            sgd: `kdbench.config.settings.SGD` of the recipe.
+        """
+        return {
+            "sgd": torch.optim.SGD(
+                parameters, lr=sgd.lr, momentum=sgd.momentum, weight_decay=sgd.weight_decay, nesterov=sgd.nesterov
+            )
+        }
+
+    def update(self, terms: Mapping[str, Tensor], update: Update) -> None:
+        """From named terms to moved parameters: by default their sum, one backward pass, one step of the optimiser.
+
+        A method that treats gradients of terms differently overrides this with the parts that `update` offers.
+        """
+        update.backward(update.loss)
+        update.step()
+
     def exits(self, images: Tensor) -> dict[str, Tensor]:
-        """Logits (B, K) of every classifier the method trains besides the student's own, by name, shallowest first."""
-        return {}
+        """Logits (B, K) of every classifier that is trained besides the student's own, by name; peers by default."""
+        return {f"peer{number}": peer(images) for number, peer in enumerate(self.peers, start=1)}
 
     def deployed(self) -> nn.Module:
-        """The network that is kept: images to logits."""
+        """The network that is kept, measured and loaded: images to logits."""
         return self.student
+
+    # What the base class does for a method.
+
+    @property
+    def teacher(self) -> Backbone:
+        """The network of the first teacher."""
+        return self._teachers[0].network
+
+    @property
+    def teachers(self) -> tuple[Teacher, ...]:
+        """All teachers, in the order in which the method's gin file or the command line names them."""
+        return self._teachers
+
+    def teach(self, batch: Batch, *want: str, teacher: int = 0, batch_statistics: bool = False) -> Features:
+        """What a teacher computes for the images of a batch, without gradient.
+
+        Args:
+            want: "logits", "pooled", "stages", "stem", "preactivations"; without any, logits, stages and pooled features.
+            teacher: its place in `teachers`.
+            batch_statistics: normalise with the batch's own statistics, and leave the running ones as they are.
+        """
+        return self.teach_images(batch.images, *want, teacher=teacher, batch_statistics=batch_statistics)
+
+    def teach_images(self, images: Tensor, *want: str, teacher: int = 0, batch_statistics: bool = False) -> Features:
+        """The same for other images (B, C, H, W) in the student's normalisation; never taken from a cache."""
+        return self._teachers[teacher](images, want, batch_statistics)
 
     def cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Cross-entropy with the true labels, smoothed as the recipe says; logits (B, K), labels (B,)."""
         return F.cross_entropy(logits.float(), labels, label_smoothing=self.info.label_smoothing)
 
-    @torch.no_grad()
-    def teach(self, images: Tensor) -> Features:
-        """What the teacher says of these images, without gradient."""
-        return self.teacher(images, features=True)
-
     def stage_shapes(self, network: Backbone | None = None) -> Sequence[tuple[int, int, int]]:
         """(channels, height, width) of each stage map of `network` (the student by default), shallowest first."""
         return (network or self.student).stage_shapes(self.info.image_shape)
+
+    def add_peer(self, backbone: str | None = None) -> Backbone:
+        """Add a network that is trained beside the student, with a stream of initial weights of its own; call it in `setup`.
+
+        Args:
+            backbone: its architecture; None: the student's.
+
+        Raises:
+            UserError: there is no backbone of that name.
+        """
+        peer = self.info.network(backbone, f"peer {len(self.peers) + 1}")
+        self.peers.append(peer)
+        return peer
+
+    def networks(self) -> tuple[Backbone, ...]:
+        """The student and its peers: what is compiled, and whose passes are counted."""
+        return (self.student, *typing.cast("Iterable[Backbone]", self.peers))
+
+    def untrained(self, module: nn.Module) -> None:
+        """Leave a part of the student out of training: it is neither trained nor decayed, nor counted as trained."""
+        module.requires_grad_(False)

@@ -8,8 +8,8 @@ from torch import Tensor
 class Share:
     """What one rank has of a step's batch. This class: all of it, in a single process; everything returns its argument.
 
-    A batch of A anchors with J images each has image j of anchor i at j · A + i; a rank has a run of anchors, all J
-    images of each, in the same order.
+    A batch of A anchors with J images each, in V views, is made of J · V blocks of A rows: row i of every block belongs to
+    anchor i. A rank has a run of anchors, and of every block the rows that belong to them, in the same order.
 
     Attributes:
         weight: this rank's part of the images; the loop takes the mean over ranks with these weights.
@@ -22,7 +22,7 @@ class Share:
         return whole
 
     def gather(self, x: Tensor) -> Tensor:
-        """The whole batch's rows (B, …), from each rank's own (b, …), with gradient.
+        """The whole batch's rows (B, …), from each rank's own (b, …), with gradient; any number of blocks.
 
         The gradient is exact where the loss is the loop's: every rank computes it from the rows of all, and counts with
         its weight. Collective: all ranks call it in the same order.

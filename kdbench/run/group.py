@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -102,7 +102,7 @@ class Group:
         finally:
             dist.destroy_process_group()
 
-    def share(self, anchors: int, per_anchor: int) -> Share:
+    def share(self, anchors: int) -> Share:
         """What this rank has of every step.
 
         Raises:
@@ -113,7 +113,7 @@ class Group:
                 f"a step of {anchors} anchor{'s' * (anchors > 1)} cannot be shared by {self.size} GPUs: "
                 "take fewer, or a larger Train.batch_size"
             )
-        return Share() if self.size == 1 else _Part(self, anchors, per_anchor)
+        return Share() if self.size == 1 else _Part(self, anchors)
 
     def sum(self, x: Tensor) -> Tensor:
         """Sum over the ranks of tensors of one shape, without gradient."""
@@ -134,17 +134,17 @@ class Group:
             dist.all_gather(every, x)
         return torch.stack(every)
 
-    def sum_gradients(self, parameters: Iterable[Tensor]) -> None:
-        """Replace every gradient by its sum over the ranks.
+    def sum_gradients(self, gradients: Sequence[Tensor]) -> None:
+        """Replace every gradient by its sum over the ranks, in place.
 
-        A parameter without gradient must have none on any rank; as the ranks run the same code, it has none.
+        They are those of the same parameters on all ranks: as the ranks run the same code, a parameter that gets none on
+        one rank gets none on any.
         """
-        if self.size == 1:
+        if self.size == 1 or not gradients:
             return
         # One flat sum after the backward pass instead of DistributedDataParallel: that wraps a `forward`, which methods
-        # do not have, averages over ranks whatever their shares, and needs to be told of parameters without gradient.
-        # What it gains, to communicate during the backward pass, is little for networks of this size.
-        gradients = [p.grad for p in parameters if p.grad is not None]
+        # do not have, averages over ranks whatever their shares, and must know of parameters without gradient. What it
+        # gains, to communicate during the backward pass, is little for networks of this size.
         flat = self.sum(torch.cat([gradient.reshape(-1) for gradient in gradients]))
         for gradient, total in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
             gradient.copy_(total.view(gradient.shape))
@@ -207,22 +207,21 @@ def checksum(tensors: Iterable[Tensor]) -> int:
 class _Part(Share):
     """Rank r's part of `anchors` anchors; the first ranks have one more where the number does not divide."""
 
-    def __init__(self, group: Group, anchors: int, per_anchor: int):
+    def __init__(self, group: Group, anchors: int):
         each, more = divmod(anchors, group.size)
         self.group = group
-        self.per_anchor = per_anchor
         self.counts = [each + (rank < more) for rank in range(group.size)]
         first = sum(self.counts[: group.rank])
         self._anchors = slice(first, first + self.counts[group.rank])
         self.weight = self.counts[group.rank] / anchors
 
     def own(self, whole: Tensor) -> Tensor:
-        return whole.unflatten(0, (self.per_anchor, sum(self.counts)))[:, self._anchors].flatten(0, 1)
+        return whole.unflatten(0, (-1, sum(self.counts)))[:, self._anchors].flatten(0, 1)
 
     def gather(self, x: Tensor) -> Tensor:
-        images = self.counts[self.group.rank] * self.per_anchor
-        if len(x) != images:
-            raise ValueError(f"gather takes a row for each of this rank's {images} images, not {len(x)}")
+        anchors = self.counts[self.group.rank]
+        if len(x) % anchors:
+            raise ValueError(f"gather takes rows in blocks of this rank's {anchors} anchors, not {len(x)} rows")
         gathered: Tensor = _Gather.apply(x, self)
         return gathered
 
@@ -237,11 +236,12 @@ class _Part(Share):
 
     def whole(self, x: Tensor) -> Tensor:
         """The rows of all ranks in the order of the whole batch, without gradient."""
-        missing = max(self.counts) * self.per_anchor - len(x)
+        blocks = len(x) // self.counts[self.group.rank]
+        missing = max(self.counts) * blocks - len(x)
         padded = torch.cat([x, x.new_zeros(missing, *x.shape[1:])]) if missing else x
         rows = self.group.stack(padded)
-        blocks = [rows[r, : n * self.per_anchor].unflatten(0, (self.per_anchor, n)) for r, n in enumerate(self.counts)]
-        return torch.cat(blocks, dim=1).flatten(0, 1)
+        parts = [rows[r, : n * blocks].unflatten(0, (blocks, n)) for r, n in enumerate(self.counts)]
+        return torch.cat(parts, dim=1).flatten(0, 1)
 
 
 class _Gather(torch.autograd.Function):

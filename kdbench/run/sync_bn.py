@@ -30,6 +30,8 @@ class SyncBatchNorm(_BatchNorm):
         if not self.training:
             return super().forward(input)
         output, mean, variance, count = _Normalise.apply(input, self.weight, self.bias, self.eps, self.group)
+        if not self.track_running_stats:  # as in nn.BatchNorm: switched off, they stay as they are
+            return output
         if self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None:
             self.num_batches_tracked.add_(1)
             momentum = 1 / self.num_batches_tracked if self.momentum is None else self.momentum

@@ -13,7 +13,9 @@ from torch import Tensor
 from kdbench.backbones import registry
 from kdbench.backbones.backbone import Backbone
 from kdbench.config import extensions
+from kdbench.data.task import Task
 from kdbench.errors import RunError
+from kdbench.method import Teacher
 from kdbench.plan.spec import TEACHER_SEED, Spec
 from kdbench.run import checkpoint
 from kdbench.store.folder import CHECKPOINT, RunFolder
@@ -24,20 +26,28 @@ TOLERANCE = 0.5
 
 
 @dataclass(frozen=True)
-class Teacher:
+class LoadedTeacher:
     """A teacher as it was loaded.
 
     Attributes:
-        network: on the CPU.
+        network: on the CPU, until `to` moves it.
         run: id of the run that trained it, None for weights from outside.
         sha256: of its weights.
-        claimed: the accuracy in percent that its run recorded.
+        recorded: the accuracy in percent that its run recorded.
     """
 
     network: Backbone
     run: str | None
     sha256: str
-    claimed: float | None
+    recorded: float | None
+
+    def to(self, device: torch.device) -> None:
+        """Move it to the device, channels last in memory."""
+        self.network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def seen_by_methods(self) -> Teacher:
+        """What a method gets of it."""
+        return Teacher(self.network)
 
     def confirm(self, measured: float) -> None:
         """Compare the accuracy measured again with the recorded one.
@@ -45,31 +55,32 @@ class Teacher:
         Raises:
             RunError: they differ by more than `TOLERANCE`.
         """
-        if self.claimed is not None and abs(measured - self.claimed) > TOLERANCE:
+        if self.recorded is not None and abs(measured - self.recorded) > TOLERANCE:
             raise RunError(
-                f"the teacher {self.run} has {measured:.2f} % on the test set, and its run recorded {self.claimed:.2f} %"
+                f"the teacher {self.run} scores {measured:.2f} % on the test set, but its run recorded {self.recorded:.2f} %"
             )
 
 
-def load(spec: Spec, runs: Path, classes: int, channels: int, data: str) -> Teacher | None:
-    """The teacher of a run, or None if it needs none.
+def load(spec: Spec, runs: Path, task: Task) -> tuple[LoadedTeacher, ...]:
+    """The teachers of a run; none if it needs none.
 
     Args:
-        data: sha256 of the dataset, which must be the one that the teacher was trained on.
+        task: the dataset, which must be the one that they were trained on.
 
     Raises:
-        RunError: it is not there, not the one claimed, or of no known architecture.
+        RunError: one is not there, not the one claimed, or of no known architecture.
     """
+    classes, channels = task.classes, task.image_shape[0]
     if spec.teacher_run is not None:
-        return _of_run(spec.teacher_run, runs, classes, channels, data)
+        return (_of_run(spec.teacher_run, runs, classes, channels, task.digest),)
     if spec.teacher_untrained is not None:
-        return _untrained(spec.teacher_untrained, classes, channels)
+        return (_untrained(spec.teacher_untrained, classes, channels),)
     if spec.teacher_file is not None:
-        return _of_file(Path(spec.teacher_file).expanduser(), classes, channels)
-    return None
+        return (_of_file(Path(spec.teacher_file).expanduser(), classes, channels),)
+    return ()
 
 
-def _of_run(run: str, runs: Path, classes: int, channels: int, data: str) -> Teacher:
+def _of_run(run: str, runs: Path, classes: int, channels: int, data: str) -> LoadedTeacher:
     folder = RunFolder(runs, run)
     if folder.state() != "finished":
         raise RunError(f"its teacher's run {run} is {folder.state()}")
@@ -87,21 +98,21 @@ def _of_run(run: str, runs: Path, classes: int, channels: int, data: str) -> Tea
         )
     network = registry.build(result["student"], classes, channels)
     network.load_state_dict(state)
-    return Teacher(network, run, sha256, result["accuracy.last"])
+    return LoadedTeacher(network, run, sha256, result["accuracy.last"])
 
 
-def _untrained(name: str, classes: int, channels: int) -> Teacher:
+def _untrained(name: str, classes: int, channels: int) -> LoadedTeacher:
     with Streams(TEACHER_SEED).as_global("init"):
         network = registry.build(name, classes, channels)
-    return Teacher(network, None, checkpoint.weights_sha256(network.state_dict()), None)
+    return LoadedTeacher(network, None, checkpoint.weights_sha256(network.state_dict()), None)
 
 
-def _of_file(path: Path, classes: int, channels: int) -> Teacher:
+def _of_file(path: Path, classes: int, channels: int) -> LoadedTeacher:
     state = _state_in(checkpoint.load(path), path)
     name = _architecture(state, path, classes, channels)
     network = registry.build(name, classes, channels)
     network.load_state_dict(state)
-    return Teacher(network, None, checkpoint.weights_sha256(state), None)
+    return LoadedTeacher(network, None, checkpoint.weights_sha256(state), None)
 
 
 def _state_in(content: Mapping[str, Any], path: Path) -> dict[str, Tensor]:

@@ -12,27 +12,31 @@ from kdbench.plan.spec import Spec
 
 FOLDER, FILE = "tuning", "study.json"
 
-
 OBJECTIVE = "mean accuracy on the validation split after the last epoch, over the seeds, percent"
-
 
 Trial = dict[str, Any]
 """One trial as it is stored: `number`, `parameters`, `values`, `status`, `accuracy.val`, `by_seed`, `error`, …"""
 
 
 def best(trials: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
-    """The trial with the highest validation accuracy, of equal ones the first, so that gin's values need be beaten."""
+    """The finished trial with the highest validation accuracy, or None.
+
+    Of several, it is the first: the gin values are the first trial, so that others must beat them.
+    """
     finished = [trial for trial in trials if trial["status"] == "finished"]
     return max(finished, key=lambda trial: trial["accuracy.val"], default=None)
 
 
-def told(spec: Spec, runs: Path) -> dict[str, Any]:
-    """The `tuning.*` entries of a run's result: how many trials it took to choose its values.
+def tuning_of(spec: Spec, runs: Path) -> dict[str, Any]:
+    """The `tuning.*` entries of a run's result: how many trials it took to choose its values, and in which study.
 
-    A run counts as tuned if its values are the best of a study of the same method, dataset, student and teacher; of
-    several such studies the one with the most trials is named.
+    A run counts as tuned if its values are the best of a study of the same method, dataset, student and teacher. If there
+    are several such studies, the one with the most trials counts.
+
+    Args:
+        runs: the folder of all runs, which holds the studies too.
     """
-    found: dict[str, Any] = {"tuning.trials": 0, "tuning.study": None}
+    tuning: dict[str, Any] = {"tuning.trials": 0, "tuning.study": None}
     for path in sorted((runs / FOLDER).glob(f"*/{FILE}")):
         try:
             study = json.loads(path.read_text(encoding="utf-8"))
@@ -46,13 +50,14 @@ def told(spec: Spec, runs: Path) -> dict[str, Any]:
             ):
                 continue
         except (OSError, ValueError, KeyError, TypeError):
-            continue  # a damaged study is told by `kdbench tune`; a run does not end for it
-        if len(study["trials"]) > found["tuning.trials"]:
-            found = {"tuning.trials": len(study["trials"]), "tuning.study": study["study"]}
-    return found
+            continue  # kdbench tune reports a damaged study; a run does not fail because of one
+        if len(study["trials"]) > tuning["tuning.trials"]:
+            tuning = {"tuning.trials": len(study["trials"]), "tuning.study": study["study"]}
+    return tuning
 
 
 def teacher_identity(spec: Spec) -> str | None:
+    """The teacher's weights: checksum of a file from outside, id of the run that trains them, or the untrained backbone."""
     if spec.teacher_file is not None:
         return places.file_sha256(Path(spec.teacher_file).expanduser())
     return spec.teacher_run or spec.teacher_untrained

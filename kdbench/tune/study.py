@@ -1,4 +1,4 @@
-"""Studies: what `kdbench tune` has tried of one method, a file each in RUNS/tuning. No torch and no Optuna here."""
+"""Studies: the trials of one method, a file each in RUNS/tuning. No torch and no Optuna here."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from kdbench.config import resolve, signature
+from kdbench.config import places, resolve, signature
 from kdbench.config.ginfile import COMMAND_LINE, Binding
 from kdbench.config.space import Space
 from kdbench.errors import UserError
@@ -26,9 +26,9 @@ class Study:
     """The trials of one method with one dataset, student, teacher and recipe.
 
     Attributes:
-        specs: the runs with the gin file's values, one a seed.
-        space: what may be chosen.
-        request: the plan of these specs alone, without parameters of the method.
+        specs: the runs with the gin file's values, one per seed.
+        space: the parameters to choose and their ranges.
+        request: the request whose plan is these specs, without parameters of the method.
         trials: all so far, in order.
     """
 
@@ -39,7 +39,7 @@ class Study:
 
     @property
     def id(self) -> str:
-        """A hash of all that a trial depends on, and not of how many there are to be, behind words for the eye."""
+        """Readable words and a hash of all that a trial depends on; the number of trials is not part of it."""
         spaces = {name: dimension.plain() for name, dimension in self.space.items()}
         number = resolve.digest({"runs": sorted(spec.id for spec in self.specs), "space": spaces})[:10]
         return f"{self.spec.method}-{self.spec.dataset}-{self.spec.student}-{number}"
@@ -50,13 +50,13 @@ class Study:
         return self.specs[0]
 
     def gin_values(self) -> dict[str, Any]:
-        """What the gin file gives the parameters of the space: the first trial, so that tuning cannot end below it."""
+        """The gin file's values of the parameters of the space: the first trial, so that tuning cannot end below it."""
         own = resolve.resolve(self.spec.method, self.spec.dataset, self.spec.recipe).own
         name = signature.of_method(self.spec.source).name
         return {parameter: resolve.plain(own[f"{name}.{parameter}"].value) for parameter in self.space}
 
     def specs_of(self, number: int, parameters: Mapping[str, Any]) -> Sequence[Spec]:
-        """The runs of a trial, one a seed."""
+        """The runs of a trial, one per seed."""
         if number == 0:
             return self.specs
         name = signature.of_method(self.spec.source).name
@@ -68,10 +68,10 @@ class Study:
         return runs / FOLDER / self.id / FILE
 
     def read(self, runs: Path) -> None:
-        """Take the stored trials.
+        """Set `trials` to the stored ones.
 
         Raises:
-            UserError: the file is there and holds none.
+            UserError: the file exists but is damaged.
         """
         path = self.path(runs)
         try:
@@ -79,10 +79,15 @@ class Study:
         except FileNotFoundError:
             self.trials = []
         except (OSError, ValueError, KeyError, TypeError):
-            raise UserError(f"{path} is not a study that can be read; delete it to start over") from None
+            raise UserError(f"{path} is not a readable study; delete it to start over") from None
+
+    def outdated(self) -> int:
+        """The number of trials that another version of the method file made."""
+        checksum = places.file_sha256(places.sources()[self.spec.source])
+        return sum(trial.get("provenance.method_sha256") != checksum for trial in self.trials)
 
     def add(self, trial: Trial, runs: Path) -> None:
-        """Store one more trial."""
+        """Append a trial and store the study."""
         self.trials.append(trial)
         spec = self.spec
         content = {
@@ -107,7 +112,7 @@ class Study:
         """Keep other processes from adding trials inside the block.
 
         Raises:
-            UserError: another one is at it.
+            UserError: another process holds the lock.
         """
         path = self.path(runs).with_name("lock")
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -27,12 +27,13 @@ def check_optuna() -> None:
 def suggest(space: Space, trials: Sequence[Mapping[str, Any]], study: str) -> dict[str, Any]:
     """Values for the trial after `trials`, by parameter.
 
-    A pure function: the sampler is made afresh, told the stored trials and seeded by the study and the trial's number, so
-    that an interrupted study goes on as an uninterrupted one does.
+    A pure function: a new sampler is fed the stored trials and seeded with the study and the trial's number, so that an
+    interrupted study continues exactly as an uninterrupted one does.
 
     Args:
-        trials: all so far as `kdbench.tune.study` stores them; a failed one is not told.
-        study: its id.
+        space: the parameters to choose and their ranges.
+        trials: all so far as `kdbench.tune.study` stores them; failed ones are left out.
+        study: the study's id.
     """
     import optuna
 
@@ -43,12 +44,12 @@ def suggest(space: Space, trials: Sequence[Mapping[str, Any]], study: str) -> di
     distributions = {name: _distribution(dimension) for name, dimension in space.items()}
     for trial in trials:
         if trial["status"] == "finished":
-            # A gin value may lie outside the space (None, for instance); Optuna can be told only what lies inside.
-            known = {name: trial["parameters"][name] for name in space if space[name].holds(trial["parameters"][name])}
+            # A gin value may lie outside the space (None, for instance), and Optuna accepts only values inside it.
+            inside = {name: trial["parameters"][name] for name in space if space[name].holds(trial["parameters"][name])}
             memory.add_trial(
                 optuna.trial.create_trial(
-                    params=known,
-                    distributions={name: distributions[name] for name in known},
+                    params=inside,
+                    distributions={name: distributions[name] for name in inside},
                     value=trial["accuracy.val"],
                 )
             )

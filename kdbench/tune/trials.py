@@ -1,115 +1,98 @@
-"""`kdbench tune`: the same number of trials for every method, chosen on the validation split alone. No torch before a trial."""
+"""The same number of trials for every method, chosen on the validation split alone. No torch before a trial."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
-from kdbench.config import places, resolve, signature
+from kdbench.config import resolve, signature
 from kdbench.data.readers import registry
-from kdbench.errors import RunError, UserError, nearest
+from kdbench.errors import RunError, UserError
 from kdbench.launch import display, local
 from kdbench.plan import expand
-from kdbench.plan import request as request_
 from kdbench.plan.request import Request
 from kdbench.plan.spec import Spec
-from kdbench.store import studies as studies_
 from kdbench.store.folder import RunFolder
 from kdbench.store.studies import Trial
 from kdbench.tune import suggest
 from kdbench.tune.study import Study
 
-_USAGE = "such as: kdbench tune METHOD trials=20 Split.validation=0.1"
+
+@dataclass(frozen=True)
+class Tuning:
+    """Studies that are to have the same number of trials.
+
+    Attributes:
+        studies: one for each method, dataset, student, teacher and recipe, with the trials that they have so far.
+        trials: how many each is to have.
+        runs: the folder of all runs, which holds the studies too.
+        teachers: the teachers' runs that the missing trials need and that have not finished.
+    """
+
+    studies: tuple[Study, ...]
+    trials: int
+    runs: Path
+    teachers: tuple[Spec, ...]
+
+    @property
+    def is_done(self) -> bool:
+        """Whether no trial is missing."""
+        return all(len(study.trials) >= self.trials for study in self.studies)
 
 
-def tune(words: Sequence[str], runs: Path, data: Path | None, dry_run: bool = False) -> int:
-    """Bring every study to the number of trials that is asked for, and print what they found.
+def prepare(request: Request, trials: int, runs: Path) -> Tuning:
+    """Read the studies of a request and check that they can be brought to a number of trials.
 
-    Returns:
-        The exit status: 1 if a study has no trial that finished.
+    Args:
+        request: methods, selections and shared bindings.
+        trials: of each study, the first with the gin values.
+        runs: the folder of all runs.
 
     Raises:
-        UserError: before anything starts.
+        UserError: a binding that tuning does not allow, a recipe without validation split, a method without search space, a
+            study that is damaged or has more trials already.
     """
-    request, count = parse(words)
+    _check(request)
     specs = expand.plan(request)
-    found = studies(request, specs)
-    for each in found:
-        each.read(runs)
-        if len(each.trials) > count:
+    studies = studies_of(request, specs)
+    for study in studies:
+        study.read(runs)
+        if len(study.trials) > trials:
             raise UserError(
-                f"the study {each.id} has {len(each.trials)} trials already, which cannot be untold: "
-                f"say trials={len(each.trials)} or more, for all methods"
+                f"the study {study.id} already has {len(study.trials)} trials, and trials cannot be removed: "
+                f"pass trials={len(study.trials)} or more, for all methods"
             )
-        _tell_other_versions(each)
-    if dry_run:
-        _print_plan(found, count, runs)
-        return 0
-    problems = {}
-    if any(len(each.trials) < count for each in found):
-        suggest.check_optuna()
-        for dataset in request.dataset:
-            registry.check_folder(resolve.group_bindings("dataset", dataset)["Dataset.source"].value, data)
-        needed = {each.spec.teacher_run for each in found if len(each.trials) < count}
-        teachers = [s for s in specs if s.id in needed and RunFolder(runs, s.id).state() != "finished"]
-        if teachers:
-            local.inline(teachers, runs, data)
-        problems = _carry_out(found, count, runs, data)
-    else:
-        print("all trials are done already; nothing was trained", file=sys.stderr)
-    _print_outcome(found, problems)
-    return int(any(studies_.best(each.trials) is None or each.id in problems for each in found))
+    needed = {study.spec.teacher_run for study in studies if len(study.trials) < trials}
+    teachers = [spec for spec in specs if spec.id in needed and RunFolder(runs, spec.id).state() != "finished"]
+    return Tuning(tuple(studies), trials, runs, tuple(teachers))
 
 
-def parse(words: Sequence[str]) -> tuple[Request, int]:
-    """The words behind `kdbench tune`: methods, `trials=N`, and selections and shared bindings as in `kdbench run`.
-
-    Raises:
-        UserError: a word that is none of these, or a binding of what is to be chosen.
-    """
-    pairs = [word.partition("=") for word in words]
-    names = [key for key, equals, _ in pairs if not equals]
-    numbers = [value for key, _, value in pairs if key == "trials"]
-    for key, equals, _ in pairs:
-        known = (*request_.SELECTIONS, *request_.SINGLE, "trials")
-        if equals and "." not in key and key not in known and nearest(key, known) == "trials":
-            raise UserError(f"unknown selection '{key}'; did you mean 'trials'? See: kdbench tune --help")
-    if len(names) > 1:
-        raise UserError(f"several methods go in one comma list: kdbench tune {','.join(names)} trials=20")
-    if not names and not any(key == "methods" for key, *_ in pairs):
-        raise UserError(f"say which method to tune, {_USAGE}")
-    if len(numbers) != 1 or not numbers[0].isascii() or not numbers[0].isdigit() or int(numbers[0]) < 1:
-        given = f", not '{','.join(numbers)}'" if numbers else ""
-        raise UserError(f"say how many trials every method gets as one whole number from 1{given}, {_USAGE}")
-    rest = [word for word in words if "=" in word and word.partition("=")[0] != "trials"]
-    request = request_.parse([*(f"methods={name}" for name in names), *rest])
+def _check(request: Request) -> None:
     if request.executor != "inline":
-        raise UserError("a trial needs the outcome of those before it: kdbench tune takes no executor but inline")
+        raise UserError("a trial depends on those before it, so kdbench tune supports executor=inline only")
     for binding in request.overrides:
         if binding.configurable not in signature.shared():
             raise UserError(
-                f"{binding.key} is a method's own parameter, and what kdbench tune may choose of these stands in "
-                "the Search.space of the method's gin file: leave it out"
+                f"{binding.key} is a method's own parameter, and kdbench tune chooses these from the Search.space of the "
+                "method's gin file: leave it out"
             )
         if binding.configurable == "Selection":
-            raise UserError(f"tuning may not choose on the test set: leave {binding.key} out")
+            raise UserError(f"tuning cannot use the test set; remove {binding.key}")
         if binding.key == "Machine.gpus" and binding.value != 1:
-            raise UserError("this process makes the trials alone: kdbench tune takes no gpus")
+            raise UserError("one process carries out all trials, so kdbench tune does not support gpus=N")
         if binding.key == "Machine.log" and binding.value:
-            raise UserError("a trial leaves no folder to write to: kdbench tune takes no log")
-    return request, int(numbers[0])
+            raise UserError("a trial has no folder for event files, so kdbench tune does not support log=")
 
 
-def studies(request: Request, specs: Sequence[Spec]) -> list[Study]:
-    """A study for each method, dataset, student, teacher and recipe of a plan, without stored trials.
+def studies_of(request: Request, specs: Sequence[Spec]) -> list[Study]:
+    """A study for each method, dataset, student, teacher and recipe of a plan; stored trials are not read.
+
+    Args:
+        specs: the plan of the request.
 
     Raises:
         UserError: a recipe without validation split, a method without search space.
@@ -126,8 +109,8 @@ def _study(request: Request, specs: tuple[Spec, ...]) -> Study:
     resolved = resolve.resolve(spec.method, spec.dataset, spec.recipe, request.overrides)
     if resolved.shared["Split.validation"].value == 0:
         raise UserError(
-            f"the recipe '{spec.recipe}' has no validation split, and tuning may not choose on the test set: "
-            "give it one, such as Split.validation=0.1"
+            f"the recipe '{spec.recipe}' has no validation split, and tuning cannot use the test set: "
+            "pass one, such as Split.validation=0.1"
         )
     space = resolve.search_space(spec.method)
     if not space:
@@ -149,47 +132,53 @@ def _study(request: Request, specs: tuple[Spec, ...]) -> Study:
     return Study(specs, space, own)
 
 
-def _tell_other_versions(each: Study) -> None:
-    source = places.sources()[each.spec.source]
-    made_by = [trial.get("provenance.method_sha256") for trial in each.trials]
-    others = len(made_by) - made_by.count(places.file_sha256(source))
-    if others:
-        print(
-            f"kdbench: {others} trials of {each.id} were made by another version of methods/{source.name}; "
-            f"to start over delete its folder in {studies_.FOLDER}/",
-            file=sys.stderr,
-        )
+def carry_out(tuning: Tuning, data: Path | None = None) -> dict[str, str]:
+    """Train the teachers that are missing, then carry out all missing trials and store each as it ends.
 
+    Args:
+        data: the folder of the datasets; None for those that come with kdbench.
 
-def _carry_out(found: Sequence[Study], count: int, runs: Path, data: Path | None) -> dict[str, str]:
-    """Do all trials that are missing; what ended a study before its last trial, by its id."""
-    problems: dict[str, str] = {}
-    to_do = [spec for each in found for spec in each.specs * (count - len(each.trials))]
-    with display.for_terminal(to_do) as shown:
-        for each in found:
+    Returns:
+        The error that ended a study before its last trial, by the study's id; empty if all have their trials.
+
+    Raises:
+        UserError: before anything starts: Optuna or the data is missing.
+    """
+    if tuning.is_done:
+        return {}
+    suggest.check_optuna()
+    for dataset in dict.fromkeys(study.spec.dataset for study in tuning.studies):
+        registry.check_folder(resolve.group_bindings("dataset", dataset)["Dataset.source"].value, data)
+    if tuning.teachers:
+        local.inline(tuning.teachers, tuning.runs, data)
+    errors: dict[str, str] = {}
+    runs_to_do = [spec for study in tuning.studies for spec in study.specs * (tuning.trials - len(study.trials))]
+    with display.for_terminal(runs_to_do) as shown:
+        for study in tuning.studies:
             try:
-                with each.alone(runs):
-                    each.read(runs)  # another process may have added some since
-                    while len(each.trials) < count:
-                        each.add(_trial(each, runs, data, shown), runs)
+                with study.alone(tuning.runs):
+                    study.read(tuning.runs)  # another process may have added some since
+                    while len(study.trials) < tuning.trials:
+                        study.add(_trial(study, tuning.runs, data, shown), tuning.runs)
             except (RunError, UserError) as error:
-                problems[each.id] = str(error)
-    return problems
+                errors[study.id] = str(error)
+    return errors
 
 
-def _trial(each: Study, runs: Path, data: Path | None, shown: display.Display) -> Trial:
+def _trial(study: Study, runs: Path, data: Path | None, shown: display.Display) -> Trial:
     from kdbench.run.execute import validate  # torch: two seconds that a study with nothing to do must not cost
+    from kdbench.run.prepare import Caller
 
-    number = len(each.trials)
-    parameters = suggest.suggest(each.space, each.trials, each.id) if number else each.gin_values()
-    specs = each.specs_of(number, parameters)
+    number = len(study.trials)
+    parameters = suggest.suggest(study.space, study.trials, study.id) if number else study.gin_values()
+    specs = study.specs_of(number, parameters)
     results = []
     for spec in specs:
         shown.begin(spec)
-        result = validate(spec, runs, data, partial(shown.progress, spec))
-        shown.end(spec, {**result, "trial": f"trial {number} ({_listed(parameters)})"})
+        result = validate(spec, runs, data, Caller(partial(shown.progress, spec)))
+        shown.end(spec, {**result, "trial": f"trial {number} ({as_text(parameters)})"})
         results.append(result)
-        if result["status"] == "failed":  # the mean cannot be had any more
+        if result["status"] == "failed":  # there can be no mean over the seeds any more
             break
     failed = results[-1]["status"] == "failed"
     return {
@@ -205,54 +194,6 @@ def _trial(each: Study, runs: Path, data: Path | None, shown: display.Display) -
     }
 
 
-def _listed(parameters: dict[str, Any]) -> str:
+def as_text(parameters: dict[str, Any]) -> str:
+    """Parameters of a trial on one line, "temperature=4.0, kd_weight=0.9"."""
     return ", ".join(f"{name}={value}" for name, value in parameters.items())
-
-
-def _print_plan(found: Sequence[Study], count: int, runs: Path) -> None:
-    for each in found:
-        to_do = count - len(each.trials)
-        teacher = each.spec.teacher_run
-        waits = f", teacher {teacher}" if teacher and RunFolder(runs, teacher).state() != "finished" else ""
-        print(f"{each.id}: {len(each.trials)} trials done, {to_do} to do, seeds {_seeds(each)}{waits}")
-        for name, dimension in each.space.items():
-            print(f"  {name}: {dimension} (gin: {each.gin_values()[name]})")
-
-
-def _print_outcome(found: Sequence[Study], problems: dict[str, str]) -> None:
-    """The table of all studies, what went wrong, and the command of each method's best trial."""
-    console = Console(highlight=False)
-    console = console if console.is_terminal else Console(highlight=False, width=200)
-    table = Table(box=None, pad_edge=False)
-    for title in ("method", "trials", "failed", "best", "gin values", "best parameters"):
-        table.add_column(title, justify="right" if title in ("trials", "failed", "best", "gin values") else "left")
-    several = len({each.spec.method for each in found}) < len(found)
-    for each in found:
-        spec, top = each.spec, studies_.best(each.trials)
-        place = [spec.dataset, spec.student, spec.teacher or "", spec.recipe] if several else []
-        failed = [trial for trial in each.trials if trial["status"] == "failed"]
-        values = top["parameters"] if top else {}
-        note = " (those of gin)" if top and top["number"] == 0 else ""
-        first = _percent(each.trials[0]) if each.trials else "–"
-        cells = (str(len(each.trials)), str(len(failed)), _percent(top) if top else "–", first)
-        table.add_row(" ".join([spec.method, *filter(None, place)]), *cells, _listed(values) + note)
-    console.print(table)
-    print(f"best, gin values: {studies_.OBJECTIVE} ({_seeds(found[0])}); the best of many is a favourable draw\n")
-    for each in found:
-        if each.id in problems:
-            print(f"{each.spec.method}: stopped after {len(each.trials)} trials: {problems[each.id]}", file=sys.stderr)
-        elif studies_.best(each.trials) is None:
-            print(f"{each.spec.method}: every trial failed; the last: {each.trials[-1]['error']}", file=sys.stderr)
-    print("The test set was not read. What it says of the best of each:")
-    for each in found:
-        if top := studies_.best(each.trials):
-            command = each.specs_of(top["number"], top["parameters"])[0].command()
-            print(command.replace(f" seeds={each.spec.seed}", f" seeds={_seeds(each)}", 1))
-
-
-def _seeds(each: Study) -> str:
-    return ",".join(str(spec.seed) for spec in each.specs)
-
-
-def _percent(trial: Any) -> str:
-    return "failed" if trial["accuracy.val"] is None else f"{trial['accuracy.val']:.2f}"

@@ -1,4 +1,4 @@
-"""`kdbench diff`: run folders are written as a run does it, from the plan's own specs, without training."""
+"""`kdbench diff`: run folders are written from the plan's own specs, as a run writes them, without training."""
 
 import re
 
@@ -149,7 +149,7 @@ def test_seed_and_teacher_beside_parameters_are_named(made, capsys):
     assert rows(out)["teacher"] == ("resnet20", "–", "the run's")
     assert last(out) == (
         "7 parameters differ, all of them the methods' own (teacher and seed differ too): "
-        "a fair comparison, but not one paired by seed"
+        "a fair comparison, but not paired by seed"
     )
 
 
@@ -168,7 +168,7 @@ def test_a_protocol_of_another_version(made, tmp_path, capsys):
     assert main(["diff", a, f"b/{b}"]) == 1
     out = capsys.readouterr().out
     assert list(rows(out)) == ["protocol"]
-    assert last(out).startswith("the protocol differs and no shared parameter does")
+    assert last(out).startswith("the protocol differs but no shared parameter does")
 
 
 def test_runs_of_methods_that_are_gone_are_read_and_nothing_is_executed(made, runs, capsys):
@@ -187,11 +187,11 @@ def test_runs_of_methods_that_are_gone_are_read_and_nothing_is_executed(made, ru
 def test_a_run_is_named_by_id_by_its_beginning_or_by_its_folder(made, runs, tmp_path):
     a, b = made(*KD), made(*KD, "seeds=1")
     for word in (a, a[:-3], "kd-digits-resnet8-s0", f"runs/{a}", f"runs/{a}/", str(runs / a)):
-        one, other = diff.sides([word, b], runs)
-        assert one.title.startswith(a)
-        assert other.title.startswith(b)
+        comparison = diff.diff(word, b, runs)
+        assert comparison.a.title.startswith(a)
+        assert comparison.b.title.startswith(b)
     elsewhere = made(*KD, "seeds=2", into=tmp_path)
-    assert diff.sides([elsewhere, b], runs)[0].title.startswith(elsewhere)
+    assert diff.diff(elsewhere, b, runs).a.title.startswith(elsewhere)
 
 
 @pytest.mark.parametrize(
@@ -205,8 +205,11 @@ def test_a_run_is_named_by_id_by_its_beginning_or_by_its_folder(made, runs, tmp_
         (["kd-digits-resnet8-s0", "kd"], "'kd' is a method and 'kd-digits-resnet8-s0' is a run"),
         (["kd-digist-resnet8-s1", "kd"], "did you mean 'kd-digits-resnet8-s1-"),
         (["kd-digits", "kd-digits-resnet8-s1"], "'kd-digits' begins the ids of 2 runs: kd-digits-resnet8-s0-"),
-        (["./kd", "rkd"], "'./kd' is no run folder: there is no config.gin in it"),
-        (["kd-digits-resnet8-s0", "kd-digits-resnet8-s1", "Train.epochs=3"], "'Train.epochs=3' is for methods"),
+        (["./kd", "rkd"], "'./kd' is not a run folder (it has no config.gin)"),
+        (
+            ["kd-digits-resnet8-s0", "kd-digits-resnet8-s1", "Train.epochs=3"],
+            "'Train.epochs=3' applies to methods only",
+        ),
         (["kd", "rkd", "dataset=digits,cifar10"], "diff takes one dataset, not 2"),
         (["kd", "rkd", "methods=ce"], "diff takes its two methods without 'methods='"),
         (["kd", "rkd", "CORSD.margin=2"], "nothing in this plan uses CORSD.margin"),
@@ -227,7 +230,7 @@ def test_a_run_without_a_result_is_refused(made, runs, capsys):
     a, b = made(*KD), made(*KD, "seeds=1")
     (runs / b / "result.json").unlink()
     assert main(["diff", a, b]) == 2
-    assert f"the run '{b}' has no result that can be read" in capsys.readouterr().err
+    assert f"the run '{b}' has no readable result" in capsys.readouterr().err
 
 
 def test_into_a_pipe_lines_are_whole(made, monkeypatch, capsys):
@@ -252,4 +255,19 @@ def test_the_number_of_gpus_is_shared_where_each_normalises_its_own():
     apart = {"Parallel.sync_bn": False}
     (together,) = diff.compare(side("a", 2), side("b", 4))
     (alone,) = diff.compare(side("a", 2, **apart), side("b", 4, **apart))
-    assert (together.whose, alone.whose) == (diff.MACHINE, diff.SHARED)
+    assert (together.owner, alone.owner) == (diff.MACHINE, diff.SHARED)
+
+
+def test_the_function_returns_data_and_prints_nothing(made, runs, capsys):
+    comparison = diff.diff("kd", "ce", runs, ["dataset=cifar100"])
+    assert not comparison.a.names
+    assert comparison.is_fair
+    assert diff.Difference("KD.temperature", "4.0", "–", "KD's own") in comparison.differences
+    a, b = made(*KD), made(*KD, "Train.epochs=5")
+    comparison = diff.diff(a, b, runs)
+    assert comparison.a.values["Train.epochs"] == 60.0
+    assert comparison.b.names["student"] == ("resnet8", None)
+    assert not comparison.is_fair
+    assert comparison.summary == "1 shared parameter differs: these runs do not belong in one table"
+    shown = capsys.readouterr()
+    assert (shown.out, shown.err) == ("", "")

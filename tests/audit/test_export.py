@@ -159,18 +159,18 @@ def test_a_page_and_pictures_of_these_rows_are_packed_and_of_others_refused(draw
     capsys.readouterr()
     assert main(["export"]) == 2
     error = capsys.readouterr().err
-    assert f"{board / PAGE} and 2 more are not of the rows in results.csv" in error
-    (command,) = re.findall("mend it with: kdbench (.*)", error)
+    assert f"{board / PAGE} and 2 more are out of date with respect to results.csv" in error
+    (command,) = re.findall("fix it with: kdbench (.*)", error)
     assert not (drawn / "leaderboard.zip").exists()
 
     (board / PAGE).unlink()
     (board / PICTURES[0]).unlink()
     assert main(["export"]) == 2
-    assert f"{board / PICTURES[1]} is not of the rows" in capsys.readouterr().err
+    assert f"{board / PICTURES[1]} is out of date" in capsys.readouterr().err
 
     assert main(shlex.split(command)) == 0
     assert main(["export"]) == 0
-    assert "columns=accuracy,nll" in (board / "README.md").read_text(), "mending it keeps what the tables show"
+    assert "columns=accuracy,nll" in (board / "README.md").read_text(), "fixing it keeps what the tables show"
     assert b"71.0" in unpacked(drawn / "leaderboard.zip")["leaderboard/results.csv"]
 
 
@@ -204,7 +204,7 @@ def test_a_board_that_is_not_what_its_rows_give_is_refused(made, capsys, file):
     assert main(["export"]) == 2
     error = capsys.readouterr().err
     assert "is not what the rows in results.csv give" in error
-    assert f"mend it with: kdbench leaderboard --runs {made / 'runs'} --out {made / 'leaderboard'}" in error
+    assert f"fix it with: kdbench leaderboard --runs {made / 'runs'} --out {made / 'leaderboard'}" in error
     assert not (made / "leaderboard.zip").exists()
     assert main(["leaderboard"]) == 0
     assert main(["export"]) == 0
@@ -215,7 +215,7 @@ def test_a_board_that_is_not_what_its_rows_give_is_refused(made, capsys, file):
     [
         (["--to", "x.tar"], "ends in .zip"),
         (["--out", "nowhere"], "there is no"),
-        (["--out", "empty"], "there is no run in"),
+        (["--out", "empty"], "there are no runs in"),
         (["--ot", "x"], "did you mean '--out'?"),
     ],
 )

@@ -1,4 +1,4 @@
-"""`kdbench reproduce`: runs of a few steps are really trained once more."""
+"""`kdbench reproduce`: runs of a few steps are really trained again."""
 
 import json
 import shutil
@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from kdbench.audit.reproduce import OUTCOME, compare, summary
+from kdbench.audit.reproduce import OUTCOME, carry_out, compare, prepare
 from kdbench.cli.main import main
 from kdbench.config import places, signature
 from kdbench.store import ids as ids_
@@ -59,19 +59,19 @@ def test_a_run_comes_out_again_beside_the_runs(here, capsys):
     before = {p: p.stat().st_mtime_ns for p in here.glob("runs/*/*")}
     ids = ids_.run_ids(here / "runs")
     assert main(["reproduce", "kd-digits"]) == 0
-    assert "Reproduced: the weights are the same, bit for bit" in capsys.readouterr().out
-    told = outcome(here / "runs" / "reproduced")
-    assert told["identical"]
-    assert told["accuracy"]["accuracy.last"]["difference"] == 0
-    assert told["environment"]["provenance.threads"] == {"stored": "1", "here": "1"}
-    assert told["remarks"] == []
+    assert "Reproduced: the weights are bit-identical" in capsys.readouterr().out
+    content = outcome(here / "runs" / "reproduced")
+    assert content["identical"]
+    assert content["accuracy"]["accuracy.last"]["difference"] == 0
+    assert content["environment"]["provenance.threads"] == {"stored": "1", "here": "1"}
+    assert content["remarks"] == []
     assert not (teacher(here / "runs" / "reproduced") / "epochs.csv").exists(), "the teacher was there already"
 
     assert {p: p.stat().st_mtime_ns for p in before} == before
     assert ids_.run_ids(here / "runs") == ids
     assert main(["leaderboard"]) == 0
     assert "1 tables from 2 runs, unchanged" in capsys.readouterr().out
-    assert main(["reproduce", "kd-digits"]) == 0, "and once more"
+    assert main(["reproduce", "kd-digits"]) == 0, "and again"
     (spec,) = here.glob("runs/reproduced/kd-*/config.gin")
     assert "# kdbench run methods=kd" in spec.read_text()
 
@@ -116,19 +116,19 @@ def test_the_archive_is_enough(extracted, capsys):
     (run,) = (extracted / "runs").glob("kd-*")
     for word, out in ((run.name, "by-id"), (f"runs/{run.name}", "by-folder")):
         assert main(["reproduce", word, "--out", out]) == 0
-        told = outcome(extracted / out)
-        assert (told["identical"], told["remarks"]) == (True, [])
+        content = outcome(extracted / out)
+        assert (content["identical"], content["remarks"]) == (True, [])
         (again,) = extracted.glob(f"{out}/kd-*/config.gin")
         assert "Measures.corruptions = False" in again.read_text(), "of its configuration, which no row has"
     assert main(["leaderboard", "--check"]) == 0
 
 
-def test_from_elsewhere_the_archive_needs_to_be_told_where_its_rows_are(extracted, tmp_path, monkeypatch, capsys):
+def test_from_elsewhere_the_archive_needs_the_folder_of_its_rows(extracted, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (run,) = (extracted / "runs").glob("kd-*")
     assert main(["reproduce", str(run)]) == 2
     (sentence,) = capsys.readouterr().err.splitlines()
-    assert "there is no row of it in" in sentence
+    assert "has no result yet and no row in" in sentence
     assert "--board" in sentence
     assert main(["reproduce", str(run), "--board", str(extracted / "leaderboard"), "--out", "again"]) == 0
 
@@ -143,13 +143,16 @@ def test_an_open_run_is_no_archive(here, capsys):
     assert main(["reproduce", "kd-digits"]) == 0, "by its row"
 
 
-def test_other_weights_are_told_with_what_changed(here, capsys):
+def test_other_weights_are_reported_with_what_changed(here, capsys):
     (folder,) = here.glob("runs/kd-*")
     last = RunFolder(folder.parent, folder.name).result()["accuracy.last"]
     change(folder, weights__sha256="0" * 64, accuracy__last=last + 1.5, provenance__torch="1.0")
     assert main(["reproduce", str(folder)]) == 1
     out = capsys.readouterr().out
-    assert "Not bit-identical: the weights are others, and it differs by 1.50 points of accuracy; what changed" in out
+    assert (
+        "Not bit-identical: the weights differ; accuracy differs by 1.50 points; the environment differs as listed above"
+        in out
+    )
     assert "-1.50 points" in out
     assert "provenance.torch" in out
     assert "provenance.python" not in out
@@ -164,9 +167,7 @@ from kdbench.method import Method
 class MINE(Method):
     """Args: weight: of it."""
 
-    def __init__(self, student, teacher, info, *, weight):
-        super().__init__(student, teacher, info)
-        self.weight = weight
+    weight: float
 
     def losses(self, batch):
         return {"ce": self.weight * self.cross_entropy(self.student(batch.images), batch.labels)}
@@ -198,14 +199,14 @@ def mine(tmp_path, monkeypatch):
     forget()
 
 
-def test_after_its_gin_file_has_changed_the_stored_run_is_trained_and_the_change_told(mine, tmp_path, capsys):
+def test_after_its_gin_file_has_changed_the_stored_run_is_trained_and_the_change_reported(mine, tmp_path, capsys):
     (mine / "gin" / "method" / "mine.gin").write_text("MINE.weight = 0.25\n")
     forget()
     capsys.readouterr()
     assert main(["reproduce", "mine"]) == 0
     error = capsys.readouterr().err
-    assert "means another run now" in error
-    assert "MINE.weight was 0.5 and is 0.25 now" in error
+    assert "now resolves to another run" in error
+    assert "MINE.weight was 0.5 and is now 0.25" in error
     assert len(outcome(tmp_path / "runs" / "reproduced", "mine")["remarks"]) == 2
 
     for path in tmp_path.glob("runs/mine-*/*"):
@@ -213,12 +214,12 @@ def test_after_its_gin_file_has_changed_the_stored_run_is_trained_and_the_change
             path.unlink()
     assert main(["reproduce", "mine", "--out", "again"]) == 0
     assert outcome(tmp_path / "again", "mine")["identical"]
-    assert "MINE.weight was 0.5 and is 0.25 now" in capsys.readouterr().err
+    assert "MINE.weight was 0.5 and is now 0.25" in capsys.readouterr().err
 
     shutil.rmtree(tmp_path / "runs")
     assert main(["reproduce", "mine"]) == 1
     error = capsys.readouterr().err
-    assert "without its folder the values it ran with are not known" in error
+    assert "without its folder the values it ran with are unknown" in error
     assert "the method's own values, or its teacher, have changed" in error
     assert not (tmp_path / "runs").exists()
 
@@ -235,13 +236,13 @@ def test_what_an_older_kdbench_did_not_have_is_as_it_is_now(mine, tmp_path, caps
     assert "Measures.images" in again.read_text()
 
 
-def test_an_edited_configuration_is_told_and_not_trained(mine, tmp_path, capsys):
+def test_an_edited_configuration_is_reported_and_not_trained(mine, tmp_path, capsys):
     (config,) = tmp_path.glob("runs/mine-*/config.gin")
     config.write_text(config.read_text().replace("MINE.weight = 0.5", "MINE.weight = 0.75"))
     assert main(["reproduce", "mine"]) == 0
     error = capsys.readouterr().err
-    assert "is not what it ran with" in error
-    assert "MINE.weight was 0.75 and is 0.5 now" in error
+    assert "was edited after the run" in error
+    assert "MINE.weight was 0.75 and is now 0.5" in error
 
 
 def test_one_that_fails_here_is_not_reproduced(mine, tmp_path, capsys, monkeypatch):
@@ -250,11 +251,11 @@ def test_one_that_fails_here_is_not_reproduced(mine, tmp_path, capsys, monkeypat
 
     monkeypatch.setattr(sys.modules["kdbench.methods.mine"].MINE, "losses", broken)
     assert main(["reproduce", "mine"]) == 1
-    assert "Not reproduced: it failed (OSError: boom)." in capsys.readouterr().out
+    assert "Not reproduced: the run failed (OSError: boom)." in capsys.readouterr().out
     assert outcome(tmp_path / "runs" / "reproduced", "mine")["status"] == "failed"
 
 
-def test_a_gpu_that_is_not_there_is_told(mine, tmp_path, capsys):
+def test_a_gpu_that_is_not_there_is_reported(mine, tmp_path, capsys):
     import torch
 
     if torch.cuda.is_available():
@@ -262,15 +263,17 @@ def test_a_gpu_that_is_not_there_is_told(mine, tmp_path, capsys):
     (config,) = tmp_path.glob("runs/mine-*/config.gin")
     config.write_text(config.read_text().replace("Machine.device = 'auto'", "Machine.device = 'cuda:1'"))
     assert main(["reproduce", "mine"]) == 0, "it was a CPU in truth"
-    assert "it was trained with Machine.device=cuda:1" in capsys.readouterr().err
+    assert "the run was trained with Machine.device=cuda:1" in capsys.readouterr().err
 
 
-def test_a_run_of_before_the_command_means_nothing(mine, capsys):
+def test_a_run_whose_command_no_longer_resolves(mine, capsys):
     shutil.rmtree(mine)
     (mine / "gin").mkdir(parents=True)
     forget()
     assert main(["reproduce", "mine"]) == 2
-    assert "unknown method 'mine'" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "cannot be resolved by this version of kdbench" in error
+    assert "unknown method 'mine'" in error
 
 
 @pytest.mark.parametrize(
@@ -279,12 +282,12 @@ def test_a_run_of_before_the_command_means_nothing(mine, capsys):
         ([], "reproduce takes one run, as in kdbench reproduce RUN; 0 given"),
         (["a", "b"], "2 given"),
         (["kd-digitz-resnet8"], "did you mean 'kd-digits-resnet8-s0-"),
-        (["./nowhere"], "'./nowhere' is no run folder"),
+        (["./nowhere"], "'./nowhere' is not a run folder"),
         (["kd-digits", "--out", "runs"], "is the folder of the stored runs"),
-        (["kd-digits", "--out", "elsewhere"], "is no run that was trained once more; name another folder"),
+        (["kd-digits", "--out", "elsewhere"], "was not created by kdbench reproduce; choose another folder"),
         (["half"], "the run 'half-digits-s0-1' has no result yet"),
         (["lost"], "the run 'lost-digits-s0-1' has failed (boom)"),
-        (["odd"], "the run 'odd-digits-s0-1' does not say which command makes it"),
+        (["odd"], "the run 'odd-digits-s0-1' does not record the command that produced it"),
         (["kd-digits", "--bord", "x"], "did you mean '--board'?"),
     ],
 )
@@ -315,11 +318,29 @@ def test_a_result_and_a_row_compare_alike():
         "provenance.x": 3,
     }
     row = {"weights.sha256": "a", "accuracy.last": "61.5", "provenance.clean": "True", "provenance.x": "3"}
-    told = compare(row, now)
-    assert told == compare(now, now)
-    assert summary(told) == "Reproduced: the weights are the same, bit for bit."
+    same = compare(row, now)
+    assert same == compare(now, now)
+    assert same.summary == "Reproduced: the weights are bit-identical."
     other = compare({**row, "provenance.x": "4"}, now)
-    assert summary(other) == "Reproduced: the weights are the same, bit for bit, in another environment."
-    assert other["environment"]["provenance.x"] == {"stored": "4", "here": "3"}
-    assert not compare({}, {})["identical"]
-    assert summary(compare({"weights.sha256": "a"}, {**now, "weights.sha256": "b"})).startswith("Not bit-identical")
+    assert other.summary == "Reproduced: the weights are bit-identical, in a different environment."
+    assert other.environment["provenance.x"] == {"stored": "4", "here": "3"}
+    assert not compare({}, {}).identical
+    assert compare({"weights.sha256": "a"}, {**now, "weights.sha256": "b"}).summary.startswith("Not bit-identical")
+
+
+def test_the_functions_return_data_and_what_is_trained_has_the_stored_configuration(here, capsys):
+    (stored,) = here.glob("runs/kd-*/config.gin")
+    before = sorted(here.rglob("*"))
+    reproduction = prepare("kd-digits", here / "runs", out=here / "again")
+    assert sorted(here.rglob("*")) == before, "nothing is written yet"
+    assert (reproduction.run.id, reproduction.spec.id) == (stored.parent.name, stored.parent.name)
+    assert (reproduction.teacher, reproduction.teacher_folder) == (None, teacher(here / "runs"))
+    assert reproduction.changes == ()
+    result = carry_out(reproduction)
+    assert result.identical
+    assert capsys.readouterr().out == ""
+    written = (here / "again" / stored.parent.name / "config.gin").read_text()
+    headings = ("#", "\n")
+    bindings = [line for line in stored.read_text().splitlines(True) if not line.startswith(headings)]
+    assert sorted(line for line in written.splitlines(True) if not line.startswith(headings)) == sorted(bindings)
+    assert written.splitlines()[0] == stored.read_text().splitlines()[0]

@@ -13,10 +13,12 @@ from kdbench.config import places, settings
 from kdbench.config.settings import BASELINE, Augment, Dataset
 from kdbench.data.augment import Augmenter
 from kdbench.data.task import Images, SealedTest, Task
+from kdbench.measures.cost import PeakMemory
 from kdbench.plan import expand, request
-from kdbench.run.execute import build
-from kdbench.run.teacher import Teacher
-from kdbench.run.train import Budget, steps
+from kdbench.run.batches import passes_per_anchor, steps
+from kdbench.run.budget import Budget
+from kdbench.run.prepare import Ready, build
+from kdbench.run.teacher import LoadedTeacher
 from kdbench.streams import Streams
 
 CPU = torch.device("cpu")
@@ -42,12 +44,12 @@ def test_training_step(benchmark, name):
     cls = methods.load(spec.source)
     gin.clear_config()
     gin.parse_config(spec.config)
-    recipe = settings.from_gin().train
+    given = settings.from_gin()
     task = made_up()
-    guide = Teacher(registry.build("resnet20", 100), None, "", None) if cls.needs_teacher else None
-    method = build(spec, cls, task, recipe, Streams(0), guide, CPU).train()
+    teachers = [LoadedTeacher(registry.build("resnet20", 100), None, "", None)] if cls.needs_teacher else []
+    method = build(spec, Ready(cls, given, CPU, PeakMemory(CPU), {}, task, tuple(teachers)), Streams(0)).train()
     augmenter = Augmenter(task.train.images, AUGMENT, COLOUR)
-    batches = steps(method, task, augmenter, Streams(0), Budget(recipe, 10**6, cls.images_per_anchor))
+    batches = steps(method, task, augmenter, Streams(0), Budget(given.train, 10**6, passes_per_anchor(cls)))
 
     def step():
         for parameter in method.parameters():

@@ -1,6 +1,5 @@
 import dataclasses
-import inspect
-from typing import Any, Literal, get_type_hints
+from typing import Any, Literal
 
 import pytest
 
@@ -15,11 +14,9 @@ def test_what_is_read_from_the_source_is_what_the_class_takes(name):
     read = signature.of_method(name)
     methods.load(name)
     real = getattr(__import__(f"kdbench.methods.{name}", fromlist=[name]), read.name)
-    taken = [p for p in inspect.signature(real.__init__).parameters.values() if p.kind is p.KEYWORD_ONLY]
-    assert list(read.parameters) == [p.name for p in taken]
-    assert all(p.default is p.empty for p in taken), "values stand in gin files, not in Python"
-    hints = get_type_hints(real.__init__)
-    assert {n: p.type for n, p in read.parameters.items()} == {p.name: hints[p.name] for p in taken}
+    assert {n: p.type for n, p in read.parameters.items()} == real.fields()
+    assert list(read.parameters) == list(real.fields())
+    assert all(p.default is dataclasses.MISSING for p in read.parameters.values()), "values belong in gin files"
     assert real.needs_teacher == read.attributes.get("needs_teacher", False)
     assert real.images_per_anchor == read.attributes.get("images_per_anchor", 1)
 
@@ -40,8 +37,10 @@ BASE = """
 from kdbench.method import Method
 class Near(Method):
     needs_teacher = True
-    def __init__(self, student, teacher, info, *, weight: float, power: int = 2):
-        pass
+    weight: float
+    power: int | None
+    bank: Tensor
+    reach_of: nn.ModuleList
 """
 
 
@@ -50,15 +49,15 @@ def test_a_method_that_builds_on_another_takes_its_parameters(tmp_path, monkeypa
 from kdbench.methods.near import Near
 class Far(Near):
     images_per_anchor = 2
-    def __init__(self, student, teacher, info, *, reach: tuple[float, ...], **rest):
-        pass
+    kind: Literal["a", "b"]
+    reach: tuple[float, ...]
 """
     plugin(tmp_path, monkeypatch, near=BASE, far=far)
     found = signature.of_method("far")
     assert found.name == "Far"
-    assert list(found.parameters) == ["weight", "power", "reach"]
-    assert found.parameters["power"] == signature.Parameter(int, 2)
-    assert found.parameters["weight"].default is dataclasses.MISSING
+    assert {name: parameter.type for name, parameter in found.parameters.items()} == {
+        "weight": float, "power": int | None, "kind": Literal["a", "b"], "reach": tuple[float, ...],
+    }  # fmt: skip
     assert found.attributes == {"needs_teacher": True, "images_per_anchor": 2}
 
 
@@ -68,6 +67,10 @@ class Far(Near):
         ("x = 1", "exactly one public subclass of Method, and defines none"),
         (BASE + "class Other(Method):\n    pass\n", "defines Near, Other"),
         ("class (:", "does not parse"),
+        (
+            BASE + "    def __init__(self, student, teacher, info, *, weight: float):\n        pass\n",
+            r"parameters in __init__; declare them as fields \('weight: float' in the class body\)",
+        ),
     ],
 )
 def test_a_file_without_one_method_class_is_refused(tmp_path, monkeypatch, text, sentence):

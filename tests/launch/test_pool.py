@@ -25,9 +25,8 @@ from kdbench.method import Method
 class SLOW(Method):
     """Args: pause: seconds a step. deadly: the step at which it kills its process, -1 for none."""
 
-    def __init__(self, student, teacher, info, *, pause, deadly):
-        super().__init__(student, teacher, info)
-        self.pause, self.deadly = pause, deadly
+    pause: float
+    deadly: int
 
     def losses(self, batch):
         time.sleep(self.pause)

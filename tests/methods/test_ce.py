@@ -17,7 +17,7 @@ def test_the_loss_is_the_cross_entropy_of_the_student(make, batch):
 @pytest.mark.parametrize(("recipe", "own", "applied"), [(0.2, None, 0.2), (0.2, 0.0, 0.0), (0.0, 0.1, 0.1)])
 def test_its_own_label_smoothing_comes_before_the_recipes(make, batch, recipe, own, applied):
     method = make("ce", label_smoothing=recipe)
-    method = CE(method.student, None, method.info, label_smoothing=own).eval()
+    method = CE(method.student, [], method.info, label_smoothing=own).eval()
     one = batch(method)
     expected = F.cross_entropy(method.student(one.images), one.labels, label_smoothing=applied)
     assert method.losses(one)["ce"].item() == pytest.approx(expected.item(), rel=1e-5)

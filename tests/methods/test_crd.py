@@ -87,7 +87,7 @@ def test_one_step_of_the_method_is_the_definition(make, batch):
     method = make("crd", negatives=7, embedding_dim=6, contrast_weight=0.8).eval()
     one = batch(method)
     banks = {name: getattr(method, f"{name}_bank").clone() for name in ("student", "teacher")}
-    pooled = {"student": method.student(one.images, features=True).pooled, "teacher": method.teach(one.images).pooled}
+    pooled = {"student": method.student(one.images, features=True).pooled, "teacher": method.teach(one).pooled}
     embedding = {name: F.normalize(getattr(method, f"{name}_head")(pooled[name]), dim=1).detach() for name in banks}
     loss = method.losses(one)["contrast"].item()
 

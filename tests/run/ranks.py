@@ -13,16 +13,17 @@ import torch
 from torch import Tensor, nn
 
 from kdbench.backbones import registry
-from kdbench.config import resolve, settings
+from kdbench.config import resolve, settings, signature
 from kdbench.config.schedules import Cosine
 from kdbench.config.settings import SGD, Augment, Dataset, Machine, Measures, Settings, Split
 from kdbench.data import task as task_
 from kdbench.errors import RunError
-from kdbench.method.base import Info
+from kdbench.method import Info, Teacher
 from kdbench.plan import expand, request
 from kdbench.run import execute
 from kdbench.run.checkpoint import weights_sha256
 from kdbench.run.group import Group
+from kdbench.run.prepare import Caller
 from kdbench.run.sync_bn import synchronise
 from kdbench.run.train import train
 from kdbench.streams import Streams
@@ -46,7 +47,7 @@ SHORT = [
 
 def made(name, task):
     """The method, its student and teacher freshly initialised, and its gin file's parameters; CORSD with a memory."""
-    cls = getattr(importlib.import_module(f"kdbench.methods.{name}"), name.upper())
+    cls = getattr(importlib.import_module(f"kdbench.methods.{name}"), signature.of_method(name).name)
     parameters = {
         b.parameter: b.value for b in resolve.method_bindings(name).values() if b.configurable == cls.__name__
     }
@@ -54,8 +55,11 @@ def made(name, task):
         parameters["class_memory_weight"] = 0.5
     with Streams(0).as_global("init"):
         student, teacher = (registry.build(which, task.classes, 1) for which in ("resnet8", "resnet14"))
-        info = Info(task.classes, task.train.labels, (1, 8, 8), 0.0, torch.device("cpu"))
-        return cls(student, teacher if cls.needs_teacher else None, info, **parameters)
+        info = Info(
+            task.classes, task.train.labels, (1, 8, 8), 0.0, torch.device("cpu"),
+            network=lambda name, stream: registry.build(name or "resnet8", task.classes, 1),
+        )  # fmt: skip
+        return cls(student, [Teacher(teacher)] if cls.needs_teacher else [], info, **parameters)
 
 
 @contextmanager
@@ -79,7 +83,7 @@ def trajectory(folder, name, batch_size, dtype, group, sync_bn=True):
     )  # fmt: skip
     method = made(name, task)
     if dtype == "float64":
-        for network in (method, *method._teacher):
+        for network in (method, *(teacher.network for teacher in method.teachers)):
             network.double()
     if sync_bn:
         synchronise(method, group)
@@ -113,7 +117,7 @@ def gathered(group):
     """For 7 anchors with 3 images each: the whole batch again, and gradients in shares and in one piece."""
     whole = torch.randn(21, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0), requires_grad=True)
     (expected,) = torch.autograd.grad(relational(whole), whole)
-    share = group.share(7, 3)
+    share = group.share(7)
     own = share.own(whole.detach()).clone().requires_grad_()
     share.weighted(relational(share.gather(own))).backward()
     integers = share.gather(share.own(torch.arange(21)))
@@ -136,7 +140,7 @@ def normalised(group, shape, dtype, momentum=0.1, offset=0.0):
             each.weight.copy_(torch.linspace(0.5, 2, shape[1]))
             each.bias.copy_(torch.linspace(-1, 1, shape[1]))
     synchronise(ours, group)
-    share = group.share(shape[0], 1)
+    share = group.share(shape[0])
     for seed in (0, 1):
         generator = torch.Generator().manual_seed(seed)
         x, probe = (torch.randn(shape, generator=generator, dtype=dtype) for _ in range(2))
@@ -178,7 +182,9 @@ def not_finite(folder, group):
 
 
 def runs(folder, group, *words):
-    return [execute.run(spec, folder, None, group=group) for spec in expand.plan(request.parse([*SHORT, *words]))]
+    return [
+        execute.run(spec, folder, None, Caller(group=group)) for spec in expand.plan(request.parse([*SHORT, *words]))
+    ]
 
 
 def broken(*_):

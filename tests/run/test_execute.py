@@ -14,11 +14,15 @@ from kdbench.config.settings import Augment, Dataset, Split
 from kdbench.data import task as task_
 from kdbench.data.augment import Augmenter
 from kdbench.launch import backlog, local
-from kdbench.method.base import Info
+from kdbench.measures.cost import PeakMemory
+from kdbench.method import Info
 from kdbench.plan import expand, request
 from kdbench.run import checkpoint
-from kdbench.run.execute import OPERATIVE, build, run
-from kdbench.run.train import Budget, steps
+from kdbench.run.batches import steps
+from kdbench.run.budget import Budget
+from kdbench.run.execute import OPERATIVE, run
+from kdbench.run.prepare import Ready, build
+from kdbench.run.teacher import LoadedTeacher
 from kdbench.store import provenance
 from kdbench.store.folder import CHECKPOINT, RunFolder
 from kdbench.streams import Streams
@@ -150,10 +154,10 @@ def built():
         gin.clear_config()
         gin.parse_config(spec.config)
         task = task_.load(digits, Split(validation=0.0, seed=0), None, torch.device("cpu"))
-        from kdbench.run.teacher import Teacher
-
-        guide = Teacher(registry.build("resnet14", 10, 1), None, "", None) if cls.needs_teacher else None
-        method = build(spec, cls, task, recipe, Streams(3), guide, torch.device("cpu"))
+        teachers = [LoadedTeacher(registry.build("resnet14", 10, 1), None, "", None)] if cls.needs_teacher else []
+        given = settings.from_gin()._replace(train=recipe)
+        cpu = torch.device("cpu")
+        method = build(spec, Ready(cls, given, cpu, PeakMemory(cpu), {}, task, tuple(teachers)), Streams(3))
         initial = checkpoint.weights_sha256(method.student.state_dict())
         budget = Budget(recipe, len(task.train), cls.images_per_anchor)
         augmenter = Augmenter(task.train.images, Augment(0.125, 0, True, 0.5), digits)
@@ -261,12 +265,12 @@ def test_every_parameter_of_every_method_is_known_to_the_command_line():
 
 def test_a_device_that_is_not_there_is_a_clear_error(tmp_path):
     (result,) = do(tmp_path, "methods=ce", "Machine.device=cuda:77")
-    assert result["error"].startswith("Machine.device='cuda:77' is not to be had here")
+    assert result["error"].startswith("Machine.device='cuda:77' is not available here")
 
 
 def test_info_holds_the_training_labels_only(tmp_path, monkeypatch):
     seen = []
-    monkeypatch.setattr("kdbench.run.Info", lambda *a: seen.append(Info(*a)) or seen[-1])
+    monkeypatch.setattr("kdbench.run.prepare.Info", lambda **a: seen.append(Info(**a)) or seen[-1])
     (spec,) = specs("methods=ce")
     run(spec, tmp_path, None)
     assert len(seen[0].train_labels) == 81

@@ -177,7 +177,7 @@ def test_a_run_of_several_that_is_started_alone_says_how_to_start_it(ranks):
 
 def test_a_share_of_nothing_is_refused():
     with pytest.raises(RunError, match="a step of 3 anchors cannot be shared by 4 GPUs"):
-        Group(0, 4).share(3, 3)
+        Group(0, 4).share(3)
 
 
 def test_outside_a_group_there_is_none_to_join(monkeypatch):
@@ -187,7 +187,7 @@ def test_outside_a_group_there_is_none_to_join(monkeypatch):
 
 
 def test_a_single_process_gets_back_what_it_gives():
-    share, x = Group().share(5, 3), torch.randn(15, 2)
+    share, x = Group().share(5), torch.randn(15, 2)
     assert type(share) is Share
     assert all(
         call(x) is x for call in (share.own, share.gather, share.mean, share.summed, share.weighted, Group().sum)

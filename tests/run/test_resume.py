@@ -12,6 +12,7 @@ import torch
 
 from kdbench.plan import expand, request
 from kdbench.run.execute import run
+from kdbench.run.prepare import Caller
 from kdbench.run.resume import Damaged, Keeper, Stopped, dump, parse
 from kdbench.store.folder import EPOCHS, LOG, RESUME, RESUME_BEFORE, RunFolder
 
@@ -77,7 +78,7 @@ def test_a_run_interrupted_after_every_step_ends_like_one_that_never_was(method,
     sessions = 1
     while True:
         try:
-            result = run(spec, tmp_path, None, stop=lambda: True)
+            result = run(spec, tmp_path, None, Caller(stop=lambda: True))
             break
         except Stopped:
             sessions += 1
@@ -123,7 +124,7 @@ def stopped(spec, runs, after):
     """Do a run up to step `after`, with a state after each step."""
     asked = iter(range(after))
     with pytest.raises(Stopped):
-        run(spec, runs, None, stop=lambda: next(asked, None) is None)
+        run(spec, runs, None, Caller(stop=lambda: next(asked, None) is None))
     return RunFolder(runs, spec.id)
 
 

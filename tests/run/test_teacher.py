@@ -1,4 +1,5 @@
 import re
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from kdbench.plan import expand, request
 from kdbench.run import teacher
 from kdbench.run.checkpoint import weights_sha256
 
-DATA = "0" * 64
+TASK = SimpleNamespace(classes=10, image_shape=(1, 8, 8), digest="0" * 64)
 
 
 def spec(path):
@@ -23,7 +24,7 @@ def spec(path):
 def test_weights_from_outside_are_recognised_by_their_names_and_shapes(tmp_path, wrap):
     state = registry.build("resnet14", 10, 1).state_dict()
     torch.save(wrap(state), tmp_path / "w.pth")
-    loaded = teacher.load(spec(tmp_path / "w.pth"), tmp_path, 10, 1, DATA)
+    loaded = teacher.load(spec(tmp_path / "w.pth"), tmp_path, TASK)
     assert loaded.sha256 == weights_sha256(state)
     assert loaded.run is None
     assert torch.equal(loaded.network.fc.weight, state["fc.weight"])
@@ -39,7 +40,7 @@ def test_weights_of_another_shape_name_the_nearest_backbone_and_the_keys(tmp_pat
         "missing conv1.weight; unexpected stem.weight; of another shape fc.weight"
     )
     with pytest.raises(RunError, match=re.escape(expected)):
-        teacher.load(spec(tmp_path / "w.pt"), tmp_path, 10, 1, DATA)
+        teacher.load(spec(tmp_path / "w.pt"), tmp_path, TASK)
 
 
 class Malicious:
@@ -55,14 +56,14 @@ def test_a_file_that_is_torn_or_holds_code_is_refused(tmp_path, capsys, content)
     else:
         path.write_bytes(content)
     with pytest.raises(RunError, match=r"the weights in 'w.pt' cannot be read"):
-        teacher.load(spec(path), tmp_path, 10, 1, DATA)
+        teacher.load(spec(path), tmp_path, TASK)
     assert "ran" not in capsys.readouterr().out
 
 
 def test_an_accuracy_that_is_not_the_claimed_one_is_refused():
-    claimed = teacher.Teacher(registry.build("resnet8", 10, 1), "ce-x", "", 74.0)
+    claimed = teacher.LoadedTeacher(registry.build("resnet8", 10, 1), "ce-x", "", 74.0)
     claimed.confirm(74.2)
-    with pytest.raises(RunError, match=r"ce-x has 70.27 % on the test set, and its run recorded 74.00 %"):
+    with pytest.raises(RunError, match=r"ce-x scores 70.27 % on the test set, but its run recorded 74.00 %"):
         claimed.confirm(70.27)
 
 

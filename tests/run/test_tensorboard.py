@@ -11,6 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from kdbench.cli.main import main
 from kdbench.plan import expand, request
 from kdbench.run.execute import run
+from kdbench.run.prepare import Caller
 from kdbench.run.resume import Stopped
 from kdbench.store.folder import EPOCHS, EVENTS, RunFolder
 
@@ -70,7 +71,7 @@ def test_an_epoch_is_there_while_the_run_goes_on(tmp_path):
         if progress.measured is None:
             seen.append((progress.epoch, len(curves(folder)["loss"])))
 
-    run(one, tmp_path, None, report=report)
+    run(one, tmp_path, None, Caller(report=report))
     assert [epoch for epoch, _ in seen] == [steps for _, steps in seen] == [1, 2, 3, 4]
 
 
@@ -78,11 +79,11 @@ def test_an_epoch_is_there_while_the_run_goes_on(tmp_path):
 def test_stopped_after_every_step_no_epoch_is_missing_or_twice(tmp_path, first):
     one = spec(first, "Machine.checkpoint_every=0")
     with pytest.raises(Stopped):
-        run(one, tmp_path, None, stop=lambda: True)
+        run(one, tmp_path, None, Caller(stop=lambda: True))
     one = spec("log=tensorboard", "Machine.checkpoint_every=0")
     while True:
         try:
-            result = run(one, tmp_path, None, stop=lambda: True)
+            result = run(one, tmp_path, None, Caller(stop=lambda: True))
             break
         except Stopped:
             pass
@@ -101,14 +102,14 @@ def test_epochs_that_were_trained_twice_are_there_once(tmp_path):
     folder = RunFolder(tmp_path, one.id)
     asked = iter(range(3))
     with pytest.raises(Stopped):
-        run(one, tmp_path, None, stop=lambda: next(asked, None) is None)
+        run(one, tmp_path, None, Caller(stop=lambda: next(asked, None) is None))
 
     def kill(progress):
         if progress.epoch == 3:
             raise Killed
 
     with pytest.raises(Killed):
-        run(one, tmp_path, None, report=kill)
+        run(one, tmp_path, None, Caller(report=kill))
     assert len(curves(folder)["loss"]) == 3
     run(one, tmp_path, None)
     assert curves(folder) == expected(folder)

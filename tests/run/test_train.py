@@ -13,8 +13,10 @@ from kdbench.config.settings import SGD, Augment, Dataset, Machine, Measures, Se
 from kdbench.data import task as task_
 from kdbench.data.augment import Augmenter
 from kdbench.errors import RunError
-from kdbench.method.base import Info, Method
-from kdbench.run.train import Budget, steps, train
+from kdbench.method import Info, Method
+from kdbench.run.batches import steps
+from kdbench.run.budget import Budget
+from kdbench.run.train import train
 from kdbench.streams import Streams
 
 DIGITS = Dataset(source="digits", mean=(0.3,), std=(0.35,), mirrored=False)
@@ -37,8 +39,7 @@ def task(validation=0.2):
 class Plain(Method):
     """Cross-entropy, with what the tests want to see on the way."""
 
-    def __init__(self, student, info):
-        super().__init__(student, None, info)
+    def setup(self):
         self.seen = []
 
     def losses(self, batch):
@@ -58,7 +59,7 @@ class Pairs(Plain):
 def method(cls, its_task, seed=0):
     with Streams(seed).as_global("init"):
         student = registry.build("resnet8", its_task.classes, 1)
-    return cls(student, Info(its_task.classes, its_task.train.labels, (1, 8, 8), 0.0, torch.device("cpu")))
+    return cls(student, [], Info(its_task.classes, its_task.train.labels, (1, 8, 8), 0.0, torch.device("cpu")))
 
 
 def trained(tmp_path, cls=Plain, its_task=None, **changed):

@@ -1,9 +1,10 @@
-"""Where trials are kept, and which runs are told of them."""
+"""Where trials are kept, and which runs count as tuned by them."""
 
 from pathlib import Path
 
 import pytest
 
+from kdbench.cli.commands import tune
 from kdbench.cli.main import main
 from kdbench.plan import expand
 from kdbench.plan import request as request_
@@ -31,11 +32,11 @@ def in_a_folder_of_its_own(tmp_path, monkeypatch):
         (["student=resnet14"], 0), (["teacher=resnet20"], 0),
     ],
 )  # fmt: skip
-def test_a_study_is_told_of_its_own_dataset_student_and_teacher_only(more, count):
+def test_a_study_counts_for_its_own_dataset_student_and_teacher_only(more, count):
     assert main(["tune", "kd", "trials=1", *WORDS]) == 0
     changed = {word.split("=")[0] for word in more}
     words = ["methods=kd", *(word for word in WORDS if word.split("=")[0] not in changed), *more]
-    assert studies.told(expand.plan(request_.parse(words))[-1], RUNS)["tuning.trials"] == count
+    assert studies.tuning_of(expand.plan(request_.parse(words))[-1], RUNS)["tuning.trials"] == count
 
 
 def test_the_folder_of_studies_is_no_run():
@@ -48,15 +49,15 @@ def test_a_damaged_study_is_not_written_over(capsys):
     (path,) = RUNS.glob("tuning/*/study.json")
     path.write_text("{")
     assert main(["tune", "ce", "trials=1", *WORDS]) == 2
-    assert "is not a study that can be read" in capsys.readouterr().err
+    assert "is not a readable study" in capsys.readouterr().err
     assert path.read_text() == "{"
-    assert main(["run", "methods=ce", *WORDS]) == 0, "a run does not end for it"
+    assert main(["run", "methods=ce", *WORDS]) == 0, "a run does not fail because of it"
 
 
 def test_studies_of_a_product_are_apart_and_know_nothing_of_how_many_trials_there_are():
     def ids(*words):
-        request, _ = trials.parse([*words, "teacher=resnet14", "Split.validation=0.2"])
-        found = trials.studies(request, expand.plan(request))
+        request, _ = tune.parse([*words, "teacher=resnet14", "Split.validation=0.2"])
+        found = trials.studies_of(request, expand.plan(request))
         assert all(sorted(spec.seed for spec in each.specs) == [0, 1] for each in found)
         return [each.id for each in found]
 

@@ -116,9 +116,9 @@ def test_what_is_done_is_not_done_again_and_fewer_trials_are_refused(monkeypatch
     assert main(["tune", "ce", "trials=2", *WORDS]) == 0
     shown = capsys.readouterr()
     assert shown.out == before
-    assert "all trials are done already; nothing was trained" in shown.err
+    assert "all trials are already done; nothing was trained" in shown.err
     assert main(["tune", "kd,ce", "trials=1", *WORDS]) == 2
-    assert "has 2 trials already, which cannot be untold: say trials=2 or more" in capsys.readouterr().err
+    assert "already has 2 trials, and trials cannot be removed: pass trials=2 or more" in capsys.readouterr().err
 
 
 def test_planning_between_trials_does_not_see_what_gin_holds_of_the_last_run():
@@ -142,7 +142,7 @@ def test_a_failed_trial_counts_and_is_never_the_best(tmp_path, capsys):
     assert "the loss is not finite" in trials[1]["error"]
     (line,) = [line for line in out.splitlines() if line.startswith("rkd_x ")]
     assert line.split()[1:3] == ["3", "2"]
-    assert line.endswith("(those of gin)")
+    assert line.endswith("(the gin values)")
 
 
 def test_rows_say_how_many_trials_chose_their_values(capsys):
@@ -206,20 +206,26 @@ def test_without_optuna_there_is_one_sentence(monkeypatch, capsys, tmp_path):
     [
         (
             ["ce", "trials=2", *RECIPE],
-            "the recipe 'quick' has no validation split, and tuning may not choose on the test",
+            "the recipe 'quick' has no validation split, and tuning cannot use the test set",
         ),
         (
             ["ce_smooth", "trials=2", *WORDS],
             "'ce_smooth' has nothing to tune: gin/method/ce_smooth.gin has no Search.space",
         ),
         (["ce", "trials=2", *WORDS, "CE.label_smoothing=0.1"], "CE.label_smoothing is a method's own parameter"),
-        (["ce", "trials=2", *WORDS, "Selection.on_test=True"], "tuning may not choose on the test set"),
-        (["ce", "trials=2", *WORDS, "gpus=2"], "kdbench tune takes no gpus"),
-        (["ce", *WORDS], "say how many trials every method gets"),
-        (["ce", "trials=0", *WORDS], "as one whole number from 1, not '0'"),
+        (
+            ["ce", "trials=2", *WORDS, "Selection.on_test=True"],
+            "tuning cannot use the test set; remove Selection.on_test",
+        ),
+        (["ce", "trials=2", *WORDS, "gpus=2"], "kdbench tune does not support gpus=N"),
+        (["ce", *WORDS], "trials=N is required"),
+        (["ce", "trials=0", *WORDS], "trials must be a positive integer, such as trials=20, not '0'"),
+        (["ce", "trials=2,3", *WORDS], "'trials' takes one value, not 2"),
+        (["ce", "trials=2", *WORDS, "workers=2"], "kdbench tune supports executor=inline only"),
+        (["ce", "trials=2", *WORDS, "temprature=2"], "did you mean 'KD.temperature'?"),
         (["ce", "trails=2", *WORDS], "did you mean 'trials'?"),
-        (["trials=2", *WORDS], "say which method to tune"),
-        (["ce", "kd", "trials=2", *WORDS], "one comma list: kdbench tune ce,kd trials=20"),
+        (["trials=2", *WORDS], "specify a method to tune"),
+        (["ce", "kd", "trials=2", *WORDS], "one comma-separated list: kdbench tune ce,kd trials=20"),
         (["cee", "trials=2", *WORDS], "unknown method 'cee'; did you mean 'ce'?"),
     ],
 )

@@ -7,28 +7,31 @@ from pathlib import Path
 
 from kdbench.cli import folders
 
-SUMMARY = "pack the leaderboard with all that it comes from, for a paper"
+SUMMARY = "package the leaderboard and its sources as supplementary material"
 DETAILS = """\
-One archive holds the rows and tables of the leaderboard, the configuration of each run (its command, where its folder is gone),
-what the runs were made with and what is installed here, and checksums for sha256sum -c. Its README.txt says how to check it and
-to train its runs once more. A page or a picture of other rows is refused. The same leaderboard gives the same bytes.
+The archive holds the rows and tables of the leaderboard, the configuration of each run (or its command, if its folder is gone),
+the versions and machines of the runs, the packages installed here, and checksums for sha256sum -c. Its README.txt explains how to
+check it and how to retrain its runs. Fails if the page or a plot is out of date. The same leaderboard gives the same bytes.
   kdbench export --to supplement.zip"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     folders.add_runs(parser)
     parser.add_argument(
-        "--out", type=Path, default=Path("leaderboard"), metavar="DIR", help="the leaderboard (default: leaderboard/)"
+        "--out",
+        type=Path,
+        default=Path("leaderboard"),
+        metavar="DIR",
+        help="leaderboard to package (default: leaderboard/)",
     )
-    parser.add_argument("--to", type=Path, metavar="FILE.zip", help="the archive (default: leaderboard.zip, beside it)")
+    parser.add_argument(
+        "--to", type=Path, metavar="FILE.zip", help="archive to write (default: leaderboard.zip next to it)"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
     from kdbench.audit import export
 
-    print(
-        export.export(
-            folders.runs(arguments), arguments.out.resolve(), arguments.to and arguments.to.expanduser().resolve()
-        )
-    )
+    to = arguments.to.expanduser().resolve() if arguments.to else None
+    print(export.export(folders.runs(arguments), arguments.out.resolve(), to))
     return 0

@@ -3,26 +3,113 @@
 from __future__ import annotations
 
 import argparse
+import math
+import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from kdbench import words as words_
 from kdbench.cli import folders
+from kdbench.cli.console import console
+from kdbench.config.settings import BASELINE
+from kdbench.errors import UserError, nearest
+from kdbench.report.stats.power import POWER, points
 
-SUMMARY = "which differences the seeds can show, and how many seeds one needs"
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from kdbench.report.detectable import LinePower, TablePower
+
+SUMMARY = "show the smallest difference these seeds can detect, and how many seeds a given difference needs"
 DETAILS = """\
-For each line of each table: the smallest difference to the student alone that its seeds show now, the smallest that so
-many seeds find with a power of 80 %, and how many seeds a difference (in points of accuracy) needs.
+For each line of each table: the smallest difference from the student alone that its seeds show now, the smallest that this
+number of seeds detects with a power of 80 %, and how many seeds a difference (in points of accuracy) needs.
   kdbench power
   kdbench power difference=0.3,2 --out leaderboard"""
 
+_LEGEND = f"""\
+n: seeds that the line and {BASELINE} have in common; sd: of the differences paired by seed, in points
+shows: the smallest mean difference whose 95 % interval excludes zero
+detects: the smallest true difference that n such seeds show with a power of {100 * POWER:.0f} %
+sd is estimated from these seeds alone; with n = 2 or 3 it may be far off. The last line pools the sd of all lines."""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("words", nargs="*", metavar="difference=D", help="in points, a comma list (default: 0.5,1)")
+    parser.add_argument(
+        "words", nargs="*", metavar="difference=D", help="in points, a comma-separated list (default: 0.5,1)"
+    )
     rows = parser.add_mutually_exclusive_group()
     folders.add_runs(rows)
-    rows.add_argument("--out", type=Path, metavar="DIR", help="a leaderboard, whose committed rows are taken instead")
+    rows.add_argument("--out", type=Path, metavar="DIR", help="use the committed rows of this leaderboard instead")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from kdbench.cli.commands import power_old as power
+    differences = _differences(arguments.words)  # before pandas is imported: a typing error is answered at once
+    from kdbench.report import detectable
 
-    return power.show(arguments.words, folders.runs(arguments), arguments.out)
+    tables, messages = detectable.read(folders.runs(arguments), arguments.out, differences or detectable.DIFFERENCES)
+    for message in messages:
+        print(f"kdbench: {message}", file=sys.stderr)
+    out = console()
+    for table in tables:
+        out.print(table.title, style="bold")
+        if table.lines:
+            out.print(_grid(table))
+        for sentence in table.reasons:
+            out.print(sentence)
+        out.print()
+    if any(table.lines for table in tables):
+        out.print(_LEGEND, style="dim")
+    return 0
+
+
+def _differences(words: Sequence[str]) -> tuple[float, ...]:
+    """The differences that the user gives, in points; empty for none.
+
+    Raises:
+        UserError: another word than `difference=`, or a value that is not a number above 0.
+    """
+    parsed = words_.parse(words, ["difference"], _unknown)
+    for word in (*parsed.bare, *parsed.bindings):
+        raise _unknown(word.partition("=")[0])
+    return tuple(dict.fromkeys(_difference(text) for text in parsed.values.get("difference", ())))
+
+
+def _unknown(key: str) -> UserError:
+    hint = "did you mean 'difference'?" if nearest(key, ["difference"]) else "valid: difference=0.5,1."
+    return UserError(f"unknown selection '{key}'; {hint} See: kdbench power --help")
+
+
+def _difference(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise UserError(f"difference must be a number of points above 0, such as difference=0.5,1, not '{text}'")
+    return value
+
+
+def _grid(table: TablePower) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    grid = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    grid.add_column("Method")
+    for header in ("n", "sd", "shows", "detects", *(f"seeds for {size:g}" for size in table.lines[0].seeds)):
+        grid.add_column(header, justify="right", no_wrap=True)
+    for line in table.lines:
+        grid.add_row(*_cells(line))
+    if table.pooled:
+        grid.add_section()
+        grid.add_row(*_cells(table.pooled))
+    return grid
+
+
+def _cells(line: LinePower) -> list[str]:
+    from kdbench.report.detectable import MOST
+
+    differences = [points(value) if value is not None else "–" for value in (line.shows, line.detects)]
+    seeds = [f"over {MOST}" if n is None else str(n) for n in line.seeds.values()]
+    return [line.line, str(line.n or "–"), f"{line.sd:.2f}", *differences, *seeds]

@@ -3,34 +3,74 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from kdbench.cli import folders
+from kdbench.cli.console import console
+from kdbench.errors import UserError
 
-SUMMARY = "train a finished run once more and compare it with what is stored"
+if TYPE_CHECKING:
+    from kdbench.audit.reproduce import Outcome
+
+SUMMARY = "retrain a finished run and compare the result with the stored one"
 DETAILS = """\
-RUN is a run's folder, or the beginning of an id in the folder of the runs or among the rows of the leaderboard. It is trained
-with the values, threads and device that it ran with; its teacher is taken from where it is, or trained first.
+RUN is a run folder, or an id or the beginning of one in the folder of the runs or among the rows of the leaderboard. It is
+trained with the values, threads and device that it ran with. Its teacher is copied if its weights are still there, else
+trained first.
   kdbench reproduce METHOD-digits-resnet8-s0
   kdbench reproduce elsewhere/RUN --out /tmp/again
-reproduced.json in its new folder says what came out: the accuracies, and what changed in the environment.
-exit status: 0 if the weights are the same, bit for bit, else 1."""
+reproduced.json in the new run folder records the outcome: the accuracies, and what changed in the environment.
+exit status: 0 if the weights are bit-identical, else 1."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("words", nargs="*", metavar="RUN", help="a run folder, or an id or its beginning; see below")
+    parser.add_argument("words", nargs="*", metavar="RUN", help="a run folder, an id, or the beginning of an id")
     folders.add_runs(parser)
     folders.add_data(parser)
     parser.add_argument(
-        "--out", type=Path, metavar="DIR", help="where it goes (default: reproduced/ in the folder of the runs)"
+        "--out", type=Path, metavar="DIR", help="folder to train in (default: reproduced/ in the folder of the runs)"
     )
     parser.add_argument(
-        "--board", type=Path, default=Path("leaderboard"), metavar="DIR", help="rows to look in (default: leaderboard/)"
+        "--board",
+        type=Path,
+        default=Path("leaderboard"),
+        metavar="DIR",
+        help="leaderboard to search (default: leaderboard/)",
     )
 
 
 def run(arguments: argparse.Namespace) -> int:
     from kdbench.audit import reproduce
 
-    data = folders.data(arguments)
-    return reproduce.reproduce(arguments.words, folders.runs(arguments), data, arguments.out, arguments.board.resolve())
+    if len(arguments.words) != 1:
+        raise UserError(f"reproduce takes one run, as in kdbench reproduce RUN; {len(arguments.words)} given")
+    runs, data = folders.runs(arguments), folders.data(arguments)
+    reproduction = reproduce.prepare(arguments.words[0], runs, data, arguments.out, arguments.board.resolve())
+    for change in reproduction.changes:
+        print(f"kdbench: {change}", file=sys.stderr)
+    outcome = reproduce.carry_out(reproduction)
+    _print(outcome, reproduction.out / reproduction.spec.id)
+    return int(not outcome.identical)
+
+
+def _print(outcome: Outcome, folder: Path) -> None:
+    from rich.table import Table
+
+    out = console()
+    table = Table("", "stored", "here", "", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    rows: dict[str, Any] = {**outcome.accuracy, **outcome.weights, **outcome.environment}
+    for key, values in rows.items():
+        if values["stored"] != values["here"]:
+            by = f"{values['difference']:+.2f} points" if "difference" in values else ""
+            table.add_row(key, _text(values["stored"]), _text(values["here"]), by)
+    if table.row_count:
+        out.print(table)
+        out.print()
+    out.print(outcome.summary)
+    out.print(f"The run is in {folder}", soft_wrap=True)  # a path that can be copied
+
+
+def _text(value: Any) -> str:
+    return "–" if value is None else f"{value:.2f}" if isinstance(value, float) else str(value)

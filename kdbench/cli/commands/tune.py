@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
+from kdbench import words as words_
 from kdbench.cli import folders
+from kdbench.cli.console import console
+from kdbench.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    from kdbench.plan.request import Request
+    from kdbench.tune.study import Study
+    from kdbench.tune.trials import Tuning
 
 SUMMARY = "choose a method's own parameters on the validation split"
 DETAILS = """\
-Every method gets the same N trials over the Search.space of its gin file; the first is its gin values. A trial is a run
-that never reads the test set: what counts is the mean accuracy over the seeds on the validation split, after the last
-epoch. A study goes on where it was, and a larger N continues it.
+Every method gets the same N trials over the Search.space of its gin file; the first uses its gin values. A trial is a run
+that never reads the test set: the objective is the mean validation accuracy over seeds, after the last epoch. An interrupted
+study resumes, and a larger N continues it.
   kdbench tune METHOD trials=20 dataset=cifar100
   kdbench tune METHOD,OTHER trials=20 seeds=0,1 Split.validation=0.1     selections and shared bindings as in kdbench run
   kdbench tune all trials=20 --dry-run                                   the studies, their trials and search spaces
-It ends with the command that runs each method's best values; the rows of such runs say how many trials it took.
-exit status: 1 if a method has no trial that finished."""
+At the end it prints the command that runs each method's best values; the rows of such runs record the number of trials.
+exit status: 1 if a method has no finished trial, or was stopped before its last one."""
+
+_EXAMPLE = "such as: kdbench tune METHOD trials=20 Split.validation=0.1"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,6 +39,127 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    from kdbench.store import studies
     from kdbench.tune import trials
 
-    return trials.tune(arguments.words, folders.runs(arguments), folders.data(arguments), arguments.dry_run)
+    request, number = parse(arguments.words)
+    tuning = trials.prepare(request, number, folders.runs(arguments))
+    _print_outdated(tuning)
+    if arguments.dry_run:
+        _print_plan(tuning)
+        return 0
+    if tuning.is_done:
+        print("all trials are already done; nothing was trained", file=sys.stderr)
+    errors = trials.carry_out(tuning, folders.data(arguments))
+    _print_table(tuning)
+    _print_errors(tuning, errors)
+    _print_commands(tuning)
+    return int(any(studies.best(study.trials) is None or study.id in errors for study in tuning.studies))
+
+
+def parse(words: Sequence[str]) -> tuple[Request, int]:
+    """What to tune and the number of trials, from: methods, `trials=N`, and selections and shared bindings as in `kdbench run`.
+
+    Raises:
+        UserError: a word that is none of these, or a missing one.
+    """
+    from kdbench.plan import request as request_
+
+    known = (*request_.SELECTIONS, *request_.SINGLE, "trials")
+    for key in (word.partition("=")[0] for word in words if "=" in word):
+        if "." not in key and key not in known and nearest(key, known) == "trials":
+            raise UserError(f"unknown selection '{key}'; did you mean 'trials'? See: kdbench tune --help")
+    methods = [word for word in words if "=" not in word]
+    numbers = [word for word in words if word.startswith("trials=")]
+    rest = [word for word in words if word not in (*methods, *numbers)]
+    if len(methods) > 1:
+        raise UserError(f"pass several methods as one comma-separated list: kdbench tune {','.join(methods)} trials=20")
+    if not methods and not any(word.startswith("methods=") for word in rest):
+        raise UserError(f"specify a method to tune, {_EXAMPLE}")
+    if not numbers:
+        raise UserError(f"trials=N is required, the number of trials for every method, {_EXAMPLE}")
+    (number,) = words_.parse(numbers, ["trials"], lambda key: UserError(key), single=["trials"]).values["trials"]
+    count = words_.whole_number("trials", number, least=1, example="trials=20")
+    return request_.parse([*(f"methods={name}" for name in methods), *rest]), count
+
+
+def _print_outdated(tuning: Tuning) -> None:
+    from kdbench.store.studies import FOLDER
+
+    for study in tuning.studies:
+        if number := study.outdated():
+            print(
+                f"kdbench: {number} trials of {study.id} used a different methods/{study.spec.source}.py; "
+                f"to start over, delete its folder in {FOLDER}/",
+                file=sys.stderr,
+            )
+
+
+def _print_plan(tuning: Tuning) -> None:
+    waiting_for = {teacher.id for teacher in tuning.teachers}
+    for study in tuning.studies:
+        missing = tuning.trials - len(study.trials)
+        teacher = f", teacher {study.spec.teacher_run}" if study.spec.teacher_run in waiting_for else ""
+        print(f"{study.id}: {len(study.trials)} trials done, {missing} to do, seeds {_seeds(study)}{teacher}")
+        for name, dimension in study.space.items():
+            print(f"  {name}: {dimension} (gin: {study.gin_values()[name]})")
+
+
+def _print_table(tuning: Tuning) -> None:
+    from rich.table import Table
+
+    from kdbench.store.studies import OBJECTIVE, best
+    from kdbench.tune.trials import as_text
+
+    table = Table(box=None, pad_edge=False)
+    for title in ("method", "trials", "failed", "best", "gin values", "best parameters"):
+        table.add_column(title, justify="right" if title in ("trials", "failed", "best", "gin values") else "left")
+    several = len({study.spec.method for study in tuning.studies}) < len(tuning.studies)
+    for study in tuning.studies:
+        spec, top = study.spec, best(study.trials)
+        labels = [spec.method, *([spec.dataset, spec.student, spec.teacher or "", spec.recipe] if several else [])]
+        failed = sum(trial["status"] == "failed" for trial in study.trials)
+        note = " (the gin values)" if top and top["number"] == 0 else ""
+        table.add_row(
+            " ".join(filter(None, labels)),
+            str(len(study.trials)),
+            str(failed),
+            _percent(top),
+            _percent(study.trials[0] if study.trials else None),
+            (as_text(top["parameters"]) if top else "") + note,
+        )
+    console().print(table)
+    seeds = _seeds(tuning.studies[0])
+    print(f"best, gin values: {OBJECTIVE} (seeds {seeds}); the best of many trials is optimistically biased\n")
+
+
+def _print_errors(tuning: Tuning, errors: Mapping[str, str]) -> None:
+    from kdbench.store.studies import best
+
+    for study in tuning.studies:
+        method = study.spec.method
+        if study.id in errors:
+            print(f"{method}: stopped after {len(study.trials)} trials: {errors[study.id]}", file=sys.stderr)
+        elif best(study.trials) is None:
+            print(f"{method}: every trial failed; the last error: {study.trials[-1]['error']}", file=sys.stderr)
+
+
+def _print_commands(tuning: Tuning) -> None:
+    """The command that runs each study's best values, over all its seeds."""
+    from kdbench.store.studies import best
+
+    print("The test set was not used. To evaluate the best values:")
+    for study in tuning.studies:
+        if top := best(study.trials):
+            command = study.specs_of(top["number"], top["parameters"])[0].command()
+            print(command.replace(f" seeds={study.spec.seed}", f" seeds={_seeds(study)}", 1))
+
+
+def _seeds(study: Study) -> str:
+    return ",".join(str(spec.seed) for spec in study.specs)
+
+
+def _percent(trial: Mapping[str, Any] | None) -> str:
+    if trial is None:
+        return "–"
+    return "failed" if trial["accuracy.val"] is None else f"{trial['accuracy.val']:.2f}"

@@ -4,26 +4,26 @@ from __future__ import annotations
 
 import math
 import os
-import re
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+from kdbench.config import stored
+from kdbench.config.stored import StoredConfig
+from kdbench.errors import UserError
 from kdbench.plan.spec import Spec
 from kdbench.store.folder import CONFIG, RunFolder
 
-_EPOCHS = re.compile(r"^Train\.epochs = (\S+)$", re.MULTILINE)
-_TIMES = re.compile(r"^Control\.budget = (\S+)$", re.MULTILINE)
-
 
 class Past:
-    """The finished runs in a folder."""
+    """The finished runs in a folder, and how long they took."""
 
     def __init__(self, runs: Path):
         self._runs = runs
         self._alike: dict[tuple[str, ...], list[dict[str, Any]]] = defaultdict(list)
+        self._budgets: dict[str, float] = {}
         for entry in sorted(os.scandir(runs), key=lambda e: e.name) if runs.is_dir() else ():
             result = RunFolder(runs, entry.name).result()
             if result and result.get("status") == "finished" and result.get("seconds.total"):
@@ -31,25 +31,30 @@ class Past:
                     self._alike[key].append(result)
 
     def seconds(self, spec: Spec) -> tuple[float | None, set[str]]:
-        """How long a run will take, and the finished runs that say so.
+        """The seconds that a run will take, and the ids of the finished runs that this estimate comes from.
 
-        They are those of the same protocol, method and student; else of the same protocol and student; else of the same
-        dataset and student, each scaled to the budget of `spec`. None: there are none of these either.
+        These are runs of the same protocol, method and student; else of the same protocol and student; else of the same
+        dataset and student, each scaled to the budget of `spec`. The seconds are None if there are none of these either.
         """
         *same, scaled = _keys(spec.protocol, spec.method, spec.student, spec.dataset)
         for key in same:
-            if found := self._alike.get(key):
-                return median(result["seconds.total"] for result in found), {result["run"] for result in found}
-        wanted = _budget(spec.config)
-        times = {r["run"]: r["seconds.total"] * wanted / self._budget_of(r["run"]) for r in self._alike.get(scaled, ())}
+            if results := self._alike.get(key):
+                return median(result["seconds.total"] for result in results), {result["run"] for result in results}
+        if not self._alike.get(scaled):
+            return None, set()
+        wanted = _budget(stored.parse(spec.config, spec.id))
+        times = {r["run"]: r["seconds.total"] * wanted / self._budget_of(r["run"]) for r in self._alike[scaled]}
         times = {run: seconds for run, seconds in times.items() if math.isfinite(seconds)}
         return (median(times.values()), set(times)) if times else (None, set())
 
     def _budget_of(self, run: str) -> float:
-        try:
-            return _budget((self._runs / run / CONFIG).read_text(encoding="utf-8"))
-        except OSError:
-            return math.nan
+        """The budget of a finished run; not a number where its configuration cannot be read."""
+        if run not in self._budgets:
+            try:
+                self._budgets[run] = _budget(stored.read(self._runs / run / CONFIG))
+            except (OSError, UserError):
+                self._budgets[run] = math.nan
+        return self._budgets[run]
 
 
 def _keys(protocol: str, method: str, student: str, dataset: str) -> list[tuple[str, ...]]:
@@ -57,32 +62,33 @@ def _keys(protocol: str, method: str, student: str, dataset: str) -> list[tuple[
     return [("method", protocol, method, student), ("protocol", protocol, student), ("dataset", dataset, student)]
 
 
-def _budget(config: str) -> float:
-    """Epochs of a configuration, those that a control adds included."""
-    epochs, times = _EPOCHS.search(config), _TIMES.search(config)
+def _budget(config: StoredConfig) -> float:
+    """The epochs of a configuration, including those that a control adds; not a number if it has none."""
     try:
-        return float(epochs[1]) * float(times[1] if times else 1) if epochs else math.nan
-    except ValueError:
+        return float(config.values["Train.epochs"]) * float(config.values.get("Control.budget", 1))
+    except (KeyError, TypeError, ValueError):
         return math.nan
 
 
 def sentence(jobs: Sequence[Sequence[Spec]], past: Past, at_once: int, units: int, unit: str) -> str:
-    """What jobs will cost together, in hours of `unit`.
+    """The total cost of jobs, in hours of `unit`.
 
     Args:
-        at_once: runs that a job does at a time.
-        units: of these each job has so many.
+        jobs: the runs of each job.
+        at_once: runs that a job does in parallel.
+        units: how many of `unit` each job has.
+        unit: "GPU" or "CPU".
     """
-    total, known, runs = 0.0, 0, set()
+    hours, estimated, similar = 0.0, 0, set()
     for job in jobs:
-        seconds = [past.seconds(spec) for spec in job]
-        times = [time for time, _ in seconds if time is not None]
-        runs |= set().union(*(found for _, found in seconds))
-        known += len(times)
-        total += units * sum(times) / max(1, min(at_once, len(job))) / 3600
-    every = sum(map(len, jobs))
-    if not known:
-        return "no estimate: no finished run like it" if every == 1 else "no estimate: no finished run like them"
-    part = "" if known == every else f" for {known} of {every} runs"
-    count = "1 finished run" if len(runs) == 1 else f"{len(runs)} finished runs"
-    return f"estimate: {total:.2g} {unit}-hours{part}, from {count}"
+        estimates = [past.seconds(spec) for spec in job]
+        times = [seconds for seconds, _ in estimates if seconds is not None]
+        similar |= set().union(*(runs for _, runs in estimates))
+        estimated += len(times)
+        hours += units * sum(times) / max(1, min(at_once, len(job))) / 3600
+    total = sum(map(len, jobs))
+    if not estimated:
+        return "no estimate: no finished run like it" if total == 1 else "no estimate: no finished run like them"
+    part = "" if estimated == total else f" for {estimated} of {total} runs"
+    count = "1 finished run" if len(similar) == 1 else f"{len(similar)} finished runs"
+    return f"estimate: {hours:.2g} {unit}-hours{part}, from {count}"

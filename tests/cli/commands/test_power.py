@@ -40,7 +40,7 @@ def test_each_line_and_the_pooled_one_by_hand(three, store, capsys):
         "all lines": ["3", "0.79", "2.0", "2.6", "22", "8"],  # √((1 + ¼) / 2)
     }
     assert out.splitlines()[0] == "digits · cnn · recipe short · protocol 1f9c20"
-    assert "crd has one seed in common with ce; how differences scatter is seen with two or more" in out
+    assert "crd has only one seed in common with ce; the sd of differences needs at least two" in out
 
 
 def test_differences_can_be_asked_for(three, store, capsys):
@@ -61,9 +61,7 @@ def test_rows_of_a_leaderboard(three, store, tmp_path, capsys):
 def test_one_seed_gets_a_sentence_instead_of_numbers(result, store, capsys):
     assert main(["power", "--runs", str(store(result("ce"), result("kd", 0, 53.0)))]) == 0
     out = capsys.readouterr().out
-    assert (
-        "ce has one seed here; how differences scatter is seen with two seeds or more: kdbench run … seeds=0,1,2" in out
-    )
+    assert "ce has only one seed here; the sd of differences needs at least two seeds: kdbench run … seeds=0,1,2" in out
     assert grid(out) == {}
     assert "detects" not in out
 
@@ -74,7 +72,7 @@ def test_tables_without_a_difference_say_why(result, store, capsys):
     apart = [result("ce", seed, 50.0 + seed) for seed in (0, 1)] + [result("kd", seed, 51.0) for seed in (2, 3)]
     assert main(["power", "--runs", str(store(*alone, *without, *apart))]) == 0
     out = capsys.readouterr().out
-    assert "there is nothing but ce here, and so no difference" in out
+    assert "this table has only ce, so there is no difference to compute" in out
     assert "ce has no finished run here" in out
     assert "kd has no seed in common with ce" in out
 
@@ -102,15 +100,15 @@ def test_numbers_stay_whole_in_a_narrow_terminal(three, store, monkeypatch, caps
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["difference=0"], "difference takes points of accuracy above 0, such as difference=0.5,1, not '0'"),
+        (["difference=0"], "difference must be a number of points above 0, such as difference=0.5,1, not '0'"),
         (["difference=a"], "not 'a'"),
-        (["difference=1,"], "not ''"),
+        (["difference=,"], "'difference=' has no value"),
         (["difference=nan"], "not 'nan'"),
         (["difference=1", "difference=2"], "'difference' is given twice"),
         (["diference=1"], "unknown selection 'diference'; did you mean 'difference'?"),
         (["Train.epochs=2"], "valid: difference=0.5,1."),
-        ([], "there is no result in"),
-        (["--out", "nowhere"], "results.csv; make it with: kdbench leaderboard"),
+        ([], "there are no results in"),
+        (["--out", "nowhere"], "results.csv does not exist; create it with: kdbench leaderboard"),
         (["--out", "nowhere", "--runs", "runs"], "not allowed with"),
     ],
 )
@@ -133,7 +131,7 @@ def test_a_result_that_cannot_be_used_is_named(three, store, capsys):
 
 def test_no_torch(three, store):
     call = f"main(['power', '--runs', {str(store(*three))!r}])"
-    code = f"import sys; from kdbench.cli import main; {call}; print('torch' in sys.modules)"
+    code = f"import sys; from kdbench.cli.main import main; {call}; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.endswith("False\n")
     assert "all lines" in done.stdout

@@ -101,7 +101,7 @@ def test_same_rows_same_bytes(results, filled, tmp_path):
     pictures.write(summarise(results[::-1]), runs, tmp_path / "b", sha256)
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
     words = ["leaderboard", "--plots", "--runs", str(runs), "--out", str(tmp_path / "c")]
-    code = "import sys; from kdbench.cli import main; sys.exit(main())"
+    code = "import sys; from kdbench.cli.main import main; sys.exit(main())"
     environment = {**os.environ, "PYTHONHASHSEED": "77", "TZ": "Asia/Tokyo", "LC_ALL": "C"}
     subprocess.run([sys.executable, "-c", code, *words], check=True, env=environment, capture_output=True)
     assert contents(tmp_path / "a") == contents(tmp_path / "c")
@@ -190,7 +190,7 @@ def test_names_are_paths_that_any_computer_takes(result):
 
 
 def test_without_matplotlib(filled, results, tmp_path):
-    code = "import sys; sys.modules['matplotlib'] = None; from kdbench.cli import main; sys.exit(main())"
+    code = "import sys; sys.modules['matplotlib'] = None; from kdbench.cli.main import main; sys.exit(main())"
     words = ["leaderboard", "--plots", "--runs", str(filled(results)), "--out", str(tmp_path / "out")]
     done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True)
     assert done.returncode == 2

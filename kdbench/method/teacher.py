@@ -1,0 +1,64 @@
+"""A teacher as a method sees it: a frozen network that is fed what it was trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, get_args
+
+import torch
+from torch import Tensor
+
+from kdbench.backbones.backbone import Backbone, Extra, Features
+from kdbench.errors import unknown
+
+if TYPE_CHECKING:
+    from kdbench.method.base import Method
+
+
+WANTED = ("logits", "pooled", "stages", *get_args(Extra))
+"""What a method can ask a teacher for."""
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A finished network, frozen and in evaluation mode.
+
+    Attributes:
+        network: its backbone.
+        method: the method that trained it, with the exits and heads that it trained; None where only the network is known.
+        scale, shift: (C, 1, 1) each, from the student's normalisation to the teacher's own; None where they are the same.
+    """
+
+    network: Backbone
+    method: Method | None = None
+    scale: Tensor | None = None
+    shift: Tensor | None = None
+
+    def freeze(self) -> None:
+        """Evaluation mode, no gradients."""
+        for module in (self.network, self.method):
+            if module is not None:
+                module.eval().requires_grad_(False)
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor, want: Sequence[str] = (), batch_statistics: bool = False) -> Features:
+        """What the network computes for images (B, C, H, W) in the student's normalisation; see `Method.teach`.
+
+        Raises:
+            UserError: a word of `want` is not an output of a backbone.
+        """
+        for word in want:
+            if word not in WANTED:
+                raise unknown("output of a teacher", word, WANTED)
+        extras = tuple(word for word in want if word in get_args(Extra))
+        with self.network.batch_statistics() if batch_statistics else nullcontext():
+            features: Features = self.network(self.own_normalisation(images), features=extras or True)
+        return features
+
+    def own_normalisation(self, images: Tensor) -> Tensor:
+        """Images (B, C, H, W) in the student's normalisation as the teacher was trained on them."""
+        if self.scale is None or self.shift is None:
+            return images
+        return torch.addcmul(self.shift, images, self.scale)

@@ -1,0 +1,171 @@
+"""All that training needs, made ready from a spec: settings, device, images, teachers, and the method around its student."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import gin
+import torch
+
+from kdbench import methods
+from kdbench.backbones import registry
+from kdbench.backbones.backbone import Backbone
+from kdbench.config import settings as settings_
+from kdbench.config.settings import Machine, Settings
+from kdbench.data import task as tasks
+from kdbench.data.augment import Augmenter
+from kdbench.data.task import Task
+from kdbench.errors import RunError
+from kdbench.measures import flops
+from kdbench.measures.cost import PeakMemory
+from kdbench.method import Info, Method
+from kdbench.plan.spec import Spec
+from kdbench.run import teacher as teachers_
+from kdbench.run.batches import passes_per_anchor, steps
+from kdbench.run.bookkeeping import Report
+from kdbench.run.budget import Budget
+from kdbench.run.group import Group
+from kdbench.run.teacher import LoadedTeacher
+from kdbench.run.train import autocast
+from kdbench.store import provenance
+from kdbench.streams import Streams
+
+
+@dataclass(frozen=True)
+class Caller:
+    """The process that does a run, as the run sees it.
+
+    Attributes:
+        report: receives the progress.
+        stop: asked after each step; true: keep the state of training and raise `Stopped`. Asked during the final evaluation
+            too, unless this process did nothing else, or is one of several.
+        check: called before anything is written; raises `Lost` if this process may not write any more.
+        group: the `spec.gpus` processes that do the run together; the first one's `stop` and `check` count.
+    """
+
+    report: Report = lambda progress: None
+    stop: Callable[[], bool] = lambda: False
+    check: Callable[[], None] = lambda: None
+    group: Group = field(default_factory=Group)
+
+
+@dataclass(frozen=True)
+class Ready:
+    """All that training needs.
+
+    Attributes:
+        provenance: the `provenance.*` entries of the result.
+    """
+
+    method_class: type[Method]
+    settings: Settings
+    device: torch.device
+    peak: PeakMemory
+    provenance: dict[str, Any]
+    task: Task
+    teachers: tuple[LoadedTeacher, ...]
+
+    def identity(self, spec: Spec) -> dict[str, Any]:
+        """What a state of training must agree with for this run to resume from it."""
+        return {
+            "run": spec.id,
+            "method file": self.provenance["provenance.method_sha256"],
+            "dataset": self.task.digest,
+            "teacher": " ".join(teacher.sha256 for teacher in self.teachers) or None,
+        }
+
+
+def prepare(spec: Spec, runs: Path, data: Path | None, group: Group) -> Ready:
+    """Parse the configuration of a run, and load what it names.
+
+    Raises:
+        UserError, RunError: the images or a teacher are not there, or are not what they should be; the device is not available.
+    """
+    method_class = methods.load(spec.source)
+    gin.clear_config()
+    gin.parse_config(spec.config)
+    settings = settings_.from_gin()
+    device = _device(settings.machine, group)
+    peak = PeakMemory(device)
+    facts = provenance.collect(spec, device, group.size)
+    task = tasks.load(settings.dataset, settings.split, data, device, settings.selection.on_test)
+    teachers = teachers_.load(spec, runs, task)
+    return Ready(method_class, settings, device, peak, facts, task, teachers)
+
+
+def build(spec: Spec, ready: Ready, streams: Streams) -> Method:
+    """The method of a run around its student, on the device. The student's weights depend on the seed and nothing else."""
+    task, settings = ready.task, ready.settings
+
+    def network(name: str | None, stream: str) -> Backbone:
+        with streams.as_global("init" if stream == STUDENT else f"init of {stream}"):
+            return registry.build(name or spec.student, task.classes, task.image_shape[0])
+
+    for teacher in ready.teachers:
+        teacher.to(ready.device)
+    budget = Budget(settings.train, len(task.train), passes_per_anchor(ready.method_class), settings.control.budget)
+    info = Info(
+        classes=task.classes,
+        train_labels=task.train.labels.cpu(),
+        image_shape=task.image_shape,
+        label_smoothing=settings.train.label_smoothing,
+        device=ready.device,
+        batch_size=budget.anchors * ready.method_class.images_per_anchor * len(ready.method_class.views),
+        steps=budget.paid,
+        network=network,
+    )
+    student = network(spec.student, STUDENT)
+    with streams.as_global("init of the method"):
+        method = ready.method_class(student, [teacher.seen_by_methods() for teacher in ready.teachers], info)
+    return method.to(ready.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+STUDENT = "the student"
+"""The stream of the student's initial weights."""
+
+
+def count_flops(spec: Spec, ready: Ready) -> dict[str, int]:
+    """The `cost.flops.*` entries: of each exit, and of an image in training, averaged over the phases by their steps.
+
+    Counted on a method of its own as it is before training, of this process alone and not compiled, with whole batches.
+    """
+    task, settings, streams = ready.task, ready.settings, Streams(spec.seed)
+    method = build(spec, ready, streams)
+    budget = Budget(
+        settings.train, len(task.train), passes_per_anchor(method), settings.control.budget, method.phases()
+    )
+    augmenter = Augmenter(task.train.images, settings.augment, settings.dataset)
+    batch = next(steps(method, task, augmenter, streams, budget))
+    weights = [
+        (stretch.phase.losses or method.losses, (stretch.end - stretch.first) / budget.steps)
+        for stretch in budget.stretches
+    ]
+    return flops.of_method(method, batch, autocast(settings.train, ready.device), weights, budget.per_step)
+
+
+def _device(machine: Machine, group: Group) -> torch.device:
+    """Apply the machine's settings to torch, and name the device."""
+    if machine.gpus != group.size:
+        here = "alone" if group.size == 1 else f"one of {group.size}"
+        raise RunError(
+            f"Machine.gpus={machine.gpus} means {machine.gpus} processes, which `python -m torch.distributed.run "
+            f"--nproc-per-node={machine.gpus}` starts, and this one is {here}"
+        )
+    if machine.threads:
+        torch.set_num_threads(machine.threads)
+    if machine.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(machine.deterministic)
+    name = machine.device
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise RunError(f"Machine.device='{name}' is not available here: {str(error).splitlines()[0]}") from None
+    return group.device or device

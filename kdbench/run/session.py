@@ -1,0 +1,74 @@
+"""What one process spends on a run, and what all processes that worked on it spent together."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from kdbench.measures import energy
+from kdbench.measures.cost import PeakMemory
+from kdbench.run.state import Outcome
+
+
+class Session:
+    """The part of this process in a run: seconds, peak memory, energy, start and commit.
+
+    Args:
+        began: when it began, by `time.perf_counter`.
+        peak, used: watch memory and energy.
+        provenance: the `provenance.*` entries of the result.
+    """
+
+    def __init__(self, began: float, peak: PeakMemory, used: energy.Energy, provenance: Mapping[str, Any]):
+        self._began, self._peak, self._used, self._provenance = began, peak, used, provenance
+        self._training: dict[str, Any] = {}
+        self._trained = began
+
+    def training_is_over(self) -> None:
+        """Memory and energy are those of training; the evaluation begins."""
+        self._trained = time.perf_counter()
+        self._training = {"peak": self._peak.bytes(), "joules": self._used.joules()}
+
+    def entries(self) -> dict[str, Any]:
+        """This session so far, as the state of training keeps it for the process that resumes."""
+        return {
+            "seconds": time.perf_counter() - self._began,
+            "peak": self._peak.bytes(),
+            "joules": self._used.joules(),
+            "started_at": self._provenance["provenance.started_at"],
+            "commit": self._provenance["provenance.commit"],
+            **self._training,
+        }
+
+    def result(self, before: Sequence[Mapping[str, Any]], outcome: Outcome) -> dict[str, Any]:
+        """The entries of the result that tell what the run cost and where it comes from, when everything is measured.
+
+        Args:
+            before: the sessions of the processes that worked on the run before, the first one first.
+        """
+        now = time.perf_counter()
+        sessions = [*before, self._training]
+        return {
+            "images_seen": outcome.images_seen,
+            **(outcome.passes or {}),
+            "seconds.train": round(outcome.seconds, 3),
+            "seconds.evaluate": round(now - self._trained, 3),
+            "seconds.total": round(now - self._began + sum(session["seconds"] for session in before), 3),
+            "cost.peak_memory_bytes": max(session["peak"] for session in sessions),
+            "cost.energy_joules": energy.total([session.get("joules") for session in sessions]),
+            "cost.images_per_second": round(outcome.images_seen / outcome.seconds, 1),
+            **self._provenance,
+            **self._history(before),
+        }
+
+    def _history(self, before: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Of a run that several processes worked on: how many, since when, and at which commits."""
+        if not before:
+            return {}
+        commits = dict.fromkeys([*(session["commit"] for session in before), self._provenance["provenance.commit"]])
+        return {
+            "provenance.sessions": len(before) + 1,
+            "provenance.started_at": before[0]["started_at"],
+            "provenance.commits": " ".join(str(commit) for commit in commits),
+        }
