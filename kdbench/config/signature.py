@@ -16,9 +16,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
-from kdbench.config import places, schedules, settings
+from kdbench.config import places, schedules, settings, views
 from kdbench.config.cluster import Cluster
-from kdbench.errors import UserError, nearest
+from kdbench.config.views import KINDS
+from kdbench.errors import UserError, nearest, unknown
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Signature:
 
 SHARED_BY_GROUP: dict[str, tuple[type, ...]] = {
     "dataset": (settings.Dataset, settings.Defaults),
-    "recipe": (settings.Split, settings.Augment, settings.SGD, settings.Train, *schedules.SCHEDULES),
+    "recipe": (settings.Split, settings.Augment, views.Strong, settings.SGD, settings.Train, *schedules.SCHEDULES),
     "sweep": (settings.Sweep,),
     "method": (settings.Control, settings.Search),
     "command line": (settings.Selection, settings.Parallel),
@@ -87,6 +88,9 @@ def of_method(name: str) -> Signature:
         count = "none" if not classes else ", ".join(node.name for node in classes)
         raise UserError(f"{path} must define exactly one public subclass of Method, and defines {count}")
     parameters, attributes = _of_class(classes[0], tree)
+    for kind in attributes.get("views", ()):
+        if kind not in KINDS:
+            raise UserError(f"{path}: {unknown('view', str(kind), KINDS)}")
     summary = (ast.get_docstring(tree) or "").split("\n")[0]
     return Signature(classes[0].name, parameters, attributes, summary)
 

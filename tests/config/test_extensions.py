@@ -173,11 +173,11 @@ def test_a_launcher_of_a_plugin(plugin, tmp_path, capsys):
             import json
             from kdbench.launch import local
             LAUNCHERS = {"recorder": "launch"}
-            def launch(specs, runs, data, options):
-                runs.mkdir(exist_ok=True)
-                record = {"specs": [spec.id for spec in specs], "rerun": options.rerun}
-                (runs / "record.json").write_text(json.dumps(record))
-                return local.inline(specs, runs, data, options.rerun)
+            def launch(workload, report):
+                workload.runs.mkdir(exist_ok=True)
+                record = {"specs": [spec.id for spec in workload.specs], "rerun": workload.rerun}
+                (workload.runs / "record.json").write_text(json.dumps(record))
+                local.inline(workload.specs, workload.runs, workload.data, workload.rerun)
             '''
         }
     )
