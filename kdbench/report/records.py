@@ -10,9 +10,7 @@ import csv
 import io
 import json
 import math
-import os
 import re
-import uuid
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -21,6 +19,7 @@ from typing import Any
 import pandas as pd
 
 from kdbench.errors import UserError
+from kdbench.files import write_atomically
 
 LEADING = [
     *("dataset", "student", "recipe", "overrides", "protocol", "method", "method.parameters", "teacher", "seed"),
@@ -187,14 +186,8 @@ def _is_finite(text: str) -> bool:
 
 
 def write(path: Path, content: bytes) -> bool:
-    """Put `content` in place in one step, so that nobody reads half of it; False if it was there already."""
+    """Write a file atomically, unless it has this content already; returns whether it was written."""
     if path.is_file() and path.read_bytes() == content:
         return False
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_atomically(path, content)
     return True

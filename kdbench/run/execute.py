@@ -32,11 +32,9 @@ from kdbench.run.resume import Keeper, Stopped
 from kdbench.run.sync_bn import synchronise
 from kdbench.run.train import Budget, Outcome, Progress, Report, autocast, steps, train
 from kdbench.store import provenance, studies
-from kdbench.store.folder import CHECKPOINT, EPOCHS, RunFolder
+from kdbench.store.folder import CHECKPOINT, EPOCHS, OPERATIVE, RunFolder
 from kdbench.store.lease import Lost
 from kdbench.streams import Streams
-
-OPERATIVE = "operative.gin"
 
 
 def run(

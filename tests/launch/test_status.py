@@ -23,7 +23,7 @@ from kdbench.store.folder import AGAIN, CANCELLED, CHECKPOINT, CONFIG, PROGRESS,
 TEACHER, *SPECS = expand.plan(request.parse(["methods=ce,kd,corsd", "dataset=digits", "seeds=0,1"]))
 CE, CE1, KD = SPECS[:3]
 WHERE = {"images": 300, "budget": 1000, "epoch": 3, "epochs": 10, "images_per_second": 100.0, "validation": None}
-HOLD = "import sys, time; from pathlib import Path; from kdbench import lease; l = lease.acquire(Path(sys.argv[1])); print(flush=True); time.sleep(99)"  # noqa: E501
+HOLD = "import sys, time; from pathlib import Path; from kdbench.store import lease; l = lease.acquire(Path(sys.argv[1])); print(flush=True); time.sleep(99)"  # noqa: E501
 
 
 class Told(Slurm):
@@ -45,7 +45,7 @@ def ask(tmp_path):
 
     def put(spec, *, begun=False, progress=None, job=None, **result):
         folder = RunFolder(tmp_path, spec.id)
-        folder.ask(spec.plain())
+        folder.enqueue(spec.plain())
         if begun or progress or result:
             folder.begin(f"# {spec.command()}\n\n{spec.config}")
         if progress:
@@ -97,7 +97,7 @@ def test_planned_stopped_cancelled_failed_done(tmp_path, ask, finished):
 
 def test_a_run_that_is_asked_for_again_is_planned_and_what_there_was_counts_if_that_is_cancelled(tmp_path, finished):
     folder = finished(CE)
-    folder.ask(CE.plain(), "fresh")
+    folder.enqueue(CE.plain(), "fresh")
     assert (folder / AGAIN).exists()
     assert state(tmp_path, CE) == ("planned", "again")
     (folder / CANCELLED).touch()
