@@ -10,7 +10,9 @@ import csv
 import io
 import json
 import math
+import os
 import re
+import uuid
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -19,7 +21,6 @@ from typing import Any
 import pandas as pd
 
 from kdbench.errors import UserError
-from kdbench.files import write_atomically
 
 LEADING = [
     *("dataset", "student", "recipe", "overrides", "protocol", "method", "method.parameters", "teacher", "seed"),
@@ -186,8 +187,14 @@ def _is_finite(text: str) -> bool:
 
 
 def write(path: Path, content: bytes) -> bool:
-    """Write a file atomically, unless it has this content already; returns whether it was written."""
+    """Put `content` in place in one step, so that nobody reads half of it; False if it was there already."""
     if path.is_file() and path.read_bytes() == content:
         return False
-    write_atomically(path, content)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        temporary.write_bytes(content)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
     return True
