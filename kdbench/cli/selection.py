@@ -6,8 +6,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from kdbench.backbones import registry
-from kdbench.config import places
+from kdbench.config import extensions, places
 from kdbench.errors import UserError, nearest, unknown
 from kdbench.launch.status import STATES, Run
 from kdbench.store.ids import beginning, no_run, run_ids, run_name
@@ -117,5 +116,5 @@ def _unknown_key(key: str) -> str:
 
 def _known(key: str) -> Collection[str]:
     if key == "student":
-        return registry.NAMES
+        return extensions.members("backbone")
     return places.members({"methods": "method", "dataset": "dataset"}[key])

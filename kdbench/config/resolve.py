@@ -206,7 +206,9 @@ def resolve(method: str, dataset: str, recipe: str, overrides: Iterable[Binding]
     """
     source = method_source(method)
     own_signature = signature.of_method(source)
-    own = _with_defaults(own_signature, method_bindings(method), f"gin/method/{method}.gin")
+    own = _with_defaults(
+        own_signature, method_bindings(method), f"gin/{ginfile.label(places.member('method', method))}"
+    )
     shared = {k: b for k, b in group_bindings("dataset", dataset).items() if b.configurable != "Defaults"}
     shared |= group_bindings("recipe", recipe)
     beside = {

@@ -12,6 +12,8 @@ from kdbench.launch.backlog import ask, results
 from kdbench.launch.gpus import launcher, shares
 from kdbench.plan.spec import Spec
 
+LAUNCHERS = {"inline": "inline", "local": "local"}
+
 
 def inline(specs: Sequence[Spec], runs: Path, data: Path | None, rerun: bool = False) -> list[dict[str, Any]]:
     """Do runs one after the other in this process, and show how they go on; a failed one does not stop the others.

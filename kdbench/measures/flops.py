@@ -14,11 +14,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
+from kdbench.measures.evaluation import OWN
 from kdbench.method.base import Batch, Method
 
 
 def of_method(method: Method, batch: Batch, precision: torch.autocast) -> dict[str, int]:
-    """The entries `cost.flops.*`, of one image at each exit, if there are any, and `cost.flops_training`.
+    """The entries `cost.flops`, of one image through the deployed network, `cost.flops.*`, of one image at each exit, if
+    there are any, and `cost.flops_training`.
 
     Args:
         method: one that is not needed any more: it takes a step.
@@ -27,15 +29,13 @@ def of_method(method: Method, batch: Batch, precision: torch.autocast) -> dict[s
     """
     image = torch.zeros_like(batch.images[:1])
     method.eval()
-    exits = of_outputs(lambda: {**method.exits(image), _OWN: method.deployed()(image)})
-    del exits[_OWN]
-    found = {f"cost.flops.{name}": number for name, number in exits.items()} if len(exits) > 1 else {}
+    exits = of_outputs(lambda: {**method.exits(image), OWN: method.deployed()(image)})
+    result = {"cost.flops": exits.pop(OWN)}
+    if len(exits) > 1:
+        result |= {f"cost.flops.{name}": number for name, number in exits.items()}
     method.train()
     with batch.streams.as_global("flops"), precision:
-        return {**found, "cost.flops_training": of_losses(method, batch)}
-
-
-_OWN = "the deployed network"
+        return {**result, "cost.flops_training": of_losses(method, batch)}
 
 
 @torch.no_grad()

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from kdbench.backbones import registry
-from kdbench.config import places, resolve
+from kdbench.config import extensions, places, resolve, result_keys
 from kdbench.config.ginfile import Binding
 from kdbench.config.settings import BASELINE
 from kdbench.errors import UserError, nearest, unknown
@@ -17,9 +16,6 @@ SELECTIONS = ("methods", "dataset", "student", "teacher", "recipe", "seeds")
 
 
 SINGLE = ("sweep", "executor", "workers", "gpus", "cluster", "log")
-
-
-EXECUTORS = ("inline", "local", "slurm")
 
 
 DEFAULT_CLUSTER = "default"
@@ -79,8 +75,10 @@ def parse(words: Sequence[str]) -> Request:
     workers = _count("workers", chosen.pop("workers", (None,))[0])
     (cluster,) = chosen.pop("cluster", (None,))
     (executor,) = chosen.pop("executor", ("local" if workers else "slurm" if cluster else "inline",))
-    if executor not in EXECUTORS:
-        raise unknown("executor", executor, EXECUTORS)
+    launchers = extensions.members("launcher")
+    if executor not in launchers:
+        raise unknown("executor", executor, launchers, "kdbench list launchers")
+    result_keys.columns()  # a measure that is declared wrongly is refused before anything starts
     bindings += [f"Machine.gpus={number}" for number in chosen.pop("gpus", ())]
     bindings += [f"Machine.log={_log(name)}" for name in chosen.pop("log", ())]
     overrides = tuple(resolve.parse_overrides(bindings))
@@ -150,8 +148,8 @@ def _members(group: str, names: Iterable[str]) -> tuple[str, ...]:
 
 def _backbones(kind: str, names: Iterable[str]) -> tuple[str, ...]:
     for name in names:
-        if name not in registry.NAMES:
-            raise unknown(kind, name, registry.NAMES, "kdbench list students")
+        if name not in extensions.members("backbone"):
+            raise unknown(kind, name, extensions.members("backbone"), "kdbench list students")
     return tuple(names)
 
 

@@ -263,7 +263,8 @@ def _run(spec: Spec, folder: RunFolder, runs: Path, data: Path | None, caller: _
         caller.report(replace(shown[0], measured=done))
 
     teacher_network = guide.network if guide else None
-    measured = evaluate.final(method, outcome.best, teacher_network, task, given.dataset, given.measures, between)
+    curve = convergence.read(folder / EPOCHS)
+    measured = evaluate.final(method, outcome.best, teacher_network, task, given, curve, between)
     if guide and measured["teacher.accuracy"] is not None:
         guide.confirm(measured["teacher.accuracy"])
     deployed = method.deployed()
@@ -274,7 +275,6 @@ def _run(spec: Spec, folder: RunFolder, runs: Path, data: Path | None, caller: _
     write_atomically(folder / OPERATIVE, gin.operative_config_str().encode())
     return {
         **measured,
-        **convergence.convergence(convergence.read(folder / EPOCHS), 100 / task.classes, given.measures.accuracies),
         "accuracy.val": outcome.validation,
         "best_epoch": outcome.best_epoch,
         **({"accuracy.best_test": outcome.best_test, "selected_on_test": True} if given.selection.on_test else {}),
@@ -284,7 +284,6 @@ def _run(spec: Spec, folder: RunFolder, runs: Path, data: Path | None, caller: _
         "seconds.total": round(done - began + sum(s["seconds"] for s in keeper.sessions), 3),
         "cost.parameters": cost.parameters(deployed),
         "cost.parameters_training": cost.parameters(method),
-        "cost.flops": cost.flops(deployed, task.image_shape),
         **counted,
         "cost.peak_memory_bytes": max(s["peak"] for s in sessions),
         "cost.energy_joules": energy.total([s.get("joules") for s in sessions]),

@@ -114,7 +114,7 @@ def test_a_run_that_is_stopped_while_it_is_measured_goes_on_and_measures_all(tmp
 
 
 def test_energy_is_of_training_over_all_processes_of_a_run(tmp_path, monkeypatch, nvml):
-    monkeypatch.setattr("kdbench.run.energy.of_devices", lambda device, count: energy.Energy(["GPU-a"], nvml))
+    monkeypatch.setattr("kdbench.measures.energy.of_devices", lambda device, count: energy.Energy(["GPU-a"], nvml))
     (spec,) = specs("methods=ce", "Machine.checkpoint_every=0", *NONE)
     asked = []
 
@@ -133,7 +133,7 @@ def test_energy_is_of_training_over_all_processes_of_a_run(tmp_path, monkeypatch
 
 
 def test_energy_of_measuring_does_not_count_where_a_run_is_stopped_then(tmp_path, monkeypatch, nvml):
-    monkeypatch.setattr("kdbench.run.energy.of_devices", lambda device, count: energy.Energy(["GPU-a"], nvml))
+    monkeypatch.setattr("kdbench.measures.energy.of_devices", lambda device, count: energy.Energy(["GPU-a"], nvml))
     (spec,) = specs("methods=ce", *LITTLE)
     measuring = []
 

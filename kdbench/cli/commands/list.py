@@ -13,7 +13,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "kind",
         nargs="?",
         metavar="KIND",
-        help="methods, students, datasets, recipes, sweeps, clusters or columns; without it all",
+        help="methods, controls, students, datasets, readers, recipes, sweeps, measures, columns, launchers or clusters "
+        "(default: all)",
     )
 
 

@@ -8,15 +8,17 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from kdbench.backbones import registry
-from kdbench.config import places, resolve, signature
+from kdbench.config import extensions, places, resolve, signature
 from kdbench.config.cluster import Cluster
 from kdbench.errors import unknown
 from kdbench.plan.request import Request
 from kdbench.plan.spec import Spec
 from kdbench.store.folder import RunFolder
 
-KINDS = ("methods", "students", "datasets", "recipes", "sweeps", "clusters", "columns")
+KINDS = (
+    "methods", "controls", "students", "datasets", "readers", "recipes", "sweeps", "measures", "columns", "launchers",
+    "clusters",
+)  # fmt: skip
 
 
 def _console() -> Console:
@@ -26,7 +28,7 @@ def _console() -> Console:
 
 
 def print_members(kind: str | None) -> None:
-    """Names and one line about each, of one kind or of all.
+    """Names, one line about each, and where it comes from, of one kind or of all.
 
     Raises:
         UserError: there is no such kind.
@@ -37,22 +39,27 @@ def print_members(kind: str | None) -> None:
         table = Table(title=None if kind else each, title_justify="left", box=None, show_header=False, pad_edge=False)
         table.add_column(no_wrap=True)
         table.add_column(style="dim", no_wrap=False)
-        for name, about in _members(each):
-            table.add_row(name, about)
+        table.add_column(style="dim", no_wrap=True)
+        for row in _members(each):
+            table.add_row(*row)
         _console().print(table)
         if not kind:
             print()
 
 
-def _members(kind: str) -> Iterable[tuple[str, str]]:
-    if kind == "students":
-        return [(name, "") for name in registry.NAMES]
+def _members(kind: str) -> Iterable[tuple[str, ...]]:
     if kind == "columns":
-        from kdbench.report.tables.columns import COLUMNS
+        from kdbench.report.tables import columns
 
-        return [(column.name, f"{column.title.replace('{}', '…')}: {column.about}") for column in COLUMNS]
+        return [(column.name, f"{column.title.replace('{}', '…')}: {column.about}") for column in columns.every()]
+    for each, described in extensions.KINDS.items():
+        if described.plural == kind:
+            return [(e.name, e.summary, e.origin) for e in extensions.members(each).values()]
     group = {word: group for group, word in places.GROUPS.items()}[kind]
-    return [(name, _about(group, name, path)) for name, path in sorted(places.members(group).items())]
+    paths = places.members(group)
+    if group == "method":
+        paths = {name: path for name, path in paths.items() if name not in places.members("control")}
+    return [(name, _about(group, name, path), places.origin(path)) for name, path in sorted(paths.items())]
 
 
 def _about(group: str, name: str, path: Path) -> str:

@@ -39,16 +39,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from kdbench.config import resolve
+    from kdbench.config import extensions, resolve
     from kdbench.data.readers import registry
     from kdbench.launch import backlog, local
+    from kdbench.launch.options import Options
     from kdbench.plan import expand
     from kdbench.plan import request as request_
 
     request = request_.parse(arguments.words)
     cluster = None
     if request.cluster:
-        from kdbench.config import resolve
         from kdbench.launch.slurm import queue
         from kdbench.launch.slurm import submission as submission_
 
@@ -81,7 +81,10 @@ def run(arguments: argparse.Namespace) -> int:
             if states is None:
                 raise UserError("SLURM does not answer: try squeue")
             return _submit(submission_.Submission(to_do, runs, cluster, states), data, request.cluster, arguments.rerun)
-        if request.executor == "local" or to_do[0].gpus > 1:
+        if request.executor not in ("inline", "local"):
+            launch = extensions.load(extensions.member("launcher", request.executor))
+            launch(to_do, runs, data, Options(request.workers, cluster, arguments.rerun))
+        elif request.executor == "local" or to_do[0].gpus > 1:
             local.local(to_do, runs, data, request.workers, arguments.rerun)
         else:
             local.inline(to_do, runs, data, arguments.rerun)

@@ -25,6 +25,8 @@ from kdbench.store.folder import CANCELLED, SUBMISSION, RunFolder
 if TYPE_CHECKING:
     from submitit import SlurmExecutor
 
+LAUNCHERS = {"slurm": "Submission"}
+
 FOLDER = ".slurm"
 """In the folder of the runs: what submitit writes for each job, and the jobs' logs. Flat, so that it is there before any job."""
 LONGEST = 1000

@@ -1,5 +1,7 @@
 """The columns that tables can show, each declared once: for Markdown, the terminal, CSV, LaTeX and `kdbench list columns`.
 
+Columns of a measure are declared by its file, in MEASURES (`kdbench.config.result_keys`); all others here.
+
 What tells lines apart (rank, method, teacher, n) is in every table and is no column that one selects.
 """
 
@@ -9,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from kdbench.config import result_keys
 from kdbench.config.settings import BASELINE
 from kdbench.errors import UserError, nearest, unknown
 from kdbench.report.stats.differences import ACCURACY
@@ -121,7 +124,7 @@ def _p(line: Line, key: str = ACCURACY) -> Interval | None:
 _PERCENT = Column("", "", "")
 _COST = Column("", "", "", digits=None, better="lower", spread=False)
 
-COLUMNS = (
+_OF_RUNS = (
     replace(_PERCENT, name="accuracy", title="Accuracy %", about="top-1 on the test set after the last epoch",
             key=ACCURACY, worth=0),
     replace(_PERCENT, name="delta", title=f"Δ {BASELINE}", about=f"difference in accuracy to {BASELINE}, paired by seed",
@@ -138,29 +141,8 @@ COLUMNS = (
             key="accuracy.best_test", spread=False, optional=True, worth=10),
     replace(_PERCENT, name="val", title="Val %", about="on the validation split after the last epoch",
             key="accuracy.val", optional=True),
-    replace(_PERCENT, name="top5", title="Top-5 %", about="the true class is among the first five", key="accuracy.top5"),
-    replace(_PERCENT, name="ece", title="ECE %", about="expected calibration error", key="calibration.ece", better="lower"),
-    Column("nll", "NLL", "negative log-likelihood of the true class", "calibration.nll", "nats", 3, better="lower"),
-    replace(_PERCENT, name="agreement", title="Agreement %", about="test images of which the teacher says the same",
-            key="teacher.agreement", better="", taught=True),
-    replace(_PERCENT, name="corruptions", title="Corruptions %", about="accuracy on corrupted images, mean over all",
-            key="robustness.corruptions"),
-    replace(_PERCENT, name="corruption.*", title="{} %", about="accuracy under one corruption, such as corruption.fog",
-            key="robustness.corruption.{}"),
-    replace(_PERCENT, name="severity.*", title="Severity {} %", about="accuracy over all corruptions of one severity, 1 to 5",
-            key="robustness.severity.{}"),
-    replace(_PERCENT, name="noise.*", title="Noise {} %", about="accuracy under Gaussian noise, such as noise.0.1",
-            key="robustness.noise.{}"),
     replace(_PERCENT, name="exits.*", title="{} %", about="accuracy of one classifier, such as exits.ensemble",
             key="exits.{}", optional=True),
-    replace(_PERCENT, name="auc", title="AUC %", about="mean validation accuracy over the images of the budget",
-            key="convergence.auc"),
-    replace(_COST, name="images_to.*", title="Images to {} %",
-            about="images until a validation accuracy, such as images_to.60, of the seeds that reach it",
-            key=f"{reached.IMAGES}{{}}", unit="images"),
-    replace(_COST, name="seconds_to.*", title="Seconds to {} %",
-            about="training time until a validation accuracy, of the seeds that reach it",
-            key=f"{reached.SECONDS}{{}}", unit="seconds", digits=1),
     replace(_COST, name="images", title="Images", about="through the student in training: the budget",
             key="images_seen", unit="images", better="", worth=4),
     replace(_COST, name="train_seconds", title="Train s", about="of training, without evaluation",
@@ -183,6 +165,27 @@ COLUMNS = (
             key="cost.energy_joules", unit="joules", digits=1, scale=1e3),
 )  # fmt: skip
 
+
+def every() -> tuple[Column, ...]:
+    """All columns: those of every run, and those that measures declare.
+
+    Raises:
+        UserError: a measure declares a column that is not right or exists already.
+    """
+    declared = tuple(
+        Column(**{"name": name, **facts, "key": _format(facts["key"])}) for name, facts in result_keys.columns().items()
+    )
+    for column in declared:
+        if any(column.name == other.name for other in _OF_RUNS):
+            raise UserError(f"a measure declares the column '{column.name}', which exists already. See: {SEE}")
+    return *_OF_RUNS, *declared
+
+
+def _format(key: str) -> str:
+    """`robustness.noise.{}` for the family `robustness.noise.*`."""
+    return f"{key[:-1]}{{}}" if key.endswith(".*") else key
+
+
 DEFAULT = ("accuracy", "delta", "p", "best_val", "best_test", "images", "train_seconds", "images_per_second")
 """Of these a table leaves out what none of its lines has; those that the user names it shows in any case."""
 
@@ -193,18 +196,19 @@ def find(name: str) -> Column:
     Raises:
         UserError: there is none; the sentence names the nearest.
     """
-    for column in COLUMNS:
+    columns = every()
+    for column in columns:
         if column.name == name and not name.endswith("*"):
             return column
         if column.name in (name, f"{name}*"):
             raise UserError(f"the column '{name}' needs a last part in place of the *. See: {SEE}")
-    for column in COLUMNS:
+    for column in columns:
         last = name.removeprefix(column.name[:-1]) if column.name.endswith("*") else name
         if last != name and column.compares:
             return _compared(column, find(last))
         if last != name:
             return replace(column, name=name, title=column.title.format(last), key=column.key.format(last))
-    raise unknown("column", name, [column.name for column in COLUMNS], SEE)
+    raise unknown("column", name, [column.name for column in columns], SEE)
 
 
 def _compared(family: Column, column: Column) -> Column:
