@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from kdbench.errors import UserError
 from kdbench.files import write_atomically
-from kdbench.store.result import More, defects
+from kdbench.store.result import defects
 
 State = Literal["finished", "failed", "absent"]
 
@@ -117,19 +118,20 @@ class RunFolder:
         for name in (RESUME, RESUME_BEFORE, EPOCHS, LOG, *(path.name for path in self.path.glob(EVENTS))):
             (self / name).unlink(missing_ok=True)
 
-    def finish(self, result: Mapping[str, Any], more: More = ()) -> None:
+    def finish(self, result: Mapping[str, Any]) -> None:
         """Write result.json, the last file of a run: it marks the end.
 
         Training is over by now, so that a result with undeclared or ill-typed keys is stored all the same; each is logged.
 
-        Args:
-            more: declarations of keys in addition to kdbench.store.result's.
-
         Raises:
             ValueError: a number is not finite.
         """
-        for defect in defects(result, more):
-            self.log(defect)
+        try:
+            sentences = defects(result)
+        except UserError as error:  # a measure's file was edited meanwhile
+            sentences = [str(error)]
+        for sentence in sentences:
+            self.log(sentence)
         self.write(RESULT, result)
         leftover = [PROGRESS] + [RESUME, RESUME_BEFORE] * (result["status"] == "finished")
         for name in leftover:

@@ -1,7 +1,7 @@
-"""Every key of `result.json`, declared once: a new key is a new line here.
+"""Every key of `result.json`, declared once: a new key is a new line here, or in the MEASURES table of its measure.
 
-The keys come from all over the project. This declaration checks them (`defects`), types them for readers (`is_number`,
-`dtype`) and documents them: `python -m kdbench.store.result > docs/results.md`.
+The keys come from all over the project. Their declarations check them (`defects`), type them for readers (`is_number`,
+`dtype`) and document them: `python -m kdbench.store.result > docs/results.md`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,11 @@ import sys
 import textwrap
 from collections.abc import Mapping
 from functools import cache
+from pathlib import Path
 from typing import Any, NamedTuple
+
+from kdbench.config import extensions, places, result_keys
+from kdbench.errors import UserError
 
 
 class Key(NamedTuple):
@@ -59,7 +63,6 @@ SECTIONS: dict[str, tuple[Key, ...]] = {
         Key("accuracy.val", float, "percent", "validation accuracy after the last epoch; null without validation split",
             null=True, leading=True),
         Key("images_seen", int, "images", "images that passed through the student in training", leading=True),
-        Key("accuracy.top5", float, "percent", "test images whose class is among the five largest logits"),
         Key("accuracy.best_test", float, "percent", "highest test accuracy of any epoch, with `Selection.on_test` only", null=True),
         Key("selected_on_test", bool, "", "true with `Selection.on_test`; otherwise the key is absent"),
         Key("best_epoch", int, "", "epoch with the highest validation accuracy, from 1; null without validation split", null=True),
@@ -67,29 +70,11 @@ SECTIONS: dict[str, tuple[Key, ...]] = {
     ),
     "Teacher": (
         Key("teacher.accuracy", float, "percent", "top-1 accuracy of the teacher on the test set", null=True),
-        Key("teacher.agreement", float, "percent", "test images for which student and teacher predict the same class", null=True),
         Key("teacher.run", str, "", "id of the run that trained the teacher; null for any other teacher", null=True),
         Key("teacher.sha256", str, "", "checksum of the teacher's weights", null=True),
     ),
-    "Calibration": (
-        Key("calibration.ece", float, "percent", "expected calibration error on the test set, 15 bins"),
-        Key("calibration.nll", float, "nats", "mean negative log-likelihood of the true class on the test set"),
-    ),
-    "Robustness": (
-        Key("robustness.corruptions", float, "percent", "accuracy on corrupted images, mean over corruptions and severities",
-            null=True),
-        Key("robustness.corruption.*", float, "percent", "accuracy under one corruption, mean over severities"),
-        Key("robustness.severity.*", float, "percent", "accuracy at one severity, 1 to 5, mean over corruptions"),
-        Key("robustness.noise.*", float, "percent", "accuracy under Gaussian noise of this standard deviation; pixels are in 0..1"),
-        Key("measures.images", int, "images", "test images used for each severity of each corruption"),
+    "Measures": (
         Key("measures.version", int, "", "version of the way of measuring; compare measures of equal versions only"),
-    ),
-    "Convergence": (
-        Key("convergence.auc", float, "percent", "mean validation accuracy over the images of the budget", null=True),
-        Key("convergence.highest", float, "percent", "highest validation accuracy at the end of an epoch", null=True),
-        Key("convergence.images.*", int, "images", "images until an epoch ended with this validation accuracy; null if none did",
-            null=True),
-        Key("convergence.seconds.*", float, "seconds", "seconds of training until then", null=True),
     ),
     "Cost": (
         Key("seconds.train", float, "seconds", "time spent on training alone"),
@@ -142,56 +127,60 @@ KEYS = tuple(key for keys in SECTIONS.values() for key in keys)
 LEADING = tuple(key.name for key in KEYS if key.leading)
 """The columns that `results.csv` always has, in order."""
 
-More = tuple[tuple[Any, ...], ...]
-"""Keys of plug-ins' measures, which come on top of `KEYS`: the fields of `Key` in order, as `Key` or as a plain tuple."""
-
 _DTYPES = {str: "string", int: "Int64", float: "float64", bool: "boolean"}
 _WORDS = {str: "text", int: "integer", float: "number", bool: "true or false"}
 
 
-def declared_keys(more: More = ()) -> dict[str, Key]:
-    """All declared keys by name.
+def declared_keys() -> Mapping[str, Key]:
+    """All declared keys by name, those of measures included.
 
     Raises:
-        ValueError: two declarations have the same name.
+        UserError: a measure's declaration is wrong.
     """
-    keys: dict[str, Key] = {}
-    for key in (*KEYS, *(Key(*fields) for fields in more)):
-        if key.name in keys:
-            raise ValueError(f"the result key '{key.name}' is declared twice")
-        keys[key.name] = key
-    return keys
+    return _declared_keys(tuple(places.roots()))
 
 
 @cache
-def declaration(name: str, more: More = ()) -> Key | None:
+def _declared_keys(roots: tuple[Path, ...]) -> Mapping[str, Key]:
+    of_measures = {name: _of_measure(name, key) for name, key in result_keys.declared().items()}
+    own = {key.name: key for key in KEYS}
+    if twice := own.keys() & of_measures:
+        raise UserError(f"the key '{min(twice)}' is declared twice: in {__file__} and by a measure")
+    return own | of_measures
+
+
+def _of_measure(name: str, key: result_keys.Key) -> Key:
+    return Key(name, {"float": float, "int": int}[key.type], key.unit, key.meaning, null=True)
+
+
+def declaration(name: str) -> Key | None:
     """The declaration of a key: its own, or that of the family with the longest matching name; None if there is none."""
-    keys = declared_keys(more)
+    keys = declared_keys()
     parts = name.split(".")
     families = (".".join([*parts[:length], "*"]) for length in range(len(parts) - 1, 0, -1))
     return next((keys[candidate] for candidate in (name, *families) if candidate in keys), None)
 
 
-def is_number(name: str, more: More = ()) -> bool:
+def is_number(name: str) -> bool:
     """Whether a key is declared and its values are numbers or null."""
-    key = declaration(name, more)
+    key = declaration(name)
     return key is not None and key.type in (int, float)
 
 
-def dtype(name: str, more: More = ()) -> str:
+def dtype(name: str) -> str:
     """The pandas dtype of a key's column; all of them can hold missing values, and undeclared keys are strings."""
-    key = declaration(name, more)
+    key = declaration(name)
     return _DTYPES[key.type if key else str]
 
 
-def defects(result: Mapping[str, Any], more: More = ()) -> list[str]:
+def defects(result: Mapping[str, Any]) -> list[str]:
     """A sentence for each undeclared key of a result and each value that its declaration does not allow.
 
     A result need not have every key: a failed run has few.
     """
     sentences = []
     for name, value in result.items():
-        key = declaration(name, more)
+        key = declaration(name)
         if key is None:
             sentences.append(f"the result has the key '{name}', which is not declared in kdbench/store/result.py")
         elif not (key.null if value is None else _fits(value, key.type)):
@@ -223,10 +212,19 @@ def document() -> str:
         "",
         "This file is generated by `python -m kdbench.store.result`.",
     ]
-    for title, keys in SECTIONS.items():
+    measures = {name: keys for name, keys in result_keys.by_measure().items() if _is_built_in(name)}
+    of_measures = {
+        f"The measure {name}": tuple(_of_measure(key, facts) for key, facts in keys.items())
+        for name, keys in measures.items()
+    }
+    for title, keys in (SECTIONS | of_measures).items():
         lines += ["", f"## {title}", "", "| key | type | unit | meaning |", "|---|---|---|---|"]
         lines += [f"| `{key.name}` | {_type(key)} | {key.unit} | {key.meaning} |" for key in keys]
     return "\n".join(lines) + "\n"
+
+
+def _is_built_in(measure: str) -> bool:
+    return extensions.member("measure", measure).origin == places.BUILT_IN
 
 
 if __name__ == "__main__":

@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from kdbench.config import places, result_keys
+from kdbench.errors import UserError
 from kdbench.report.records import LEADING, is_number_column
 from kdbench.store import result
 from kdbench.store.folder import LOG, RunFolder
-from kdbench.store.result import Key, declaration, declared_keys, defects, dtype, is_number
+from kdbench.store.result import declaration, declared_keys, defects, dtype, is_number
 
 ROOT = Path(__file__).parents[2]
 
@@ -37,10 +39,6 @@ def test_a_key_is_found_before_its_family_and_the_longest_family_first():
     assert declaration("robustness.noise.0.02").name == "robustness.noise.*"
     assert declaration("convergence.images") is None
     assert declaration("cost") is None
-    more = (("cost.*", float, "", "any"), ("cost.flops.exit1.*", str, "", "one"))
-    assert declaration("cost.flops.exit1.x", more).name == "cost.flops.exit1.*"
-    assert declaration("cost.flops.exit2.x", more).name == "cost.flops.*"
-    assert declaration("cost.other", more).name == "cost.*"
 
 
 def test_types_of_columns():
@@ -86,14 +84,45 @@ def test_each_defect_gets_a_sentence(name, value, sentence):
     assert sentence in found
 
 
-def test_plug_ins_declare_keys_of_their_own():
-    more = (("latency.*", float, "milliseconds", "time of one image"), Key("size", int, "bytes", "of the network"))
-    assert len(declared_keys(more)) == len(declared_keys()) + 2
-    assert defects({"latency.p99": 1.5, "size": 3}) != []
-    assert defects({"latency.p99": 1.5, "size": 3}, more) == []
-    assert is_number("latency.p50", more)
-    with pytest.raises(ValueError, match=r"'seed' is declared twice"):
-        declared_keys((("seed", int, "", "again"),))
+@pytest.fixture
+def latency(own_plugins, tmp_path):
+    """A plug-in folder with a measure."""
+    path = tmp_path / "mine" / "measures" / "latency.py"
+    path.parent.mkdir(parents=True)
+    table = {"latency": ("of", {"keys": {"latency.*": ("float", "milliseconds", "time of one image")}})}
+    path.write_text(f'"""Latency."""\nMEASURES = {table!r}\n\n\ndef of(evaluation):\n    return {{}}\n')
+    places.add_plugins([str(tmp_path / "mine")])
+    return path
+
+
+def test_measures_of_plug_ins_declare_keys_of_their_own(latency):
+    assert defects({"latency.p99": 1.5, "latency.p50": None}) == []
+    assert defects({"latency.p99": "1"}) == ["the result's 'latency.p99' is '1', but it is declared as number or null"]
+    assert is_number("latency.p50")
+    assert declared_keys()["latency.*"].unit == "milliseconds"
+    assert "latency" not in result.document()
+
+
+def test_without_the_plug_in_its_keys_are_unknown(own_plugins):
+    assert declaration("latency.p99") is None
+
+
+def test_a_key_declared_here_and_by_a_measure_is_refused(own_plugins, monkeypatch):
+    twice = {"seed": result_keys.Key("int", "", "again")}
+    monkeypatch.setattr(result_keys, "declared", lambda: twice)
+    result._declared_keys.cache_clear()
+    with pytest.raises(UserError, match="'seed' is declared twice"):
+        declared_keys()
+
+
+def test_a_finished_run_is_not_lost_to_a_wrong_declaration(latency, tmp_path):
+    latency.write_text(latency.read_text().replace("'milliseconds', ", ""))
+    places.add_plugins([])
+    folder = RunFolder(tmp_path, "a")
+    folder.begin("")
+    folder.finish({"status": "finished"})
+    assert folder.result() == {"status": "finished"}
+    assert "(type, unit, meaning)" in (folder / LOG).read_text()
 
 
 def test_a_finished_run_is_never_lost_to_an_undeclared_key(tmp_path):
