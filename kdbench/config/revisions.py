@@ -67,7 +67,7 @@ def every() -> list[Revision]:
 
 def earliest(sha256: str) -> str:
     """The checksum of the earliest version that computes the same as the version `sha256`."""
-    return _chains(places.roots()).get(sha256, sha256)
+    return _chains(tuple(places.roots())).get(sha256, sha256)
 
 
 @cache

@@ -64,7 +64,7 @@ def enqueue(specs: Sequence[Spec], runs: Path, rerun: bool = False) -> None:
         folder = RunFolder(runs, spec.id)
         failed = folder.state() == "failed"
         fresh = rerun and not spec.is_teacher
-        folder.ask(spec.plain(), "fresh" if fresh else "resume" if failed else None)
+        folder.enqueue(spec.plain(), "fresh" if fresh else "resume" if failed else None)
 
 
 def results(specs: Sequence[Spec], runs: Path) -> list[dict[str, Any]]:

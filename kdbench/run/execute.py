@@ -29,11 +29,9 @@ from kdbench.run.state import Outcome
 from kdbench.run.sync_bn import synchronise
 from kdbench.run.train import train
 from kdbench.store import provenance, studies
-from kdbench.store.folder import CHECKPOINT, EPOCHS, RunFolder
+from kdbench.store.folder import CHECKPOINT, EPOCHS, OPERATIVE, RunFolder
 from kdbench.store.lease import Lost
 from kdbench.streams import Streams
-
-OPERATIVE = "operative.gin"
 
 
 def run(spec: Spec, runs: Path, data: Path | None, caller: Caller | None = None) -> dict[str, Any]:

@@ -67,7 +67,7 @@ def test_what_needs_no_torch_does_not_import_it(tmp_path, words):
 
 def test_watching_runs_imports_no_torch(tmp_path):
     for spec in expand.plan(request.parse(["methods=ce,kd", "dataset=digits"])):
-        RunFolder(tmp_path / "runs", spec.id).ask(spec.plain())
+        RunFolder(tmp_path / "runs", spec.id).enqueue(spec.plain())
     for words in (["status"], ["status", "--json"], ["logs", "kd-"], ["cancel", "all"], ["status", "--watch"]):
         status, out, _, imported, _ = kdbench(*words, cwd=tmp_path)
         assert status == 0

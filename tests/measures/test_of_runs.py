@@ -16,6 +16,7 @@ from kdbench.run.execute import run
 from kdbench.run.prepare import Caller
 from kdbench.run.resume import Stopped
 from kdbench.store.folder import EPOCHS, RunFolder
+from kdbench.store.result import defects
 
 WORDS = [
     "dataset=digits", "student=resnet8", "teacher=resnet14", "Train.epochs=2", "Train.warmup=0", "Split.validation=0.2",
@@ -42,6 +43,7 @@ def test_everything_is_in_the_result(results):
     teacher, kd, byot = sorted(results, key=lambda r: ["ce", "kd", "byot"].index(r["method"]))
     for result in results:
         assert result["status"] == "finished", result.get("error")
+        assert defects(result) == []
         assert (result["measures.version"], result["measures.images"]) == (VERSION, 10)
         assert result["accuracy.last"] <= result["accuracy.top5"] <= 100
         assert 0 <= result["calibration.ece"] <= 100
