@@ -97,13 +97,13 @@ def make() -> Callable[..., Method]:
 
 @pytest.fixture
 def gin_parameters() -> Callable[[str], dict[str, object]]:
-    """What gin/method/NAME.gin binds."""
+    """What the gin file of a method or control binds."""
     return _gin_parameters
 
 
 def _gin_parameters(name: str) -> dict[str, object]:
     """Read without gin: but for `include 'method/NAME.gin'` the file is Python that assigns literals."""
-    text = (ROOT / f"gin/method/{name}.gin").read_text()
+    text = places_.member("method", name).read_text()
     found: dict[str, object] = {}
     for base in re.findall(r"^include 'method/(\w+)\.gin'$", text, flags=re.MULTILINE):
         found |= _gin_parameters(base)

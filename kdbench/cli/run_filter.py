@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kdbench import words as words_
-from kdbench.backbones import registry
-from kdbench.config import places
+from kdbench.config import extensions, places
 from kdbench.errors import UserError, nearest, unknown
 from kdbench.launch.status import STATES, RunStatus
 from kdbench.store import ids as ids_
@@ -108,5 +107,5 @@ def _unknown_key(key: str) -> UserError:
 
 def _valid_names(key: str) -> Collection[str]:
     if key == "student":
-        return registry.NAMES
+        return extensions.members("backbone")
     return places.members({"methods": "method", "dataset": "dataset"}[key])

@@ -213,7 +213,8 @@ def resolve(method: str, dataset: str, recipe: str, overrides: Iterable[Binding]
     """
     source = method_source(method)
     own_signature = signature.of_method(source)
-    own = _with_defaults(own_signature, method_bindings(method), f"gin/method/{method}.gin")
+    file = f"gin/{ginfile.label(places.member('method', method))}"
+    own = _with_defaults(own_signature, method_bindings(method), file)
     shared = {b.key: b for b in _UNBOUND}
     shared |= {k: b for k, b in group_bindings("dataset", dataset).items() if b.configurable != "Defaults"}
     shared |= group_bindings("recipe", recipe)

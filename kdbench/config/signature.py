@@ -82,7 +82,7 @@ def of_method(name: str) -> Signature:
         UserError: the file does not parse, or holds no method class, or several.
     """
     path = places.sources()[name]
-    tree = _parse(path)
+    tree = parse(path)
     classes = [node for node in tree.body if isinstance(node, ast.ClassDef) and _is_method(node, tree)]
     if len(classes) != 1:
         count = "none" if not classes else ", ".join(node.name for node in classes)
@@ -96,7 +96,12 @@ def of_method(name: str) -> Signature:
 
 
 @cache
-def _parse(path: Path) -> ast.Module:
+def parse(path: Path) -> ast.Module:
+    """The syntax tree of a Python file, which is read and not run.
+
+    Raises:
+        UserError: it does not parse.
+    """
     try:
         return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
     except (SyntaxError, UnicodeDecodeError) as error:
@@ -121,7 +126,7 @@ def _base(node: ast.ClassDef, tree: ast.Module) -> tuple[ast.ClassDef, ast.Modul
                 continue
             if base.id in [alias.asname or alias.name for alias in statement.names]:
                 other_file = places.sources().get((statement.module or "").rsplit(".", 1)[1])
-                other = _parse(other_file) if other_file else ast.Module([], [])
+                other = parse(other_file) if other_file else ast.Module([], [])
                 for candidate in other.body:
                     if isinstance(candidate, ast.ClassDef) and candidate.name == base.id:
                         return candidate, other

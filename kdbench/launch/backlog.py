@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kdbench.config import places
+from kdbench.config.revisions import earliest
 from kdbench.plan.spec import Spec
 from kdbench.store.folder import RunFolder, State
 
@@ -67,7 +68,7 @@ def outdated(specs: Sequence[Spec], runs: Path) -> list[Spec]:
 
 def _is_outdated(spec: Spec, folder: RunFolder) -> bool:
     used = (folder.result() or {}).get("provenance.method_sha256") if folder.state() == "finished" else None
-    return bool(used) and used != places.file_sha256(places.sources()[spec.source])
+    return used is not None and earliest(used) != earliest(places.file_sha256(places.sources()[spec.source]))
 
 
 def enqueue(specs: Sequence[Spec], runs: Path, rerun: bool = False) -> None:
@@ -76,7 +77,7 @@ def enqueue(specs: Sequence[Spec], runs: Path, rerun: bool = False) -> None:
         folder = RunFolder(runs, spec.id)
         failed = folder.state() == "failed"
         fresh = rerun and not spec.is_teacher
-        folder.ask(spec.plain(), "fresh" if fresh else "resume" if failed else None)
+        folder.enqueue(spec.plain(), "fresh" if fresh else "resume" if failed else None)
 
 
 def results(specs: Sequence[Spec], runs: Path) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""The launchers, one for each executor: functions of one signature that get runs done, here or elsewhere.
+"""The launchers, one for each executor: functions `launch(workload, report)` that get runs done, here or elsewhere.
 
 A launcher that does the runs itself returns once they have ended. One that hands them to a queue returns once the queue has
 them, and reports each part before. Either way the results go to the runs' folders and nowhere else.
@@ -11,10 +11,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from kdbench.config import extensions
 from kdbench.errors import UserError
 from kdbench.launch import local as local_
 from kdbench.plan.request import Request
 from kdbench.plan.spec import Spec
+
+LAUNCHERS = {"inline": "inline", "local": "local", "slurm": "slurm"}
 
 
 @dataclass(frozen=True)
@@ -67,8 +70,8 @@ def launch(workload: Workload, report: Report) -> None:
         RunError: the disk is full, no process can be started, or SLURM refused part of the runs.
         UserError: the executor does not work here; nothing was started.
     """
-    launchers: dict[str, Launcher] = {"inline": inline, "local": local, "slurm": slurm}
-    launchers[workload.request.executor](workload, report)
+    launcher: Launcher = extensions.load(extensions.member("launcher", workload.request.executor))
+    launcher(workload, report)
 
 
 def inline(workload: Workload, report: Report) -> None:

@@ -8,8 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from kdbench import words as words_
-from kdbench.backbones import registry
-from kdbench.config import places, resolve
+from kdbench.config import extensions, places, resolve, result_keys
 from kdbench.config.cluster import Cluster
 from kdbench.config.ginfile import Binding
 from kdbench.config.settings import BASELINE
@@ -19,7 +18,6 @@ PLAN_KEYS = ("methods", "dataset", "student", "teacher", "recipe", "seeds")
 """Each takes a comma-separated list; the plan is the product of these lists."""
 SINGLE_KEYS = ("sweep", "executor", "workers", "gpus", "cluster", "log")
 """Each takes one value."""
-EXECUTORS = ("inline", "local", "slurm")
 DEFAULT_CLUSTER = "default"
 LOGS = ("tensorboard",)
 
@@ -31,7 +29,7 @@ class Request:
     Attributes:
         methods, dataset, student, teacher, recipe, seeds: the values of each key; empty where the dataset's default applies.
         overrides: bindings of the runs, parsed.
-        executor: one of `EXECUTORS`.
+        executor: name of a launcher.
         workers: processes of executor=local; None for one per GPU.
         cluster: name of the profile, for executor=slurm.
         profile: that profile, with the bindings of `Cluster.*`, which do not concern the runs.
@@ -103,8 +101,10 @@ def _launch(single: Mapping[str, str], of_cluster: Sequence[Binding]) -> tuple[s
     workers = words_.whole_number("workers", single["workers"], 1) if "workers" in single else None
     cluster = single.get("cluster")
     executor = single.get("executor") or ("local" if workers else "slurm" if cluster else "inline")
-    if executor not in EXECUTORS:
-        raise unknown("executor", executor, EXECUTORS)
+    launchers = extensions.members("launcher")
+    if executor not in launchers:
+        raise unknown("executor", executor, launchers, "kdbench list launchers")
+    result_keys.columns()  # a measure that is declared wrongly is refused before anything starts
     if workers and executor != "local":
         raise UserError(f"workers={workers} requires executor=local, not executor={executor}")
     if executor != "slurm" and (cluster or of_cluster):
@@ -148,8 +148,8 @@ def _members(group: str, names: Iterable[str]) -> tuple[str, ...]:
 
 def _backbones(kind: str, names: Iterable[str]) -> tuple[str, ...]:
     for name in names:
-        if name not in registry.NAMES:
-            raise unknown(kind, name, registry.NAMES, "kdbench list students")
+        if name not in extensions.members("backbone"):
+            raise unknown(kind, name, extensions.members("backbone"), "kdbench list students")
     return tuple(names)
 
 

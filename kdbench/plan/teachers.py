@@ -10,8 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kdbench.backbones import registry
-from kdbench.config import places, resolve, signature
+from kdbench.config import extensions, places, resolve, signature
 from kdbench.config.ginfile import Binding
 from kdbench.config.resolve import Config
 from kdbench.errors import UserError, unknown
@@ -64,13 +63,13 @@ def look_up(word: str, find_run: FindRun | None) -> Teachers:
     Raises:
         UserError: it is neither, and which backbone or run is nearest.
     """
-    if word in registry.NAMES:
+    if word in extensions.members("backbone"):
         return Teachers(word)
     if is_weight_file(word):
         return Teachers(word, file=word)
     run = find_run(word) if find_run else None
     if run is None:
-        raise unknown("teacher", word, registry.NAMES, "kdbench list students")
+        raise unknown("teacher", word, extensions.members("backbone"), "kdbench list students")
     return Teachers(run.folder or run.id, runs=(run,))
 
 
@@ -119,8 +118,8 @@ def teachers_of(
     word = None if kind == "student" else selected.word
     top = selected.runs[0].student if selected.runs else None
     for backbone in teaching.chain:
-        if backbone not in registry.NAMES:
-            raise unknown(f"backbone in Teaching.chain of '{taught.method}'", backbone, registry.NAMES)
+        if backbone not in (every_backbone := extensions.members("backbone")):
+            raise unknown(f"backbone in Teaching.chain of '{taught.method}'", backbone, every_backbone)
     every = Teachers(word, selected.file, selected.runs)
     nearest = every
     for backbone in assistants(teaching.chain, top, student):

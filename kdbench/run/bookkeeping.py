@@ -63,7 +63,7 @@ class Bookkeeper:
         self._since = time.perf_counter()
         states = settings.teaching.states
         self._kept_after = {round(number * budget.steps / states) for number in range(1, states)}
-        if len(self._kept_after) < states - 1:
+        if budget.steps < states:
             raise RunError(f"a training of {budget.steps} steps is too short to keep {states} states of it")
 
     def start(self) -> None:

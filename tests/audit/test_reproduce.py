@@ -178,7 +178,7 @@ def forget():
     """What was read of gin and method files."""
     from kdbench.config import resolve
 
-    for cached in (places.roots, places.members, places.sources, signature.of_method, signature._parse):
+    for cached in (places.roots, places.members, places.sources, signature.of_method, signature.parse):
         cached.cache_clear()
     resolve._method_file.cache_clear()
 
@@ -334,7 +334,7 @@ def test_the_functions_return_data_and_what_is_trained_has_the_stored_configurat
     reproduction = prepare("kd-digits", here / "runs", out=here / "again")
     assert sorted(here.rglob("*")) == before, "nothing is written yet"
     assert (reproduction.run.id, reproduction.spec.id) == (stored.parent.name, stored.parent.name)
-    assert (reproduction.teacher, reproduction.teacher_folder) == (None, teacher(here / "runs"))
+    assert (reproduction.teachers, reproduction.teacher_folders) == ((), (teacher(here / "runs"),))
     assert reproduction.changes == ()
     result = carry_out(reproduction)
     assert result.identical

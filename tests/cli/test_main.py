@@ -67,7 +67,7 @@ def test_what_needs_no_torch_does_not_import_it(tmp_path, words):
 
 def test_watching_runs_imports_no_torch(tmp_path):
     for spec in expand.plan(request.parse(["methods=ce,kd", "dataset=digits"])):
-        RunFolder(tmp_path / "runs", spec.id).ask(spec.plain())
+        RunFolder(tmp_path / "runs", spec.id).enqueue(spec.plain())
     for words in (["status"], ["status", "--json"], ["logs", "kd-"], ["cancel", "all"], ["status", "--watch"]):
         status, out, _, imported, _ = kdbench(*words, cwd=tmp_path)
         assert status == 0
@@ -149,7 +149,7 @@ def test_leaderboard_from_the_runs_and_its_check(tmp_path, monkeypatch, capsys):
     readme = tmp_path / "leaderboard" / "README.md"
     readme.write_text(readme.read_text().replace("ce", "cf"))
     assert main(["leaderboard", "--check"]) == 1
-    assert "is not what the rows" in capsys.readouterr().err
+    assert "does not follow from the rows" in capsys.readouterr().err
 
 
 def test_runs_and_data_folders_can_be_named_in_the_environment(tmp_path, monkeypatch, capsys):

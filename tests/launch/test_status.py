@@ -38,7 +38,7 @@ def ask(tmp_path):
 
     def put(spec, *, begun=False, progress=None, job=None, **result):
         folder = RunFolder(tmp_path, spec.id)
-        folder.ask(spec.plain())
+        folder.enqueue(spec.plain())
         if begun or progress or result:
             folder.begin(f"# {spec.command()}\n\n{spec.config}")
         if progress:
@@ -90,7 +90,7 @@ def test_planned_stopped_cancelled_failed_done(tmp_path, ask, finished):
 
 def test_a_run_that_is_asked_for_again_is_planned_and_what_there_was_counts_if_that_is_cancelled(tmp_path, finished):
     folder = finished(CE)
-    folder.ask(CE.plain(), "fresh")
+    folder.enqueue(CE.plain(), "fresh")
     assert (folder / AGAIN).exists()
     assert state(tmp_path, CE) == ("planned", "again")
     (folder / CANCELLED).touch()

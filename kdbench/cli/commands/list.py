@@ -7,9 +7,12 @@ from pathlib import Path
 
 from kdbench.errors import unknown
 
-KINDS = ("methods", "students", "datasets", "recipes", "sweeps", "clusters", "columns")
+KINDS = (
+    "methods", "controls", "students", "datasets", "readers", "recipes", "sweeps", "measures", "columns", "launchers",
+    "clusters",
+)  # fmt: skip
 
-SUMMARY = "list the names that can be selected"
+SUMMARY = "list the names that can be selected, and where each comes from"
 DETAILS = ""
 
 
@@ -31,27 +34,31 @@ def run(arguments: argparse.Namespace) -> int:
         table = Table(title=None if kind else each, title_justify="left", box=None, show_header=False, pad_edge=False)
         table.add_column(no_wrap=True)
         table.add_column(style="dim", no_wrap=False)
-        for name, description in members(each):
-            table.add_row(name, description)
+        table.add_column(style="dim", no_wrap=True)
+        for row in members(each):
+            table.add_row(*row)
         console().print(table)
         if not kind:
             print()
     return 0
 
 
-def members(kind: str) -> list[tuple[str, str]]:
-    """The names of a kind, each with a description of one line, which may be empty."""
-    from kdbench.backbones import registry
-    from kdbench.config import places
+def members(kind: str) -> list[tuple[str, str, str]]:
+    """The names of a kind, each with a description of one line and where it comes from (see `places.roots`)."""
+    from kdbench.config import extensions, places
 
-    if kind == "students":
-        return [(name, "") for name in registry.NAMES]
     if kind == "columns":
-        from kdbench.report.tables.columns import COLUMNS
+        from kdbench.report.tables import columns
 
-        return [(column.name, f"{column.title.replace('{}', '…')}: {column.about}") for column in COLUMNS]
+        return [(column.name, f"{column.title.replace('{}', '…')}: {column.about}", "") for column in columns.every()]
+    for each, facts in extensions.KINDS.items():
+        if facts.plural == kind:
+            return [(e.name, e.summary, e.origin) for e in extensions.members(each).values()]
     group = {plural: group for group, plural in places.GROUPS.items()}[kind]
-    return [(name, _description(group, name, path)) for name, path in sorted(places.members(group).items())]
+    paths = places.members(group)
+    if group == "method":
+        paths = {name: path for name, path in paths.items() if name not in places.members("control")}
+    return [(name, _description(group, name, path), places.origin(path)) for name, path in sorted(paths.items())]
 
 
 def _description(group: str, name: str, path: Path) -> str:

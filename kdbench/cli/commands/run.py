@@ -136,7 +136,7 @@ def _conclude(specs: Sequence[Spec], runs: Path, trained: bool = True) -> int:
     """Print the tables of a plan; 1 if one of its runs failed."""
     from kdbench.cli.console import console
     from kdbench.launch import backlog
-    from kdbench.report.formats import markdown
+    from kdbench.report.formats.terminal import Terminal
     from kdbench.report.tables import tables
 
     asked = [spec for spec in specs if not spec.is_teacher]
@@ -144,7 +144,7 @@ def _conclude(specs: Sequence[Spec], runs: Path, trained: bool = True) -> int:
     if not trained:
         print(f"{_all(len(asked))} already finished; nothing was trained", file=sys.stderr)
     for table in tables.summarise(results):
-        console(pipe_width=None).print(markdown.Terminal(table))
+        console(pipe_width=None).print(Terminal(table))
     missing = len(asked) - len(results)
     if missing:
         have = "has" if missing == 1 else "have"

@@ -239,14 +239,10 @@ class Submission:
 
 def _waves(specs: Sequence[Spec], teachers: AbstractSet[str]) -> Iterator[list[Spec]]:
     """The runs in the order in which their jobs can name those that they wait for: teachers by their depth, then the rest."""
-    submitted: set[str] = set()
-    while wave := [
-        spec
-        for spec in specs
-        if spec.id in teachers - submitted and not (teachers - submitted).intersection(spec.teacher_runs)
-    ]:
+    left = set(teachers)
+    while wave := [spec for spec in specs if spec.id in left and left.isdisjoint(spec.teacher_runs)]:
         yield wave
-        submitted |= {spec.id for spec in wave}
+        left -= {spec.id for spec in wave}
     yield [spec for spec in specs if spec.id not in teachers]
 
 

@@ -18,7 +18,7 @@ CE, CE1, KD, KD1 = SPECS
 @pytest.fixture
 def asked(tmp_path):
     for spec in SPECS:
-        RunFolder(tmp_path, spec.id).ask(spec.plain())
+        RunFolder(tmp_path, spec.id).enqueue(spec.plain())
     return ["--runs", str(tmp_path)]
 
 

@@ -25,7 +25,7 @@ def table(text):
 @pytest.fixture
 def folder(tmp_path):
     folder = RunFolder(tmp_path, SPEC.id)
-    folder.ask(SPEC.plain())
+    folder.enqueue(SPEC.plain())
     return folder
 
 

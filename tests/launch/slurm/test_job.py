@@ -52,7 +52,7 @@ def pool(monkeypatch):
 
 def make(runs, specs=SPECS, **changes):
     for spec in specs:
-        RunFolder(runs, spec.id).ask(spec.plain())
+        RunFolder(runs, spec.id).enqueue(spec.plain())
     given = Job(str(runs), tuple(spec.id for spec in specs), None, "", "abc", 1, 1)
     return dataclasses.replace(given, **changes)
 

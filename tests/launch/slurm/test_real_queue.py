@@ -26,7 +26,7 @@ def submitted(cluster, tmp_path):
 
     def submit(spec, job):
         folder = RunFolder(tmp_path, spec.id)
-        folder.ask(spec.plain())
+        folder.enqueue(spec.plain())
         folder.write(SUBMISSION, {"job": job, "cluster": "test", "log": str(tmp_path / f"{job}.out")})
         return folder
 
@@ -75,7 +75,7 @@ def test_cancel_takes_a_job_out_of_the_queue_once_no_run_of_it_is_left(cluster, 
 
 def test_a_run_in_a_job_is_seen_running_and_can_be_cancelled_from_here(cluster, submitted, tmp_path, capsys):
     for spec in (FIRST, SECOND):
-        RunFolder(tmp_path, spec.id).ask(spec.plain())  # before a job can look for it
+        RunFolder(tmp_path, spec.id).enqueue(spec.plain())  # before a job can look for it
     job = cluster.sbatch(
         f"exec {sys.executable} -m kdbench.launch.worker {tmp_path} {FIRST.id} {SECOND.id}",
         "--output",

@@ -33,7 +33,7 @@ def runs_of(array):
 def put_down(runs, specs, job, state=None):
     for spec in specs:
         folder = RunFolder(runs, spec.id)
-        folder.ask(spec.plain())
+        folder.enqueue(spec.plain())
         folder.write(SUBMISSION, {"job": job}, lasting=False)
         if state:
             folder.finish({**spec.identity(), "status": state})
