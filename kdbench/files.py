@@ -1,28 +1,61 @@
-"""Files that other processes read at the same time: the one atomic write, and the one file lock."""
+"""Files shared with other processes: the one atomic write and the one file lock."""
 
 from __future__ import annotations
 
+import fcntl
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 
 def write_atomically(path: Path, content: bytes, lasting: bool = True) -> None:
-    """Put `content` at `path` so that a reader sees all of it or what was there before, also after a crash.
+    """Write `content` to `path`; a reader sees either all of it or the previous file, even after a crash.
 
     Args:
-        lasting: wait until it is on the disk; without, a power cut may leave the file empty.
+        lasting: wait until the content is on the disk; otherwise a power cut may leave the file empty.
+    """
+    with replacing(path, lasting) as file:
+        file.write(content)
+
+
+@contextmanager
+def replacing(path: Path, lasting: bool = True) -> Iterator[BinaryIO]:
+    """A new file that replaces `path` when the block ends; an error in the block leaves `path` as it was.
+
+    For content that is too large to hold in memory twice; see `write_atomically`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(content)
+            yield file
             file.flush()
             if lasting:
                 os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
+        os.chmod(temporary, 0o644)  # mkstemp's 0600 would shut out others who share the folder
         os.replace(temporary, path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def lock(path: Path, wait: bool = True) -> Iterator[None]:
+    """Hold the lock of the file `path`, which is created if it is missing; the lock ends with the process at the latest.
+
+    Args:
+        wait: until the lock is free.
+
+    Raises:
+        BlockingIOError: another process holds the lock, and `wait` is false.
+        OSError: `path` cannot be written, or its file system has no locks.
+    """
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        yield
+    finally:
+        os.close(handle)

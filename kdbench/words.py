@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from kdbench.errors import UserError
@@ -68,3 +68,16 @@ def whole_number(key: str, text: str, least: int = 0, example: str = "") -> int:
         kind = "a positive integer" if least == 1 else "a non-negative integer" if least == 0 else f"at least {least}"
         raise UserError(f"{key} must be {kind}, such as {example or f'{key}={max(least, 2)}'}, not '{text}'")
     return int(text)
+
+
+def seeds(texts: Iterable[str]) -> tuple[int, ...]:
+    """The seeds of a run or of several.
+
+    Raises:
+        UserError: one is not a non-negative integer in ASCII digits.
+    """
+    texts = tuple(texts)
+    for text in texts:
+        if not text.isascii() or not text.isdigit():
+            raise UserError(f"seeds must be non-negative integers, such as seeds=0,1,2, not '{text}'")
+    return tuple(map(int, texts))

@@ -117,7 +117,7 @@ def make() -> Callable[..., Method]:
 
 @pytest.fixture
 def gin_parameters() -> Callable[[str], dict[str, object]]:
-    """What the method's gin file binds."""
+    """What the gin file of a method or control binds."""
     return _gin_parameters
 
 

@@ -1,5 +1,7 @@
 """The documents are followed to the letter: files are written as they say, commands run as they say."""
 
+import json
+import math
 import re
 import shlex
 import shutil
@@ -15,32 +17,84 @@ DOCS = Path(__file__).parent.parent / "docs"
 pytestmark = pytest.mark.usefixtures("own_plugins")
 
 
-def test_adding_a_method_step_by_step(tmp_path, monkeypatch, capsys):
-    text = (DOCS / "adding-a-method.md").read_text()
-    files = re.findall(r"`(mykd/[\w/]+\.\w+)`:\n\n```\w+\n(.*?)```", text, flags=re.DOTALL)
-    assert [name for name, _ in files] == [
-        "mykd/methods/order.py", "mykd/gin/method/order.gin", "mykd/gin/method/order_strict.gin",
-    ]  # fmt: skip
-    for name, content in files:
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(content)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "160")
-    (commands,) = re.findall(r"```sh\n(.*?)```", text, flags=re.DOTALL)
-    listed, shown, run = (shlex.split(line)[1:] for line in commands.strip().splitlines())
+@pytest.fixture
+def follow(tmp_path, monkeypatch):
+    """Writes the files of a document into an empty folder, the current one; returns their names and the document's commands."""
 
+    def document(name):
+        text = (DOCS / name).read_text()
+        files = re.findall(r"`(my\w+/[\w/]+\.\w+)`:\n\n```\w+\n(.*?)```", text, flags=re.DOTALL)
+        for file, content in files:
+            path = tmp_path / file
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(content)
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setenv("COLUMNS", "160")
+        (commands,) = re.findall(r"```sh\n(.*?)```", text, flags=re.DOTALL)
+        return [file for file, _ in files], [shlex.split(line)[1:] for line in commands.strip().splitlines()]
+
+    return document
+
+
+BRIEFLY = ["Train.epochs=2", "Train.warmup=0"]
+
+
+def test_adding_a_method_step_by_step(tmp_path, capsys, follow):
+    files, (listed, shown, run) = follow("adding-a-method.md")
+    assert files == ["mykd/methods/order.py", "mykd/gin/method/order.gin", "mykd/gin/method/order_strict.gin"]
     assert main(listed) == 0
     assert re.search(r"^order +Order distillation", capsys.readouterr().out, flags=re.MULTILINE)
     assert main(shown) == 0
     assert "Order.margin = 1.0" in capsys.readouterr().out
-    assert main([*run, "Train.epochs=2", "Train.warmup=0"]) == 0
+    assert main([*run, *BRIEFLY]) == 0
     table = capsys.readouterr().out
     ranked = {line.split()[1]: line.split()[0] for line in table.splitlines() if re.match(r"\d ", line)}
     assert set(ranked) == {"ce", "kd", "order"}
     assert len(list((tmp_path / "runs").glob("order-digits-resnet8-s*/result.json"))) == 3
     assert main(["show", "methods=order_strict", "--plugins", "mykd"]) == 0
     assert "Order.margin = 0.0" in capsys.readouterr().out
+
+
+def test_adding_a_backbone_step_by_step(tmp_path, capsys, follow):
+    files, (listed, run) = follow("adding-a-backbone.md")
+    assert files == ["mynets/backbones/plain.py"]
+    assert main(listed) == 0
+    out = capsys.readouterr().out
+    assert re.search(rf"^plain16 +Plain convolutional networks.* {tmp_path}/mynets *$", out, flags=re.MULTILINE)
+    assert re.search(r"^resnet8 +The residual networks.* built in *$", out, flags=re.MULTILINE)
+    assert main([*run, *BRIEFLY, "Measures.corruptions=False"]) == 0
+    assert "digits · plain8" in capsys.readouterr().out
+    assert {path.name.rsplit("-", 1)[0] for path in (tmp_path / "runs").iterdir()} == {
+        "ce-digits-plain16-s0", "ce-digits-plain8-s0", "kd-digits-plain8-s0",
+    }  # fmt: skip
+
+
+def test_adding_a_dataset_step_by_step(tmp_path, capsys, follow):
+    files, (listed, readers, run) = follow("adding-a-dataset.md")
+    assert files == ["mydata/readers/bars.py", "mydata/gin/dataset/bars.gin"]
+    assert main(listed) == 0
+    assert re.search(rf"^bars +Drawn bars: 300.* {tmp_path}/mydata *$", capsys.readouterr().out, flags=re.MULTILINE)
+    assert main(readers) == 0
+    assert re.search(rf"^bars +Drawn bars: hor.* {tmp_path}/mydata *$", capsys.readouterr().out, flags=re.MULTILINE)
+    assert main([*run, "teacher=resnet8", *BRIEFLY, "Measures.corruptions=False"]) == 0
+    assert "bars · resnet8" in capsys.readouterr().out
+
+
+def test_adding_a_measure_step_by_step(tmp_path, capsys, follow):
+    files, (listed, run, leaderboard) = follow("adding-a-measure.md")
+    assert files == ["mymeasures/measures/entropy.py"]
+    assert main(listed) == 0
+    assert re.search(rf"^entropy +Entropy of.* {tmp_path}/mymeasures *$", capsys.readouterr().out, flags=re.MULTILINE)
+    assert main([*run, "teacher=resnet8", *BRIEFLY, "Measures.corruptions=False"]) == 0
+    for path in (tmp_path / "runs").glob("*/result.json"):
+        result = json.loads(path.read_text())
+        assert 0 < result["entropy.mean"] < math.log(10)
+        assert len([key for key in result if key.startswith("entropy.of.")]) == 10
+    assert main(leaderboard) == 0
+    head = (tmp_path / "leaderboard" / "results.csv").read_text().splitlines()[0].split(",")
+    assert {"entropy.mean", "entropy.of.0", "entropy.of.9"} <= set(head)
+    table = (tmp_path / "leaderboard" / "README.md").read_text()
+    assert re.search(r"\| +Entropy \| +Δ ce Entropy \|", table)
 
 
 def test_links_between_documents_lead_somewhere():

@@ -14,15 +14,15 @@ from pathlib import Path
 
 import pandas as pd
 
-import kdbench
 from kdbench.errors import UserError
 from kdbench.report import records
 from kdbench.report.formats import readme
 from kdbench.report.leaderboard import CSV, LATEX, PAGE, README, TIDY, check
-from kdbench.report.plots import pictures
+from kdbench.report.plots import figures
 from kdbench.report.tables.published import CSV as PUBLISHED
 from kdbench.store import provenance
 from kdbench.store.folder import CONFIG
+from kdbench.version import __version__
 
 MANIFEST, SUMS, ABOUT = "MANIFEST.json", "SHA256SUMS", "README.txt"
 _COMMAND = "command.txt"
@@ -86,14 +86,14 @@ def export(runs: Path, out: Path, to: Path | None) -> Path:
     commit, clean = provenance.of_this_code()
     files[MANIFEST] = _json(
         {
-            "kdbench": kdbench.__version__,
+            "kdbench": __version__,
             "commit": commit,
             "clean": clean,
             "newest": max(_column(rows, "provenance.finished_at")),
             "runs": len(rows),
         }
     )
-    version = kdbench.__version__ + (f", commit {commit}" if commit else "") + " with changes" * (clean is False)
+    version = __version__ + (f", commit {commit}" if commit else "") + " with changes" * (clean is False)
     files[ABOUT] = _about(files, next(iter(rows["run"][rows["status"] == "finished"]), "RUN"), version)
     files = dict(sorted(files.items()))
     records.write(to, _archive({**files, SUMS: _sums(files)}))
@@ -106,14 +106,14 @@ def _regenerate(runs: Path, out: Path) -> str:
     columns = readme.made_with(page.read_text(errors="replace")) if page.is_file() else None
     words = [f"columns={','.join(columns)}"] if columns else []
     words += ["--runs", str(runs), "--out", str(out)]
-    words += ["--html"] * (out / PAGE).is_file() + ["--plots"] * bool(pictures.ours(out))
+    words += ["--html"] * (out / PAGE).is_file() + ["--plots"] * bool(figures.paths(out))
     return shlex.join(["kdbench", "leaderboard", *words])
 
 
 def _out_of_date(out: Path, content: bytes) -> list[Path]:
     """The page and the plots that do not hold the checksum of these rows; they cannot be generated from the rows alone."""
     sha256 = hashlib.sha256(content).hexdigest().encode()
-    made = [path for path in (out / PAGE, *pictures.ours(out)) if path.is_file()]
+    made = [path for path in (out / PAGE, *figures.paths(out)) if path.is_file()]
     return [path for path in made if sha256 not in path.read_bytes()]
 
 
@@ -177,10 +177,10 @@ def _about(files: Iterable[str], run: str, version: str) -> bytes:
     names = set(files)
     parts = {
         f"leaderboard/{CSV}": "one row per run, with all that is recorded of it",
-        f"leaderboard/{README}": f"the tables, generated from the rows; {TIDY} has them at full precision, {LATEX} for LaTeX",
+        f"leaderboard/{README}": f"the tables, generated from the rows; {TIDY} has them with nine digits, {LATEX} for LaTeX",
         f"leaderboard/{PUBLISHED}": "published values for comparison with the tables",
         f"leaderboard/{PAGE}": "the tables as a web page, with the curves of the runs",
-        f"leaderboard/{pictures.PLOTS}/": "plots of the tables",
+        f"leaderboard/{figures.PLOTS}/": "plots of the tables",
         f"runs/*/{CONFIG}": "a run's command and its complete configuration",
         f"runs/*/{_COMMAND}": "a run's command only, if its folder was gone",
         "environment/runs.json": "versions and machines of the runs, each value with the number of its runs",

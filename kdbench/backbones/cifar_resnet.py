@@ -13,6 +13,18 @@ from torch import Tensor, nn
 from kdbench.backbones.backbone import Backbone
 from kdbench.backbones.initialise import he_normal
 
+BACKBONES = {
+    "resnet8": ("CifarResNet", {"depth": 8, "widths": (16, 16, 32, 64)}),
+    "resnet14": ("CifarResNet", {"depth": 14, "widths": (16, 16, 32, 64)}),
+    "resnet20": ("CifarResNet", {"depth": 20, "widths": (16, 16, 32, 64)}),
+    "resnet32": ("CifarResNet", {"depth": 32, "widths": (16, 16, 32, 64)}),
+    "resnet44": ("CifarResNet", {"depth": 44, "widths": (16, 16, 32, 64)}),
+    "resnet56": ("CifarResNet", {"depth": 56, "widths": (16, 16, 32, 64)}),
+    "resnet110": ("CifarResNet", {"depth": 110, "widths": (16, 16, 32, 64)}),
+    "resnet8x4": ("CifarResNet", {"depth": 8, "widths": (32, 64, 128, 256)}),
+    "resnet32x4": ("CifarResNet", {"depth": 32, "widths": (32, 64, 128, 256)}),
+}
+
 
 class BasicBlock(nn.Module):
     """Two 3×3 convolutions beside a shortcut, which is a 1×1 convolution where the shape changes."""

@@ -1,50 +1,42 @@
-"""The backbones, by name. Importing this is cheap: a network's own file, and torch with it, is loaded by `build`."""
+"""Builds backbones by name. Importing this is cheap: a network's own file, and torch with it, is loaded by `build`."""
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+import inspect
+from typing import TYPE_CHECKING
 
-from kdbench.errors import unknown
+from kdbench.config import extensions
+from kdbench.errors import UserError, unknown
 
 if TYPE_CHECKING:
     from kdbench.backbones.backbone import Backbone
-
-_NARROW = (16, 16, 32, 64)
-_WIDE = (32, 64, 128, 256)
-
-# name: (class as "module:name", its arguments). Adding a backbone is adding a line.
-_BACKBONES: dict[str, tuple[str, dict[str, Any]]] = {
-    **{
-        f"resnet{depth}": ("kdbench.backbones.cifar_resnet:CifarResNet", {"depth": depth, "widths": _NARROW})
-        for depth in (8, 14, 20, 32, 44, 56, 110)
-    },
-    **{
-        f"resnet{depth}x4": ("kdbench.backbones.cifar_resnet:CifarResNet", {"depth": depth, "widths": _WIDE})
-        for depth in (8, 32)
-    },
-    **{
-        f"resnet{depth}": ("kdbench.backbones.torchvision_resnet:TorchvisionResNet", {"depth": depth})
-        for depth in (18, 34, 50)
-    },
-}
-
-NAMES = tuple(_BACKBONES)
 
 
 def build(name: str, classes: int, channels: int = 3) -> Backbone:
     """A freshly initialised backbone.
 
     Args:
-        name: one of `NAMES`.
+        name: one of `extensions.members("backbone")`.
         classes: number of logits K.
-        channels: of the images.
+        channels: channels of the images.
 
     Raises:
-        UserError: there is no backbone of that name.
+        UserError: there is no backbone of that name, or its file does not define it properly.
     """
-    if name not in _BACKBONES:
-        raise unknown("student", name, NAMES)
-    path, arguments = _BACKBONES[name]
-    module, cls = path.split(":")
-    return getattr(import_module(module), cls)(classes=classes, channels=channels, **arguments)
+    from kdbench.backbones.backbone import Backbone
+
+    every = extensions.members("backbone")
+    if name not in every:
+        raise unknown("student", name, every)
+    extension = every[name]
+    cls = extensions.load(extension)
+    if not isinstance(cls, type) or not issubclass(cls, Backbone):
+        raise UserError(
+            f"{extension.path}: '{extension.object}' is not a subclass of kdbench.backbones.backbone.Backbone"
+        )
+    try:
+        # Of __init__, because Backbone.__new__ takes anything.
+        inspect.signature(cls.__init__).bind(None, classes=classes, channels=channels, **extension.options)
+    except TypeError as error:
+        raise UserError(f"{extension.path}: BACKBONES['{name}'] does not fit {extension.object}: {error}") from None
+    return cls(classes=classes, channels=channels, **extension.options)

@@ -12,6 +12,12 @@ from torchvision.models.resnet import BasicBlock, Bottleneck
 from kdbench.backbones.backbone import Backbone
 from kdbench.backbones.initialise import he_normal
 
+BACKBONES = {
+    "resnet18": ("TorchvisionResNet", {"depth": 18}),
+    "resnet34": ("TorchvisionResNet", {"depth": 34}),
+    "resnet50": ("TorchvisionResNet", {"depth": 50}),
+}
+
 
 class TorchvisionResNet(Backbone):
     """A four-stage residual network; parameters are named as in torchvision.

@@ -1,1 +1,1 @@
-"""The front desk: parses the command line, calls the work, prints what comes back. Nothing else in kdbench prints."""
+"""The front desk: parses the command line, calls the rooms below, and prints. Nothing else in kdbench prints."""

@@ -1,14 +1,21 @@
-"""The one console of the command line, and its width."""
+"""The consoles of the command line, and their width."""
 
 from __future__ import annotations
 
 from rich.console import Console
 
 PIPE_WIDTH = 200
-"""Columns where the output is not a terminal: lines keep their length for tools such as grep."""
+"""Columns where the output is not a terminal, so that programs such as grep see whole lines."""
 
 
-def console(stderr: bool = False) -> Console:
-    """A console for standard output (or error) without markup and highlighting, so that text is printed as it is."""
-    plain = Console(highlight=False, markup=False, stderr=stderr)
-    return plain if plain.is_terminal else Console(highlight=False, markup=False, stderr=stderr, width=PIPE_WIDTH)
+def console(stderr: bool = False, pipe_width: int | None = PIPE_WIDTH) -> Console:
+    """A console without markup and highlighting, so that text is printed as it is.
+
+    Args:
+        stderr: print to standard error.
+        pipe_width: columns where the output is not a terminal; None for COLUMNS, or 80.
+    """
+    terminal = Console(highlight=False, markup=False, stderr=stderr)
+    if terminal.is_terminal or pipe_width is None:
+        return terminal
+    return Console(highlight=False, markup=False, stderr=stderr, width=pipe_width)

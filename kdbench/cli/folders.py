@@ -1,4 +1,4 @@
-"""The folders that commands take, from an option or from the environment."""
+"""The folders of a command, from an option or from the environment."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 
 
 def add_runs(parser: Any) -> None:
-    """The option --runs; `parser` may be a group of options."""
+    """Add the option --runs; `parser` may be a group of options."""
     parser.add_argument("--runs", type=Path, metavar="DIR", help="folder of the runs (default: KDBENCH_RUNS or runs/)")
 
 
 def add_data(parser: argparse.ArgumentParser) -> None:
-    """The option --data."""
+    """Add the option --data."""
     parser.add_argument("--data", type=Path, metavar="DIR", help="folder of the datasets (default: KDBENCH_DATA)")
 
 

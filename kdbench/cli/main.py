@@ -1,4 +1,4 @@
-"""The entry point of the command line: finds the command, runs it, and turns errors into sentences and exit statuses."""
+"""The entry point of the command line: runs a command, and turns errors into sentences and exit statuses."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from collections.abc import Sequence
 
 from kdbench.cli import arguments as arguments_
 from kdbench.cli import commands
-from kdbench.config import places
 from kdbench.errors import RunError, UserError
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit status: 0 all done, 1 a run failed, 2 wrong input, 130 interrupted."""
+    """Run one command; returns the exit status: 0 success, 1 a run failed, 2 invalid input, 130 interrupted."""
     try:
         arguments = arguments_.parse(sys.argv[1:] if words is None else words)
+        from kdbench.config import places  # not for --help and typos, which are to be fast
+
         places.add_plugins(arguments.plugins)
         return commands.load(arguments.command).run(arguments)
     except UserError as error:
@@ -25,9 +26,9 @@ def main(words: Sequence[str] | None = None) -> int:
         print(f"kdbench: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("kdbench: stopped; what is finished stays, and the same command goes on from there", file=sys.stderr)
+        print("kdbench: interrupted; finished runs are kept, and the same command resumes the rest", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # the reader of a pipe (head, less) has seen enough
+    except BrokenPipeError:  # the reader of a pipe (head, less) has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
 

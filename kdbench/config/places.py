@@ -1,7 +1,8 @@
-"""Where methods and gin files are found: kdbench's own root, the user's folders, and other packages.
+"""The roots in which methods, gin files and extensions are searched: kdbench's own, the user's folders, other packages.
 
 A root is a folder laid out like this repository: `methods/NAME.py`, `gin/GROUP/NAME.gin`, `slurm/NAME.gin`. The user names
 further roots with `--plugins DIR` or KDBENCH_PLUGINS; a package offers one through the entry-point group `kdbench.methods`.
+Roots of users may also have the folders of `kdbench.config.extensions`: `backbones/`, `readers/`, `measures/`, `launchers/`.
 """
 
 from __future__ import annotations
@@ -10,17 +11,30 @@ import hashlib
 import os
 import re
 from functools import cache
+from importlib import invalidate_caches
 from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
 
 from kdbench.errors import UserError, unknown
 
-GROUPS = {"method": "methods", "dataset": "datasets", "recipe": "recipes", "sweep": "sweeps", "cluster": "clusters"}
+GROUPS = {
+    "method": "methods",
+    "control": "controls",
+    "dataset": "datasets",
+    "recipe": "recipes",
+    "sweep": "sweeps",
+    "cluster": "clusters",
+}
 """The kinds of gin files and the word for `kdbench list`."""
 
 CLUSTERS = "slurm"
 """The folder of a root's cluster profiles; the other groups are folders of gin/."""
+
+FOLDERS = ("methods", "gin", CLUSTERS, "backbones", "readers", "measures", "launchers")
+"""The folders of a root; one of them makes a folder a root."""
+
+BUILT_IN = "built in"
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 
@@ -33,26 +47,34 @@ def own_root() -> Path:
 
 
 @cache
-def roots() -> tuple[Path, ...]:
-    """All roots, kdbench's own first.
+def roots() -> dict[Path, str]:
+    """All roots, kdbench's own first, and where each comes from: "built in", the plug-in folder, or "package NAME".
 
     Raises:
-        UserError: a folder that the user named is none, or holds none of methods/, gin/ and slurm/.
+        UserError: a plug-in folder does not exist or has none of `FOLDERS`, or an entry point does not name a package.
     """
-    found = [own_root()]
+    origins = {own_root(): BUILT_IN}
     for text in filter(None, os.environ.get("KDBENCH_PLUGINS", "").split(os.pathsep)):
         root = Path(text).expanduser().resolve()
-        if not any((root / folder).is_dir() for folder in ("methods", "gin", CLUSTERS)):
+        if not any((root / folder).is_dir() for folder in FOLDERS):
+            *first, last = (f"{folder}/" for folder in FOLDERS)
             raise UserError(
-                f"the plug-in folder '{text}' has no methods/, gin/ or slurm/ in it (--plugins, KDBENCH_PLUGINS)"
+                f"the plug-in folder '{text}' has no {', '.join(first)} or {last} in it (--plugins, KDBENCH_PLUGINS)"
             )
-        found.append(root)
+        origins.setdefault(root, str(root))
     for entry in entry_points(group="kdbench.methods"):
         spec = find_spec(entry.value)
         if spec is None or not spec.submodule_search_locations:
             raise UserError(f"the installed plug-in '{entry.name}' names '{entry.value}', which is not a package")
-        found.append(Path(next(iter(spec.submodule_search_locations))))
-    return tuple(dict.fromkeys(found))
+        origins.setdefault(Path(next(iter(spec.submodule_search_locations))), f"package {entry.value}")
+    return origins
+
+
+def origin(path: Path) -> str:
+    """Where a file comes from, as `roots` has it."""
+    # A plug-in folder may lie inside kdbench's own root, so the innermost root counts.
+    inside = [root for root in roots() if path.is_relative_to(root)]
+    return roots()[max(inside, key=lambda root: len(root.parts))] if inside else BUILT_IN
 
 
 def add_plugins(folders: list[str]) -> None:
@@ -61,6 +83,7 @@ def add_plugins(folders: list[str]) -> None:
     known += [str(Path(folder).expanduser().resolve()) for folder in folders]
     if known:
         os.environ["KDBENCH_PLUGINS"] = os.pathsep.join(dict.fromkeys(known))
+    invalidate_caches()  # of the import system: a plug-in may have just been written
     roots.cache_clear()
     members.cache_clear()
     sources.cache_clear()
@@ -68,30 +91,35 @@ def add_plugins(folders: list[str]) -> None:
 
 @cache
 def members(group: str) -> dict[str, Path]:
-    """The gin files of one group by name.
+    """The gin files of one group by name. Controls are methods too: gin/control/ holds the gin files of both groups.
 
     Raises:
-        UserError: two roots have a file of the same name.
+        UserError: two files have the same name.
     """
-    return _collect(CLUSTERS if group == "cluster" else f"gin/{group}", ".gin", group)
+    folders = {"cluster": (CLUSTERS,), "method": ("gin/method", "gin/control")}.get(group, (f"gin/{group}",))
+    return _collect(folders, ".gin", group)
 
 
 @cache
 def sources() -> dict[str, Path]:
     """The Python files of all methods by name."""
-    return _collect("methods", ".py", "method file")
+    return _collect(("methods",), ".py", "method file")
 
 
-def _collect(folder: str, suffix: str, kind: str) -> dict[str, Path]:
-    found: dict[str, Path] = {}
-    for root in roots():
-        for path in sorted((root / folder).glob(f"*{suffix}")):
-            if not _NAME.fullmatch(path.stem):
-                continue
-            if path.stem in found:
-                raise UserError(f"the {kind} '{path.stem}' is there twice: {found[path.stem]} and {path}")
-            found[path.stem] = path
-    return found
+def _collect(folders: tuple[str, ...], suffix: str, kind: str) -> dict[str, Path]:
+    by_name: dict[str, Path] = {}
+    for path in (p for root in roots() for folder in folders for p in sorted((root / folder).glob(f"*{suffix}"))):
+        if not is_name(path.stem):
+            continue
+        if path.stem in by_name:
+            raise UserError(f"the {kind} '{path.stem}' is defined twice: {by_name[path.stem]} and {path}")
+        by_name[path.stem] = path
+    return by_name
+
+
+def is_name(word: str) -> bool:
+    """Whether a word can name a member: letters, digits and underscores, beginning with a letter."""
+    return _NAME.fullmatch(word) is not None
 
 
 def member(group: str, name: str) -> Path:

@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from kdbench.config import ginfile, places, schedules, settings, signature, space
+from kdbench.config import ginfile, places, schedules, settings, signature, space, views
 from kdbench.config.cluster import Cluster
 from kdbench.config.ginfile import Binding, Reference
 from kdbench.errors import UserError
@@ -47,7 +47,8 @@ class Config:
 
     def overrides(self) -> dict[str, Any]:
         """Shared values that the command line made different from the gin files'."""
-        return {key: plain(b.value) for key, b in sorted(self._shared().items()) if key in self.changed}
+        shared = {**{b.key: b for b in _UNBOUND}, **self._shared()}
+        return {key: plain(b.value) for key, b in sorted(shared.items()) if key in self.changed}
 
     def own_overrides(self) -> dict[str, Any]:
         """The method's own values that the command line made different from its gin file's."""
@@ -206,8 +207,10 @@ def resolve(method: str, dataset: str, recipe: str, overrides: Iterable[Binding]
     """
     source = method_source(method)
     own_signature = signature.of_method(source)
-    own = _with_defaults(own_signature, method_bindings(method), f"gin/method/{method}.gin")
-    shared = {k: b for k, b in group_bindings("dataset", dataset).items() if b.configurable != "Defaults"}
+    file = f"gin/{ginfile.label(places.member('method', method))}"
+    own = _with_defaults(own_signature, method_bindings(method), file)
+    shared = {b.key: b for b in _UNBOUND}
+    shared |= {k: b for k, b in group_bindings("dataset", dataset).items() if b.configurable != "Defaults"}
     shared |= group_bindings("recipe", recipe)
     beside = {
         key: binding
@@ -215,7 +218,6 @@ def resolve(method: str, dataset: str, recipe: str, overrides: Iterable[Binding]
         for key, binding in _group_bindings(name, places.own_root() / "gin" / f"{name}.gin", name).items()
     }
 
-    shared |= {b.key: b for b in _UNBOUND}
     before = {**shared, **own, **beside}
     ours = {b.key: b for b in overrides if b.configurable in {*signature.shared(), own_signature.name}}
     changed = {
@@ -226,14 +228,16 @@ def resolve(method: str, dataset: str, recipe: str, overrides: Iterable[Binding]
     after = {**before, **ours}
 
     schedule = after.get("Train.schedule")
+    usual = {b.key: b.value for b in _UNBOUND}
     parts: dict[str, dict[str, Binding]] = {"shared": {}, "own": {}, "machine": {}, "measures": {}}
     for key, binding in sorted(after.items()):
         if _unused_schedule(binding, schedule):
             changed.pop(key, None)
             continue
-        if (binding.key, binding.value) in [(b.key, b.value) for b in _UNBOUND]:
+        if binding.key in usual and binding.value == usual[binding.key]:
             continue  # leaves no trace: protocols and ids are those of a kdbench without the switch
         if binding.key == _SYNC_BN.key and after[_GPUS].value == 1:
+            changed.pop(key, None)
             continue  # one GPU has nothing to synchronise
         part = {"Control": "own", own_signature.name: "own", "Machine": "machine", "Measures": "measures"}.get(
             binding.configurable, "shared"
@@ -247,8 +251,12 @@ def resolve(method: str, dataset: str, recipe: str, overrides: Iterable[Binding]
 
 _GPUS = "Machine.gpus"
 _SYNC_BN = Binding("Parallel", "sync_bn", True, "default in Python")
-_UNBOUND = (Binding("Selection", "on_test", False, "default in Python"), _SYNC_BN)
-"""What no gin file may bind, at its default."""
+_UNBOUND = (
+    Binding("Selection", "on_test", False, "default in Python"),
+    _SYNC_BN,
+    *(Binding("Strong", name, p.default, "default in Python") for name, p in _shared(views.Strong).parameters.items()),
+)
+"""What no gin file need bind, at its default."""
 
 
 def unused(overrides: Iterable[Binding], configs: Iterable[Config]) -> list[Binding]:
@@ -291,10 +299,13 @@ def _check_ranges(config: Config) -> None:
         values = {b.parameter: b.value for b in config.every().values() if b.configurable == cls.__name__}
         if not values:
             continue
-        if cls in schedules.SCHEDULES and len(values) < len(signature.shared()[cls.__name__].parameters):
+        parameters = _shared(cls).parameters
+        if cls in schedules.SCHEDULES and len(values) < len(parameters):
             continue
+        # Every value is given: what is left out gin would fill in from the run that this process did last.
+        usual = {n: p.default for n, p in parameters.items() if p.default is not signature.dataclasses.MISSING}
         try:
-            cls(**values)
+            cls(**{**usual, **values})
         except ValueError as error:
             raise UserError(str(error).splitlines()[0]) from None  # gin adds a line of its own
 

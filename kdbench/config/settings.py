@@ -1,7 +1,7 @@
 """Everything about a run that all methods share, as gin configurables. No torch here: the plan checks them before anything starts.
 
-No parameter has a default in Python; the values stand in gin/ and nowhere else. `Machine` and `Measures` alone do not belong
-to what defines a result.
+The values stand in gin/ and nowhere else; defaults in Python have only `Selection`, `Parallel`, `Control` and, in
+kdbench/config/views.py, `Strong`. `Machine` and `Measures` alone do not belong to what defines a result.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import gin
+
+from kdbench.config.views import Strong
 
 BASELINE = "ce"
 """The method that is the student alone: it trains the teachers, and differences in tables are taken to it."""
@@ -221,8 +223,8 @@ class Parallel:
 class Control:
     """What a control changes besides its method's own parameters; only a method's gin file can bind it.
 
-    These are the differences that a control is there to show, so every table that holds one says so. The one class with
-    defaults: whatever is no control binds nothing here.
+    These are the differences that a control is there to show, so every table that holds one says so. It has defaults,
+    since a method that is not a control binds nothing here.
 
     Attributes:
         teacher: whose network teaches: the "selected" one, one of the "student"'s own architecture trained alone, or the
@@ -263,12 +265,13 @@ class Settings(NamedTuple):
     control: Control = Control()
     selection: Selection = Selection()
     parallel: Parallel = Parallel()
+    strong: Strong = Strong()
 
 
 def from_gin() -> Settings:
     """The settings that the parsed gin text gives."""
     needed = (Dataset(), Split(), Augment(), SGD(), Train(), Machine(), Measures())  # type: ignore[call-arg]
-    return Settings(*needed, Control(), Selection(), Parallel())
+    return Settings(*needed, Control(), Selection(), Parallel(), Strong())
 
 
 @gin.configurable

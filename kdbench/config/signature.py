@@ -16,9 +16,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
-from kdbench.config import places, schedules, settings
+from kdbench.config import places, schedules, settings, views
 from kdbench.config.cluster import Cluster
-from kdbench.errors import UserError, nearest
+from kdbench.config.views import KINDS
+from kdbench.errors import UserError, nearest, unknown
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Signature:
 
 SHARED_BY_GROUP: dict[str, tuple[type, ...]] = {
     "dataset": (settings.Dataset, settings.Defaults),
-    "recipe": (settings.Split, settings.Augment, settings.SGD, settings.Train, *schedules.SCHEDULES),
+    "recipe": (settings.Split, settings.Augment, views.Strong, settings.SGD, settings.Train, *schedules.SCHEDULES),
     "sweep": (settings.Sweep,),
     "method": (settings.Control, settings.Search),
     "command line": (settings.Selection, settings.Parallel),
@@ -81,18 +82,26 @@ def of_method(name: str) -> Signature:
         UserError: the file does not parse, or holds no method class, or several.
     """
     path = places.sources()[name]
-    tree = _parse(path)
+    tree = parse(path)
     classes = [node for node in tree.body if isinstance(node, ast.ClassDef) and _is_method(node, tree)]
     if len(classes) != 1:
         count = "none" if not classes else ", ".join(node.name for node in classes)
         raise UserError(f"{path} must define exactly one public subclass of Method, and defines {count}")
     parameters, attributes = _of_class(classes[0], tree)
+    for kind in attributes.get("views", ()):
+        if kind not in KINDS:
+            raise UserError(f"{path}: {unknown('view', str(kind), KINDS)}")
     summary = (ast.get_docstring(tree) or "").split("\n")[0]
     return Signature(classes[0].name, parameters, attributes, summary)
 
 
 @cache
-def _parse(path: Path) -> ast.Module:
+def parse(path: Path) -> ast.Module:
+    """The syntax tree of a Python file, which is read and not run.
+
+    Raises:
+        UserError: it does not parse.
+    """
     try:
         return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
     except (SyntaxError, UnicodeDecodeError) as error:
@@ -117,7 +126,7 @@ def _base(node: ast.ClassDef, tree: ast.Module) -> tuple[ast.ClassDef, ast.Modul
                 continue
             if base.id in [alias.asname or alias.name for alias in statement.names]:
                 other_file = places.sources().get((statement.module or "").rsplit(".", 1)[1])
-                other = _parse(other_file) if other_file else ast.Module([], [])
+                other = parse(other_file) if other_file else ast.Module([], [])
                 for candidate in other.body:
                     if isinstance(candidate, ast.ClassDef) and candidate.name == base.id:
                         return candidate, other

@@ -21,12 +21,14 @@ class Anchors:
         augmenter: draws the augmentations.
         streams: of the run; "order" and "augment" are used.
         position: anchors already taken; all that a resumed run needs to know.
+        kind: of the augmentations, as a method's first view names it.
     """
 
-    def __init__(self, count: int, augmenter: Augmenter, streams: Streams, position: int = 0):
+    def __init__(self, count: int, augmenter: Augmenter, streams: Streams, position: int = 0, kind: str = "recipe"):
         self.count = count
         self.position = position
         self._augmenter = augmenter
+        self._kind = kind
         self._streams = streams
         self._pass = -1
         self._order: Tensor
@@ -48,5 +50,5 @@ class Anchors:
     def _load(self, number: int) -> None:
         if number != self._pass:
             self._order = torch.randperm(self.count, generator=self._streams("order", number))
-            self._draws = self._augmenter.draw(self.count, self._streams("augment", number))
+            self._draws = self._augmenter.draw(self.count, self._streams("augment", number), self._kind)
             self._pass = number

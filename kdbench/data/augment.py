@@ -1,4 +1,4 @@
-"""Random crop, mirror image and cutout for a whole batch at once, on the device, from uint8 images that live there.
+"""Random crop, mirror image, RandAugment and cutout for a whole batch at once, on the device, from uint8 images there.
 
 What is random is drawn apart from what is computed: `Draws` come from a generator on the CPU, so that the same images are
 augmented in the same way on every machine, and for every method.
@@ -6,21 +6,25 @@ augmented in the same way on every machine, and for every method.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from kdbench.config.settings import Augment, Dataset
+from kdbench.config.views import Strong
+from kdbench.data.randaugment import RandAugment
 
 
 class Draws(NamedTuple):
-    """The random choices for B images, each (B,) int64.
+    """The random choices for B images, int64.
 
     Attributes:
-        top, left: corner of the crop in the padded image.
-        mirror: 1 to mirror.
-        cut_y, cut_x: centre of the cutout.
+        top, left: (B,) corner of the crop in the padded image.
+        mirror: (B,) 1 to mirror.
+        cut_y, cut_x: (B,) centre of the cutout.
+        operations: (B, n, 3) what RandAugment does, as `RandAugment.draw` has it; n is 0 for the kind "recipe".
     """
 
     top: Tensor
@@ -28,15 +32,23 @@ class Draws(NamedTuple):
     mirror: Tensor
     cut_y: Tensor
     cut_x: Tensor
+    operations: Tensor
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> Draws:
+        """`function` of each choice: `draws.map(share.own)` are those for this rank's images."""
+        return Draws(*map(function, self))
 
     def pick(self, which: Tensor | slice) -> Draws:
-        return Draws(*(choice[which] for choice in self))
+        return self.map(lambda choice: choice[which])
 
     def to(self, device: torch.device) -> Draws:
-        return Draws(*(choice.to(device, non_blocking=True) for choice in self))
+        """All choices on the device but the operations: RandAugment reads them on the CPU."""
+        moved = self.map(lambda choice: choice.to(device, non_blocking=True))
+        return moved._replace(operations=self.operations)
 
     @staticmethod
     def join(parts: list[Draws]) -> Draws:
+        """The choices for several sets of images, of one kind."""
         return Draws(*(torch.cat(choices) for choices in zip(*parts, strict=True)))
 
 
@@ -46,50 +58,104 @@ class Augmenter:
     Args:
         images: (N, H, W, C) uint8, on the device on which batches are wanted.
         settings, dataset: what to do, and how to normalise.
+        strong: what the kind "strong" does besides; without it there is only the kind "recipe".
     """
 
-    def __init__(self, images: Tensor, settings: Augment, dataset: Dataset):
+    def __init__(self, images: Tensor, settings: Augment, dataset: Dataset, strong: Strong | None = None):
         _, self.height, self.width, _ = images.shape
         self.settings = settings
         self.flip = settings.flip and dataset.mirrored
         self.pad = round(settings.padding * self.width)
-        self.cut = round(settings.cutout * self.width)
+        self.cut = {"recipe": round(settings.cutout * self.width)}
+        self.policy: dict[str, RandAugment | None] = {"recipe": None}
+        if strong:
+            self.cut["strong"] = round(strong.cutout * self.width)
+            self.policy["strong"] = RandAugment(strong, self.height, self.width, settings.fill)
         self.images = images
         if self.pad:
             # Padded once and for all: a crop is then nothing but an index.
             self.images = torch.nn.functional.pad(images, (0, 0, *[self.pad] * 4), value=settings.fill)
+        self._pixels = self.images.flatten(0, 2)
         self.scale, self.shift = _normalisation(dataset, images.device)
         self._rows = torch.arange(self.height, device=images.device)
         self._columns = torch.arange(self.width, device=images.device)
 
-    def draw(self, count: int, generator: torch.Generator) -> Draws:
-        """Random choices for `count` images. All are drawn whatever the settings, so that one switch moves no other choice."""
+    def draw(self, count: int, generator: torch.Generator, kind: str = "recipe") -> Draws:
+        """Random choices for `count` images, on the CPU.
+
+        All are drawn whatever the settings, so that one switch moves no other choice. Those that both kinds make come
+        first and are the same for both.
+
+        Raises:
+            ValueError: this augmenter does not have the kind.
+        """
 
         def whole(limit: int) -> Tensor:
             return torch.randint(limit, (count,), generator=generator)
 
-        return Draws(whole(2 * self.pad + 1), whole(2 * self.pad + 1), whole(2), whole(self.height), whole(self.width))
+        policy = self._policy_of(kind)
+        crop = whole(2 * self.pad + 1), whole(2 * self.pad + 1), whole(2), whole(self.height), whole(self.width)
+        operations = policy.draw(count, generator) if policy else torch.empty(count, 0, 3, dtype=torch.int64)
+        return Draws(*crop, operations)
 
-    def __call__(self, index: Tensor, draws: Draws) -> Tensor:
-        """The images at `index` (B,), augmented: (B, C, H, W) float32, normalised, channels last in memory."""
+    def __call__(self, index: Tensor, draws: Draws, kind: str = "recipe") -> Tensor:
+        """The images at `index` (B,), augmented: (B, C, H, W) float32, normalised, channels last in memory.
+
+        Args:
+            index: on the device of the images.
+            draws: for the same B images and the same kind, brought to the device by `Draws.to`.
+
+        Raises:
+            ValueError: this augmenter does not have the kind, or the draws are for another one.
+        """
+        policy = self._policy_of(kind)
+        if draws.operations.shape[1] != (policy.operations if policy else 0):
+            raise ValueError(f"the draws are not for the kind '{kind}'")
+        batch = self._crop(index, draws)
+        if policy:
+            batch = policy(batch, draws.operations)
+        batch = torch.addcmul(self.shift, batch.float(), self.scale)
+        if self.cut[kind]:
+            batch = batch * self._outside_cut(draws, self.cut[kind])[..., None]
+        return batch.permute(0, 3, 1, 2)
+
+    def views(self, index: Tensor, draws: Sequence[Draws], kinds: Sequence[str]) -> Tensor:
+        """Several views of each image, in blocks by view: (V · B, C, H, W), image b of view v at v · B + b.
+
+        Args:
+            index: (B,) places of the images, on their device.
+            draws: of each view, on the CPU.
+            kinds: of each view.
+
+        Raises:
+            ValueError: as for a single view, or the numbers of draws and kinds differ.
+        """
+        views = [self(index, each.to(index.device), kind) for each, kind in zip(draws, kinds, strict=True)]
+        return views[0] if len(views) == 1 else torch.cat(views)
+
+    def _policy_of(self, kind: str) -> RandAugment | None:
+        if kind not in self.policy:
+            raise ValueError(f"this augmenter makes views of the kinds {', '.join(self.policy)}, not '{kind}'")
+        return self.policy[kind]
+
+    def _crop(self, index: Tensor, draws: Draws) -> Tensor:
+        """(B, H, W, C) uint8."""
         columns = self._columns.expand(len(index), -1)
         if self.flip:
             columns = torch.where(draws.mirror[:, None] == 1, self.width - 1 - columns, columns)
-        rows = self._rows + draws.top[:, None]
-        columns = columns + draws.left[:, None]
-        batch = self.images[index[:, None, None], rows[:, :, None], columns[:, None, :]]
-        batch = torch.addcmul(self.shift, batch.float(), self.scale)
-        if self.cut:
-            batch = batch * self._outside_cut(draws)[..., None]
-        return batch.permute(0, 3, 1, 2)
+        _, height, width, channels = self.images.shape
+        rows = index[:, None] * height + draws.top[:, None] + self._rows
+        pixels = rows[:, :, None] * width + (columns + draws.left[:, None])[:, None, :]
+        batch = self._pixels.index_select(0, pixels.flatten())
+        return batch.view(len(index), self.height, self.width, channels)
 
-    def _outside_cut(self, draws: Draws) -> Tensor:
-        """(B, H, W), 0 inside the square and 1 outside; the square may reach over the edge, as in the paper."""
-        half = self.cut // 2
+    def _outside_cut(self, draws: Draws, cut: int) -> Tensor:
+        """(B, H, W), 0 inside a square of side `cut` and 1 outside; the square may reach over the edge, as in the paper."""
+        half = cut // 2
         from_top = self._rows - (draws.cut_y[:, None] - half)
         from_left = self._columns - (draws.cut_x[:, None] - half)
-        rows = (from_top >= 0) & (from_top < self.cut)
-        columns = (from_left >= 0) & (from_left < self.cut)
+        rows = (from_top >= 0) & (from_top < cut)
+        columns = (from_left >= 0) & (from_left < cut)
         return (~(rows[:, :, None] & columns[:, None, :])).float()
 
 

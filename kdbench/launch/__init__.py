@@ -1,1 +1,1 @@
-"""Stage 2: which process does which run, and how each run stands. Only `worker` needs torch."""
+"""Stage 2: which process does which run, and the state of each run. Only `worker` needs torch."""

@@ -1,21 +1,22 @@
-"""Which runs of a plan are still to be done, and their folders made ready for whichever process does them."""
+"""Which runs of a plan are still to be done, and how they are handed to the processes that do them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from kdbench.config import places
+from kdbench.config.revisions import earliest
 from kdbench.plan.spec import Spec
-from kdbench.store.folder import RunFolder
+from kdbench.store.folder import RunFolder, State
 
 
 def open_runs(specs: Sequence[Spec], runs: Path, rerun: bool = False) -> list[Spec]:
     """The specs that are to be done, in order.
 
-    A teacher that is there for others only is left out when none of those that need it is to be done, and is not repeated
-    with `rerun`.
+    A teacher that was not asked for is left out if none of its students is to be done; `rerun` does not repeat it.
     """
     states = {spec.id: RunFolder(runs, spec.id).state() for spec in specs}
     asked = [s for s in specs if not s.is_teacher and (rerun or states[s.id] != "finished")]
@@ -24,26 +25,48 @@ def open_runs(specs: Sequence[Spec], runs: Path, rerun: bool = False) -> list[Sp
     return teachers + asked
 
 
+@dataclass(frozen=True)
+class PlannedRun:
+    """A run of a plan, and whether the plan does it.
+
+    Attributes:
+        state: of its folder.
+        to_do: whether it is trained; a finished run is repeated only on request.
+    """
+
+    spec: Spec
+    state: State
+    to_do: bool
+
+
+def planned(specs: Sequence[Spec], runs: Path, rerun: bool = False) -> list[PlannedRun]:
+    """What a plan does with each of its runs, in order."""
+    states = [RunFolder(runs, spec.id).state() for spec in specs]
+    return [
+        PlannedRun(spec, state, state != "finished" or (rerun and not spec.is_teacher))
+        for spec, state in zip(specs, states, strict=True)
+    ]
+
+
 def outdated(specs: Sequence[Spec], runs: Path) -> list[Spec]:
-    """The finished runs that were made by another version of their method's file than the one that is there now."""
-    found = []
-    for spec in specs:
-        folder = RunFolder(runs, spec.id)
-        made_by = (folder.result() or {}).get("provenance.method_sha256") if folder.state() == "finished" else None
-        if made_by and made_by != places.file_sha256(places.sources()[spec.source]):
-            found.append(spec)
-    return found
+    """The finished runs that used another version of their method's file than the current one."""
+    return [spec for spec in specs if _is_outdated(spec, RunFolder(runs, spec.id))]
 
 
-def ask(specs: Sequence[Spec], runs: Path, rerun: bool = False) -> None:
-    """Put the runs down in their folders, where whoever does them finds them."""
+def _is_outdated(spec: Spec, folder: RunFolder) -> bool:
+    used = (folder.result() or {}).get("provenance.method_sha256") if folder.state() == "finished" else None
+    return used is not None and earliest(used) != earliest(places.file_sha256(places.sources()[spec.source]))
+
+
+def enqueue(specs: Sequence[Spec], runs: Path, rerun: bool = False) -> None:
+    """Write the runs to their folders, where the processes that do them read them."""
     for spec in specs:
         folder = RunFolder(runs, spec.id)
         failed = folder.state() == "failed"
         fresh = rerun and not spec.is_teacher
-        folder.ask(spec.plain(), "fresh" if fresh else "resume" if failed else None)
+        folder.enqueue(spec.plain(), "fresh" if fresh else "resume" if failed else None)
 
 
 def results(specs: Sequence[Spec], runs: Path) -> list[dict[str, Any]]:
-    """The results that there are of these runs, in order."""
+    """The results of these runs, in order; runs without one are left out."""
     return [result for spec in specs if (result := RunFolder(runs, spec.id).result())]

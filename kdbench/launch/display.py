@@ -1,4 +1,4 @@
-"""What a user sees while runs go on: live bars in a terminal, plain lines elsewhere."""
+"""Progress of runs on standard error: live bars in a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from kdbench.run.bookkeeping import Progress
 
 PLAIN_EVERY = 30.0
-"""Seconds between two lines about one run where nobody watches a terminal."""
+"""Seconds between two lines about one run outside a terminal."""
 
 
 class Display(Protocol):
-    """Told of every run as it begins, goes on and ends, or is left without an end; several may go on at once."""
+    """Receives the events of all runs: each begins, progresses, and ends or is left unfinished; several may run at once."""
 
     def __enter__(self) -> Display: ...
     def __exit__(self, *details: Any) -> None: ...
@@ -33,25 +33,25 @@ class Display(Protocol):
 
 
 def for_terminal(specs: Sequence[Spec]) -> Display:
-    """The display that fits where standard error goes.
+    """The display for standard error.
 
     Args:
-        specs: the runs that will be done, those found finished left out.
+        specs: the runs to do.
     """
     return Live(specs) if sys.stderr.isatty() else Plain(len(specs))
 
 
 def ending(result: dict[str, Any]) -> str:
-    """How a run ended, in a few words."""
+    """The outcome of a run, in a few words."""
     if result["status"] == "failed":
         return f"failed: {result['error']}"
-    if "trial" in result:  # of kdbench tune: the test set stays closed
+    if "trial" in result:  # from kdbench tune, which does not read the test set
         return f"{result['trial']}: {result['accuracy.val']:.2f} % on the validation split"
     return f"{result['accuracy.last']:.2f} % in {clock(result['seconds.train'])}, {result['cost.images_per_second']:.0f} images/s"
 
 
 def clock(seconds: float) -> str:
-    """1:02:03 or 2:03."""
+    """A duration as 1:02:03 or 2:03."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
@@ -66,7 +66,7 @@ def _measured(progress: Progress) -> str:
 
 
 class Plain:
-    """One line as a run begins and ends, and now and then between."""
+    """One line when a run begins, one when it ends, and one every `PLAIN_EVERY` seconds between."""
 
     def __init__(self, total: int):
         self._total = total
@@ -110,7 +110,7 @@ class Plain:
 
 
 class Live:
-    """A bar for the plan, and one for each run that trains."""
+    """A bar for the plan, and one for each running run."""
 
     def __init__(self, specs: Sequence[Spec]):
         self._console = Console(stderr=True, highlight=False)

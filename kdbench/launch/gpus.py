@@ -1,4 +1,4 @@
-"""Which GPUs and threads each worker process gets."""
+"""The GPUs and threads of each worker process."""
 
 from __future__ import annotations
 
@@ -9,37 +9,38 @@ from kdbench.errors import UserError
 
 
 def launcher(each: int, nodes: int = 1, meet: str = "", name: str = "") -> list[str]:
-    """What starts the processes that do a run together on this machine; nothing for one alone.
+    """The words after `python -m` that start this node's processes of one run; none for a run in a single process.
 
     Args:
-        each: processes on each machine.
-        nodes: machines, on each of which this is started.
-        meet: where these find each other, as host:port.
-        name: what tells them from others there.
+        each: processes on each node.
+        nodes: number of nodes; the launcher is started on each of them.
+        meet: the rendezvous of the nodes, as host:port.
+        name: the id of this rendezvous, which others may use at the same time.
     """
     if each * nodes == 1:
         return []
-    where = ["--standalone"]
+    rendezvous = ["--standalone"]
     if nodes > 1:
-        where = [f"--nnodes={nodes}", "--rdzv-backend=c10d", f"--rdzv-endpoint={meet}", f"--rdzv-id={name}"]
-    return ["torch.distributed.run", *where, f"--nproc-per-node={each}", "-m"]
+        rendezvous = [f"--nnodes={nodes}", "--rdzv-backend=c10d", f"--rdzv-endpoint={meet}", f"--rdzv-id={name}"]
+    return ["torch.distributed.run", *rendezvous, f"--nproc-per-node={each}", "-m"]
 
 
 def shares(workers: int | None, gpus: int = 1) -> list[dict[str, str]]:
-    """The environment of each worker: its GPUs, or its share of the CPU's threads.
+    """The environment variables of each worker: its GPUs, and its share of the CPU's threads.
 
     Args:
-        gpus: of each run.
+        workers: number of workers; None for one per set of GPUs, or one.
+        gpus: number of GPUs of each run.
 
     Raises:
-        UserError: this machine has GPUs, and fewer than a run needs.
+        UserError: this machine has GPUs, but fewer than a run needs.
     """
     visible = visible_gpus()
     if visible and len(visible) < gpus:
-        raise UserError(f"gpus={gpus}, and this machine has {len(visible)}")
+        raise UserError(f"gpus={gpus}, but this machine has {len(visible)} GPU{'s' * (len(visible) != 1)}")
     sets = [visible[first : first + gpus] for first in range(0, len(visible) - gpus + 1, gpus)]
     count = workers or len(sets) or 1
-    # Where SLURM does not bind a job to its cores, only it says how many they are.
+    # SLURM does not always bind a job to its cores; then only this variable has their number.
     cores = int(os.environ.get("SLURM_CPUS_PER_TASK") or len(os.sched_getaffinity(0)))
     threads = {"OMP_NUM_THREADS": str(max(1, cores // (count * gpus)))}
     if not sets:
@@ -48,12 +49,12 @@ def shares(workers: int | None, gpus: int = 1) -> list[dict[str, str]]:
 
 
 def visible_gpus() -> list[str]:
-    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them; asked without torch."""
-    named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if named is not None:
-        return [gpu for gpu in named.split(",") if gpu and gpu != "-1"]
+    """The GPUs that this process may use, named as in CUDA_VISIBLE_DEVICES; determined without torch."""
+    variable = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if variable is not None:
+        return [gpu for gpu in variable.split(",") if gpu and gpu != "-1"]
     try:
-        listed = subprocess.run(["nvidia-smi", "--list-gpus"], capture_output=True, text=True, timeout=20, check=True)
+        listing = subprocess.run(["nvidia-smi", "--list-gpus"], capture_output=True, text=True, timeout=20, check=True)
     except (OSError, subprocess.SubprocessError):
         return []
-    return [str(number) for number, line in enumerate(listed.stdout.splitlines()) if line.startswith("GPU ")]
+    return [str(number) for number, line in enumerate(listing.stdout.splitlines()) if line.startswith("GPU ")]

@@ -1,4 +1,4 @@
-"""Carrying a plan out: what is finished is left alone, what failed or never ended is done, teachers come first."""
+"""Do runs on this machine: one after the other in this process, or in several worker processes."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from typing import Any
 
 from kdbench.errors import RunError
 from kdbench.launch import display, pool, worker
-from kdbench.launch.backlog import ask, results
+from kdbench.launch.backlog import enqueue, results
 from kdbench.launch.gpus import launcher, shares
 from kdbench.plan.spec import Spec
 
 
 def inline(specs: Sequence[Spec], runs: Path, data: Path | None, rerun: bool = False) -> list[dict[str, Any]]:
-    """Do runs one after the other in this process, and show how they go on; a failed one does not stop the others.
+    """Do runs one after the other in this process and show their progress; a failed run does not stop the others.
 
     Returns:
         Their results, in order; a run that another process is doing may have none yet.
 
     Raises:
-        KeyboardInterrupt: the user stopped it.
+        KeyboardInterrupt: the user interrupted it; the run that was training has saved its state.
         RunError: the disk is full.
     """
-    ask(specs, runs, rerun)
+    enqueue(specs, runs, rerun)
     with display.for_terminal(specs) as shown, worker.Stop() as stop:
         try:
             worker.work(specs, runs, data, shown, stop)
@@ -37,17 +37,20 @@ def inline(specs: Sequence[Spec], runs: Path, data: Path | None, rerun: bool = F
 def local(
     specs: Sequence[Spec], runs: Path, data: Path | None, workers: int | None, rerun: bool = False
 ) -> list[dict[str, Any]]:
-    """Do runs in several processes of this machine: one for each GPU, or for each share of the CPU.
+    """Do runs in several worker processes, each with its own GPUs or its share of the CPU's threads.
 
     Args:
-        workers: how many; None: one for each GPU, one where there is none.
+        workers: number of processes; None for one per GPU (or one, without GPUs).
+
+    Returns:
+        As `inline`.
 
     Raises:
-        KeyboardInterrupt: the user stopped it; the processes have kept their state.
+        KeyboardInterrupt: the user interrupted it; the processes have saved their state.
         RunError: the disk is full, or no process can be started.
-        UserError: this machine has GPUs, and fewer than a run needs.
+        UserError: this machine has GPUs, but fewer than a run needs.
     """
-    ask(specs, runs, rerun)
+    enqueue(specs, runs, rerun)
     with display.for_terminal(specs) as shown:
         gpus = max(spec.gpus for spec in specs)
         processes = pool.Pool(specs, runs, data, shown, shares(workers, gpus), launcher(gpus))

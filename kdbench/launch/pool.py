@@ -1,7 +1,7 @@
-"""Several worker processes on this machine, one for each GPU or each share of the CPU; the local queue, and a SLURM job.
+"""Several worker processes on this machine, one per GPU or per share of the CPU; for executor=local and inside SLURM jobs.
 
-The pool starts them (`kdbench.launch.worker`), hears what they do, and starts another one where one was killed. It trains nothing
-and imports no torch, so that a run that takes its process down takes nothing else with it.
+The pool starts them (`kdbench.launch.worker`), reads their messages, and replaces a worker that was killed. It does not train
+and imports no torch, so that a run that crashes its process affects no other run.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from kdbench.store import lease
 from kdbench.store.folder import SPEC, RunFolder
 
 STRIKES = 3
-"""How often a run may take its process down without getting further before it counts as failed."""
+"""How often a run may crash its process without progress before it counts as failed."""
 GRACE = 60.0
-"""Seconds that workers get to keep their state when they are asked to stop."""
+"""Seconds that workers get to save their state when they are asked to stop."""
 TAIL = 20
-"""Lines of a killed worker's error output that go into the run's log."""
+"""Lines of a killed worker's standard error that go to the run's log."""
 
 
 @dataclass
@@ -46,12 +46,12 @@ class _Worker:
 
 
 class Pool:
-    """Workers that do runs together.
+    """Workers that share a list of runs.
 
     Args:
-        specs: the runs; their folders hold them already (`RunFolder.ask`).
-        environments: of each worker, what it has beyond this process's: its GPU, its threads.
-        launcher: what `python -m` starts, to start several processes of `-m kdbench.launch.worker` in its turn.
+        specs: the runs; `backlog.enqueue` has written them to their folders.
+        environments: environment variables of each worker, in addition to this process's: its GPU, its threads.
+        launcher: words after `python -m` that start several processes of `-m kdbench.launch.worker` for each worker.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class Pool:
         """Do the runs; returns when no worker is left.
 
         Raises:
-            RunError: a worker says why no other can do better, or falls again and again without a run in hand.
+            RunError: a worker reports an error that would hit all of them, or workers crash repeatedly before they begin a run.
         """
         for number in range(min(len(self._environments), len(self._specs))):
             self._start(number)
@@ -88,20 +88,20 @@ class Pool:
             except queue.Empty:
                 continue
             if line is not None:
-                self._hear(worker, line)
+                self._handle(worker, line)
                 continue
-            # Not without a timeout: that would hold a lock which `stop`, called by a signal's handler, needs.
+            # Without a timeout, wait() holds a lock that `stop`, called by a signal handler, needs.
             status = worker.process.wait(threading.TIMEOUT_MAX)
             self._workers.remove(worker)
             if status and not self._stopping:
-                self._struck(worker, status)
+                self._crashed(worker, status)
                 if self._open() and not self._stopping:
                     self._start(worker.number)
         if self._over:
             raise RunError(self._over)
 
     def stop(self) -> None:
-        """Ask all workers to keep their state and end, and wait for it; whoever does not within `GRACE` is killed."""
+        """Ask all workers to save their state and exit, and wait; those that still run after `GRACE` seconds are killed."""
         self._stopping = True
         for worker in self._workers:
             with contextlib.suppress(ProcessLookupError):
@@ -120,7 +120,7 @@ class Pool:
         words = [*self._launcher, "kdbench.launch.worker", str(self._runs), *self._open(), f"--parent={os.getpid()}"]
         if self._data:
             words.append(f"--data={self._data}")
-        # SLURM signals every process of a job. What a user signal means is for this one to say; a worker would die of it.
+        # SLURM sends user signals to every process of a job. Only this one handles them; they would kill a worker.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGUSR1, signal.SIGUSR2))
         try:
             process = subprocess.Popen(
@@ -130,7 +130,7 @@ class Pool:
                 stderr=subprocess.PIPE,
                 text=True,
                 env={**os.environ, **self._environments[number]},
-                start_new_session=True,  # Ctrl-C comes here, and from here to the workers
+                start_new_session=True,  # Ctrl-C reaches this process only, which stops the workers
             )
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
@@ -150,7 +150,7 @@ class Pool:
         for line in worker.process.stderr:
             worker.errors.append(line.rstrip("\n"))
 
-    def _hear(self, worker: _Worker, line: str) -> None:
+    def _handle(self, worker: _Worker, line: str) -> None:
         try:
             message = json.loads(line)
             event = message.pop("event")
@@ -179,13 +179,13 @@ class Pool:
             self._shown.end(spec, RunFolder(self._runs, spec.id).result() or {"status": "failed", "error": "no result"})
 
     def _spec(self, id_: str) -> Spec:
-        """Of a run of this pool, or of the teacher that a worker took up with it."""
+        """The spec of a run of this pool, or of a teacher that a worker trains in addition."""
         if id_ not in self._specs:
             self._specs[id_] = Spec(**(RunFolder(self._runs, id_).read(SPEC) or {}))
         return self._specs[id_]
 
-    def _struck(self, worker: _Worker, status: int) -> None:
-        """A worker was killed, or fell: its run goes on in another one, but not for ever."""
+    def _crashed(self, worker: _Worker, status: int) -> None:
+        """Handle a worker that was killed or crashed: another one resumes its run, but only `STRIKES` times."""
         how = f"killed by signal {-status}" if status < 0 else f"ended with status {status}"
         if worker.run is None:
             self._strikes[""] += 1
@@ -194,7 +194,7 @@ class Pool:
                 self.stop()
             return
         spec, folder = self._specs[worker.run], RunFolder(self._runs, worker.run)
-        if worker.images > self._furthest[spec.id]:  # further than ever: not the run's own doing, so far
+        if worker.images > self._furthest[spec.id]:  # progress: so far the crash need not be the run's fault
             self._furthest[spec.id], self._strikes[spec.id] = worker.images, 0
         self._strikes[spec.id] += 1
         folder.log("\n".join([f"the process of this run was {how}", *worker.errors]))

@@ -1,6 +1,6 @@
-"""What state runs are in: read from their folders, and for those that are in a SLURM job from its queue. No torch here.
+"""The states of runs, read from their folders, and from SLURM for those that are in a job. No torch here.
 
-Nothing is written, nothing is remembered: the folders are all there is, and whoever sees them sees the same.
+Nothing is written or cached: the folders are the only record, so that every process reads the same states.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kdbench.launch.slurm.queue import Job, Slurm
+from kdbench.launch.slurm.queue import QueuedJob, SlurmQueue
 from kdbench.store import folder as folder_
 from kdbench.store import lease
 from kdbench.store.folder import RunFolder
@@ -21,27 +21,27 @@ from kdbench.store.ids import run_ids
 from kdbench.store.lease import Owner
 
 STATES = ("running", "queued", "waiting", "stopped", "planned", "cancelled", "failed", "done")
-"""In the order in which they are shown."""
+"""All states, in the order in which they are listed."""
 ENDED = ("cancelled", "failed", "done")
-"""What stays so until the user asks for something."""
+"""States that last until the user requests the run again."""
 
 
 @dataclass(frozen=True)
-class Run:
-    """What is known of a run.
+class RunStatus:
+    """The state of a run, and the facts that `kdbench status` reports with it.
 
     Attributes:
-        id: its folder's name.
+        id: name of the run's folder.
         state: one of `STATES`.
-        why: for the user: why it is queued, waiting, stopped, or what will become of it.
-        method, dataset, student, teacher, teacher_run, recipe, seed: of its spec; None where no file says it.
-        epoch, epochs: where it is, or was when it stopped.
-        images_per_second, seconds_left: of a run that is running.
-        where: the machine that does it.
-        job: the SLURM job that it is in, or was.
-        accuracy: percent, on the test set, after the last epoch.
-        seconds: of training.
-        error: of a failed run.
+        why: reason for the state, in words for the user.
+        method, dataset, student, teacher, teacher_run, recipe, seed: as in its spec; None where no file records it.
+        epoch, epochs: current epoch, or the last one before it stopped, and number of epochs.
+        images_per_second, seconds_left: speed and time left of a running run.
+        where: host of the process that does it.
+        job: its current or last SLURM job.
+        accuracy: test accuracy after the last epoch, in percent.
+        seconds: training time.
+        error: error message of a failed run.
     """
 
     id: str
@@ -68,32 +68,38 @@ class Run:
 _IDENTITY = ("method", "dataset", "student", "teacher", "teacher_run", "recipe", "seed")
 
 
-def read(runs: Path, ids: Iterable[str] | None = None, slurm: Slurm | None = None) -> list[Run]:
-    """The states of runs, in order of their ids; a folder that holds no run is left out.
+def read(runs: Path, ids: Iterable[str] | None = None, queue: SlurmQueue | None = None) -> list[RunStatus]:
+    """The states of runs, in order of their ids; folders that are not runs are left out.
 
     Args:
-        ids: the folders that are read; None for all.
-        slurm: who is asked about jobs; None: nobody.
+        ids: the folders to read; None for all.
+        queue: SLURM's queue; None does not query SLURM.
     """
-    wanted = run_ids(runs) if ids is None else sorted(ids)
-    looks = {id_: look for id_ in wanted if (look := _look(runs, id_))}
-    teachers = {look.teacher_run for look in looks.values() if look.is_open and look.teacher_run}
-    others = {id_: look for id_ in teachers - looks.keys() if (look := _look(runs, id_))}
-    every = {**looks, **others}
-    if slurm:
-        slurm.look({look.job: look.user for look in every.values() if look.job and look.is_open})
-    slurm = slurm or Slurm()
-    taught_by = {id_: _run(every[id_], slurm, None) for id_ in teachers & every.keys()}
-    return [_run(look, slurm, taught_by.get(look.teacher_run or "")) for look in looks.values()]
+    selected = run_ids(runs) if ids is None else sorted(ids)
+    records = {id_: record for id_ in selected if (record := _record(runs, id_))}
+    teacher_ids = {record.teacher_run for record in records.values() if record.is_open and record.teacher_run}
+    others = {id_: record for id_ in teacher_ids - records.keys() if (record := _record(runs, id_))}
+    every = {**records, **others}
+    if queue:
+        queue.look({record.job: record.user for record in every.values() if record.job and record.is_open})
+    queue = queue or SlurmQueue()
+    teachers = {id_: _status(every[id_], queue, None) for id_ in teacher_ids & every.keys()}
+    return [_status(record, queue, teachers.get(record.teacher_run or "")) for record in records.values()]
 
 
 @dataclass(frozen=True)
-class _Look:
-    """What the files of a run's folder say."""
+class _Record:
+    """The files of a run's folder.
+
+    Attributes:
+        names: names of all its files.
+        identity: method, dataset and so on, from the first file that has them.
+        user: number of the user who submitted `job`.
+    """
 
     id: str
     names: frozenset[str]
-    says: Mapping[str, Any]
+    identity: Mapping[str, Any]
     result: Mapping[str, Any]
     progress: Mapping[str, Any]
     owner: Owner | None
@@ -110,14 +116,14 @@ class _Look:
 
     @property
     def teacher_run(self) -> str | None:
-        return self.says.get("teacher_run")
+        return self.identity.get("teacher_run")
 
 
-def _look(runs: Path, id_: str) -> _Look | None:
+def _record(runs: Path, id_: str) -> _Record | None:
     folder = RunFolder(runs, id_)
     try:
         names = frozenset(os.listdir(folder.path))
-    except OSError:  # gone meanwhile, or not ours
+    except OSError:  # deleted meanwhile, or not readable
         return None
     if not names & {folder_.SPEC, folder_.CONFIG, folder_.RESULT}:
         return None
@@ -132,17 +138,17 @@ def _look(runs: Path, id_: str) -> _Look | None:
     if result:
         result["teacher_run"] = result.get("teacher.run")
     if result and folder_.AGAIN not in names:  # most folders of a large sweep: one file is enough
-        return _Look(id_, names, result, result, {}, None, None, 0)
-    says = content(folder_.SPEC) or result or _command(folder)
+        return _Record(id_, names, result, result, {}, None, None, 0)
+    identity = content(folder_.SPEC) or result or _command(folder)
     submission = content(folder_.SUBMISSION)
     job = str(submission["job"]) if submission.get("job") else None
     user = (folder / folder_.SUBMISSION).stat().st_uid if job else 0
     owner = lease.owner(folder.path) if any(name.startswith("lease.") for name in names) else None
-    return _Look(id_, names, says, result, content(folder_.PROGRESS), owner, job, user)
+    return _Record(id_, names, identity, result, content(folder_.PROGRESS), owner, job, user)
 
 
 def _command(folder: RunFolder) -> dict[str, Any]:
-    """What the first line of a run's configuration says, for folders that have no more."""
+    """The identity in the first line of a run's configuration, for folders that have no other record."""
     try:
         with (folder / folder_.CONFIG).open(encoding="utf-8") as file:
             words = dict(word.split("=", 1) for word in shlex.split(file.readline()) if "=" in word)
@@ -151,22 +157,24 @@ def _command(folder: RunFolder) -> dict[str, Any]:
         return {}
 
 
-def _run(look: _Look, slurm: Slurm, teacher: Run | None) -> Run:
-    facts: dict[str, Any] = {key: look.says.get(key) for key in _IDENTITY}
-    if not look.is_open:
-        result = look.result
+def _status(record: _Record, queue: SlurmQueue, teacher: RunStatus | None) -> RunStatus:
+    facts: dict[str, Any] = {key: record.identity.get(key) for key in _IDENTITY}
+    if not record.is_open:
+        result = record.result
         if result["status"] == "failed":
-            return Run(look.id, "failed", error=str(result.get("error")), **facts)
-        return Run(look.id, "done", accuracy=result.get("accuracy.last"), seconds=result.get("seconds.train"), **facts)
-    facts |= {key: look.progress.get(key) for key in ("epoch", "epochs")}
-    if look.owner and not slurm.is_pending(look.owner.job):  # else it died with its node, and its job is to begin again
-        measured = look.progress.get("measured")
+            return RunStatus(record.id, "failed", error=str(result.get("error")), **facts)
+        facts |= {"accuracy": result.get("accuracy.last"), "seconds": result.get("seconds.train")}
+        return RunStatus(record.id, "done", **facts)
+    facts |= {key: record.progress.get(key) for key in ("epoch", "epochs")}
+    if record.owner and not queue.is_pending(record.owner.job):  # else its node died, and its job is to start again
+        measured = record.progress.get("measured")
         why = None if measured is None else f"measuring, {measured:.0%} done"
-        why = "stops, because it was cancelled" if folder_.CANCELLED in look.names else why
-        job = (look.job or look.owner.job) if look.owner.job else None
-        return Run(look.id, "running", why, where=look.owner.host, job=job, **facts, **_speed(look.progress))
-    state, why = _of_nobody(look, slurm.job(look.job) if look.job else None, teacher)
-    return Run(look.id, state, why, job=look.job, **facts)
+        why = "cancelled, stopping" if folder_.CANCELLED in record.names else why
+        job = (record.job or record.owner.job) if record.owner.job else None
+        facts |= _speed(record.progress)
+        return RunStatus(record.id, "running", why, where=record.owner.host, job=job, **facts)
+    state, why = _unowned(record, queue.job(record.job) if record.job else None, teacher)
+    return RunStatus(record.id, state, why, job=record.job, **facts)
 
 
 def _speed(progress: Mapping[str, Any]) -> dict[str, Any]:
@@ -176,28 +184,26 @@ def _speed(progress: Mapping[str, Any]) -> dict[str, Any]:
     return {"images_per_second": speed, "seconds_left": (progress["budget"] - progress["images"]) / speed}
 
 
-def _of_nobody(look: _Look, job: Job | None, teacher: Run | None) -> tuple[str, str | None]:
-    """State and reason of a run that has not ended and that nobody does now."""
-    if folder_.CANCELLED in look.names:
+def _unowned(record: _Record, job: QueuedJob | None, teacher: RunStatus | None) -> tuple[str, str | None]:
+    """State and reason of a run that has not ended and that no process does."""
+    if folder_.CANCELLED in record.names:
         return "cancelled", None
-    if look.job and job is None:
-        return "stopped" if look.has_begun else "queued", f"submitted as job {look.job}; squeue does not answer here"
+    if record.job and job is None:
+        state = "stopped" if record.has_begun else "queued"
+        return state, f"submitted as job {record.job}; squeue does not respond here"
     if job and job.is_pending:
         return "queued", f"job {job.id}: {job.reason}"
     if job and job.is_over:
-        how = "is ending" if job.in_queue else "is gone"
+        how = "is ending" if job.in_queue else "has left the queue"
         return "stopped", f"job {job.id}: {job.state}" if job.state and not job.in_queue else f"job {job.id} {how}"
-    if teacher and teacher.state not in ("failed", "done") and not look.has_begun:
-        return "waiting", f"for its teacher ({look.says.get('teacher')}), which is {teacher.state}"
+    if teacher and teacher.state not in ("failed", "done") and not record.has_begun:
+        return "waiting", f"for its teacher ({record.identity.get('teacher')}), which is {teacher.state}"
     if job:
-        return "queued", f"job {job.id} is {job.state.lower()}{_on(job.nodes)} and has not come to it"
-    if look.has_begun:
-        return "stopped", _ago(look.progress)
-    return "planned", "again" if look.result else None
-
-
-def _on(nodes: str) -> str:
-    return f" on {nodes}" if nodes else ""
+        where = f" on {job.nodes}" if job.nodes else ""
+        return "queued", f"job {job.id} is {job.state.lower()}{where} and has not started this run yet"
+    if record.has_begun:
+        return "stopped", _ago(record.progress)
+    return "planned", "again" if record.result else None
 
 
 def _ago(progress: Mapping[str, Any]) -> str | None:

@@ -1,7 +1,7 @@
-"""Doing runs one after the other: what a process takes up is leased, and what others do is left to them.
+"""Do runs one after the other. A process leases the run that it does, and leaves alone the runs that others have leased.
 
-In this process (`work`), or as a program of its own that `kdbench.launch.pool` starts: `python -m kdbench.launch.worker RUNS ID…`
-takes its runs from the `spec.json` of their folders and tells on standard output what it does, one JSON object a line.
+Either in this process (`work`), or as a program that `kdbench.launch.pool` starts: `python -m kdbench.launch.worker RUNS ID…`
+reads its runs from the `spec.json` of their folders and reports what it does on standard output, one JSON object per line.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ if TYPE_CHECKING:
     from kdbench.run.prepare import Caller
 
 LOOK = 1.0
-"""Seconds between two looks at whether a run was cancelled, whether the parent lives, and at what others do."""
+"""Seconds between two checks of whether a run was cancelled, whether the parent lives, and of the runs of others."""
 
 
 class Stop:
-    """Whether to stop, asked after every step: by a signal, because the parent is no more, or because the run was cancelled.
+    """Whether to stop, asked after every step: after a signal, after the parent's death, or if the run is cancelled.
 
     Args:
-        parent: the process whose end ends this one too; None for a process that the user started.
+        parent: the process whose end also ends this one; None for a process that the user started.
     """
 
     def __init__(self, parent: int | None = None):
@@ -55,19 +55,19 @@ class Stop:
 
     @property
     def all(self) -> bool:
-        """Whether no further run is to begin."""
+        """Whether no further run may begin."""
         return self._all
 
     def everything(self, *signal_details: object) -> None:
-        """Stop after the step that is going on; as a signal's handler, a user's second Ctrl-C ends the process at once."""
-        # A worker is told twice where SLURM signals all processes of a job and the pool its workers.
+        """Stop after the current step; as a signal handler, a user's second Ctrl-C ends the process at once."""
+        # A worker gets two signals where SLURM signals all processes of a job, and the pool its workers.
         if self._all and signal_details and self._parent is None:
             raise KeyboardInterrupt
         self._all = True
 
     @contextmanager
     def watching(self, folder: RunFolder) -> Iterator[None]:
-        """Inside, stop also when the run of `folder` is cancelled."""
+        """Inside the block, also stop if the run of `folder` is cancelled."""
         self._run, self._one = folder, False
         try:
             yield
@@ -93,7 +93,7 @@ class Stop:
             run = self._run
             if run is not None and (run / CANCELLED).exists():
                 self._one = run is self._run
-            # Under torchrun the process that watches over this one is no direct parent.
+            # Under torchrun the parent process is not a direct parent.
             if self._parent is not None and os.getppid() != self._parent and not lease.started(self._parent):
                 self._all = True
 
@@ -106,23 +106,23 @@ def work(
     stop: Stop,
     do: Callable[..., dict[str, Any]] | None = None,
 ) -> None:
-    """Do all of `specs` that are open; what another living process does is left to it, what a dead one left is taken over.
+    """Do all of `specs` that are open, except runs of another living process; runs of a dead one are taken over.
 
-    A run waits for its teacher, whoever trains it; a teacher that nobody trains is trained here.
+    A run waits for its teacher, which is trained here unless another process trains it.
 
     Args:
-        do: in the place of `kdbench.run.execute.run`.
+        do: replaces `kdbench.run.execute.run`.
 
     Raises:
         OSError: the disk is full.
     """
     from kdbench.run.execute import run
     from kdbench.run.prepare import Caller
-    from kdbench.run.resume import Stopped  # torch, which a pool of processes has no use for
+    from kdbench.run.resume import Stopped  # imports torch, which the pool does not need
 
     do = do or run
     waiting = {spec.id: spec for spec in specs}
-    held: dict[str, float] = {}
+    heartbeats: dict[str, float] = {}
     while waiting and not stop.all:
         ended = False
         for spec in list(waiting.values()):
@@ -142,36 +142,36 @@ def work(
                         shown.end(spec, do(spec, runs, data, Caller(report, stop, held_lease.check)))
                         ended = True
             except Held as error:
-                # A heartbeat that moves is life; a process on this machine is known to live.
-                if error.owner.is_here() or held.setdefault(spec.id, error.touched) != error.touched:
+                # A new heartbeat shows that the owner lives; of processes on this machine it is known.
+                if error.owner.is_here() or heartbeats.setdefault(spec.id, error.touched) != error.touched:
                     waiting.pop(spec.id, None)
                 continue
             except (Stopped, Lost) as error:
-                shown.left(spec, str(error) or "stopped; it goes on from here the next time")
+                shown.left(spec, str(error) or "stopped; the next kdbench run resumes it")
             waiting.pop(spec.id, None)
         if waiting and not ended and not stop.all:
             time.sleep(LOOK)
 
 
 def _teacher_has_ended(teacher: str, runs: Path, waiting: dict[str, Spec]) -> bool:
-    """Whether a run can begin (if its teacher failed it says so); a teacher that is open is put among what is to be done.
+    """Whether a run's teacher has ended; an open teacher joins `waiting`. A run whose teacher failed begins, and reports it.
 
-    A cancelled teacher's students are not: they go out of `waiting`.
+    The students of a cancelled teacher leave `waiting`.
     """
     folder = RunFolder(runs, teacher)
-    if (folder / CANCELLED).exists() and folder.state() == "absent":  # else it ended before it heard of that
+    if (folder / CANCELLED).exists() and folder.state() == "absent":  # else it ended before it noticed
         for id_ in [spec.id for spec in waiting.values() if spec.teacher_run == teacher]:
             del waiting[id_]
         return False
-    known = folder.read(SPEC)
-    if known is None or not folder.is_open():
+    plain = folder.read(SPEC)
+    if plain is None or not folder.is_open():
         return True
-    waiting.setdefault(teacher, Spec(**known))
+    waiting.setdefault(teacher, Spec(**plain))
     return False
 
 
 class _Reporter:
-    """Tells the display and the run's folder where the run is."""
+    """Passes the progress of a run to the display and to the run's folder."""
 
     def __init__(self, spec: Spec, folder: RunFolder, shown: display.Display):
         self._spec, self._folder, self._shown = spec, folder, shown
@@ -185,39 +185,39 @@ class _Reporter:
             self._folder.write(PROGRESS, {**asdict(progress), "at": now}, lasting=False)
 
 
-class _Teller:
-    """The display of a worker process: one JSON object a line on standard output, for the pool."""
+class _Messages:
+    """The display of a worker process: one JSON object per line on standard output, for the pool."""
 
-    def __enter__(self) -> _Teller:
+    def __enter__(self) -> _Messages:
         return self
 
     def __exit__(self, *details: Any) -> None:
         pass
 
     def begin(self, spec: Spec) -> None:
-        _tell(event="begin", run=spec.id)
+        _send(event="begin", run=spec.id)
 
     def progress(self, spec: Spec, progress: Progress) -> None:
-        _tell(event="progress", run=spec.id, **asdict(progress))
+        _send(event="progress", run=spec.id, **asdict(progress))
 
     def end(self, spec: Spec, result: dict[str, Any]) -> None:
-        _tell(event="end", run=spec.id)
+        _send(event="end", run=spec.id)
 
     def left(self, spec: Spec, why: str) -> None:
-        _tell(event="left", run=spec.id, why=why)
+        _send(event="left", run=spec.id, why=why)
 
 
-def _tell(**message: Any) -> None:
+def _send(**message: Any) -> None:
     try:
         print(json.dumps(message), flush=True)
-    except BrokenPipeError:  # the pool is no more: `Stop` is about to find that, and the run is not to fail by it
+    except BrokenPipeError:  # the pool has died: `Stop` is about to notice, and the run must not fail because of it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _together(specs: Sequence[Spec], runs: Path, data: Path | None, stop: Stop) -> None:
-    """The same in each process of a group: the first takes up runs, and the others do with it what it says.
+def _work_in_group(specs: Sequence[Spec], runs: Path, data: Path | None, stop: Stop) -> None:
+    """`work` in each process of a group: rank 0 leases the runs, and the other ranks follow it.
 
-    After a run that failed they may no longer be in step: the first one stops then, which ends all of them.
+    After a failed run the ranks may be out of step; rank 0 then stops, which ends all of them.
     """
     from kdbench.run.execute import run
     from kdbench.run.group import Group
@@ -235,12 +235,12 @@ def _together(specs: Sequence[Spec], runs: Path, data: Path | None, stop: Stop) 
 
     with Group.from_environment(specs[0].device) as group:
         if group.first:
-            work(specs, runs, data, _Teller(), stop, lead)
+            work(specs, runs, data, _Messages(), stop, lead)
             group.say(f"run {next(numbers)}", _NO_MORE)
             return
         while (id_ := group.hear(f"run {next(numbers)}")) != _NO_MORE:
-            if os.environ["LOCAL_RANK"] == "0":  # of another node, whose pool hears nothing else of the run
-                _tell(event="follow", run=id_)
+            if os.environ["LOCAL_RANK"] == "0":  # on another node, whose pool gets no other message of the run
+                _send(event="follow", run=id_)
             with contextlib.suppress(Stopped):
                 run(Spec(**(RunFolder(runs, id_).read(SPEC) or {})), runs, data, Caller(group=group))
 
@@ -249,7 +249,7 @@ _NO_MORE = "no more"
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Entry point of the program; 0: all is done that could be, 1: stopped, or told why it is over."""
+    """Entry point of the program; returns 0 if all runs that could be done are done, 1 if it stopped early."""
     parser = argparse.ArgumentParser(prog="python -m kdbench.launch.worker")
     parser.add_argument("runs", type=Path)
     parser.add_argument("ids", nargs="+")
@@ -258,29 +258,29 @@ def main(words: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(words)
     specs = []
     for id_ in arguments.ids:
-        known = RunFolder(arguments.runs, id_).read(SPEC)
-        if known is None:
+        plain = RunFolder(arguments.runs, id_).read(SPEC)
+        if plain is None:
             raise RunError(f"there is no {SPEC} in the folder of {id_}")
-        specs.append(Spec(**known))
+        specs.append(Spec(**plain))
     several = int(os.environ.get("WORLD_SIZE", 1)) > 1
     with Stop(arguments.parent) as stop:
         try:
             if several:
-                _together(specs, arguments.runs, arguments.data, stop)
+                _work_in_group(specs, arguments.runs, arguments.data, stop)
             else:
-                work(specs, arguments.runs, arguments.data, _Teller(), stop)
+                work(specs, arguments.runs, arguments.data, _Messages(), stop)
         except OSError as error:
-            _tell(event="over", why=full_disk(error, arguments.runs))
+            _send(event="over", why=full_disk(error, arguments.runs))
             return 1
     return int(stop.all)
 
 
 def full_disk(error: OSError, runs: Path) -> str:
-    """The sentence for a full disk; other errors of the file system speak for themselves."""
+    """The sentence for a full disk; the message of any other error of the file system."""
     from kdbench.run.execute import is_full
 
     if is_full(error):
-        return f"the disk of {runs} is full; nothing finished is lost, and the same command goes on once there is room"
+        return f"the disk of {runs} is full; finished runs are kept, and the same command resumes the rest once there is room"
     return str(error)
 
 

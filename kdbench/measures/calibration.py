@@ -1,12 +1,53 @@
-"""What logits say of the true labels beyond the first guess. Pure functions of logits (N, K) and labels (N,)."""
+"""Top-5 accuracy, calibration, and agreement with the teacher: pure functions of logits (N, K) and labels (N,)."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
+from kdbench.measures.evaluation import OWN, Evaluation, Values
+
+MEASURES = {
+    "calibration": (
+        "predictions",
+        {
+            "keys": {
+                "accuracy.top5": ("float", "percent", "test images whose class has one of the five largest logits"),
+                "calibration.ece": ("float", "percent", "expected calibration error over 15 equally wide bins"),
+                "calibration.nll": ("float", "nats", "mean of −log p(true class), without label smoothing"),
+                "teacher.agreement": ("float", "percent", "test images on which network and teacher predict the same class"),
+            },
+            "columns": {
+                "top5": {"key": "accuracy.top5", "title": "Top-5 %", "about": "the true class is among the first five"},
+                "ece": {
+                    "key": "calibration.ece", "title": "ECE %", "about": "expected calibration error", "better": "lower",
+                },
+                "nll": {
+                    "key": "calibration.nll", "title": "NLL", "about": "negative log-likelihood of the true class",
+                    "digits": 3, "better": "lower",
+                },
+                "agreement": {
+                    "key": "teacher.agreement", "title": "Agreement %",
+                    "about": "test images of which the teacher says the same", "better": "", "taught": True,
+                },
+            },
+        },
+    )
+}  # fmt: skip
+
 BINS = 15
 """Of the expected calibration error, as in Guo et al."""
+
+
+def predictions(evaluation: Evaluation) -> Values:
+    """`accuracy.top5`, `calibration.*` and `teacher.agreement` of the deployed network."""
+    own, taught, labels = evaluation.logits[OWN], evaluation.teacher_logits, evaluation.test.labels
+    return {
+        "accuracy.top5": top_accuracy(own, labels, 5),
+        "calibration.ece": round(expected_calibration_error(own, labels), 6),
+        "calibration.nll": round(negative_log_likelihood(own, labels), 6),
+        "teacher.agreement": None if taught is None else agreement(own, taught),
+    }
 
 
 def top_accuracy(logits: Tensor, labels: Tensor, k: int) -> float:

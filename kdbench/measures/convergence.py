@@ -6,7 +6,40 @@ import csv
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from kdbench.measures.evaluation import Evaluation, Values
+
+MEASURES = {
+    "convergence": (
+        "of_evaluation",
+        {
+            "keys": {
+                "convergence.auc": ("float", "percent", "mean validation accuracy over the images of the budget"),
+                "convergence.highest": ("float", "percent", "highest validation accuracy of an epoch's end"),
+                "convergence.images.*": ("int", "images", "images until a validation accuracy in percent was reached"),
+                "convergence.seconds.*": ("float", "seconds", "training time until a validation accuracy was reached"),
+            },
+            "columns": {
+                "auc": {
+                    "key": "convergence.auc", "title": "AUC %",
+                    "about": "mean validation accuracy over the images of the budget",
+                },
+                "images_to.*": {
+                    "key": "convergence.images.*", "title": "Images to {} %",
+                    "about": "images until a validation accuracy, such as images_to.60, of the seeds that reach it",
+                    "digits": None, "better": "lower", "spread": False,
+                },
+                "seconds_to.*": {
+                    "key": "convergence.seconds.*", "title": "Seconds to {} %",
+                    "about": "training time until a validation accuracy, of the seeds that reach it",
+                    "digits": 1, "better": "lower", "spread": False,
+                },
+            },
+        },
+    )
+}  # fmt: skip
 
 
 class Point(NamedTuple):
@@ -31,6 +64,11 @@ def read(epochs_csv: Path) -> list[Point]:
             for row in csv.DictReader(file)
             if row["accuracy.val"]
         ]
+
+
+def of_evaluation(evaluation: Evaluation) -> Values:
+    """`convergence.*` of a run; before training its accuracy is that of chance, 100 / K percent."""
+    return convergence(evaluation.curve, 100 / evaluation.classes, evaluation.measures.accuracies)
 
 
 def convergence(curve: Sequence[Point], chance: float, accuracies: Sequence[float]) -> dict[str, float | int | None]:

@@ -1,4 +1,4 @@
-"""What a run costs: parameters, FLOPs, memory."""
+"""What a run costs besides FLOPs (`flops.py`) and energy (`energy.py`): parameters and memory."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 _PROC = Path("/proc/self")
 
@@ -23,18 +22,6 @@ def parameters(module: nn.Module) -> int:
 def trained_parameters(module: nn.Module) -> int:
     """Number of parameters that are trained."""
     return sum(p.numel() for p in module.parameters() if p.requires_grad)
-
-
-@torch.no_grad()
-def flops(network: nn.Module, image_shape: tuple[int, int, int]) -> int:
-    """FLOPs of one image through `network` in evaluation mode; a multiplication and an addition are two."""
-    was_training = network.training
-    network.eval()
-    image = torch.zeros(1, *image_shape, device=next(network.parameters()).device)
-    with FlopCounterMode(display=False) as counter:
-        network(image)
-    network.train(was_training)
-    return counter.get_total_flops()
 
 
 class PeakMemory:

@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
+from kdbench.measures.evaluation import OWN
 from kdbench.method import Batch, Method
 
 Losses = Callable[[Batch], Mapping[str, Tensor]]
@@ -26,7 +27,8 @@ def of_method(
     losses: Sequence[tuple[Losses, float]] = (),
     images: int | None = None,
 ) -> dict[str, int]:
-    """The entries `cost.flops.*`, of one image at each exit, if there are any, and `cost.flops_training`.
+    """The entries `cost.flops`, of one image through the deployed network, `cost.flops.*`, of one image at each exit, if
+    there are any, and `cost.flops_training`.
 
     Args:
         method: one that is not needed any more: it takes a step.
@@ -37,16 +39,14 @@ def of_method(
     """
     image = torch.zeros_like(batch.images[:1])
     method.eval()
-    exits = of_outputs(lambda: {**method.exits(image), _OWN: method.deployed()(image)})
-    del exits[_OWN]
-    entries = {f"cost.flops.{name}": number for name, number in exits.items()} if len(exits) > 1 else {}
+    exits = of_outputs(lambda: {**method.exits(image), OWN: method.deployed()(image)})
+    entries = {"cost.flops": exits.pop(OWN)}
+    if len(exits) > 1:
+        entries |= {f"cost.flops.{name}": number for name, number in exits.items()}
     method.train()
     with batch.streams.as_global("flops"), precision:
         total = sum(share * of_losses(function, batch) for function, share in losses or [(method.losses, 1.0)])
     return {**entries, "cost.flops_training": round(total / (images or len(batch.images)))}
-
-
-_OWN = "the deployed network"
 
 
 @torch.no_grad()

@@ -13,8 +13,42 @@ from kdbench.config.settings import Dataset, Measures
 from kdbench.data.augment import normalise
 from kdbench.data.task import Images
 from kdbench.measures.corruptions import NAMES, SEVERITIES, corrupt, with_noise
+from kdbench.measures.evaluation import Evaluation, Values
 from kdbench.precision import full_precision
 from kdbench.streams import Streams
+
+MEASURES = {
+    "robustness": (
+        "of_evaluation",
+        {
+            "keys": {
+                "measures.images": ("int", "images", "test images for each severity of each corruption"),
+                "robustness.corruptions": ("float", "percent", "accuracy on corrupted images, mean over all corruptions"),
+                "robustness.corruption.*": ("float", "percent", "accuracy under one corruption, mean over its severities"),
+                "robustness.severity.*": ("float", "percent", "accuracy at one severity, 1 to 5, mean over the corruptions"),
+                "robustness.noise.*": ("float", "percent", "accuracy under Gaussian noise of a standard deviation"),
+            },
+            "columns": {
+                "corruptions": {
+                    "key": "robustness.corruptions", "title": "Corruptions %",
+                    "about": "accuracy on corrupted images, mean over all",
+                },
+                "corruption.*": {
+                    "key": "robustness.corruption.*", "title": "{} %",
+                    "about": "accuracy under one corruption, such as corruption.fog",
+                },
+                "severity.*": {
+                    "key": "robustness.severity.*", "title": "Severity {} %",
+                    "about": "accuracy over all corruptions of one severity, 1 to 5",
+                },
+                "noise.*": {
+                    "key": "robustness.noise.*", "title": "Noise {} %",
+                    "about": "accuracy under Gaussian noise, such as noise.0.1",
+                },
+            },
+        },
+    )
+}  # fmt: skip
 
 CHUNK = 250
 """Images that are corrupted together: what is drawn for them depends on it, so it belongs to `measures.VERSION`."""
@@ -23,6 +57,11 @@ PIXELS = 100 * 32 * 32
 """Pixels of a batch on a CPU, whose caches hold no more. What a network says of an image does not depend on it."""
 
 _STREAMS = Streams(0).within("measures")
+
+
+def of_evaluation(evaluation: Evaluation) -> Values:
+    """`robustness.*` and `measures.images` of the deployed network."""
+    return robustness(evaluation.network, evaluation.test, evaluation.dataset, evaluation.measures, evaluation.between)
 
 
 @torch.no_grad()

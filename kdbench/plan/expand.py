@@ -59,7 +59,7 @@ def _teachers_first(asked: Mapping[str, Spec], teachers: Mapping[str, Spec]) -> 
 
 def _default(what: str, defaults: Mapping[str, str], dataset: str) -> tuple[str, ...]:
     if what not in defaults:
-        raise UserError(f"the dataset '{dataset}' names no default {what}; say {what}=NAME")
+        raise UserError(f"the dataset '{dataset}' has no default {what}; pass {what}=NAME")
     return (defaults[what],)
 
 

@@ -1,40 +1,38 @@
-"""The words behind `kdbench run`, parsed and checked: what the user asked for. No torch here."""
+"""The words behind `kdbench run`, parsed and checked: which runs the user asked for, and how they are launched. No torch here."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from kdbench.backbones import registry
-from kdbench.config import places, resolve
+from kdbench import words as words_
+from kdbench.config import extensions, places, resolve, result_keys
+from kdbench.config.cluster import Cluster
 from kdbench.config.ginfile import Binding
 from kdbench.config.settings import BASELINE
 from kdbench.errors import UserError, nearest, unknown
 
-SELECTIONS = ("methods", "dataset", "student", "teacher", "recipe", "seeds")
-
-
-SINGLE = ("sweep", "executor", "workers", "gpus", "cluster", "log")
-
-
-EXECUTORS = ("inline", "local", "slurm")
-
-
+PLAN_KEYS = ("methods", "dataset", "student", "teacher", "recipe", "seeds")
+"""Each takes a comma-separated list; the plan is the product of these lists."""
+SINGLE_KEYS = ("sweep", "executor", "workers", "gpus", "cluster", "log")
+"""Each takes one value."""
 DEFAULT_CLUSTER = "default"
-
-
 LOGS = ("tensorboard",)
 
 
 @dataclass(frozen=True)
 class Request:
-    """What the user asked for: every selection a list, overrides parsed.
+    """What the user asked for.
 
     Attributes:
+        methods, dataset, student, teacher, recipe, seeds: the values of each key; empty where the dataset's default applies.
+        overrides: bindings of the runs, parsed.
+        executor: name of a launcher.
+        workers: processes of executor=local; None for one per GPU.
         cluster: name of the profile, for executor=slurm.
-        cluster_overrides: those of `Cluster.*`, which say nothing of runs.
+        profile: that profile, with the bindings of `Cluster.*`, which do not concern the runs.
     """
 
     methods: tuple[str, ...]
@@ -47,83 +45,83 @@ class Request:
     executor: str = "inline"
     workers: int | None = None
     cluster: str | None = None
-    cluster_overrides: tuple[Binding, ...] = ()
+    profile: Cluster | None = None
 
 
 def parse(words: Sequence[str]) -> Request:
-    """The words behind `kdbench run`.
+    """The request that the words behind `kdbench run` make.
 
     Raises:
-        UserError: a word that is neither a selection nor a binding, or names something that is not there.
+        UserError: a word is neither a selection nor a binding, or names something that does not exist.
     """
-    chosen: dict[str, tuple[str, ...]] = {}
-    bindings: list[str] = []
-    for word in words:
-        key, equals, value = word.partition("=")
-        if not equals:
-            raise UserError(
-                f"'{word}' is neither a selection (such as methods=kd) nor a binding (such as Train.epochs=5)"
-            )
-        if "." in key:
-            bindings.append(word)
-        elif key not in (*SELECTIONS, *SINGLE):
-            raise _unknown_selection(key)
-        elif key in chosen:
-            raise UserError(f"'{key}' is given twice; several values go in one comma list ({key}=A,B)")
-        else:
-            chosen[key] = tuple(dict.fromkeys(filter(None, value.split(","))))
-            if not chosen[key]:
-                raise UserError(f"'{key}=' has no value")
-            if key in SINGLE and len(chosen[key]) > 1:
-                raise UserError(f"'{key}' takes one value, not {len(chosen[key])}")
-    workers = _count("workers", chosen.pop("workers", (None,))[0])
-    (cluster,) = chosen.pop("cluster", (None,))
-    (executor,) = chosen.pop("executor", ("local" if workers else "slurm" if cluster else "inline",))
-    if executor not in EXECUTORS:
-        raise unknown("executor", executor, EXECUTORS)
-    bindings += [f"Machine.gpus={number}" for number in chosen.pop("gpus", ())]
-    bindings += [f"Machine.log={_log(name)}" for name in chosen.pop("log", ())]
-    overrides = tuple(resolve.parse_overrides(bindings))
-    check_log(binding.value for binding in overrides if binding.key == "Machine.log")
-    of_cluster = tuple(b for b in overrides if b.configurable == "Cluster")
-    if executor != "local" and workers:
-        raise UserError(f"workers={workers} goes with executor=local, not with executor={executor}")
-    if executor != "slurm" and (cluster or of_cluster):
-        word = f"cluster={cluster}" if cluster else of_cluster[0].key
-        raise UserError(f"{word} goes with executor=slurm, not with executor={executor}")
-    if executor == "slurm":
-        cluster = cluster or DEFAULT_CLUSTER
-        places.member("cluster", cluster)
-    if not set(chosen) - {"seeds"}:
-        chosen["sweep"] = ("default",)
-    if "sweep" in chosen:
-        chosen = {**_sweep(chosen.pop("sweep")[0]), **chosen}
-    chosen.setdefault("dataset", ("digits",))
-    chosen.setdefault("methods", ("all",))
+    parsed = words_.parse(words, (*PLAN_KEYS, *SINGLE_KEYS), _unknown_key, SINGLE_KEYS)
+    for word in parsed.bare:
+        raise UserError(f"'{word}' is neither a selection (such as methods=kd) nor a binding (such as Train.epochs=5)")
+    single = {key: parsed.values[key][0] for key in SINGLE_KEYS if key in parsed.values}
+    bindings = _overrides(parsed.bindings, single)
+    of_cluster = tuple(binding for binding in bindings if binding.configurable == "Cluster")
+    executor, workers, cluster = _launch(single, of_cluster)
+    lists = _lists({key: parsed.values[key] for key in PLAN_KEYS if key in parsed.values}, single.get("sweep"))
     return Request(
-        methods=_methods(chosen["methods"]),
-        dataset=_members("dataset", chosen["dataset"]),
-        student=_backbones("student", chosen.get("student", ())),
-        teacher=_teachers(chosen.get("teacher", ())),
-        recipe=_members("recipe", chosen.get("recipe", ())),
-        seeds=tuple(_seed(text) for text in chosen.get("seeds", ("0",))),
-        overrides=tuple(b for b in overrides if b not in of_cluster),
+        methods=_methods(lists["methods"]),
+        dataset=_members("dataset", lists["dataset"]),
+        student=_backbones("student", lists.get("student", ())),
+        teacher=_teachers(lists.get("teacher", ())),
+        recipe=_members("recipe", lists.get("recipe", ())),
+        seeds=words_.seeds(lists.get("seeds", ("0",))),
+        overrides=tuple(binding for binding in bindings if binding not in of_cluster),
         executor=executor,
         workers=workers,
         cluster=cluster,
-        cluster_overrides=of_cluster,
+        profile=resolve.profile(cluster, of_cluster) if cluster else None,
     )
 
 
-def _unknown_selection(key: str) -> UserError:
-    parameters = {
-        p: f"{s.name}.{p}" for s in resolve.known_overrides().values() for p in s.parameters if p not in SINGLE
-    }
-    guess = nearest(key, [*SELECTIONS, *SINGLE, *parameters])
-    hint = (
-        f"did you mean '{parameters.get(guess, guess)}'?" if guess else f"valid: {', '.join((*SELECTIONS, *SINGLE))}."
-    )
+def _unknown_key(key: str) -> UserError:
+    configurables = resolve.known_overrides().values()
+    bindings = {p: f"{c.name}.{p}" for c in configurables for p in c.parameters if p not in SINGLE_KEYS}
+    guess = nearest(key, [*PLAN_KEYS, *SINGLE_KEYS, *bindings])
+    valid = f"valid: {', '.join((*PLAN_KEYS, *SINGLE_KEYS))}."
+    hint = f"did you mean '{bindings.get(guess, guess)}'?" if guess else valid
     return UserError(f"unknown selection '{key}'; {hint} See all with: kdbench run --help")
+
+
+def _overrides(bindings: Iterable[str], single: Mapping[str, str]) -> tuple[Binding, ...]:
+    """The bindings, parsed, with those that gpus= and log= abbreviate."""
+    machine = [f"Machine.{key}={single[key]}" for key in ("gpus", "log") if key in single]
+    if "log" in single and single["log"] not in LOGS:
+        raise unknown("log", single["log"], LOGS)
+    overrides = tuple(resolve.parse_overrides([*bindings, *machine]))
+    check_log(binding.value for binding in overrides if binding.key == "Machine.log")
+    return overrides
+
+
+def _launch(single: Mapping[str, str], of_cluster: Sequence[Binding]) -> tuple[str, int | None, str | None]:
+    """The executor, its workers, and its cluster profile."""
+    workers = words_.whole_number("workers", single["workers"], 1) if "workers" in single else None
+    cluster = single.get("cluster")
+    executor = single.get("executor") or ("local" if workers else "slurm" if cluster else "inline")
+    launchers = extensions.members("launcher")
+    if executor not in launchers:
+        raise unknown("executor", executor, launchers, "kdbench list launchers")
+    result_keys.columns()  # a measure that is declared wrongly is refused before anything starts
+    if workers and executor != "local":
+        raise UserError(f"workers={workers} requires executor=local, not executor={executor}")
+    if executor != "slurm" and (cluster or of_cluster):
+        word = f"cluster={cluster}" if cluster else of_cluster[0].key
+        raise UserError(f"{word} requires executor=slurm, not executor={executor}")
+    if executor == "slurm":
+        cluster = cluster or DEFAULT_CLUSTER
+        places.member("cluster", cluster)
+    return executor, workers, cluster
+
+
+def _lists(given: Mapping[str, tuple[str, ...]], sweep: str | None) -> dict[str, tuple[str, ...]]:
+    """The values of each plan key, those of the sweep included; a request without any but seeds is the default sweep."""
+    if not set(given) - {"seeds"} and sweep is None:
+        sweep = "default"
+    defaults = {"dataset": ("digits",), "methods": ("all",)}
+    return {**defaults, **(_sweep(sweep) if sweep else {}), **given}
 
 
 def _sweep(name: str) -> dict[str, tuple[str, ...]]:
@@ -133,7 +131,7 @@ def _sweep(name: str) -> dict[str, tuple[str, ...]]:
 def _methods(names: Iterable[str]) -> tuple[str, ...]:
     every = places.members("method")
     if "all" in names:
-        # A variant (another method's class with other values) is asked for by name, also beside "all".
+        # A variant (another method's class with other values) is only included when named, also together with "all".
         plain = sorted((n for n in every if not resolve.is_variant(n)), key=lambda n: (n != BASELINE, n))
         names = list(dict.fromkeys([*plain, *(n for n in names if n != "all")]))
     for name in names:
@@ -150,8 +148,8 @@ def _members(group: str, names: Iterable[str]) -> tuple[str, ...]:
 
 def _backbones(kind: str, names: Iterable[str]) -> tuple[str, ...]:
     for name in names:
-        if name not in registry.NAMES:
-            raise unknown(kind, name, registry.NAMES, "kdbench list students")
+        if name not in extensions.members("backbone"):
+            raise unknown(kind, name, extensions.members("backbone"), "kdbench list students")
     return tuple(names)
 
 
@@ -167,24 +165,6 @@ def _teachers(names: Iterable[str]) -> tuple[str, ...]:
 
 def is_weight_file(teacher: str) -> bool:
     return teacher.endswith((".pt", ".pth")) or "/" in teacher
-
-
-def _seed(text: str) -> int:
-    if not text.isascii() or not text.isdigit():
-        raise UserError(f"seeds takes whole numbers from 0, such as seeds=0,1,2, not '{text}'")
-    return int(text)
-
-
-def _count(key: str, text: str | None) -> int | None:
-    if text is not None and (not text.isascii() or not text.isdigit() or int(text) < 1):
-        raise UserError(f"{key} takes a whole number from 1, such as {key}=2, not '{text}'")
-    return int(text) if text else None
-
-
-def _log(name: str) -> str:
-    if name not in LOGS:
-        raise unknown("log", name, LOGS)
-    return name
 
 
 def check_log(names: Iterable[str]) -> None:

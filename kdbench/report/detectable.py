@@ -15,7 +15,7 @@ from kdbench.report.formats.markdown import plain
 from kdbench.report.leaderboard import CSV
 from kdbench.report.stats.intervals import Interval
 from kdbench.report.stats.power import detectable, deviation, pooled, seeds_needed, threshold
-from kdbench.report.tables.rows import Line
+from kdbench.report.tables.rows import Row
 from kdbench.report.tables.tables import Table, tables
 
 DIFFERENCES = (0.5, 1.0)
@@ -85,7 +85,7 @@ def read(
 
 def of_table(table: Table, differences: Sequence[float] = DIFFERENCES) -> TablePower:
     """The power of one table; `differences` as in `read`."""
-    intervals = [(line.name, interval) for line in table.lines if (interval := _interval(line))]
+    intervals = [(row.name, interval) for row in table.rows if (interval := _interval(row))]
     lines = [
         _power(name, sd, interval.n, differences)
         for name, interval in intervals
@@ -116,21 +116,21 @@ def _committed(path: Path) -> tuple[pd.DataFrame, list[str]]:
     return records.canonical(rows), messages
 
 
-def _interval(line: Line) -> Interval | None:
+def _interval(row: Row) -> Interval | None:
     """The difference from the baseline, if it has an sd."""
-    return line.difference if line.difference and line.difference.n >= 2 else None
+    return row.difference if row.difference and row.difference.n >= 2 else None
 
 
 def _reasons(table: Table) -> Iterator[str]:
-    base = next((line for line in table.lines if line.is_baseline and line.accuracy), None)
-    if base is not None and len(table.lines) == 1:
+    base = next((row for row in table.rows if row.is_baseline and row.accuracy), None)
+    if base is not None and len(table.rows) == 1:
         yield f"this table has only {BASELINE}, so there is no difference to compute"
         return
     if base is None or len(base.by_seed) < 2:
         count = "no finished run" if base is None else "only one seed"
         yield f"{BASELINE} has {count} here; the sd of differences needs at least two seeds: kdbench run … seeds=0,1,2"
         return
-    for line in table.lines:
-        if line is not base and not _interval(line):
-            count = "only one seed" if line.difference and line.difference.n == 1 else "no seed"
-            yield f"{plain(line.name)} has {count} in common with {BASELINE}; the sd of differences needs at least two"
+    for row in table.rows:
+        if row is not base and not _interval(row):
+            count = "only one seed" if row.difference and row.difference.n == 1 else "no seed"
+            yield f"{plain(row.name)} has {count} in common with {BASELINE}; the sd of differences needs at least two"

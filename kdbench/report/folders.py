@@ -1,4 +1,4 @@
-"""Run folders → results: what can be used is read, what cannot is named, and what has not changed is left alone."""
+"""Run folders → results. Results that cannot be used are named, and those that have not changed are not read again."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from kdbench.store.folder import CONFIG, RESULT, SPEC
 INDEX = ".board.json"
 
 Stamp = list[int]
-"""Of a file: when it was written (nanoseconds), its size, and its inode, which is another one after every atomic write."""
+"""Time of the last write of a file (nanoseconds), its size, and its inode, which every atomic write changes."""
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What a folder of runs holds.
+    """The results in a folder of runs.
 
     Attributes:
-        results: those that were read, by the names of their folders in order; not those that were known.
+        results: those that were read now, in the order of the names of their folders.
         messages: a sentence for each `result.json` that cannot be used.
-        stamps: of all that can be used, read now or known before, by run.
-        open: runs that have no result yet.
+        stamps: of all results that can be used, read now or before, by run.
+        open: number of runs that have no result yet.
     """
 
     results: list[dict[str, Any]] = field(default_factory=list)
@@ -40,55 +40,58 @@ class Reading:
     open: int = 0
 
 
-def read_runs(runs: Path, known: Mapping[str, Stamp] | None = None) -> Reading:
-    """The results in all run folders; no folder at all has no runs.
+def read_runs(runs: Path, unchanged: Mapping[str, Stamp] | None = None) -> Reading:
+    """The results in all run folders; a folder that does not exist has no runs.
 
     Args:
-        known: what need not be read again, by run, unless its file has another stamp now.
+        unchanged: the stamps of results that were read before, by run; they are read again only if their stamp differs.
     """
-    found, known = Reading([], [], {}), known or {}
-    unended = 0
+    results: list[dict[str, Any]] = []
+    messages: list[str] = []
+    stamps: dict[str, Stamp] = {}
+    before = unchanged or {}
+    unfinished = 0
     for name in sorted(entry.name for entry in os.scandir(runs) if entry.is_dir()) if runs.is_dir() else []:
         path = f"{runs}/{name}/{RESULT}"
         try:
             stamp = _stamp(path)
-            if known.get(name) != stamp:
+            if before.get(name) != stamp:
                 result = _parsed(path)
                 if reason := _defect(result, name):
                     raise _Unusable(reason)
-                found.results.append(result)
-            found.stamps[name] = stamp
+                results.append(result)
+            stamps[name] = stamp
         except FileNotFoundError:
-            unended += any(os.path.exists(f"{runs}/{name}/{file}") for file in (SPEC, CONFIG))
+            unfinished += any(os.path.exists(f"{runs}/{name}/{file}") for file in (SPEC, CONFIG))
         except _Unusable as error:
-            found.messages.append(f"{path} was skipped: {error}")
+            messages.append(f"{path} was skipped: {error}")
         except (OSError, ValueError, RecursionError) as error:
-            found.messages.append(f"{path} was skipped: it cannot be read ({type(error).__name__}: {error})")
-    return Reading(found.results, found.messages, found.stamps, unended)
+            messages.append(f"{path} was skipped: it cannot be read ({type(error).__name__}: {error})")
+    return Reading(results, messages, stamps, unfinished)
 
 
 class _Unusable(Exception):
-    """A file that is there and is no result of its folder's run."""
+    """A file that is not the result of its folder's run."""
 
 
 def _stamp(path: str) -> Stamp:
     status = os.stat(path)
     if not stat.S_ISREG(status.st_mode):
-        raise _Unusable("it is no file")
+        raise _Unusable("it is not a file")
     return [status.st_mtime_ns, status.st_size, status.st_ino]
 
 
 def _parsed(path: str) -> Any:
     with open(path, "rb") as file:
-        return json.loads(file.read(), parse_constant=_no_number)
+        return json.loads(file.read(), parse_constant=_refuse_constant)
 
 
-def _no_number(text: str) -> NoReturn:
-    raise ValueError(f"{text} is no number")
+def _refuse_constant(text: str) -> NoReturn:
+    raise ValueError(f"{text} is not a number")
 
 
 def _defect(result: Any, folder: str) -> str | None:
-    """Why this is not the result of the run in `folder`, or None if it is. Keys of other versions are welcome."""
+    """Why this is not the result of the run in `folder`, or None if it is. Keys of other versions are allowed."""
     if not isinstance(result, dict):
         return "it is not a JSON object"
     missing = [key for key in NAMES if not isinstance(result.get(key), str) or not result[key].strip()]
@@ -99,7 +102,7 @@ def _defect(result: Any, folder: str) -> str | None:
         return f"its status is {result.get('status')!r}, not one of {', '.join(STATES)}"
     for key, value in result.items():
         if is_number_column(key) and not _is_number(value):
-            return f"its {key} is {value!r}, which is no number"
+            return f"its {key} is {value!r}, which is not a number"
     # A copied folder would count twice, or not, depending on which is read last.
     return None if result["run"] == folder else f"it is the result of run '{result['run']}', not of this folder's"
 
@@ -109,10 +112,10 @@ def _is_number(value: Any) -> bool:
     return value is None or (isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value))
 
 
-def known(runs: Path, board: bytes) -> dict[str, Stamp]:
-    """What the rows in `board` hold of these runs already, as `remember` has left it; nothing if they are others now.
+def unchanged(runs: Path, board: bytes) -> dict[str, Stamp]:
+    """The stamps of the results that are in the results.csv `board` already, as `remember` saved them; none for another board.
 
-    The index saves time and says nothing that the folders do not: without it, or if it is damaged, all is read.
+    The index only saves time: without it, or if it is damaged, everything is read.
     """
     try:
         index = json.loads((runs / INDEX).read_bytes())
@@ -125,7 +128,7 @@ def known(runs: Path, board: bytes) -> dict[str, Stamp]:
 
 
 def remember(runs: Path, board: bytes, stamps: Mapping[str, Stamp]) -> None:
-    """Keep what `known` gives; where nothing can be written, all is read again the next time."""
+    """Save the stamps for `unchanged`; where nothing can be written, everything is read again the next time."""
     content = json.dumps({"rows": _identity(board), "runs": stamps}, separators=(",", ":")).encode()
     path = runs / INDEX
     try:
@@ -136,7 +139,7 @@ def remember(runs: Path, board: bytes, stamps: Mapping[str, Stamp]) -> None:
 
 
 def _identity(board: bytes) -> str:
-    """Of the rows, and of the code that makes rows of results."""
+    """Checksum of the records and of the code that makes records of results."""
     digest = hashlib.sha256(board)
     for source in (__file__, records.__file__):
         digest.update(Path(source).read_bytes())

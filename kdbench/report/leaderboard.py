@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kdbench.errors import UserError
-from kdbench.report import folders, records
-from kdbench.report.formats import latex, readme
-from kdbench.report.formats.tidy import tidy
-from kdbench.report.tables import overall, published
+from kdbench.report import curves, folders, records
+from kdbench.report.formats import latex, readme, tidy_csv
+from kdbench.report.tables import overall, published, revisions
 from kdbench.report.tables.columns import find
 from kdbench.report.tables.sections import Section, Span
-from kdbench.report.tables.tables import Table, tables
+from kdbench.report.tables.tables import Table
+from kdbench.report.tables.tables import tables as make_tables
+from kdbench.store.folder import EPOCHS
 
 CSV = "results.csv"
 README = "README.md"
@@ -26,15 +27,15 @@ PAGE = "index.html"
 
 @dataclass(frozen=True)
 class Outcome:
-    """What `regenerate` did.
+    """The result of `regenerate`.
 
     Attributes:
         tables: all tables, in the order of the README.
-        runs: rows in results.csv now.
-        read: how many of them were read from run folders this time; what has not changed since is not.
-        open: runs in the folders that have no result yet.
-        messages: what was skipped or looks wrong, a sentence each.
-        changed: the files that were written; others were right already.
+        runs: number of records in results.csv now.
+        read: number of them that were read from run folders this time; unchanged ones are not read again.
+        open: number of runs in the folders that have no result yet.
+        messages: a sentence for everything that was skipped or looks wrong.
+        changed: the files that were written; the others were up to date.
         sha256: of results.csv.
     """
 
@@ -49,7 +50,7 @@ class Outcome:
 
 @contextmanager
 def _nothing_is_garbage() -> Iterator[None]:
-    """The collector would look through the cells of all rows again and again, a fifth of the time, and find nothing."""
+    """The collector would search the cells of all records again and again, in a fifth of the time, and find nothing."""
     was = gc.isenabled()
     gc.disable()
     try:
@@ -64,61 +65,65 @@ def regenerate(runs: Path, out: Path, columns: Sequence[str] | None = None, html
     """Merge the run folders under `runs` into `out`/results.csv and write all other files from it.
 
     Args:
-        columns: that the tables show (kdbench.report.columns); None for the default set.
-        html: write index.html too. It has the curves of the run folders, so that the rows alone do not give it, and
-            `check` leaves it alone.
+        columns: that the tables show (kdbench.report.tables.columns); None for the default set.
+        html: also write index.html. It has the curves of the run folders, which are not in the records, so `check`
+            ignores it.
 
     Raises:
-        UserError: results.csv is there and no file of rows, published.csv is damaged, or a package for the page is
+        UserError: results.csv exists and is not a results file, published.csv is damaged, or a package for the page is
             missing; nothing is written then.
     """
     if html:
         from kdbench.report.formats.page import build  # whose packages are an extra
     path = out / CSV
     before = path.read_bytes() if path.is_file() else b""
-    known = folders.known(runs, before)
-    reading = folders.read_runs(runs, known)
+    reading = folders.read_runs(runs, folders.unchanged(runs, before))
     committed, damaged = records.from_csv(before, str(path)) if before else (records.frame([]), [])
     fresh = records.frame(reading.results)
     merged, lost = records.merge(committed, fresh)
-    found = tables(merged)
+    tables = make_tables(merged)
     content = records.to_csv(merged)
-    sections = _sections(found, out)
-    files = {CSV: content, **_generated(found, len(merged), content, columns, sections)}
+    sections = _sections(tables, out)
+    files = {CSV: content, **_generated(tables, len(merged), content, columns, sections)}
     if damaged:
         kept = path.with_name(f"results.damaged-{hashlib.sha256(before).hexdigest()[:8]}.csv")
         records.write(kept, before)
         damaged = [f"{sentence}; it is left out now" for sentence in damaged]
-        damaged.insert(0, f"{path} was damaged; the file as it was is in {kept}")
+        damaged.insert(0, f"{path} was damaged; the original is kept in {kept}")
     if html:
-        files[PAGE] = build.page(found, runs, content, columns, sections)
+        files[PAGE] = build.page(tables, lambda run: curves.read(runs / run / EPOCHS), content, columns, sections)
     changed = [out / name for name, text in files.items() if records.write(out / name, text)]
     folders.remember(runs, content, reading.stamps)
     messages = [*reading.messages, *damaged, *lost]
-    sha256 = hashlib.sha256(content).hexdigest()
     return Outcome(
-        found, len(merged), len(fresh), reading.open, messages + _unmeasured(found, columns), changed, sha256
+        tables=tables,
+        runs=len(merged),
+        read=len(fresh),
+        open=reading.open,
+        messages=messages + _unmeasured(tables, columns),
+        changed=changed,
+        sha256=hashlib.sha256(content).hexdigest(),
     )
 
 
 def first(messages: list[str], most: int = 10) -> list[str]:
-    """What is printed of many sentences: the first ones, and how many more there are."""
+    """The first of many sentences, and the number of the others."""
     rest = len(messages) - most
     return messages[:most] + [f"and {rest} more of this kind"] * (rest > 0)
 
 
 def check(out: Path, columns: Sequence[str] | None = None) -> list[str]:
-    """A sentence for each file in `out` that is not what the committed rows give; none if all is well.
+    """A sentence for each file in `out` that does not follow from the committed records; none if all do.
 
     Args:
-        columns: that the tables must show; None for those that the README says it was made with.
+        columns: that the tables must show; None for those that the README was made with.
 
     Raises:
-        UserError: there is no results.csv, or it is no file of rows, or published.csv is damaged.
+        UserError: there is no results.csv, or it is not a results file, or published.csv is damaged.
     """
     path, page = out / CSV, out / README
     if not path.is_file():
-        raise UserError(f"there is no {path}; make it with: kdbench leaderboard")
+        raise UserError(f"{path} does not exist; create it with: kdbench leaderboard")
     rows, wrong = records.from_csv(path.read_bytes(), str(path))
     if wrong:
         return wrong
@@ -128,39 +133,43 @@ def check(out: Path, columns: Sequence[str] | None = None) -> list[str]:
         wrong.append(f"{path} is not in the form that kdbench writes")
     if columns is None and page.is_file():
         columns = readme.made_with(page.read_text(errors="replace"))
-    found = tables(committed)
-    for name, text in _generated(found, len(committed), content, columns, _sections(found, out)).items():
+    tables = make_tables(committed)
+    for name, text in _generated(tables, len(committed), content, columns, _sections(tables, out)).items():
         file = out / name
         if not file.is_file():
             wrong.append(f"{file} is missing")
         elif file.read_bytes() != text:
-            wrong.append(f"{file} is not what the rows in {CSV} give")
+            wrong.append(f"{file} does not follow from the rows in {CSV}")
     return wrong
 
 
-def _unmeasured(found: list[Table], columns: Sequence[str] | None) -> list[str]:
+def _unmeasured(tables: list[Table], columns: Sequence[str] | None) -> list[str]:
     """A sentence if columns were asked for that no run has."""
-    lines = [line for table in found for line in table.lines]
+    rows = [row for table in tables for row in table.rows]
     asked = {name: find(name) for name in columns or ()}
-    empty = [n for n, column in asked.items() if not any(column.value(line) or column.never(line) for line in lines)]
-    return [f"no run has measured {', '.join(empty)}"] if empty and lines else []
+    empty = [n for n, column in asked.items() if not any(column.value(row) or column.never(row) for row in rows)]
+    return [f"no run has measured {', '.join(empty)}"] if empty and rows else []
 
 
-def _sections(found: list[Table], out: Path) -> list[Section]:
-    """What stands behind the tables."""
+def _sections(tables: list[Table], out: Path) -> list[Section]:
+    """The sections after the tables."""
     path = published.source(out)
     file = Span(path.name, "file") if path.parent == out else Span("the file that comes with kdbench")
-    pairs = published.compare(found, published.read(path))
-    shared = overall.overview(found)
-    return ([overall.section(shared)] if shared else []) + [published.section(pairs, file)]
+    over = overall.aggregate(tables)
+    changed = revisions.changed_in_form(record for table in tables for row in table.rows for record in row.runs)
+    return [
+        *([overall.section(over)] if over else []),
+        published.section(published.compare(tables, published.read(path)), file),
+        *([Section("Versions of method files", (Span(" ".join(changed)),))] if changed else []),
+    ]
 
 
 def _generated(
-    found: list[Table], runs: int, content: bytes, columns: Sequence[str] | None, sections: list[Section]
+    tables: list[Table], runs: int, content: bytes, columns: Sequence[str] | None, sections: list[Section]
 ) -> dict[str, bytes]:
-    """All files that follow from the rows, by name."""
+    """All files that follow from the records, by name."""
     return {
-        README: readme.page(found, runs, content, columns, sections),
-        TIDY: tidy(found, columns).encode(),
-        LATEX: latex.document(found, columns, sections).encode(),
+        README: readme.page(tables, runs, content, columns, sections),
+        TIDY: tidy_csv.document(tables, columns).encode(),
+        LATEX: latex.document(tables, columns, sections).encode(),
     }

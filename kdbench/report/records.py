@@ -1,7 +1,7 @@
-"""Results as rows of text, and the CSV file of committed rows.
+"""Records: the results of runs as text, and the CSV file of the committed ones.
 
 A cell holds text and nothing else: null is the empty cell, a number is what Python's `repr` writes. The CSV therefore
-gives back exactly what went in, and the same rows give the same bytes whatever the order of the folders.
+gives back exactly what went in, and the same records give the same bytes whatever the order of the folders.
 """
 
 from __future__ import annotations
@@ -10,17 +10,23 @@ import csv
 import io
 import json
 import math
-import os
 import re
-import uuid
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from kdbench.errors import UserError
+from kdbench.files import write_atomically
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Record = dict[str, str]
+"""The result of one run as text, by column."""
+
+ACCURACY = "accuracy.last"
+"""The column of the accuracy that tables compare: on the test set after the last epoch, percent."""
 
 LEADING = [
     *("dataset", "student", "recipe", "overrides", "protocol", "method", "method.parameters", "teacher", "seed"),
@@ -29,11 +35,11 @@ LEADING = [
 """The columns that always exist, in this order; all others follow alphabetically."""
 
 ORDER = ["dataset", "student", "protocol", "method", "method.parameters", "teacher", "seed", "run"]
-"""What rows are sorted by."""
+"""Sort order of the records."""
 
 STATES = ("finished", "failed")
 NAMES = ("run", "method", "dataset", "student", "protocol")
-"""What no row can be without, beside status and seed."""
+"""Columns that no record can lack, in addition to status and seed."""
 
 _WHOLE = re.compile("-?[0-9]+")
 _NUMBERS = ("accuracy.", "exits.", "seconds.")
@@ -41,12 +47,26 @@ _UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")  # not the same in
 
 
 def is_number_column(name: str) -> bool:
-    """Whether a column holds numbers and empty cells only, in whatever version of kdbench; of others nothing is said."""
+    """Whether a column certainly holds only numbers and empty cells, in every version of kdbench."""
     return name.startswith(_NUMBERS) or name in ("images_seen", "teacher.accuracy")
 
 
+def number(record: Record, key: str) -> float | None:
+    """The finite number in a cell, or None."""
+    try:
+        value = float(record.get(key, ""))
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def scored(record: Record) -> bool:
+    """Whether this run has a result that can be averaged."""
+    return record["status"] == "finished" and number(record, ACCURACY) is not None
+
+
 def cell(value: Any) -> str:
-    """The text that stands for a JSON value in a cell."""
+    """A JSON value as the text of a cell."""
     if isinstance(value, str):
         return _UNSAFE.sub(lambda match: f"\\x{ord(match[0]):02x}", value)
     if value is None:
@@ -57,13 +77,15 @@ def cell(value: Any) -> str:
 
 
 def frame(results: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
-    """Results as rows of text in canonical form."""
+    """Results as records in canonical form."""
+    import pandas as pd
+
     rows = pd.DataFrame([{cell(key): cell(value) for key, value in r.items()} for r in results], dtype=object)
     return canonical(rows.where(rows.notna(), ""))
 
 
 def canonical(rows: pd.DataFrame) -> pd.DataFrame:
-    """The same rows in the one order of rows and columns that is written; a column of empty cells is left out."""
+    """The same records in the one order of records and columns that is written; a column of empty cells is left out."""
     rows = _with_columns(rows, set(rows.columns))
     rows = rows[[name for name in rows.columns if name in LEADING or (rows[name] != "").any()]]
     by_number = rows.assign(seed=[int(seed) if seed else 0 for seed in rows["seed"]])
@@ -71,12 +93,14 @@ def canonical(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _with_columns(rows: pd.DataFrame, names: set[str]) -> pd.DataFrame:
-    """With these columns in the order that is written; cells that were not there are empty."""
+    """The same records with these columns in the order that is written; new cells are empty."""
     return rows.reindex(columns=LEADING + sorted(names - set(LEADING)), fill_value="").astype(object)
 
 
 def merge(committed: pd.DataFrame, fresh: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
-    """Committed rows, replaced by those of the folders; and a sentence for each finished row lost to a failure."""
+    """Committed records, replaced by those of the folders; and a sentence for each finished one lost to a failure."""
+    import pandas as pd
+
     state = dict(zip(committed["run"], committed["status"], strict=True))
     messages = [
         f"run '{run}' is committed as finished, but its folder says that it failed; the folder counts"
@@ -90,7 +114,7 @@ def merge(committed: pd.DataFrame, fresh: pd.DataFrame) -> tuple[pd.DataFrame, l
 
 
 def to_csv(rows: pd.DataFrame) -> bytes:
-    """The CSV file of rows in canonical form."""
+    """The CSV file of records in canonical form."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")  # what pandas does too, by way of a copy of all cells
     writer.writerow(rows.columns)
@@ -99,14 +123,16 @@ def to_csv(rows: pd.DataFrame) -> bytes:
 
 
 def from_csv(content: bytes, name: str) -> tuple[pd.DataFrame, list[str]]:
-    """The rows of a CSV file, in the order of the file, and a sentence for each line that is none.
+    """The records of a CSV file, in the order of the file, and a sentence for each line that cannot be used.
 
     Args:
-        name: what the sentences call the file.
+        name: of the file, for the sentences.
 
     Raises:
-        UserError: its first line is not the names of the columns.
+        UserError: its first line does not name the columns.
     """
+    import pandas as pd
+
     # What is not UTF-8 becomes surrogates, which no file that kdbench writes has.
     reader = csv.reader(io.StringIO(content.decode("utf-8-sig", "surrogateescape"), newline=""), strict=True)
     csv.field_size_limit(2**31 - 1)
@@ -126,23 +152,23 @@ def from_csv(content: bytes, name: str) -> tuple[pd.DataFrame, list[str]]:
                 continue
             run = check(cells)
             if run in places:
-                raise ValueError(f"it is the run '{run}' of line {places[run]} again")
+                raise ValueError(f"it duplicates the run '{run}' of line {places[run]}")
         except StopIteration:
             break
         except (csv.Error, ValueError) as error:
-            messages.append(f"{name}, line {line} is no row of a run: {error}")
+            messages.append(f"{name}, line {line} is not the result of a run: {error}")
         else:
             places[run] = line
             rows.append(cells)
     if not header:
-        raise UserError(f"{name} is no CSV file of runs: it is empty")
+        raise UserError(f"{name} is not a results file: it is empty")
     return pd.DataFrame(rows, columns=pd.Index(header, dtype=object), dtype=object), messages
 
 
 def _header(cells: list[str], name: str) -> list[str]:
     lacking = [column for column in LEADING if column not in cells]
     if lacking:
-        raise UserError(f"{name} is no CSV file of runs: its first line lacks the column {', '.join(lacking)}")
+        raise UserError(f"{name} is not a results file: its first line lacks the column {', '.join(lacking)}")
     twice = [column for column, count in Counter(cells).items() if count > 1]
     if twice:
         raise UserError(f"{name} has the column '{twice[0]}' twice")
@@ -150,7 +176,7 @@ def _header(cells: list[str], name: str) -> list[str]:
 
 
 class _Check:
-    """Takes the cells of a line and returns the run that they are of."""
+    """Takes the cells of a line and returns their run."""
 
     def __init__(self, header: list[str]):
         self._width = len(header)
@@ -159,7 +185,7 @@ class _Check:
         self._status, self._seed, self._run = (header.index(column) for column in ("status", "seed", "run"))
 
     def __call__(self, cells: list[str]) -> str:
-        """Raises ValueError, which says why they are no row."""
+        """Raises ValueError, with the reason, if they are not a record."""
         if len(cells) != self._width:
             raise ValueError(f"it has {len(cells)} cells, and the first line has {self._width}")
         if not (text := "".join(cells)).isascii() and _UNSAFE.search(text):
@@ -168,14 +194,14 @@ class _Check:
             if not cells[place]:
                 raise ValueError(f"it has no {column}")
         if "/" in cells[self._run] or cells[self._run].startswith("."):
-            raise ValueError(f"its run '{cells[self._run]}' is no name of a folder")
+            raise ValueError(f"its run '{cells[self._run]}' is not a valid folder name")
         if cells[self._status] not in STATES:
             raise ValueError(f"its status is '{cells[self._status]}', not one of {', '.join(STATES)}")
         if not _WHOLE.fullmatch(cells[self._seed]):
             raise ValueError(f"its seed is '{cells[self._seed]}'")
         for place, column in self._numbers:
             if cells[place] and not _is_finite(cells[place]):
-                raise ValueError(f"its {column} is '{cells[place]}', which is no number")
+                raise ValueError(f"its {column} is '{cells[place]}', which is not a number")
         return cells[self._run]
 
 
@@ -190,11 +216,5 @@ def write(path: Path, content: bytes) -> bool:
     """Put `content` in place in one step, so that nobody reads half of it; False if it was there already."""
     if path.is_file() and path.read_bytes() == content:
         return False
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_atomically(path, content, lasting=False)
     return True

@@ -40,7 +40,7 @@ def steps(
     """
     share = share or Share()
     device = task.train.labels.device
-    anchors = Anchors(len(task.train), augmenter, streams, position=first * budget.anchors)
+    anchors = Anchors(len(task.train), augmenter, streams, position=first * budget.anchors, kind=method.views[0])
     for step in range(first, budget.steps):
         own = streams.within("method", step)
         places, draws = anchors.take(budget.anchors)
@@ -48,11 +48,15 @@ def steps(
         if len(index) != budget.anchors * method.images_per_anchor or not torch.equal(index[: len(places)], places):
             raise RunError(f"{type(method).__name__}.sample must return its anchors, then the images around them")
         if len(index) > len(places):
-            extra = augmenter.draw(len(index) - len(places), streams("augment around", step))
+            extra = augmenter.draw(len(index) - len(places), streams("augment around", step), method.views[0])
             draws = Draws.join([draws, extra])
-        index, draws = share.own(index), Draws(*map(share.own, draws))
-        index = index.to(device, non_blocking=True)
-        images = augmenter(index, draws.to(device))
+        others = [
+            augmenter.draw(len(index), streams("augment view", view, step), kind)
+            for view, kind in enumerate(method.views[1:], start=1)
+        ]
+        index = share.own(index).to(device, non_blocking=True)
+        images = augmenter.views(index, [each.map(share.own) for each in (draws, *others)], method.views)
+        index = index.repeat(len(method.views))
         yield Batch(
             images, task.train.labels[index], index, step, own, share,
             epoch=budget.epoch_of(step), progress=step / budget.steps,

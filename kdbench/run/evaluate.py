@@ -1,23 +1,22 @@
-"""What networks say of images, without gradient, in evaluation mode and full precision; and the one final evaluation."""
+"""Logits and accuracies of networks, without gradient, in evaluation mode and full precision; and the one final evaluation."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from kdbench.config.settings import Dataset, Measures
+from kdbench.config.settings import Dataset, Settings
 from kdbench.data.augment import normalise
 from kdbench.data.task import Images, Task
-from kdbench.measures import VERSION, calibration
-from kdbench.measures.robustness import robustness
+from kdbench.measures import VERSION
+from kdbench.measures.convergence import Point
+from kdbench.measures.evaluation import OWN, Evaluation, measure
 from kdbench.method.base import Method
 from kdbench.precision import full_precision
 
 BATCH = 500
-OWN = "own"
-"""The key of a network's own classifier among its exits."""
 
 
 def accuracies(logits_of: Callable[[Tensor], dict[str, Tensor]], images: Images, dataset: Dataset) -> dict[str, float]:
@@ -67,22 +66,23 @@ def final(
     best: dict[str, Tensor] | None,
     teacher: nn.Module | None,
     task: Task,
-    dataset: Dataset,
-    measures: Measures,
+    given: Settings,
+    curve: Sequence[Point],
     between: Callable[[float], None] = lambda done: None,
 ) -> dict[str, float | int | None]:
-    """All that is said of the test set: the one place where it is read, once, when training is over.
+    """All that is reported of the test set: the one place where it is read, once, when training is over.
 
     Args:
         best: the deployed network's weights at the best epoch on the validation split, if there is one.
-        between: called now and then with the share of the measurements that is done; may raise.
+        curve: the validation curve of the run.
+        between: called now and then with the share that a slow measure has done; may raise.
 
     Returns:
-        `accuracy.last`, `accuracy.top5`, `accuracy.best_val`, `exits.*`, `teacher.accuracy` and `teacher.agreement`,
-        `calibration.*` and `robustness.*`, in percent but for `calibration.nll`; None where there is nothing.
+        `accuracy.last`, `accuracy.best_val`, `exits.*` and `teacher.accuracy` in percent, `measures.version`, and what
+        the measures declare (`kdbench.config.result_keys`); None where there is nothing.
     """
     task.test.training_is_over()
-    test = task.test.read()
+    test, dataset = task.test.read(), given.dataset
     method.eval()
     deployed = method.deployed()
 
@@ -90,24 +90,19 @@ def final(
         return {**method.exits(x), OWN: deployed(x)}
 
     logits = all_logits(classifiers, test, dataset)
-    own = logits[OWN]
-    found = accuracies_of(logits, test)
+    by_classifier = accuracies_of(logits, test)
     result: dict[str, float | int | None] = {
-        "accuracy.last": found.pop(OWN),
-        "accuracy.top5": calibration.top_accuracy(own, test.labels, 5),
+        "accuracy.last": by_classifier.pop(OWN),
         "accuracy.best_val": None,
-        "calibration.ece": round(calibration.expected_calibration_error(own, test.labels), 6),
-        "calibration.nll": round(calibration.negative_log_likelihood(own, test.labels), 6),
         "teacher.accuracy": None,
-        "teacher.agreement": None,
         "measures.version": VERSION,
     }
-    result |= {f"exits.{name}": value for name, value in found.items()}
+    result |= {f"exits.{name}": value for name, value in by_classifier.items()}
+    taught = None
     if teacher is not None:
         taught = all_logits(lambda x: {OWN: teacher(x)}, test, dataset)[OWN]
         result["teacher.accuracy"] = _top1(taught, test)
-        result["teacher.agreement"] = calibration.agreement(own, taught)
-    result |= robustness(deployed, test, dataset, measures, between)
+    result |= measure(Evaluation(deployed, logits, taught, test, curve, task.classes, dataset, given.measures, between))
     if best is not None:
         last = {name: value.clone() for name, value in deployed.state_dict().items()}
         deployed.load_state_dict(best)

@@ -7,6 +7,7 @@ import json
 import tempfile
 import time
 import traceback
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,11 +29,9 @@ from kdbench.run.state import Outcome
 from kdbench.run.sync_bn import synchronise
 from kdbench.run.train import train
 from kdbench.store import provenance, studies
-from kdbench.store.folder import CHECKPOINT, EPOCHS, RunFolder
+from kdbench.store.folder import CHECKPOINT, EPOCHS, OPERATIVE, RunFolder
 from kdbench.store.lease import Lost
 from kdbench.streams import Streams
-
-OPERATIVE = "operative.gin"
 
 
 def run(spec: Spec, runs: Path, data: Path | None, caller: Caller | None = None) -> dict[str, Any]:
@@ -161,16 +160,14 @@ def _run(spec: Spec, folder: RunFolder, runs: Path, data: Path | None, caller: C
             raise Stopped
         caller.report(replace(last_report[0], measured=done))
 
-    measured = _evaluate(ready, method, outcome, between)
+    measured = _evaluate(ready, method, outcome, convergence.read(folder / EPOCHS), between)
     entries = session.result(keeper.sessions, outcome)
     caller.check()
     state = method.deployed().state_dict()
     checkpoint.save(folder / CHECKPOINT, spec.student, state, {"run": spec.id})
     write_atomically(folder / OPERATIVE, gin.operative_config_str().encode())
-    accuracies = ready.settings.measures.accuracies
     return {
         **measured,
-        **convergence.convergence(convergence.read(folder / EPOCHS), 100 / ready.task.classes, accuracies),
         **flops,
         **entries,
         "weights.sha256": checkpoint.weights_sha256(state),
@@ -200,12 +197,14 @@ def _train(
         return method, train(method, ready.task, settings, streams, epochs_csv, caller.report, group, keeper)
 
 
-def _evaluate(ready: Ready, method: Method, outcome: Outcome, between: Any) -> dict[str, Any]:
+def _evaluate(
+    ready: Ready, method: Method, outcome: Outcome, curve: list[convergence.Point], between: Callable[[float], None]
+) -> dict[str, Any]:
     """The one final evaluation, and what is known of the method, its networks and its teachers."""
     task, settings = ready.task, ready.settings
     teacher = ready.teachers[0] if ready.teachers else None
     network = teacher.network if teacher else None
-    measured = evaluate.final(method, outcome.best, network, task, settings.dataset, settings.measures, between)
+    measured = evaluate.final(method, outcome.best, network, task, settings, curve, between)
     if teacher and measured["teacher.accuracy"] is not None:
         teacher.confirm(measured["teacher.accuracy"])
     deployed = method.deployed()
@@ -217,7 +216,6 @@ def _evaluate(ready: Ready, method: Method, outcome: Outcome, between: Any) -> d
         **(on_test if settings.selection.on_test else {}),
         "cost.parameters": cost.parameters(deployed),
         "cost.parameters_training": cost.trained_parameters(method),
-        "cost.flops": cost.flops(deployed, task.image_shape),
         "teacher.run": teacher.run if teacher else None,
         "teacher.sha256": teacher.sha256 if teacher else None,
         "data.sha256": task.digest,

@@ -138,7 +138,7 @@ def count_flops(spec: Spec, ready: Ready) -> dict[str, int]:
     budget = Budget(
         settings.train, len(task.train), passes_per_anchor(method), settings.control.budget, method.phases()
     )
-    augmenter = Augmenter(task.train.images, settings.augment, settings.dataset)
+    augmenter = Augmenter(task.train.images, settings.augment, settings.dataset, settings.strong)
     batch = next(steps(method, task, augmenter, streams, budget))
     weights = [
         (stretch.phase.losses or method.losses, (stretch.end - stretch.first) / budget.steps)

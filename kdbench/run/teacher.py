@@ -12,6 +12,7 @@ from torch import Tensor
 
 from kdbench.backbones import registry
 from kdbench.backbones.backbone import Backbone
+from kdbench.config import extensions
 from kdbench.data.task import Task
 from kdbench.errors import RunError
 from kdbench.method import Teacher
@@ -129,7 +130,7 @@ def _state_in(content: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
 def _architecture(state: Mapping[str, Tensor], path: Path, classes: int, channels: int) -> str:
     """The backbone whose state dict has these names and shapes; the nearest is named where none has."""
     differences = {}
-    for name in registry.NAMES:
+    for name in extensions.members("backbone"):
         with torch.device("meta"):
             wanted = {key: value.shape for key, value in registry.build(name, classes, channels).state_dict().items()}
         missing = sorted(wanted.keys() - state.keys())

@@ -51,7 +51,7 @@ def train(
     group = group or Group()
     device = task.train.labels.device
     recipe = settings.train
-    augmenter = Augmenter(task.train.images, settings.augment, settings.dataset)
+    augmenter = Augmenter(task.train.images, settings.augment, settings.dataset, settings.strong)
     declared = passes_per_anchor(method)
     budget = Budget(recipe, len(task.train), declared, settings.control.budget, method.phases())
     share = group.share(budget.anchors)

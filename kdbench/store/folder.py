@@ -1,4 +1,4 @@
-"""Run folders: one for each run, whose files say its state. There is no database; many jobs can write at once."""
+"""Run folders: one for each run. A run's state is derived from its files; there is no database, so many jobs can write at once."""
 
 from __future__ import annotations
 
@@ -7,24 +7,42 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from kdbench.errors import UserError
 from kdbench.files import write_atomically
+from kdbench.store.result import defects
 
 State = Literal["finished", "failed", "absent"]
 
 CONFIG, RESULT, EPOCHS, CHECKPOINT, LOG = "config.gin", "result.json", "epochs.csv", "checkpoint.pt", "log.txt"
+OPERATIVE = "operative.gin"
 SPEC, PROGRESS, SUBMISSION = "spec.json", "progress.json", "submission.json"
 AGAIN, CANCELLED = "again", "cancelled"
 RESUME, RESUME_BEFORE = "resume.pt", "resume.before.pt"
-REPRODUCED = "reproduced"  # in a folder of runs, the folder of those that were trained once more; and its files' name
 EVENTS = "events.out.tfevents.*"
+REPRODUCED = "reproduced"
+"""Name of the folder inside a folder of runs that `kdbench reproduce` trains in."""
 
 
 class RunFolder:
     """The folder of one run, `RUNS/ID`.
 
-    Besides what DESIGN names: `spec.json` (what is to be done, for processes that take it up), `progress.json` (where it
-    is), `submission.json` (the SLURM job it went into), `resume.pt` and the one before it (the state of training),
-    `again` and `cancelled` (what the user asked for), `lease.N` (kdbench.lease).
+    | file | holds | exists |
+    |---|---|---|
+    | `spec.json` | the `Spec`, for any process that does the run | from the plan on |
+    | `config.gin` | the command and all values | from the start |
+    | `epochs.csv` | a line for each epoch | from the first epoch |
+    | `log.txt` | tracebacks, resumptions, defects of the result | if there is anything to log |
+    | `events.out.tfevents.*` | the same curves for TensorBoard | with `log=tensorboard` |
+    | `checkpoint.pt` | weights of the deployed network | at the end |
+    | `operative.gin` | the values that gin used | at the end |
+    | `result.json` | the result (kdbench.store.result), written last | at the end |
+    | `resume.pt`, `resume.before.pt` | the last two states of training | until the run has finished |
+    | `progress.json` | how far the run is | while it runs |
+    | `lease.N` | the process that does the run (kdbench.store.lease) | while it runs |
+    | `submission.json` | the SLURM job that the run was submitted in | if it was submitted |
+    | `again` | "fresh" or "resume": the user asked to repeat the run | until that attempt starts |
+    | `cancelled` | nothing: the user cancelled the run | until it is requested again |
+    | `reproduced.json` | the comparison with the original run | in `RUNS/reproduced` only |
     """
 
     def __init__(self, runs: Path, run_id: str):
@@ -34,7 +52,7 @@ class RunFolder:
         return self.path / name
 
     def state(self) -> State:
-        """What the folder says of its run; a result that cannot be read counts as none, so that the run is done again."""
+        """The state of the run; an unreadable result counts as absent, so that the run is repeated."""
         result = self.result()
         if result is None:
             return "absent"
@@ -43,64 +61,83 @@ class RunFolder:
         return "failed" if result.get("status") == "failed" else "absent"
 
     def result(self) -> dict[str, Any] | None:
-        """The parsed result.json, or None if there is none that can be read."""
+        """The parsed result.json, or None if it is missing or unreadable."""
         return self.read(RESULT)
 
     def read(self, name: str) -> dict[str, Any] | None:
-        """A JSON file of the folder, or None if there is none that can be read."""
+        """The JSON object in a file of the folder, or None if it is missing or unreadable."""
         try:
-            found = json.loads((self / name).read_text(encoding="utf-8"))
+            content = json.loads((self / name).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return None
-        return found if isinstance(found, dict) else None
+        return content if isinstance(content, dict) else None
 
     def write(self, name: str, content: Mapping[str, Any], lasting: bool = True) -> None:
-        """Write a JSON file of the folder atomically; `lasting`: so that it outlives a power cut."""
+        """Write a JSON file of the folder atomically.
+
+        Args:
+            lasting: wait until it is on the disk.
+
+        Raises:
+            ValueError: a number is not finite.
+        """
         text = json.dumps(content, indent=1, allow_nan=False) + "\n"
         write_atomically(self / name, text.encode(), lasting)
 
-    def ask(self, spec: Mapping[str, Any], again: Literal["fresh", "resume"] | None = None) -> None:
-        """Put a run down for whoever takes it up.
+    def enqueue(self, spec: Mapping[str, Any], repeat: Literal["fresh", "resume"] | None = None) -> None:
+        """Record that the run is to be done, by any process that opens the folder; this undoes a cancellation.
 
         Args:
-            spec: what is to be done.
-            again: do it although there is a result: from the beginning, or from where a failed attempt stopped.
+            spec: the run, as `Spec.plain` returns it.
+            repeat: do it even if there is a result: "fresh" from the beginning, "resume" from the last saved state.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         (self / CANCELLED).unlink(missing_ok=True)
-        if again:
-            write_atomically(self / AGAIN, again.encode(), lasting=False)
+        if repeat:
+            write_atomically(self / AGAIN, repeat.encode(), lasting=False)
         self.write(SPEC, spec, lasting=False)
 
     def is_open(self) -> bool:
-        """Whether the run is to be done: asked for again, or without a result, and not cancelled."""
+        """Whether the run is to be done: it has no result or is to be repeated, and it is not cancelled."""
         if (self / CANCELLED).exists():
             return False
         return (self / AGAIN).exists() or self.state() == "absent"
 
     def begin(self, config: str) -> None:
-        """Make the folder ready for an attempt: what an earlier result says goes out; the state of training stays, but
-        for a run that was asked for afresh."""
+        """Prepare the folder for an attempt: remove an earlier result, and the saved state if the run starts afresh."""
         self.path.mkdir(parents=True, exist_ok=True)
-        again = self / AGAIN
-        if again.exists() and again.read_text(encoding="utf-8") == "fresh":
+        marker = self / AGAIN
+        if marker.exists() and marker.read_text(encoding="utf-8") == "fresh":
             self.forget()
         for name in (RESULT, CHECKPOINT, PROGRESS, AGAIN):
             (self / name).unlink(missing_ok=True)
         write_atomically(self / CONFIG, config.encode())
 
     def forget(self) -> None:
-        """Remove what an earlier attempt could be continued from."""
+        """Remove everything that an earlier attempt could be resumed from."""
         for name in (RESUME, RESUME_BEFORE, EPOCHS, LOG, *(path.name for path in self.path.glob(EVENTS))):
             (self / name).unlink(missing_ok=True)
 
     def finish(self, result: Mapping[str, Any]) -> None:
-        """Write result.json: the last file of a run, whose presence says that it has ended."""
+        """Write result.json, the last file of a run: it marks the end.
+
+        Training is over by now, so that a result with undeclared or ill-typed keys is stored all the same; each is logged.
+
+        Raises:
+            ValueError: a number is not finite.
+        """
+        try:
+            sentences = defects(result)
+        except UserError as error:  # a measure's file was edited meanwhile
+            sentences = [str(error)]
+        for sentence in sentences:
+            self.log(sentence)
         self.write(RESULT, result)
         leftover = [PROGRESS] + [RESUME, RESUME_BEFORE] * (result["status"] == "finished")
         for name in leftover:
             (self / name).unlink(missing_ok=True)
 
     def log(self, line: str) -> None:
+        """Append a line to log.txt."""
         with (self / LOG).open("a", encoding="utf-8") as file:
             file.write(line.rstrip("\n") + "\n")

@@ -1,4 +1,4 @@
-"""Ids of runs: which there are in a folder, and which one a word means."""
+"""Ids of runs: the ids in a folder, and the one that a prefix stands for."""
 
 from __future__ import annotations
 
@@ -12,71 +12,73 @@ from kdbench.store import studies
 from kdbench.store.folder import REPRODUCED
 
 
-def one(word: str, ids: Iterable[str]) -> str | None:
-    """The run that a word means: its id, or the beginning of no other's; None if there is none.
+def one(prefix: str, ids: Iterable[str]) -> str | None:
+    """The run that a prefix stands for: an id, or the prefix of no other; None if no id starts with it.
 
     Raises:
-        UserError: it begins the ids of several.
+        UserError: several ids start with it.
     """
-    begun = beginning(word, ids)
-    if len(begun) > 1:
-        more = f" and {len(begun) - 3} others" if len(begun) > 3 else ""
-        raise UserError(f"'{word}' begins the ids of {len(begun)} runs: {', '.join(begun[:3])}{more}; say more of one")
-    return begun[0] if begun else None
+    matches = matching(prefix, ids)
+    if len(matches) > 1:
+        more = f" and {len(matches) - 3} more" if len(matches) > 3 else ""
+        raise UserError(f"'{prefix}' is ambiguous; it matches {len(matches)} runs: {', '.join(matches[:3])}{more}")
+    return matches[0] if matches else None
 
 
-def beginning(word: str, ids: Iterable[str]) -> list[str]:
-    """The ids that begin with a word; if it ends where a part of an id does, only those (seed 1, not seed 10)."""
-    begun = [id_ for id_ in ids if id_.startswith(word)]
-    if word in begun:
-        return [word]
-    return [id_ for id_ in begun if id_[len(word)] == "-"] or begun
+def matching(prefix: str, ids: Iterable[str]) -> list[str]:
+    """The ids that start with a prefix; if it ends at the end of one of their parts, only those (seed 1, not seed 10)."""
+    matches = [id_ for id_ in ids if id_.startswith(prefix)]
+    if prefix in matches:
+        return [prefix]
+    return [id_ for id_ in matches if id_[len(prefix)] == "-"] or matches
 
 
 def short_names(ids: Collection[str]) -> dict[str, str]:
-    """By id, the short beginning that means this run: without the hash, or with as much of it as is needed."""
-    alike: defaultdict[str, list[str]] = defaultdict(list)
+    """By id, a short prefix that stands for this run alone: without the hash, or with as much of it as is needed."""
+    by_start: defaultdict[str, list[str]] = defaultdict(list)
     for id_ in ids:
-        alike[id_.rpartition("-")[0]].append(id_)
-    found: dict[str, str] = {}
-    for start, same in alike.items():
+        by_start[id_.rpartition("-")[0]].append(id_)
+    names: dict[str, str] = {}
+    for start, same in by_start.items():
         ends = [id_[len(start) :] for id_ in same]
         longest = max(map(len, ends))
         length = 0 if start and len(same) == 1 else 5
         while len({end[:length] for end in ends}) < len(ends) and length < longest:
             length += 1
-        found |= {id_: start + end[:length] if start else id_ for id_, end in zip(same, ends, strict=True)}
-    return found
+        names |= {id_: start + end[:length] if start else id_ for id_, end in zip(same, ends, strict=True)}
+    return names
 
 
-def folder(word: str, runs: Path) -> Path:
-    """The folder of the one run that a word means, in `runs`.
+def folder(prefix: str, runs: Path) -> Path:
+    """The folder of the one run in `runs` that a prefix stands for.
 
     Raises:
-        UserError: there is none, or several.
+        UserError: no id starts with it, or several do.
     """
-    known = run_ids(runs)
-    found = one(run_name(word, runs), known)
-    if found is None:
-        raise no_run(word, known, runs)
-    return runs / found
+    ids = run_ids(runs)
+    id_ = one(run_name(prefix, runs), ids)
+    if id_ is None:
+        raise no_run(prefix, ids, runs)
+    return runs / id_
 
 
-def nearest_run(word: str, ids: Iterable[str]) -> str | None:
-    """The id whose beginning is most like a word: the end of an id is hard to type."""
-    by_start = {id_[: len(word)]: id_ for id_ in ids}
-    return by_start.get(nearest(word, by_start) or "")
+def nearest_run(prefix: str, ids: Iterable[str]) -> str | None:
+    """The run whose id starts most like a mistyped prefix; the hash at the end of an id is hard to type."""
+    by_start = {id_[: len(prefix)]: id_ for id_ in ids}
+    return by_start.get(nearest(prefix, by_start) or "")
 
 
-def no_run(word: str, ids: Iterable[str], runs: Path) -> UserError:
-    """The error for a word that begins none of `ids`."""
-    guess = nearest_run(word, ids)
+def no_run(prefix: str, ids: Iterable[str], runs: Path) -> UserError:
+    """The error for a prefix that none of `ids` starts with."""
+    guess = nearest_run(prefix, ids)
     hint = f"did you mean '{guess}'? " if guess else ""
-    return UserError(f"'{word}' begins the id of no run in {runs}; {hint}See all with: kdbench status --all")
+    return UserError(
+        f"no run in {runs} has an id that starts with '{prefix}'; {hint}See all with: kdbench status --all"
+    )
 
 
 def run_name(word: str, runs: Path) -> str:
-    """The shell completes names to paths: those of folders in `runs` are as good as their names."""
+    """The name of a run, given as such or as the path of a folder in `runs`, to which the shell completes names."""
     path = Path(word).expanduser()
     return path.name if "/" in word and path.resolve().parent == runs.resolve() else word
 

@@ -1,9 +1,9 @@
-"""The right to do a run: one process at a time, on every machine that sees the folder. No torch here.
+"""Leases: only one process at a time does a run, across all machines that share the folder.
 
-A lease is a file `lease.N` in the run's folder, made so that only one process can make it, and touched every
-`HEARTBEAT` seconds. A lease whose owner is known to be dead, or that was not touched for `STALE` seconds, is taken over by making
-`lease.N+1`: nothing is ever renamed or deleted from under somebody else. Whoever finds a live lease beside the own one
-withdraws, and an owner that was asleep for so long finds the next number and stops (`check`).
+A lease is a file `lease.N` in the run's folder. It is created exclusively (O_EXCL) and touched every `HEARTBEAT` seconds.
+If its owner is known to be dead, or it was not touched for `STALE` seconds, another process takes over by creating
+`lease.N+1`; no process renames or deletes a file of another one. A process that sees a live lease next to its own
+withdraws, and an owner that was suspended for too long sees the higher number and stops (`check`).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from kdbench.errors import RunError
 HEARTBEAT = 10.0
 """Seconds between two touches by the owner."""
 STALE = 120.0
-"""Seconds without a touch after which an owner counts as dead; attributes on NFS may be a minute old."""
+"""Seconds without a touch after which an owner is presumed dead; on NFS, file attributes may be a minute old."""
 
 _NAME = "lease."
 
@@ -36,8 +36,8 @@ class Owner:
 
     Attributes:
         host, boot, namespace: the machine, its boot, and the process namespace that `pid` counts in.
-        pid, started: the process, and its start in clock ticks since the boot, because numbers of processes come again.
-        job, restart: SLURM's job and how often it was requeued; "" outside SLURM.
+        pid, started: the process, and its start in clock ticks since the boot, because process ids are reused.
+        job, restart: the SLURM job and how often it was requeued; "" and 0 outside SLURM.
     """
 
     host: str
@@ -52,12 +52,12 @@ class Owner:
         return f"process {self.pid} on {self.host}" + (f" (job {self.job})" if self.job else "")
 
     def is_here(self) -> bool:
-        """Whether its process number means the same here."""
+        """Whether the process runs on this machine, in this process namespace."""
         me = this_process()
         return (self.host, self.boot, self.namespace) == (me.host, me.boot, me.namespace)
 
     def is_dead(self) -> bool:
-        """Whether the process certainly is no more: asked on its own machine, or by the same job after a requeue."""
+        """Whether the process has certainly ended, as seen from its own machine or from the same job after a requeue."""
         me = this_process()
         if self.job and self.job == me.job and self.restart < me.restart:
             return True
@@ -78,11 +78,11 @@ class Held(RunError):
 
 
 class Lost(RunError):
-    """The lease was taken over; nothing may be written any more."""
+    """Another process has taken the lease over; this one must not write any more."""
 
 
 def this_process() -> Owner:
-    """The owner that this process is."""
+    """This process as an owner of leases."""
     job = os.environ.get("SLURM_JOB_ID", "")
     restart = int(os.environ.get("SLURM_RESTART_COUNT") or 0) if job else 0
     boot, namespace = _machine()
@@ -90,7 +90,7 @@ def this_process() -> Owner:
 
 
 def slurm_job() -> str:
-    """SLURM's job that this process is in, as its commands name it ("12", "12_3" in an array); "" outside SLURM."""
+    """The SLURM job of this process as SLURM's commands name it ("12", or "12_3" in an array); "" outside SLURM."""
     array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
     return f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID", "")
 
@@ -100,12 +100,12 @@ def _machine() -> tuple[str, str]:
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
         return boot, os.readlink("/proc/self/ns/pid")
-    except OSError:  # no Linux: only the age of a lease counts
+    except OSError:  # not Linux: only the age of a lease counts
         return f"{random.getrandbits(64)}", ""
 
 
 def started(pid: int) -> str:
-    """When a process of this machine began; "" if there is none, or only its unreaped remains."""
+    """Start of a process of this machine in clock ticks since the boot; "" if there is no such process, or only a zombie."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
     except OSError:
@@ -114,7 +114,7 @@ def started(pid: int) -> str:
 
 
 @dataclass(frozen=True)
-class _Found:
+class _LeaseFile:
     number: int
     owner: Owner
     touched: float
@@ -125,18 +125,18 @@ class _Found:
         return self.now - self.touched < STALE and not self.owner.is_dead()
 
 
-def _files(folder: Path) -> dict[int, Path]:
-    found = {}
+def _paths(folder: Path) -> dict[int, Path]:
+    paths = {}
     for path in folder.glob(f"{_NAME}*"):
         with contextlib.suppress(ValueError):
-            found[int(path.name.removeprefix(_NAME))] = path
-    return found
+            paths[int(path.name.removeprefix(_NAME))] = path
+    return paths
 
 
-def _read(folder: Path, now: float) -> list[_Found]:
+def _read(folder: Path, now: float) -> list[_LeaseFile]:
     leases = []
-    for number, path in _files(folder).items():
-        # Opened, not only asked for: on NFS this is what fetches the attributes anew.
+    for number, path in _paths(folder).items():
+        # Opening the file makes NFS fetch its attributes again; stat alone may answer from the cache.
         try:
             with path.open(encoding="utf-8") as file:
                 text, touched = file.read(), os.fstat(file.fileno()).st_mtime
@@ -145,25 +145,25 @@ def _read(folder: Path, now: float) -> list[_Found]:
         try:
             owner = Owner(**json.loads(text))
         except (ValueError, TypeError):
-            owner = Owner("an unknown machine", "", "", 0, "")  # torn by a full disk: only its age says anything
-        leases.append(_Found(number, owner, touched, now))
+            owner = Owner("an unknown machine", "", "", 0, "")  # truncated by a full disk: only its age counts
+        leases.append(_LeaseFile(number, owner, touched, now))
     return leases
 
 
 def _now(folder: Path) -> float:
-    """The time by the clock of the file system, which may not be this machine's."""
+    """The time by the file system's clock, which may differ from this machine's."""
     try:
         with tempfile.NamedTemporaryFile(dir=folder, prefix=".clock.") as file:
             return os.fstat(file.fileno()).st_mtime
-    except OSError:  # read-only or full: a reader that only looks
+    except OSError:  # read-only or full
         return time.time()
 
 
 def owner(folder: Path) -> Owner | None:
-    """Who does the run of `folder` now, if anybody does; for those that only look."""
-    if not _files(folder):
+    """The process that does the run of `folder` now, or None. Writes nothing."""
+    if not _paths(folder):
         return None
-    live = [found for found in _read(folder, time.time()) if found.live]
+    live = [each for each in _read(folder, time.time()) if each.live]
     return live[0].owner if live else None
 
 
@@ -188,21 +188,21 @@ class Lease:
         """Call before writing.
 
         Raises:
-            Lost: another process has taken the run over.
+            Lost: another process has taken over the run.
         """
-        numbers = _files(self._folder)
+        numbers = _paths(self._folder)
         if self._number not in numbers or max(numbers) > self._number:
-            raise Lost("another process has taken this run over, because this one was not heard of for too long")
+            raise Lost("another process has taken over this run, because this process stopped renewing its lease")
 
     def release(self) -> None:
-        """Let others have the run."""
+        """Give the lease up, so that other processes can do the run."""
         self._end()
-        for number, path in sorted(_files(self._folder).items()):
+        for number, path in sorted(_paths(self._folder).items()):
             if number <= self._number:
                 path.unlink(missing_ok=True)
 
     def withdraw(self) -> None:
-        """Give up this lease beside another's live one, leaving that one alone."""
+        """Give up this lease only; another process holds a live one."""
         self._end()
         self._path.unlink(missing_ok=True)
 
@@ -212,44 +212,46 @@ class Lease:
 
     def _keep(self) -> None:
         while not self._over.wait(HEARTBEAT):
-            # What fails here (a lease taken over, a file system that is away) the owner's next `check` finds.
+            # A failure here (a lease taken over, an unreachable file system) shows in the owner's next `check`.
             with contextlib.suppress(OSError):
                 os.utime(self._path)
 
 
 def acquire(folder: Path) -> Lease:
-    """Take the lease of the run in `folder`, which is made if it is not there.
+    """Take the lease of the run in `folder`, which is created if it is missing.
 
     Raises:
-        Held: another process has it, and may be alive.
+        Held: another process holds it and may be alive.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for _ in range(4):
         leases = _read(folder, _now(folder))
-        for found in leases:
-            if found.live:
-                raise Held(found.owner, found.touched)
-        number = max((found.number for found in leases), default=0) + 1
+        for each in leases:
+            if each.live:
+                raise Held(each.owner, each.touched)
+        number = max((each.number for each in leases), default=0) + 1
         try:
-            _make(folder / f"{_NAME}{number}")
+            _create(folder / f"{_NAME}{number}")
         except FileExistsError:
             continue
         lease = Lease(folder, number)
-        others = [found for found in _read(folder, _now(folder)) if found.number != number and found.live]
-        if not others and max(_files(folder)) == number:
+        others = [each for each in _read(folder, _now(folder)) if each.number != number and each.live]
+        if not others and max(_paths(folder)) == number:
             return lease
         lease.withdraw()
         time.sleep(random.uniform(0.05, 0.3))
-    raise Held(Owner("another machine", "", "", 0, ""), 0.0)  # several at once, again and again: let the others have it
+    raise Held(
+        Owner("another machine", "", "", 0, ""), 0.0
+    )  # several processes collided four times: leave it to the others
 
 
-def _make(path: Path) -> None:
-    """Make `path`; its content follows, and whoever reads it in between finds a fresh lease of nobody known.
+def _create(path: Path) -> None:
+    """Create a lease file; a process that reads it before its content is written sees a fresh lease of an unknown owner.
 
     Raises:
-        FileExistsError: it is there.
+        FileExistsError: it exists.
     """
-    with path.open("x", encoding="utf-8") as file:  # O_EXCL: the file server lets one have it
+    with path.open("x", encoding="utf-8") as file:  # O_EXCL: the file server lets only one process create it
         try:
             json.dump(asdict(this_process()), file)
             file.flush()

@@ -1,4 +1,4 @@
-"""Where a result comes from: code, versions, machine, command."""
+"""The origin of a result: code, versions, machine and command."""
 
 from __future__ import annotations
 
@@ -10,24 +10,34 @@ import subprocess
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-
-import kdbench
 from kdbench.config import places
 from kdbench.plan.spec import Spec
-from kdbench.store import lease, provenance
+from kdbench.store import lease
+from kdbench.version import __version__
+
+if TYPE_CHECKING:
+    import torch
+
+SUBMITTED = "KDBENCH_COMMIT_SUBMITTED"
+"""Environment variable that carries the commit of a SLURM job's submission to the job's workers."""
 
 
 def collect(spec: Spec, device: torch.device, gpus: int) -> dict[str, Any]:
-    """The `provenance.*` entries of a result; `gpus` is the number of processes that share each batch."""
-    commit, clean = provenance.of_this_code()
+    """The `provenance.*` entries of a result that are known when the run starts.
+
+    Args:
+        gpus: processes that share each batch.
+    """
+    import torch
+
+    commit, clean = of_this_code()
     facts = {
         "commit": commit,
         "clean": clean,
         "method_sha256": places.file_sha256(places.sources()[spec.source]),
-        "kdbench": kdbench.__version__,
+        "kdbench": __version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
         "torchvision": _version("torchvision"),
@@ -40,14 +50,13 @@ def collect(spec: Spec, device: torch.device, gpus: int) -> dict[str, Any]:
         "started_at": now(),
     }
     if job := lease.slurm_job():
-        # Where several commits of one clone are at work: what was there when the user pressed return.
-        submitted = os.environ.get(provenance.SUBMITTED) or None
-        facts |= {"job": job, "host": socket.gethostname(), "commit_submitted": submitted}
+        # The clone may have moved on since the job was submitted.
+        facts |= {"job": job, "host": socket.gethostname(), "commit_submitted": os.environ.get(SUBMITTED) or None}
     return {f"provenance.{name}": value for name, value in facts.items()}
 
 
 def now() -> str:
-    """The time in UTC, to the second."""
+    """The current time in UTC, to the second, as ISO 8601."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
@@ -59,8 +68,10 @@ def _version(package: str) -> str | None:
 
 
 def device_name(device: torch.device) -> str:
-    """What a device is called by its maker."""
+    """The manufacturer's name of a GPU, or of the CPU model."""
     if device.type == "cuda":
+        import torch
+
         return torch.cuda.get_device_name(device)
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as file:
@@ -69,15 +80,12 @@ def device_name(device: torch.device) -> str:
         return platform.processor() or platform.machine()
 
 
-SUBMITTED = "KDBENCH_COMMIT_SUBMITTED"
-"""The environment variable in which a SLURM job hands the commit of its submission to its workers."""
-
-
 @cache
 def of_this_code() -> tuple[str | None, bool | None]:
-    """Commit of the clone that kdbench runs from, and whether what it runs is committed; None for an installed wheel.
+    """The commit of the clone that kdbench runs from, and whether kdbench/, methods/ and gin/ have no uncommitted changes.
 
-    Asked once a process: what runs is what was imported, whatever happens to the clone meanwhile.
+    Both are None for an installed wheel. Git is asked once a process: what runs is what was imported, even if the clone
+    changes meanwhile.
     """
     root = places.own_root()
     try:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from kdbench.config import places, resolve, signature
 from kdbench.config.ginfile import COMMAND_LINE, Binding
+from kdbench.config.revisions import earliest
 from kdbench.config.space import Space
 from kdbench.errors import UserError
-from kdbench.files import write_atomically
+from kdbench.files import lock, write_atomically
 from kdbench.plan import expand
 from kdbench.plan.request import Request
 from kdbench.plan.spec import Spec
@@ -83,8 +83,8 @@ class Study:
 
     def outdated(self) -> int:
         """The number of trials that another version of the method file made."""
-        checksum = places.file_sha256(places.sources()[self.spec.source])
-        return sum(trial.get("provenance.method_sha256") != checksum for trial in self.trials)
+        version = earliest(places.file_sha256(places.sources()[self.spec.source]))
+        return sum(earliest(trial.get("provenance.method_sha256", "")) != version for trial in self.trials)
 
     def add(self, trial: Trial, runs: Path) -> None:
         """Append a trial and store the study."""
@@ -116,9 +116,9 @@ class Study:
         """
         path = self.path(runs).with_name("lock")
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("w") as file:
+        with ExitStack() as stack:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                stack.enter_context(lock(path, wait=False))
             except OSError:
                 raise UserError(f"another process is adding trials to the study {self.id}") from None
             yield

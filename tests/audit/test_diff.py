@@ -204,7 +204,7 @@ def test_a_run_is_named_by_id_by_its_beginning_or_by_its_folder(made, runs, tmp_
         (["kd", "kd-digits-resnet8-s0"], "'kd' is a method and 'kd-digits-resnet8-s0' is a run"),
         (["kd-digits-resnet8-s0", "kd"], "'kd' is a method and 'kd-digits-resnet8-s0' is a run"),
         (["kd-digist-resnet8-s1", "kd"], "did you mean 'kd-digits-resnet8-s1-"),
-        (["kd-digits", "kd-digits-resnet8-s1"], "'kd-digits' begins the ids of 2 runs: kd-digits-resnet8-s0-"),
+        (["kd-digits", "kd-digits-resnet8-s1"], "'kd-digits' is ambiguous; it matches 2 runs: kd-digits-resnet8-s0-"),
         (["./kd", "rkd"], "'./kd' is not a run folder (it has no config.gin)"),
         (
             ["kd-digits-resnet8-s0", "kd-digits-resnet8-s1", "Train.epochs=3"],

@@ -203,7 +203,7 @@ def test_a_board_that_is_not_what_its_rows_give_is_refused(made, capsys, file):
     path.write_text(path.read_text().replace("61.0", "71.0").replace("Leaderboard", "Leader board"))
     assert main(["export"]) == 2
     error = capsys.readouterr().err
-    assert "is not what the rows in results.csv give" in error
+    assert "does not follow from the rows in results.csv" in error
     assert f"fix it with: kdbench leaderboard --runs {made / 'runs'} --out {made / 'leaderboard'}" in error
     assert not (made / "leaderboard.zip").exists()
     assert main(["leaderboard"]) == 0
@@ -214,7 +214,7 @@ def test_a_board_that_is_not_what_its_rows_give_is_refused(made, capsys, file):
     ("words", "sentence"),
     [
         (["--to", "x.tar"], "ends in .zip"),
-        (["--out", "nowhere"], "there is no"),
+        (["--out", "nowhere"], "does not exist"),
         (["--out", "empty"], "there are no runs in"),
         (["--ot", "x"], "did you mean '--out'?"),
     ],

@@ -178,7 +178,7 @@ def forget():
     """What was read of gin and method files."""
     from kdbench.config import resolve
 
-    for cached in (places.roots, places.members, places.sources, signature.of_method, signature._parse):
+    for cached in (places.roots, places.members, places.sources, signature.of_method, signature.parse):
         cached.cache_clear()
     resolve._method_file.cache_clear()
 

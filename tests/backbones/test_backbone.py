@@ -11,11 +11,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from kdbench.backbones.backbone import Backbone
-from kdbench.backbones.registry import NAMES, build
+from kdbench.backbones.registry import build
+from kdbench.config import extensions
 from kdbench.errors import UserError
 
 EXTRAS = ("stem", "preactivations")
-every_backbone = pytest.mark.parametrize("name", NAMES)
+every_backbone = pytest.mark.parametrize("name", extensions.members("backbone"))
 
 
 @cache

@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from kdbench.backbones.registry import NAMES, build
+from kdbench.backbones.registry import build
+from kdbench.config import extensions
 from kdbench.errors import UserError
 
+NAMES = tuple(extensions.members("backbone"))
 PUBLISHED = json.loads((Path(__file__).parents[1] / "reference/models.json").read_text())["models"]
 
 
@@ -112,5 +114,8 @@ def test_depths_that_are_none_are_refused():
 
 
 def test_names_are_known_without_torch():
-    code = "import sys, kdbench.backbones.registry as m; assert 'resnet8' in m.NAMES; sys.exit('torch' in sys.modules)"
+    code = (
+        "import sys, kdbench.backbones.registry; from kdbench.config import extensions\n"
+        "assert 'resnet8' in extensions.members('backbone'); sys.exit('torch' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

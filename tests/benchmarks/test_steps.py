@@ -11,6 +11,7 @@ from kdbench import methods
 from kdbench.backbones import registry
 from kdbench.config import places, settings
 from kdbench.config.settings import BASELINE, Augment, Dataset
+from kdbench.config.views import KINDS, Strong
 from kdbench.data.augment import Augmenter
 from kdbench.data.task import Images, SealedTest, Task
 from kdbench.measures.cost import PeakMemory
@@ -62,8 +63,9 @@ def test_training_step(benchmark, name):
 
 
 @pytest.mark.benchmark(group="128 augmented images of 32×32")
-def test_augmentation(benchmark):
-    augmenter = Augmenter(made_up().train.images, AUGMENT, COLOUR)
+@pytest.mark.parametrize("kind", KINDS)
+def test_augmentation(benchmark, kind):
+    augmenter = Augmenter(made_up().train.images, AUGMENT, COLOUR, Strong())
     generator = torch.Generator().manual_seed(0)
-    index, draws = torch.randint(4096, (128,), generator=generator), augmenter.draw(128, generator)
-    assert benchmark(augmenter, index, draws).shape == (128, 3, 32, 32)
+    index, draws = torch.randint(4096, (128,), generator=generator), augmenter.draw(128, generator, kind)
+    assert benchmark(augmenter, index, draws, kind).shape == (128, 3, 32, 32)

@@ -67,7 +67,7 @@ def test_what_needs_no_torch_does_not_import_it(tmp_path, words):
 
 def test_watching_runs_imports_no_torch(tmp_path):
     for spec in expand.plan(request.parse(["methods=ce,kd", "dataset=digits"])):
-        RunFolder(tmp_path / "runs", spec.id).ask(spec.plain())
+        RunFolder(tmp_path / "runs", spec.id).enqueue(spec.plain())
     for words in (["status"], ["status", "--json"], ["logs", "kd-"], ["cancel", "all"], ["status", "--watch"]):
         status, out, _, imported, _ = kdbench(*words, cwd=tmp_path)
         assert status == 0
@@ -93,7 +93,7 @@ def test_a_run_ends_in_a_table_and_the_same_command_trains_nothing(tmp_path, mon
 
     status, out, errors, imported, _ = kdbench(*words, cwd=tmp_path, COLUMNS="80")
     assert status == 0
-    assert errors == ["all 4 runs are finished already; nothing was trained"]
+    assert errors == ["all 4 runs are already finished; nothing was trained"]
     assert out == first.out
     assert "torch" not in imported
     assert stamps == {p: p.stat().st_mtime_ns for p in tmp_path.glob("runs/*/*")}
@@ -149,7 +149,7 @@ def test_leaderboard_from_the_runs_and_its_check(tmp_path, monkeypatch, capsys):
     readme = tmp_path / "leaderboard" / "README.md"
     readme.write_text(readme.read_text().replace("ce", "cf"))
     assert main(["leaderboard", "--check"]) == 1
-    assert "is not what the rows" in capsys.readouterr().err
+    assert "does not follow from the rows" in capsys.readouterr().err
 
 
 def test_runs_and_data_folders_can_be_named_in_the_environment(tmp_path, monkeypatch, capsys):
@@ -181,8 +181,6 @@ def test_runs_made_by_another_version_of_the_method_are_named(tmp_path, monkeypa
     result.write_text(json.dumps({**content, "provenance.method_sha256": "0" * 64}))
     capsys.readouterr()
     assert main(words) == 0
-    assert (
-        "1 finished runs were made by another version of methods/ce.py; --rerun repeats them" in capsys.readouterr().err
-    )
+    assert "1 finished run used an older methods/ce.py; use --rerun to repeat it" in capsys.readouterr().err
     assert main([*words, "--rerun"]) == 0
-    assert "another version" not in capsys.readouterr().err
+    assert "an older" not in capsys.readouterr().err

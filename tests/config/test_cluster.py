@@ -15,7 +15,7 @@ CE = ["methods=ce", "dataset=digits", "executor=slurm"]
 
 def cluster(*words):
     request = request_.parse([*CE, *words])
-    return resolve.profile(request.cluster, request.cluster_overrides)
+    return request.profile
 
 
 @pytest.mark.parametrize("name", sorted(places.members("cluster")))
@@ -67,9 +67,9 @@ def test_memory_goes_with_the_gpus():
         (["Cluster.options={'mail_type': 'END'}"], "takes names as in 'mail-type', not 'mail_type'"),
         (["Cluster.options={'hold': False}"], "True for an option without a value, not False"),
         (["Cluster.setup=echo"], "Cluster.setup takes a list, each item a text, not 'echo'"),
-        (["executor=inline", "cluster=default"], "cluster=default goes with executor=slurm, not with executor=inline"),
-        (["executor=inline", "Cluster.time=5"], "Cluster.time goes with executor=slurm, not with executor=inline"),
-        (["workers=2"], "workers=2 goes with executor=local, not with executor=slurm"),
+        (["executor=inline", "cluster=default"], "cluster=default requires executor=slurm, not executor=inline"),
+        (["executor=inline", "Cluster.time=5"], "Cluster.time requires executor=slurm, not executor=inline"),
+        (["workers=2"], "workers=2 requires executor=local, not executor=slurm"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_sentence(words, sentence, tmp_path, monkeypatch, capsys):
@@ -122,7 +122,7 @@ def test_without_slurm_one_sentence(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("PATH", str(tmp_path))
     assert main(["run", *CE, "--runs", str(tmp_path / "runs")]) == 2
     assert capsys.readouterr().err == (
-        "kdbench: this machine has no SLURM (sbatch is not on the PATH): go to a cluster's login node\n"
+        "kdbench: this machine has no SLURM (sbatch is not on the PATH); run this on a login node\n"
     )
     assert not (tmp_path / "runs").exists()
 

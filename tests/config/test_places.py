@@ -23,13 +23,15 @@ def test_a_folder_of_the_users_adds_to_what_comes_with_kdbench(tmp_path):
 
 def test_two_files_of_one_name_are_refused(tmp_path):
     places.add_plugins([root(tmp_path, gin__recipe__smoke="")])
-    with pytest.raises(UserError, match="the recipe 'smoke' is there twice"):
+    with pytest.raises(UserError, match="the recipe 'smoke' is defined twice"):
         places.members("recipe")
 
 
 def test_a_folder_without_methods_and_gin_is_refused(tmp_path):
     places.add_plugins([str(tmp_path)])
-    with pytest.raises(UserError, match="has no methods/, gin/ or slurm/ in it"):
+    with pytest.raises(
+        UserError, match="has no methods/, gin/, slurm/, backbones/, readers/, measures/ or launchers/ in it"
+    ):
         places.roots()
 
 

@@ -67,6 +67,7 @@ class Far(Near):
         ("x = 1", "exactly one public subclass of Method, and defines none"),
         (BASE + "class Other(Method):\n    pass\n", "defines Near, Other"),
         ("class (:", "does not parse"),
+        (BASE + "    views = ('recipe', 'stong')\n", "unknown view 'stong'; did you mean 'strong'"),
         (
             BASE + "    def __init__(self, student, teacher, info, *, weight: float):\n        pass\n",
             r"parameters in __init__; declare them as fields \('weight: float' in the class body\)",

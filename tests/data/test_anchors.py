@@ -3,6 +3,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kdbench.config.settings import Augment, Dataset
+from kdbench.config.views import Strong
 from kdbench.data.anchors import Anchors
 from kdbench.data.augment import Augmenter, Draws
 from kdbench.streams import Streams
@@ -12,6 +13,7 @@ AUGMENTER = Augmenter(
     torch.zeros(N, 8, 8, 1, dtype=torch.uint8),
     Augment(padding=0.25, fill=0, flip=True, cutout=0.25),
     Dataset(source="x", mean=(0.0,), std=(1.0,), mirrored=True),
+    Strong(),
 )
 
 
@@ -48,3 +50,18 @@ def test_every_pass_holds_every_image_once_in_a_new_order():
 
 def test_the_seed_decides():
     assert not torch.equal(taken([N], seed=0)[0], taken([N], seed=1)[0])
+
+
+def test_the_kind_adds_operations_and_moves_nothing_else():
+    places, draws = Anchors(N, AUGMENTER, Streams(0)).take(3 * N)
+    strong_places, strong = Anchors(N, AUGMENTER, Streams(0), kind="strong").take(3 * N)
+    assert torch.equal(places, strong_places)
+    assert all(torch.equal(a, b) for a, b in zip(draws[:5], strong[:5], strict=True))
+    assert (draws.operations.shape, strong.operations.shape) == ((3 * N, 0, 3), (3 * N, 2, 3))
+
+
+def test_anchors_are_those_that_runs_have_always_had():
+    places, draws = Anchors(N, AUGMENTER, Streams(0)).take(6)
+    assert torch.stack([places, *draws[:5]]).tolist() == [
+        [1, 6, 0, 8, 7, 9], [3, 1, 3, 0, 4, 3], [4, 1, 2, 0, 1, 4], [1, 0, 1, 1, 1, 1], [3, 5, 7, 5, 1, 0], [3, 3, 0, 7, 2, 6],
+    ]  # fmt: skip

@@ -1,9 +1,12 @@
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kdbench.config.settings import Augment, Dataset
+from kdbench.config.views import KINDS, Strong
 from kdbench.data.augment import Augmenter, Draws, normalise
+from kdbench.run.group import Group
 
 PLAIN = Dataset(source="x", mean=(0.5, 0.25, 0.0), std=(0.5, 0.25, 1.0), mirrored=True)
 
@@ -13,10 +16,17 @@ def images(count=6, size=8, channels=3):
     return torch.randint(256, (count, size, size, channels), dtype=torch.uint8, generator=generator)
 
 
-def augmenter(dataset=PLAIN, **changed):
-    return Augmenter(
-        images(), Augment(**{"padding": 0.25, "fill": 128, "flip": True, "cutout": 0.5, **changed}), dataset
-    )
+def augmenter(dataset=PLAIN, strong=None, **changed):
+    recipe = Augment(**{"padding": 0.25, "fill": 128, "flip": True, "cutout": 0.5, **changed})
+    return Augmenter(images(), recipe, dataset, strong)
+
+
+def generator(seed):
+    return torch.Generator().manual_seed(seed)
+
+
+def equal(left, right):
+    return all(torch.equal(a, b) for a, b in zip(left, right, strict=True))
 
 
 def one_by_one(index, draws, pad, fill, flip, cut):
@@ -44,10 +54,10 @@ def one_by_one(index, draws, pad, fill, flip, cut):
 @settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 1000), flip=st.booleans(), cutout=st.sampled_from([0.0, 0.375, 0.5]))
 def test_a_batch_is_what_pixel_by_pixel_gives(seed, flip, cutout):
-    generator = torch.Generator().manual_seed(seed)
+    stream = generator(seed)
     made = augmenter(flip=flip, cutout=cutout)
-    index = torch.randint(6, (5,), generator=generator)
-    draws = made.draw(5, generator)
+    index = torch.randint(6, (5,), generator=stream)
+    draws = made.draw(5, stream)
     expected = one_by_one(index, draws, pad=2, fill=128, flip=flip, cut=round(cutout * 8))
     torch.testing.assert_close(made(index, draws), expected, atol=1e-5, rtol=1e-5)
 
@@ -65,7 +75,7 @@ def test_with_everything_off_only_the_normalisation_is_left():
 
 def test_images_that_are_no_mirror_images_are_never_flipped():
     digits = Dataset(source="x", mean=PLAIN.mean, std=PLAIN.std, mirrored=False)
-    draws = Draws(*(torch.tensor([v]) for v in (2, 2, 1, 0, 0)))
+    draws = Draws(*(torch.tensor([v]) for v in (2, 2, 1, 0, 0)), torch.empty(1, 0, 3, dtype=torch.int64))
     assert torch.equal(augmenter(digits, cutout=0.0)(torch.tensor([0]), draws), normalise(images()[:1], PLAIN))
 
 
@@ -79,3 +89,69 @@ def test_every_crop_of_the_padded_image_comes_up():
     draws = augmenter().draw(2000, torch.Generator().manual_seed(0))
     assert set(draws.top.tolist()) == set(draws.left.tolist()) == set(range(5))
     assert set(draws.mirror.tolist()) == {0, 1}
+
+
+def test_both_kinds_draw_the_same_crop_mirror_and_place_of_the_cutout():
+    made = augmenter(strong=Strong())
+    recipe, strong = (made.draw(50, generator(1), kind) for kind in KINDS)
+    assert equal(recipe[:5], strong[:5])
+    assert equal(recipe, augmenter().draw(50, generator(1)))
+    assert (recipe.operations.shape, strong.operations.shape) == ((50, 0, 3), (50, 2, 3))
+
+
+def test_a_strong_view_without_operations_is_the_view_of_the_recipe():
+    made = augmenter(strong=Strong(operations=0, cutout=0.5))
+    index, stream = torch.tensor([3, 1, 0]), generator(2)
+    draws = made.draw(3, stream)
+    assert torch.equal(made(index, draws, "strong"), made(index, draws, "recipe"))
+
+
+def test_a_strong_view_is_cropped_and_mirrored_then_changed_then_normalised_and_cut():
+    made = augmenter(strong=Strong(cutout=0.25), cutout=0.0)
+    index, draws = torch.arange(6), made.draw(6, generator(3), "strong")
+    plain = augmenter(cutout=0.0, dataset=Dataset("x", (0.0,) * 3, (1 / 255,) * 3, True))  # grey levels as they are
+    cropped = plain(index, draws._replace(operations=torch.empty(6, 0, 3).long())).permute(0, 2, 3, 1).round().byte()
+    changed = normalise(made.policy["strong"](cropped, draws.operations), PLAIN)
+    got = made(index, draws, "strong")
+    for b in range(6):
+        y, x = (torch.arange(8) - int(corner[b]) + 1 for corner in (draws.cut_y, draws.cut_x))
+        cut = ((y >= 0) & (y < 2))[:, None] & ((x >= 0) & (x < 2))
+        torch.testing.assert_close(got[b], changed[b] * ~cut)
+        assert cut.any()
+
+
+def test_views_are_blocks_in_the_order_of_their_kinds():
+    made = augmenter(strong=Strong())
+    index, kinds = torch.tensor([5, 0, 2]), ("recipe", "strong", "strong")
+    draws = [made.draw(3, generator(view), kind) for view, kind in enumerate(kinds)]
+    got = made.views(index, draws, kinds)
+    assert got.shape == (9, 3, 8, 8)
+    assert got.is_contiguous(memory_format=torch.channels_last)
+    for view, (each, kind) in enumerate(zip(draws, kinds, strict=True)):
+        assert torch.equal(got[3 * view : 3 * view + 3], made(index, each, kind))
+    assert torch.equal(made.views(index, draws[:1], kinds[:1]), made(index, draws[0]))
+    assert not torch.equal(got[3:6], got[6:])
+
+
+def test_the_rows_of_a_rank_are_those_of_the_whole():
+    """Three anchors with two images each, in two views, on two ranks."""
+    made = augmenter(strong=Strong())
+    index, kinds = torch.tensor([5, 0, 2, 1, 3, 4]), ("recipe", "strong")
+    draws = [made.draw(6, generator(view), kind) for view, kind in enumerate(kinds)]
+    whole = made.views(index, draws, kinds).chunk(2)
+    for rank in range(2):
+        share = Group(rank, 2).share(3)
+        part = made.views(share.own(index), [each.map(share.own) for each in draws], kinds)
+        assert torch.equal(part, torch.cat([share.own(view) for view in whole]))
+
+
+def test_kinds_that_are_not_there_and_draws_for_another_kind_are_refused():
+    with pytest.raises(ValueError, match="makes views of the kinds recipe, not 'strong'"):
+        augmenter().draw(2, generator(0), "strong")
+    made = augmenter(strong=Strong())
+    with pytest.raises(ValueError, match="makes views of the kinds recipe, strong, not 'weak'"):
+        made.draw(2, generator(0), "weak")
+    with pytest.raises(ValueError, match="the draws are not for the kind 'strong'"):
+        made(torch.tensor([0]), made.draw(1, generator(0)), "strong")
+    with pytest.raises(ValueError, match="argument 2 is longer"):
+        made.views(torch.tensor([0]), [made.draw(1, generator(0))], KINDS)

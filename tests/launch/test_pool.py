@@ -131,7 +131,7 @@ def test_ctrl_c_keeps_the_state_and_the_next_call_goes_on(workers, slow, tmp_pat
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert errors.endswith("kdbench: stopped; what is finished stays, and the same command goes on from there\n")
+    assert errors.endswith("kdbench: interrupted; finished runs are kept, and the same command resumes the rest\n")
     assert "Traceback" not in errors
     assert weights(tmp_path / "two") == {}
     assert not list((tmp_path / "two").glob("*/lease.*"))
@@ -158,7 +158,7 @@ def test_a_cancelled_run_stops_and_the_others_go_on(slow, tmp_path):
     until(lambda: (tmp_path / first.id / RESUME).exists())
     (tmp_path / first.id / CANCELLED).touch()
     _, errors = process.communicate(timeout=120)
-    assert "stopped; it goes on from here the next time" in errors
+    assert "stopped; the next kdbench run resumes it" in errors
     assert list(weights(tmp_path)) == [second.id]
     assert RunFolder(tmp_path, first.id).state() == "absent"
     assert local.inline([first], tmp_path, None)[0]["provenance.sessions"] == 2
@@ -203,7 +203,7 @@ def test_each_worker_has_a_gpu_or_its_share_of_the_threads(monkeypatch):
 def test_a_run_of_several_gpus_has_them_to_itself(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3,4")
     assert [share["CUDA_VISIBLE_DEVICES"] for share in gpus.shares(None, gpus=2)] == ["0,1", "2,3"]
-    with pytest.raises(UserError, match="gpus=8, and this machine has 5"):
+    with pytest.raises(UserError, match="gpus=8, but this machine has 5 GPUs"):
         gpus.shares(None, gpus=8)
 
 

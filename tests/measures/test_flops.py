@@ -1,9 +1,10 @@
 import pytest
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from kdbench.config import places
-from kdbench.measures import cost, flops
+from kdbench.measures import flops
 from kdbench.method.base import Batch
 from kdbench.streams import Streams
 
@@ -15,6 +16,22 @@ def first_batch(made, anchors=6):
     index = made.sample(torch.arange(anchors), Streams(0))
     images = torch.randn(len(index), *made.info.image_shape, generator=Streams(0)("images"))
     return Batch(images, made.info.train_labels[index], index, 0, Streams(0))
+
+
+@torch.no_grad()
+def by_torch(network, image_shape):
+    """FLOPs of one image through a network in evaluation mode, as torch's own counter has them."""
+    with FlopCounterMode(display=False) as counter:
+        network.eval()(torch.zeros(1, *image_shape))
+    network.train()
+    return counter.get_total_flops()
+
+
+def test_flops_of_a_network_by_hand():
+    network = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.Flatten(), nn.Linear(8 * 16, 10))
+    found = flops.of_outputs(lambda: {"own": network(torch.zeros(1, 3, 4, 4))})["own"]
+    assert found == 2 * (8 * 3 * 9 * 16) + 2 * (8 * 16 * 10)
+    assert found == by_torch(network, (3, 4, 4))
 
 
 def test_what_an_output_needs_by_hand():
@@ -51,7 +68,7 @@ def test_exits_cost_more_the_deeper_they_are_and_less_than_all_together(make, na
     made = make(name, student="resnet14").eval()
     image = torch.zeros(1, *made.info.image_shape)
     found = flops.of_outputs(lambda: {**made.exits(image), "own": made.deployed()(image)})
-    assert found["own"] == cost.flops(made.deployed(), made.info.image_shape)
+    assert found["own"] == by_torch(made.deployed(), made.info.image_shape)
     *exits, together = (number for key, number in found.items() if key != "own")
     assert exits == sorted(set(exits))
     assert together <= sum(exits) + found["own"]
@@ -61,8 +78,8 @@ def test_exits_cost_more_the_deeper_they_are_and_less_than_all_together(make, na
 @pytest.mark.parametrize("name", EVERY)
 def test_training_costs_what_student_teacher_and_the_methods_own_parts_cost(make, name):
     made = make(name)
-    student = cost.flops(made.student, made.info.image_shape)
-    least = student + (cost.flops(made.teacher, made.info.image_shape) if made.needs_teacher else 0)
+    student = by_torch(made.student, made.info.image_shape)
+    least = student + (by_torch(made.teacher, made.info.image_shape) if made.needs_teacher else 0)
     found = flops.of_method(made, first_batch(made), FULL)["cost.flops_training"]
     # The numerical library may know matrix products beside those of networks.
     assert found >= least
@@ -72,9 +89,16 @@ def test_training_costs_what_student_teacher_and_the_methods_own_parts_cost(make
 
 def test_the_entries_of_a_method_with_exits_and_of_one_without(make):
     plain, with_exits = make("ce"), make("byot")
-    assert set(flops.of_method(plain, first_batch(plain), FULL)) == {"cost.flops_training"}
+    assert set(flops.of_method(plain, first_batch(plain), FULL)) == {"cost.flops", "cost.flops_training"}
     found = flops.of_method(with_exits, first_batch(with_exits), FULL)
-    assert set(found) == {"cost.flops.exit1", "cost.flops.exit2", "cost.flops.ensemble", "cost.flops_training"}
+    assert found["cost.flops"] == by_torch(with_exits.deployed(), with_exits.info.image_shape)
+    assert set(found) == {
+        "cost.flops",
+        "cost.flops.exit1",
+        "cost.flops.exit2",
+        "cost.flops.ensemble",
+        "cost.flops_training",
+    }
     assert found["cost.flops_training"] == found["cost.flops.ensemble"], "training computes every classifier once"
 
 

@@ -13,8 +13,10 @@ from kdbench.measures import VERSION, cost, energy
 from kdbench.plan import expand, request
 from kdbench.run import evaluate
 from kdbench.run.execute import run
+from kdbench.run.prepare import Caller
 from kdbench.run.resume import Stopped
 from kdbench.store.folder import EPOCHS, RunFolder
+from kdbench.store.result import defects
 
 WORDS = [
     "dataset=digits", "student=resnet8", "teacher=resnet14", "Train.epochs=2", "Train.warmup=0", "Split.validation=0.2",
@@ -41,6 +43,7 @@ def test_everything_is_in_the_result(results):
     teacher, kd, byot = sorted(results, key=lambda r: ["ce", "kd", "byot"].index(r["method"]))
     for result in results:
         assert result["status"] == "finished", result.get("error")
+        assert defects(result) == []
         assert (result["measures.version"], result["measures.images"]) == (VERSION, 10)
         assert result["accuracy.last"] <= result["accuracy.top5"] <= 100
         assert 0 <= result["calibration.ece"] <= 100
@@ -96,11 +99,11 @@ def test_a_run_that_is_stopped_while_it_is_measured_goes_on_and_measures_all(tmp
         return len(done) > 3
 
     with pytest.raises(Stopped):
-        run(spec, tmp_path, None, report=lambda p: done.append(p) if p.measured is not None else None, stop=stop)
+        run(spec, tmp_path, None, Caller(lambda p: done.append(p) if p.measured is not None else None, stop))
     assert RunFolder(tmp_path, spec.id).state() == "absent"
     assert done[-1].measured < 1
     trained = []
-    result = run(spec, tmp_path, None, report=trained.append, stop=stop)
+    result = run(spec, tmp_path, None, Caller(trained.append, stop))
     assert result["status"] == "finished", "a process that only measures is not stopped, so that it ends at last"
     assert trained == []
     assert result["provenance.sessions"] == 2
@@ -112,7 +115,7 @@ def test_a_run_that_is_stopped_while_it_is_measured_goes_on_and_measures_all(tmp
 
 
 def test_energy_is_of_training_over_all_processes_of_a_run(tmp_path, monkeypatch, nvml):
-    monkeypatch.setattr("kdbench.run.energy.of_devices", lambda device, count: energy.Energy(["GPU-a"], nvml))
+    monkeypatch.setattr("kdbench.measures.energy.of_devices", lambda device, count: energy.Energy(["GPU-a"], nvml))
     (spec,) = specs("methods=ce", "Machine.checkpoint_every=0", *NONE)
     asked = []
 
@@ -122,16 +125,16 @@ def test_energy_is_of_training_over_all_processes_of_a_run(tmp_path, monkeypatch
         return len(asked) == 3
 
     with pytest.raises(Stopped):
-        run(spec, tmp_path, None, stop=stop)
+        run(spec, tmp_path, None, Caller(stop=stop))
     nvml.used["GPU-a"] += 50_000  # somebody else's
-    result = run(spec, tmp_path, None, stop=stop)
+    result = run(spec, tmp_path, None, Caller(stop=stop))
     assert result["provenance.sessions"] == 2
     steps = result["images_seen"] // 32
     assert result["cost.energy_joules"] == steps - 1, "the loop does not ask after the last step"
 
 
 def test_energy_of_measuring_does_not_count_where_a_run_is_stopped_then(tmp_path, monkeypatch, nvml):
-    monkeypatch.setattr("kdbench.run.energy.of_devices", lambda device, count: energy.Energy(["GPU-a"], nvml))
+    monkeypatch.setattr("kdbench.measures.energy.of_devices", lambda device, count: energy.Energy(["GPU-a"], nvml))
     (spec,) = specs("methods=ce", *LITTLE)
     measuring = []
 
@@ -140,8 +143,8 @@ def test_energy_of_measuring_does_not_count_where_a_run_is_stopped_then(tmp_path
         measuring.append(progress.measured is not None)
 
     with pytest.raises(Stopped):
-        run(spec, tmp_path, None, report=report, stop=lambda: measuring.count(True) > 5)
-    result = run(spec, tmp_path, None, report=report)
+        run(spec, tmp_path, None, Caller(report, lambda: measuring.count(True) > 5))
+    result = run(spec, tmp_path, None, Caller(report))
     assert result["cost.energy_joules"] == measuring.count(False)
 
 

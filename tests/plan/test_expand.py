@@ -145,7 +145,7 @@ def test_seeds(seeds):
         (["methods=ce", "KD.temperature=2"], "nothing in this plan uses KD.temperature (methods: ce)"),
         (["methods=ce", "methods=kd"], "'methods' is given twice"),
         (["SGD.lr=1", "SGD.lr=2"], "SGD.lr is given twice"),
-        (["seeds=-1"], "seeds takes whole numbers from 0"),
+        (["seeds=-1"], "seeds must be non-negative integers, such as seeds=0,1,2, not '-1'"),
         (["methods="], "'methods=' has no value"),
         (["corsd"], "'corsd' is neither a selection"),
     ],

@@ -9,7 +9,7 @@ import shutil
 import pytest
 
 from kdbench.report import folders
-from kdbench.report.folders import INDEX, known, read_runs, remember
+from kdbench.report.folders import INDEX, read_runs, remember, unchanged
 
 
 def test_what_is_read_is_what_was_stored(result, store):
@@ -34,7 +34,7 @@ def test_no_folder_has_no_runs(tmp_path):
         (b"[1, 2]", "not a JSON object"),
         (b'{"accuracy": 61.0}', "lacks run, method"),
         (b"null", "not a JSON object"),
-        (b'{"accuracy.last": NaN}', "NaN is no number"),
+        (b'{"accuracy.last": NaN}', "NaN is not a number"),
     ],
 )
 def test_damaged_and_foreign_files_are_named_and_skipped(result, store, content, reason):
@@ -55,7 +55,7 @@ def test_damaged_and_foreign_files_are_named_and_skipped(result, store, content,
         ({"seed": "0"}, "lacks seed"),
         ({"seed": True}, "lacks seed"),
         ({"protocol": None}, "lacks protocol"),
-        ({"accuracy": "high"}, "its accuracy.last is 'high', which is no number"),
+        ({"accuracy": "high"}, "its accuracy.last is 'high', which is not a number"),
         ({"accuracy": True}, "its accuracy.last is True"),
         ({"accuracy": [61.0]}, "its accuracy.last is [61.0]"),
         ({"accuracy": 1e400}, "cannot be read"),
@@ -91,7 +91,7 @@ def test_what_is_called_like_a_result_and_is_no_file_is_named(result, store, mak
     make(runs / "odd" / "result.json")
     reading = read_runs(runs)
     assert len(reading.results) == 1
-    assert reading.messages == [f"{runs}/odd/result.json was skipped: it is no file"]
+    assert reading.messages == [f"{runs}/odd/result.json was skipped: it is not a file"]
 
 
 def test_a_file_that_may_not_be_read_is_named(result, store, monkeypatch):
@@ -148,8 +148,8 @@ def test_the_index_is_for_one_board(result, store):
     runs = store(result("ce"))
     stamps = read_runs(runs).stamps
     remember(runs, b"rows", stamps)
-    assert known(runs, b"rows") == stamps
-    assert known(runs, b"other rows") == {}
+    assert unchanged(runs, b"rows") == stamps
+    assert unchanged(runs, b"other rows") == {}
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "null", '{"rows": 1}', '{"rows": "RIGHT", "runs": 3}'])
@@ -158,7 +158,7 @@ def test_a_damaged_index_is_none(result, store, content):
     remember(runs, b"rows", read_runs(runs).stamps)
     right = json.loads((runs / INDEX).read_text())["rows"]
     (runs / INDEX).write_text(content.replace("RIGHT", right))
-    assert known(runs, b"rows") == {}
+    assert unchanged(runs, b"rows") == {}
 
 
 def test_where_no_index_can_be_written_there_is_none(result, store, tmp_path):
@@ -167,4 +167,4 @@ def test_where_no_index_can_be_written_there_is_none(result, store, tmp_path):
     runs = store(result("ce"))
     (runs / INDEX).mkdir()
     remember(runs, b"rows", read_runs(runs).stamps)
-    assert known(runs, b"rows") == {}
+    assert unchanged(runs, b"rows") == {}

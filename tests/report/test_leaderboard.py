@@ -167,7 +167,7 @@ def test_an_edited_readme_fails(board):
 def test_other_files_are_checked_too(board, name):
     (board / name).write_text((board / name).read_text() + "\n")
     (wrong,) = check(board)
-    assert f"{name} is not what the rows" in wrong
+    assert f"{name} does not follow from the rows" in wrong
     (board / name).unlink()
     (wrong,) = check(board)
     assert f"{name} is missing" in wrong
@@ -236,12 +236,12 @@ def test_a_damaged_line_is_told_left_out_and_put_back_from_its_folder(board, tmp
     lines = before["results.csv"].splitlines(keepends=True)
     (board / "results.csv").write_bytes(b"".join([*lines[:2], lines[2][:50] + b"\n", *lines[3:]]))
     (wrong,) = check(board)
-    assert "results.csv, line 3 is no row of a run: it has" in wrong
+    assert "results.csv, line 3 is not the result of a run: it has" in wrong
     damaged = (board / "results.csv").read_bytes()
     outcome = regenerate(tmp_path / "nowhere", board)
     (kept,) = board.glob("results.damaged-*.csv")
     assert outcome.messages == [
-        f"{board / 'results.csv'} was damaged; the file as it was is in {kept}",
+        f"{board / 'results.csv'} was damaged; the original is kept in {kept}",
         f"{wrong}; it is left out now",
     ]
     assert (outcome.runs, check(board)) == (7, [])

@@ -96,13 +96,18 @@ HEAD, FIRST, SECOND, THIRD = range(4)
         (lambda lines: [*lines, b"<<<<<<< HEAD"], 5, "1 cells", ["ce0", "ce1", "kd0"]),
         (lambda lines: [*lines, b'"open'], 5, "unexpected end", ["ce0", "ce1", "kd0"]),
         (lambda lines: [*lines, b"x," * 100], 5, "101 cells", ["ce0", "ce1", "kd0"]),
-        (lambda lines: [*lines, lines[SECOND]], 5, "the run 'ce1' of line 3 again", ["ce0", "ce1", "kd0"]),
+        (lambda lines: [*lines, lines[SECOND]], 5, "duplicates the run 'ce1' of line 3", ["ce0", "ce1", "kd0"]),
         (lambda lines: [*lines[:SECOND], lines[SECOND][:40], lines[THIRD]], 3, "cells", ["ce0", "kd0"]),
         (lambda lines: [*lines[:SECOND], b'a"b",\xff', *lines[SECOND:]], 3, "cells", ["ce0", "ce1", "kd0"]),
         (lambda lines: [*lines[:THIRD], lines[THIRD].replace(b",finished,", b",done,")], 4, "status is 'done'", 2),
         (lambda lines: [lines[HEAD], lines[FIRST].replace(b",50.0,", b",high,"), *lines[SECOND:]], 2, "'high'", 2),
         (lambda lines: [lines[HEAD], lines[FIRST].replace(b",50.0,", b",nan,"), *lines[SECOND:]], 2, "'nan'", 2),
-        (lambda lines: [lines[HEAD], lines[FIRST].replace(b",ce0,", b",../ce0,"), *lines[SECOND:]], 2, "no name", 2),
+        (
+            lambda lines: [lines[HEAD], lines[FIRST].replace(b",ce0,", b",../ce0,"), *lines[SECOND:]],
+            2,
+            "not a valid folder name",
+            2,
+        ),
         (lambda lines: [lines[HEAD], lines[FIRST].replace(b"digits", b""), *lines[SECOND:]], 2, "no dataset", 2),
         (lambda lines: [lines[HEAD], lines[FIRST].replace(b"short", b"\xff"), *lines[SECOND:]], 2, "not UTF-8", 2),
         (lambda lines: [lines[HEAD], lines[FIRST].replace(b",0,ce0", b",x,ce0"), *lines[SECOND:]], 2, "seed is 'x'", 2),
@@ -111,7 +116,7 @@ HEAD, FIRST, SECOND, THIRD = range(4)
 def test_a_damaged_line_is_named_by_its_number_and_the_others_are_taken(result, damage, line, word, left):
     lines = to_csv(frame([result("ce", 0), result("ce", 1), result("kd", 0)])).splitlines()
     rows, (message,) = from_csv(b"\n".join(damage(lines)) + b"\n", "results.csv")
-    assert message.startswith(f"results.csv, line {line} is no row of a run: ")
+    assert message.startswith(f"results.csv, line {line} is not the result of a run: ")
     assert word in message
     assert len(rows) == left if isinstance(left, int) else list(rows["run"]) == left
 

@@ -4,7 +4,8 @@ import re
 
 from rich.console import Console
 
-from kdbench.report.formats.markdown import Terminal, markdown
+from kdbench.report.formats.markdown import markdown
+from kdbench.report.formats.terminal import Terminal
 from kdbench.report.tables.tables import summarise
 
 

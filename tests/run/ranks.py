@@ -56,7 +56,7 @@ def made(name, task):
     with Streams(0).as_global("init"):
         student, teacher = (registry.build(which, task.classes, 1) for which in ("resnet8", "resnet14"))
         info = Info(
-            task.classes, task.train.labels, (1, 8, 8), 0.0, torch.device("cpu"),
+            task.classes, task.train.labels, (1, 8, 8), 0.0, torch.device("cpu"), 13, 7,
             network=lambda name, stream: registry.build(name or "resnet8", task.classes, 1),
         )  # fmt: skip
         return cls(student, [Teacher(teacher)] if cls.needs_teacher else [], info, **parameters)
@@ -88,15 +88,18 @@ def trajectory(folder, name, batch_size, dtype, group, sync_bn=True):
     if sync_bn:
         synchronise(method, group)
     losses, images = [], []
-    inner = method.losses
+    update, after_step = method.update, method.after_step
 
-    def watched(batch):
-        terms = inner(batch)
-        losses.append(batch.share.weighted(torch.stack(list(terms.values())).sum().detach()))
+    def watched_update(terms, parts):
+        losses.append(parts.loss.detach())
+        update(terms, parts)
+
+    def watched_step(batch):
+        losses[-1] = batch.share.weighted(losses[-1])
         images.append(batch.index)
-        return terms
+        after_step(batch)
 
-    method.losses = watched
+    method.update, method.after_step = watched_update, watched_step
     with precision(dtype), Streams(0).as_global("training"):
         outcome = train(method, task, given, Streams(0), folder / f"{name}{group.rank}.csv", group=group)
     return SimpleNamespace(

@@ -20,11 +20,12 @@ from kdbench.plan import expand, request
 from kdbench.run import checkpoint
 from kdbench.run.batches import steps
 from kdbench.run.budget import Budget
-from kdbench.run.execute import OPERATIVE, run
+from kdbench.run.execute import run
 from kdbench.run.prepare import Ready, build
 from kdbench.run.teacher import LoadedTeacher
 from kdbench.store import provenance
-from kdbench.store.folder import CHECKPOINT, RunFolder
+from kdbench.store.folder import CHECKPOINT, OPERATIVE, RunFolder
+from kdbench.store.result import defects
 from kdbench.streams import Streams
 
 EVERY = sorted(places.sources())
@@ -59,6 +60,7 @@ def test_every_method_finishes_with_a_complete_result(everything):
     assert {r["method"] for r in results} == set(EVERY)
     for result in results:
         assert result["status"] == "finished", result.get("error")
+        assert defects(result) == []
         assert 0 <= result["accuracy.last"] <= 100
         assert 0 <= result["accuracy.val"] <= 100
         assert 0 <= result["accuracy.best_val"] <= 100
@@ -109,7 +111,9 @@ def test_gin_used_every_value_of_the_configuration_and_no_other(everything):
         operative = keys((runs / result["run"] / OPERATIVE).read_text())
         resolved = keys((runs / result["run"] / "config.gin").read_text())
         # Bound by controls and on the command line only; here they keep the defaults that Python gives them.
-        assert {key for key in operative if not key.startswith(("Control.", "Selection.", "Parallel."))} == resolved
+        assert {
+            key for key in operative if not key.startswith(("Control.", "Selection.", "Parallel.", "Strong."))
+        } == resolved
 
 
 def keys(text):

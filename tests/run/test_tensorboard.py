@@ -121,7 +121,7 @@ def test_done_afresh_nothing_of_the_run_before_is_left(tmp_path):
     folder = RunFolder(tmp_path, one.id)
     run(one, tmp_path, None)
     (before,) = files(folder)
-    folder.ask(one.plain(), "fresh")
+    folder.enqueue(one.plain(), "fresh")
     folder.begin(one.config)
     assert files(folder) == []
     time.sleep(1)  # the name of an event file holds the second

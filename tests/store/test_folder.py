@@ -1,8 +1,5 @@
-import os
-
 import pytest
 
-from kdbench.files import write_atomically
 from kdbench.store.folder import CANCELLED, CHECKPOINT, EPOCHS, PROGRESS, RESULT, RESUME, RESUME_BEFORE, RunFolder
 
 
@@ -50,7 +47,7 @@ def test_asked_for_afresh_a_run_begins_without_what_the_last_attempt_left(tmp_pa
     for name in (EPOCHS, RESUME, RESUME_BEFORE, CHECKPOINT):
         (folder / name).write_text("left")
     folder.finish({"status": "failed"})
-    folder.ask({"id": "a"}, "fresh")
+    folder.enqueue({"id": "a"}, "fresh")
     assert folder.is_open()
     folder.begin("new")
     assert names(folder) == ["config.gin", "spec.json"]
@@ -67,16 +64,16 @@ def test_a_finished_run_needs_no_state(tmp_path):
 
 def test_what_is_open(tmp_path):
     folder = RunFolder(tmp_path, "a")
-    folder.ask({"id": "a"})
+    folder.enqueue({"id": "a"})
     assert folder.is_open()
     folder.begin("")
     folder.finish({"status": "failed"})
     assert not folder.is_open()
-    folder.ask({"id": "a"}, "resume")
+    folder.enqueue({"id": "a"}, "resume")
     assert folder.is_open()
     (folder / CANCELLED).touch()
     assert not folder.is_open()
-    folder.ask({"id": "a"})  # asking for it again takes the cancellation back
+    folder.enqueue({"id": "a"})  # asking for it again takes the cancellation back
     assert folder.is_open()
 
 
@@ -86,17 +83,3 @@ def test_a_result_that_is_no_json_number_is_refused(tmp_path):
     with pytest.raises(ValueError, match="JSON"):
         folder.finish({"accuracy.last": float("nan")})
     assert folder.result() is None
-
-
-def test_a_write_that_fails_leaves_the_old_file_and_no_litter(tmp_path, monkeypatch):
-    path = tmp_path / "file"
-    write_atomically(path, b"old")
-
-    def broken(*_):
-        raise OSError("disk full")
-
-    monkeypatch.setattr(os, "replace", broken)
-    with pytest.raises(OSError, match="disk full"):
-        write_atomically(path, b"new")
-    assert path.read_bytes() == b"old"
-    assert [p.name for p in tmp_path.iterdir()] == ["file"]

@@ -117,7 +117,7 @@ def test_a_torn_lease_counts_by_its_age(content, tmp_path):
 PROGRAM = """
 import sys, time, random, os
 from pathlib import Path
-from kdbench import lease
+from kdbench.store import lease
 folder, inside = Path(sys.argv[1]), Path(sys.argv[2])
 for _ in range(40):
     try:

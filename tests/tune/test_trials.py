@@ -188,7 +188,7 @@ def make_best(method, number):
 
 def test_what_ends_every_trial_is_no_trial(capsys):
     assert main(["tune", "ce", "trials=2", *WORDS, "Machine.device=cuda:77"]) == 1
-    assert "ce: stopped after 0 trials: Machine.device='cuda:77' is not to be had here" in capsys.readouterr().err
+    assert "ce: stopped after 0 trials: Machine.device='cuda:77' is not available here" in capsys.readouterr().err
     assert stored() == {}
 
 

@@ -1,8 +1,8 @@
 """The commands of `kdbench`, one module each: its arguments, its help, and what it prints.
 
 A command module has `SUMMARY` (one line for `kdbench --help`), `DETAILS` (shown below its options), `add_arguments(parser)`
-and `run(arguments)`, which returns the exit status. What a command needs to do its work it imports in `run`, so that
-`kdbench --help` and a typing error are answered at once.
+and `run(arguments)`, which returns the exit status. Work is imported in `run`, so that `kdbench --help` and the error for a
+typo appear at once.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ NAMES = (
 
 
 class Command(Protocol):
-    """What a command module offers."""
+    """The interface of a command module."""
 
     SUMMARY: str
     DETAILS: str

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 SUMMARY = "write the leaderboard from all finished runs"
 DETAILS = """\
-README.md has one table per protocol, dataset and student; tables.csv (full precision) and tables.tex (booktabs) have the same.
+README.md has one table per protocol, dataset and student; tables.csv (nine digits) and tables.tex (booktabs) have the same.
   kdbench leaderboard
   kdbench leaderboard --html                  also writes index.html: sort, filter, and open rows to see runs and their curves
   kdbench leaderboard columns=accuracy,delta,p,top5,ece,corruptions,noise.0.1
@@ -55,9 +55,9 @@ def run(arguments: argparse.Namespace) -> int:
         _warn(leaderboard.first(wrong))
         return int(bool(wrong))
     if arguments.plots:
-        from kdbench.report.plots import pictures
+        from kdbench.report.plots import figures
 
-        pictures.check_matplotlib()
+        figures.check_matplotlib()
     outcome = leaderboard.regenerate(runs, out, names, arguments.html)
     _warn(leaderboard.first(outcome.messages))
     state = "written" if outcome.changed else "unchanged"
@@ -74,11 +74,11 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _draw(outcome: Outcome, runs: Path, out: Path) -> None:
-    from kdbench.report.plots import pictures
+    from kdbench.report.plots import figures
 
-    drawn = pictures.write(outcome.tables, runs, out, outcome.sha256)
+    drawn = figures.write(outcome.tables, runs, out, outcome.sha256)
     _warn(drawn.messages)
-    print(f"{out / pictures.PLOTS}: {len(drawn.files) // len(pictures.KINDS)} pictures, each as SVG and PNG")
+    print(f"{out / figures.PLOTS}: {len(drawn.files) // len(figures.KINDS)} pictures, each as SVG and PNG")
 
 
 def _warn(sentences: Iterable[str]) -> None:

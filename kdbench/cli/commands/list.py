@@ -1,24 +1,70 @@
-"""`kdbench list`: what can be selected."""
+"""`kdbench list`: the names that can be selected."""
 
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
-SUMMARY = "what can be selected"
+from kdbench.errors import unknown
+
+KINDS = (
+    "methods", "controls", "students", "datasets", "readers", "recipes", "sweeps", "measures", "columns", "launchers",
+    "clusters",
+)  # fmt: skip
+
+SUMMARY = "list the names that can be selected, and where each comes from"
 DETAILS = ""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "kind",
-        nargs="?",
-        metavar="KIND",
-        help="methods, students, datasets, recipes, sweeps, clusters or columns; without it all",
+        "kind", nargs="?", metavar="KIND", help=f"{', '.join(KINDS[:-1])} or {KINDS[-1]} (default: all)"
     )
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from kdbench.cli.commands import listing_old as show
+    from rich.table import Table
 
-    show.print_members(arguments.kind)
+    from kdbench.cli.console import console
+
+    kind = arguments.kind
+    if kind is not None and kind not in KINDS:
+        raise unknown("kind", kind, KINDS)
+    for each in [kind] if kind else KINDS:
+        table = Table(title=None if kind else each, title_justify="left", box=None, show_header=False, pad_edge=False)
+        table.add_column(no_wrap=True)
+        table.add_column(style="dim", no_wrap=False)
+        table.add_column(style="dim", no_wrap=True)
+        for row in members(each):
+            table.add_row(*row)
+        console().print(table)
+        if not kind:
+            print()
     return 0
+
+
+def members(kind: str) -> list[tuple[str, str, str]]:
+    """The names of a kind, each with a description of one line and where it comes from (see `places.roots`)."""
+    from kdbench.config import extensions, places
+
+    if kind == "columns":
+        from kdbench.report.tables import columns
+
+        return [(column.name, f"{column.title.replace('{}', '…')}: {column.about}", "") for column in columns.every()]
+    for each, facts in extensions.KINDS.items():
+        if facts.plural == kind:
+            return [(e.name, e.summary, e.origin) for e in extensions.members(each).values()]
+    group = {plural: group for group, plural in places.GROUPS.items()}[kind]
+    paths = places.members(group)
+    if group == "method":
+        paths = {name: path for name, path in paths.items() if name not in places.members("control")}
+    return [(name, _description(group, name, path), places.origin(path)) for name, path in sorted(paths.items())]
+
+
+def _description(group: str, name: str, path: Path) -> str:
+    from kdbench.config import resolve, signature
+
+    if group == "method" and not resolve.is_variant(name):
+        method = signature.of_method(name)
+        return method.summary + (" [teacher]" if method.attributes.get("needs_teacher") else "")
+    return path.read_text(encoding="utf-8").split("\n", 1)[0].removeprefix("#").strip()

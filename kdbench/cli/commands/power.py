@@ -14,7 +14,7 @@ from kdbench.cli import folders
 from kdbench.cli.console import console
 from kdbench.config.settings import BASELINE
 from kdbench.errors import UserError, nearest
-from kdbench.report.stats.power import POWER, points
+from kdbench.report.stats.power import POWER, size_text
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -110,6 +110,6 @@ def _grid(table: TablePower) -> Table:
 def _cells(line: LinePower) -> list[str]:
     from kdbench.report.detectable import MOST
 
-    differences = [points(value) if value is not None else "–" for value in (line.shows, line.detects)]
+    differences = [size_text(value) if value is not None else "–" for value in (line.shows, line.detects)]
     seeds = [f"over {MOST}" if n is None else str(n) for n in line.seeds.values()]
     return [line.line, str(line.n or "–"), f"{line.sd:.2f}", *differences, *seeds]

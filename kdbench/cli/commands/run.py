@@ -1,33 +1,34 @@
-"""`kdbench run`: trains and evaluates what the selections say, and prints the table."""
+"""`kdbench run`: trains and evaluates the selected runs, and prints the table."""
 
 from __future__ import annotations
 
+import argparse
+import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kdbench.cli import folders
+
 if TYPE_CHECKING:
-    from kdbench.launch.slurm.submission import Submission
+    from kdbench.config.cluster import Cluster
+    from kdbench.launch.backlog import PlannedRun
+    from kdbench.launch.launchers import Handover
     from kdbench.plan.spec import Spec
 
-import argparse
-from pathlib import Path
-
-from kdbench.cli import folders
-from kdbench.errors import UserError
-
-SUMMARY = "train and evaluate what the selections say, and print the table"
+SUMMARY = "train and evaluate the selected runs, and print the table"
 DETAILS = """\
-selections (each takes a comma list; the plan is their product):
+Selections take comma-separated lists; the plan is their product:
   methods=A,B|all   dataset=D   student=S   teacher=T|PATH.pt   recipe=R   seeds=0,1,2   sweep=F
-and one value each:
-  executor=inline|local|slurm   workers=N (local: runs at a time)   cluster=PROFILE (slurm; Cluster.time=60 too)
-  gpus=N (processes that share each batch, a GPU each)   log=tensorboard (event files in the runs' folders)
-bindings (anything with a dot is a gin parameter and is the same for all methods that have it):
+Options with one value:
+  executor=inline|local|slurm   workers=N (local: number of parallel runs)   cluster=PROFILE (slurm; also Cluster.time=60)
+  gpus=N (processes that share each batch, one GPU each)   log=tensorboard (event files in the runs' folders)
+Bindings (words with a dot) set a gin parameter, for all methods that have it:
   Train.epochs=5   SGD.lr=0.05   KD.temperature=2   Machine.device=cuda:1
 
-without any selection: all methods on scikit-learn's digits. See what there is with kdbench list, and every value with
-kdbench show."""
+Without a selection: all methods on scikit-learn's digits. kdbench list prints the names that can be selected, and
+kdbench show prints every value."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,94 +36,123 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     folders.add_runs(parser)
     folders.add_data(parser)
     parser.add_argument("--dry-run", action="store_true", help="print the plan and stop")
-    parser.add_argument("--rerun", action="store_true", help="do finished runs again")
+    parser.add_argument("--rerun", action="store_true", help="re-run finished runs")
 
 
 def run(arguments: argparse.Namespace) -> int:
     from kdbench.config import resolve
     from kdbench.data.readers import registry
-    from kdbench.launch import backlog, local
+    from kdbench.launch import backlog, launchers
     from kdbench.plan import expand
     from kdbench.plan import request as request_
 
     request = request_.parse(arguments.words)
-    cluster = None
-    if request.cluster:
-        from kdbench.config import resolve
-        from kdbench.launch.slurm import queue
-        from kdbench.launch.slurm import submission as submission_
-
-        cluster = resolve.profile(request.cluster, request.cluster_overrides)
-        if not arguments.dry_run and not submission_.is_here():
-            raise UserError("this machine has no SLURM (sbatch is not on the PATH): go to a cluster's login node")
     specs = expand.plan(request)
-    runs = folders.runs(arguments)
-    data = folders.data(arguments)
-    if arguments.dry_run:
-        from kdbench.cli.commands import listing_old as show
-
-        show.print_plan(specs, runs, arguments.rerun)
-        if cluster:
-            show.print_arrays(backlog.open_runs(specs, runs, arguments.rerun), runs, cluster)
-        return 0
+    runs, data = folders.runs(arguments), folders.data(arguments)
     to_do = backlog.open_runs(specs, runs, arguments.rerun)
-    outdated = [spec for spec in backlog.outdated(specs, runs) if spec not in to_do]
-    if outdated:
-        files = ", ".join(sorted({f"methods/{spec.source}.py" for spec in outdated}))
-        print(
-            f"kdbench: {len(outdated)} finished runs were made by another version of {files}; --rerun repeats them",
-            file=sys.stderr,
-        )
+    if arguments.dry_run:
+        _print_plan(backlog.planned(specs, runs, arguments.rerun))
+        if request.profile:
+            _print_arrays(to_do, runs, request.profile)
+        return 0
+    _warn_of_outdated([spec for spec in backlog.outdated(specs, runs) if spec not in to_do])
     for dataset in {spec.dataset for spec in to_do}:
         registry.check_folder(resolve.group_bindings("dataset", dataset)["Dataset.source"].value, data)
-    if to_do:
-        if cluster and request.cluster:
-            states = queue.queue()
-            if states is None:
-                raise UserError("SLURM does not answer: try squeue")
-            return _submit(submission_.Submission(to_do, runs, cluster, states), data, request.cluster, arguments.rerun)
-        if request.executor == "local" or to_do[0].gpus > 1:
-            local.local(to_do, runs, data, request.workers, arguments.rerun)
-        else:
-            local.inline(to_do, runs, data, arguments.rerun)
-    return _conclude(specs, runs, len(to_do))
+    if not to_do:
+        return _conclude(specs, runs, trained=False)
+    handovers: list[Handover] = []
 
+    def report(handover: Handover) -> None:
+        handovers.append(handover)
+        print(_sentence(handover))
 
-def _submit(submission: Submission, data: Path | None, cluster: str, rerun: bool) -> int:
-    from kdbench.launch.slurm import submission as submission_
-
-    if submission.known:
-        jobs = ", ".join(dict.fromkeys(job.partition("_")[0] for job in submission.known.values()))
-        print(f"{submission_.count(len(submission.known), 'run')} left to jobs that were submitted before: {jobs}")
-    for array, numbers in submission.submit(data, cluster, rerun):
-        print(f"submitted as {submission_.named(numbers)}: {array}")
-    if submission.arrays:
-        print(
-            "jobs write their own results; see them with: kdbench status, and the table with the same command once more"
-        )
-    else:
+    launchers.launch(launchers.Workload(to_do, request, runs, data, arguments.rerun), report)
+    if not handovers:
+        return _conclude(specs, runs)
+    if all(handover.earlier for handover in handovers):
         print("nothing was submitted")
+    else:
+        print("track them with kdbench status; run the same command again for the table")
     return 0
 
 
-def _conclude(specs: Sequence[Spec], runs: Path, done: int) -> int:
-    """Print the table of a plan; 1 if a run of it has failed."""
-    from rich.console import Console
+def _print_plan(planned: Sequence[PlannedRun]) -> None:
+    """One line per run: id, state, protocol, and the teacher that it waits for; then the counts."""
+    from rich.table import Table
 
-    from kdbench.report.formats import markdown
+    from kdbench.cli.console import console
+
+    table = Table(box=None, pad_edge=False)
+    for title in ("run", "state", "protocol", "teacher"):
+        table.add_column(title, no_wrap=True)
+    for each in planned:
+        spec = each.spec
+        reason = {"absent": "", "failed": " (failed before)", "finished": " (again)"}[each.state]
+        teacher = "is a teacher" if spec.is_teacher else spec.teacher_run or spec.teacher_file or ""
+        table.add_row(spec.id, f"to do{reason}" if each.to_do else "finished", spec.protocol, teacher)
+    console().print(table)
+    to_do = sum(each.to_do for each in planned)
+    print(f"{len(planned)} runs: {len(planned) - to_do} finished, {to_do} to do")
+
+
+def _print_arrays(to_do: Sequence[Spec], runs: Path, profile: Cluster) -> None:
+    """The arrays of jobs that executor=slurm would submit: runs, options of sbatch, and cost."""
+    from kdbench.launch.slurm import estimate, queue, submission
+
+    planned = submission.Submission(to_do, runs, profile, queue.read([os.getuid()]) or {})
+    if planned.submitted:
+        print(_in_jobs(len(planned.submitted)))
+    past = estimate.Past(runs)
+    for array in planned.arrays:
+        print(f"\n{array}")
+        print(f"  sbatch {' '.join(planned.options(array))}")
+        print(f"  {estimate.sentence(array.jobs, past, array.runs_at_once, *planned.processors(array))}")
+
+
+def _warn_of_outdated(outdated: Sequence[Spec]) -> None:
+    if outdated:
+        files = ", ".join(sorted({f"methods/{spec.source}.py" for spec in outdated}))
+        them = "it" if len(outdated) == 1 else "them"
+        runs = _runs(len(outdated), "finished run")
+        print(f"kdbench: {runs} used an older {files}; use --rerun to repeat {them}", file=sys.stderr)
+
+
+def _sentence(handover: Handover) -> str:
+    if handover.earlier:
+        return f"{_in_jobs(handover.runs)}: {handover.jobs}"
+    return f"submitted as {handover.jobs}: {handover.description}"
+
+
+def _in_jobs(number: int) -> str:
+    return f"{_runs(number)} {'is' if number == 1 else 'are'} already in submitted jobs"
+
+
+def _runs(number: int, noun: str = "run") -> str:
+    return f"{number} {noun}{'s' * (number != 1)}"
+
+
+def _conclude(specs: Sequence[Spec], runs: Path, trained: bool = True) -> int:
+    """Print the tables of a plan; 1 if one of its runs failed."""
+    from kdbench.cli.console import console
+    from kdbench.launch import backlog
+    from kdbench.report.formats.terminal import Terminal
     from kdbench.report.tables import tables
-    from kdbench.store.folder import RunFolder
 
     asked = [spec for spec in specs if not spec.is_teacher]
-    results = [result for spec in asked if (result := RunFolder(runs, spec.id).result())]
-    if not done:
-        print(f"all {len(asked)} runs are finished already; nothing was trained", file=sys.stderr)
-    console = Console(highlight=False)
+    results = backlog.results(asked, runs)
+    if not trained:
+        print(f"{_all(len(asked))} already finished; nothing was trained", file=sys.stderr)
     for table in tables.summarise(results):
-        console.print(markdown.Terminal(table))
-    if len(results) < len(asked):
+        console(pipe_width=None).print(Terminal(table))
+    missing = len(asked) - len(results)
+    if missing:
+        have = "has" if missing == 1 else "have"
         print(
-            f"{len(asked) - len(results)} runs have no result yet: others do them, or they were cancelled; see kdbench status",
+            f"{_runs(missing)} {have} no result yet: running elsewhere, or cancelled; see kdbench status",
             file=sys.stderr,
         )
     return int(any(result["status"] == "failed" for result in results))
+
+
+def _all(number: int) -> str:
+    return "the run is" if number == 1 else f"all {number} runs are"

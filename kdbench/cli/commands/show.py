@@ -3,28 +3,46 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-SUMMARY = "the resolved configuration, each value with the file that set it"
-DETAILS = """\
-selections (each takes a comma list; the plan is their product):
-  methods=A,B|all   dataset=D   student=S   teacher=T|PATH.pt   recipe=R   seeds=0,1,2   sweep=F
-and one value each:
-  executor=inline|local|slurm   workers=N (local: runs at a time)   cluster=PROFILE (slurm; Cluster.time=60 too)
-  gpus=N (processes that share each batch, a GPU each)   log=tensorboard (event files in the runs' folders)
-bindings (anything with a dot is a gin parameter and is the same for all methods that have it):
-  Train.epochs=5   SGD.lr=0.05   KD.temperature=2   Machine.device=cuda:1
+from kdbench.cli.commands.run import DETAILS as DETAILS
 
-without any selection: all methods on scikit-learn's digits. See what there is with kdbench list, and every value with
-kdbench show."""
+if TYPE_CHECKING:
+    from kdbench.config.ginfile import Binding
+
+SUMMARY = "show the resolved configuration, and the file that set each value"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("words", nargs="*", metavar="key=value", help="as in kdbench run")
+    parser.add_argument("words", nargs="*", metavar="key=value", help="as for kdbench run")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from kdbench.cli.commands import listing_old as show
+    from kdbench.config import resolve
     from kdbench.plan import request as request_
 
-    show.print_configuration(request_.parse(arguments.words))
+    request = request_.parse(arguments.words)
+    for dataset in request.dataset:
+        default = resolve.group_bindings("dataset", dataset)["Defaults.recipe"].value
+        for recipe in request.recipe or (default,):
+            configs = [resolve.resolve(method, dataset, recipe, request.overrides) for method in request.methods]
+            print(f"# dataset={dataset} recipe={recipe}: protocol {configs[0].protocol()}")
+            _print(configs[0].shared)
+            for config in configs:
+                print(f"\n# methods={config.method}")
+                _print(config.own)
+                for name, dimension in resolve.search_space(config.method).items():
+                    print(f"# kdbench tune chooses {name}: {dimension}")
+            print("\n# machine (does not affect results)")
+            _print(configs[0].machine)
+            print("\n# final measurements (do not affect results)")
+            _print(configs[0].measures)
     return 0
+
+
+def _print(bindings: Mapping[str, Binding]) -> None:
+    lines = [(f"{key} = {binding.value!r}", binding.origin) for key, binding in bindings.items()]
+    width = max((len(line) for line, _ in lines), default=0)
+    for line, origin in lines:
+        print(f"{line:<{width}}  # {origin}")

@@ -1,33 +1,105 @@
-"""`kdbench status`: what state each run is in, and why."""
+"""`kdbench status`: the state of each run, and the reason for it."""
 
 from __future__ import annotations
 
 import argparse
+import json
+import time
+from collections.abc import Callable, Collection
+from typing import TYPE_CHECKING
 
 from kdbench.cli import folders
 
-SUMMARY = "what is planned, queued, running, done or failed, and why"
-DETAILS = """\
-SELECTION (all must hold): ids or their beginnings, and words that take comma lists: methods=A,B  dataset=D  student=S
-seeds=0,1  state=running,queued,waiting,stopped,planned,cancelled,failed,done
-  kdbench status                      counts, and a line for each run that is not finished
-  kdbench status state=failed         what failed, and why
+if TYPE_CHECKING:
+    from kdbench.launch.status import RunStatus
+
+SUMMARY = "show the state of each run, and why"
+SELECTION = """\
+SELECTION: run ids or prefixes, and key=value filters (comma-separated); all filters must match:
+methods=A,B  dataset=D  student=S  seeds=0,1  state=running,queued,waiting,stopped,planned,cancelled,failed,done"""
+DETAILS = f"""\
+{SELECTION}
+  kdbench status                      counts, and a line for each unfinished run
+  kdbench status state=failed         failed runs and their errors
   kdbench status METHOD-cifar100 --watch
-queued: in a SLURM job that has not come to it. waiting: for its teacher. planned: nobody has begun it; stopped: somebody
-had; both go on with the next kdbench run.
-exit status: 1 if one of them failed."""
+queued: waiting in a SLURM job. waiting: for its teacher. planned: not started. stopped: started, then interrupted.
+The next kdbench run picks up planned and stopped runs.
+Exit status: 1 if one of the runs failed."""
+
+EVERY = 2.0
+"""Seconds between two updates of --watch."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("words", nargs="*", metavar="SELECTION", help="which runs, see below; without it all")
+    parser.add_argument("words", nargs="*", metavar="SELECTION", help="which runs, see below (default: all)")
     folders.add_runs(parser)
-    parser.add_argument("--all", action="store_true", help="show each finished run too, as a selection does")
+    parser.add_argument("--all", action="store_true", help="also list finished runs (implied by a selection)")
     how = parser.add_mutually_exclusive_group()
-    how.add_argument("--watch", action="store_true", help="go on until all have ended")
+    how.add_argument("--watch", action="store_true", help="refresh until all runs have ended")
     how.add_argument("--json", action="store_true", help="print a list of objects")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from kdbench.cli.commands import status_old as status
+    from dataclasses import asdict
 
-    return status.show(arguments.words, folders.runs(arguments), arguments.all, arguments.watch, arguments.json)
+    from kdbench.cli import run_filter, states
+    from kdbench.cli.console import console
+    from kdbench.launch import status
+    from kdbench.launch.slurm.queue import SlurmQueue
+    from kdbench.store import ids
+
+    runs = folders.runs(arguments)
+    selected = run_filter.parse(arguments.words)
+    every = arguments.all or not selected.is_empty
+    queue = SlurmQueue()
+
+    def read() -> list[RunStatus]:
+        return selected.select(status.read(runs, selected.ids(runs), queue))
+
+    names = ids.run_ids(runs)
+    statuses = read() if names else []
+    if arguments.json:
+        print(json.dumps([asdict(each) for each in statuses], indent=1))
+    elif not statuses:
+        print(states.no_runs(runs, selected, names))
+    elif arguments.watch:
+        statuses = _watch(read, statuses, names, every)
+    elif console().is_terminal:
+        console().print(states.view(statuses, names, every))
+    else:
+        for line in states.lines(statuses, every):
+            print(line)
+    return int(any(each.state == "failed" for each in statuses))
+
+
+def _watch(
+    read: Callable[[], list[RunStatus]], statuses: list[RunStatus], names: Collection[str], every: bool
+) -> list[RunStatus]:
+    """Show the states until all runs have ended or the user interrupts; returns the last ones read."""
+    from rich.live import Live
+
+    from kdbench.cli import states
+    from kdbench.cli.console import console
+    from kdbench.launch.status import ENDED
+
+    terminal = console()
+    try:
+        if not terminal.is_terminal:
+            printed = ""
+            while True:
+                if printed != states.counts(statuses):
+                    printed = states.counts(statuses)
+                    print(printed, flush=True)
+                if all(each.state in ENDED for each in statuses):
+                    return statuses
+                time.sleep(EVERY)
+                statuses = read()
+        with Live(states.fitting(terminal, statuses, names, every), console=terminal, auto_refresh=False) as live:
+            while not all(each.state in ENDED for each in statuses):
+                time.sleep(EVERY)
+                statuses = read()
+                names = {*names, *(each.id for each in statuses)}
+                live.update(states.fitting(terminal, statuses, names, every), refresh=True)
+    except KeyboardInterrupt:  # the runs do not depend on who watches them
+        pass
+    return statuses

@@ -65,7 +65,7 @@ def parse(words: Sequence[str]) -> tuple[Request, int]:
     """
     from kdbench.plan import request as request_
 
-    known = (*request_.SELECTIONS, *request_.SINGLE, "trials")
+    known = (*request_.PLAN_KEYS, *request_.SINGLE_KEYS, "trials")
     for key in (word.partition("=")[0] for word in words if "=" in word):
         if "." not in key and key not in known and nearest(key, known) == "trials":
             raise UserError(f"unknown selection '{key}'; did you mean 'trials'? See: kdbench tune --help")

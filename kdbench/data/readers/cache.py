@@ -1,32 +1,31 @@
-"""Arrays kept on disk beside the data, so that only the first run of many decodes the images."""
+"""Decoded arrays kept on disk next to the data, so that only the first of many runs decodes the images."""
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
-import os
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from kdbench import files
 
 if TYPE_CHECKING:
     import numpy as np
 
 FORMAT = "1"
-"""Goes up when the same files on disk should give other arrays (order, layout): older caches are then refused."""
+"""Raised when the same files should give other arrays (order, layout), so that older caches are ignored."""
 
 _KEY = "fingerprint"
 
 
 def fingerprint(paths: Iterable[Path], *kind: str) -> str:
-    """sha256 (hex) of what is cheap to know about `paths`: name, time of change, and size where it is a file.
+    """sha256 (hex) of the names, modification times and (of files) sizes of `paths`, which are cheap to read.
 
-    A folder's time changes when a file in it is added, removed or renamed, not when one is overwritten in place.
+    A folder's modification time changes when a file in it is added, removed or renamed, not when one is overwritten in place.
 
     Args:
-        kind: what else tells the arrays apart, such as the name of the source.
+        kind: further words that distinguish the arrays, such as the name of the source.
 
     Raises:
         OSError: a path does not exist.
@@ -40,55 +39,46 @@ def fingerprint(paths: Iterable[Path], *kind: str) -> str:
 
 
 def load(path: Path, fingerprint: str) -> dict[str, np.ndarray] | None:
-    """The arrays stored in `path` under `fingerprint`; None if there are none, others, or the file is damaged."""
+    """The arrays stored in `path` under `fingerprint`; None if the file is missing, damaged, or of another fingerprint."""
     import numpy as np
 
-    # A torn or foreign file fails in a dozen ways (zip, checksum, header, memory); all of them mean "decode anew".
+    # A torn or foreign file fails in a dozen ways (zip, checksum, header, memory); all of them mean "decode again".
     with suppress(Exception):
-        found = np.load(path, allow_pickle=False)
-        if not isinstance(found, np.lib.npyio.NpzFile):
+        archive = np.load(path, allow_pickle=False)
+        if not isinstance(archive, np.lib.npyio.NpzFile):
             return None
-        with found:
-            if str(found[_KEY]) == fingerprint:
-                return {name: found[name] for name in found.files if name != _KEY}
+        with archive:
+            if str(archive[_KEY]) == fingerprint:
+                return {name: archive[name] for name in archive.files if name != _KEY}
     return None
 
 
 def store(path: Path, fingerprint: str, arrays: Mapping[str, np.ndarray]) -> bool:
-    """Write `arrays` to `path`, all or nothing, and say whether that was possible (a read-only folder, a full disk)."""
+    """Write `arrays` to `path` atomically; False if that is impossible (a read-only folder, a full disk).
+
+    `path.parent` is created if its own parent exists.
+    """
     import numpy as np
 
-    temporary = None
     try:
         path.parent.mkdir(exist_ok=True)
-        # A name of its own for each process; the last one to finish wins, with the same content.
-        handle, temporary = tempfile.mkstemp(prefix=path.stem + "-", suffix=".tmp", dir=path.parent)
-        with os.fdopen(handle, "wb") as file:
+        # Not lasting: a cache lost to a power cut is only decoded again.
+        with files.replacing(path, lasting=False) as file:
             np.savez(file, **{_KEY: np.array(fingerprint)}, **arrays)  # type: ignore[arg-type]
-        os.chmod(temporary, 0o644)  # mkstemp's 0600 would shut out others who share the data
-        os.replace(temporary, path)
     except OSError:
-        if temporary is not None:
-            with suppress(OSError):
-                os.unlink(temporary)
         return False
     return True
 
 
 @contextmanager
 def lock(folder: Path) -> Iterator[None]:
-    """One process at a time inside the block, for all that use `folder`; freed when the process ends, however it ends.
+    """Let one process at a time into the block, of all that use `folder`.
 
     Many jobs that start at once then download, unpack and decode once instead of over each other. Where the file system
-    knows no locks or the folder cannot be written, the block runs without.
+    has no locks or the folder cannot be written, the block runs without one.
     """
-    handle = None
-    try:
+    with ExitStack() as stack:
         with suppress(OSError):
             folder.mkdir(exist_ok=True)
-            handle = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o666)
-            fcntl.flock(handle, fcntl.LOCK_EX)
+            stack.enter_context(files.lock(folder / "lock"))
         yield
-    finally:
-        if handle is not None:
-            os.close(handle)

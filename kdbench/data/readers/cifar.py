@@ -27,6 +27,11 @@ from kdbench.errors import RunError, UserError
 if TYPE_CHECKING:
     import numpy as np
 
+READERS = {
+    "cifar10": ("read", {"needs_folder": True}),
+    "cifar100": ("read", {"needs_folder": True}),
+}
+
 SHAPE = (32, 32, 3)
 
 
@@ -46,7 +51,7 @@ _CIFARS = {
 }
 
 
-def read(source: str, folder: Path) -> Arrays:
+def read(source: str, folder: Path | None) -> Arrays:
     """The images (N, 32, 32, 3) of "cifar10" or "cifar100" from the data folder.
 
     Raises:
@@ -55,6 +60,7 @@ def read(source: str, folder: Path) -> Arrays:
     """
     import numpy as np
 
+    assert folder is not None  # registry.check_folder has made sure
     path = folder / ".kdbench" / f"{source}.npz"
     arrays = _cached(path, source, folder)
     if arrays is not None:

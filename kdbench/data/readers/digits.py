@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from kdbench.data.readers.arrays import Arrays, canonical
 
-if TYPE_CHECKING:
-    pass
-
+READERS = {"digits": "read"}
 
 # So few that something is left to gain. A small ResNet (3 stages of one block, 16/32/64 wide; SGD 0.05, batch 64,
 # cosine, crops with 1 pixel of padding) was right on 92.6 ± 1.4 % of the test images after 30 epochs, 94.0 ± 1.2 %
@@ -17,7 +15,7 @@ if TYPE_CHECKING:
 DIGITS_TRAIN_PER_CLASS = 9
 
 
-def read() -> Arrays:
+def read(source: str, folder: Path | None) -> Arrays:
     """The 1,797 images (8, 8, 1) that scikit-learn ships, pixel values 0..16 scaled to 0..255.
 
     The first images of every class in canonical order are for training: as good as a random draw, and the same with

@@ -1,4 +1,4 @@
-"""What a SLURM job does: its runs, in worker processes, until they are done or SLURM wants the node back. No torch here."""
+"""What a SLURM job executes: its runs, in worker processes, until they end or SLURM reclaims the node. No torch here."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from kdbench.store.folder import SPEC, RunFolder
 
 @dataclass
 class Job:
-    """The callable that submitit pickles, one a job: words and numbers only, all else stands in the runs' folders.
+    """The callable that submitit pickles, one per job: strings and numbers only; the runs' folders hold everything else.
 
     Attributes:
         runs, data: the folders of all runs and of the datasets.
-        ids: its runs.
-        plugins: the user's roots, as KDBENCH_PLUGINS has them.
-        commit: of the code at submission; "" if it is none.
-        gpus: that the job asked for.
-        processes: that share each run; more than one: each has a GPU of the job's.
-        nodes: of the job; each has one task, which starts its part of the processes.
+        ids: ids of the job's runs.
+        plugins: the plug-in folders, as in KDBENCH_PLUGINS.
+        commit: commit of the code at submission; "" if there is none.
+        gpus: number of GPUs that the job requests.
+        processes: number of processes that share each run; if more than one, each has its own GPU.
+        nodes: number of nodes; each has one task, which starts its share of the processes.
     """
 
     runs: str
@@ -47,17 +47,17 @@ class Job:
     _pool: Pool | None = field(default=None, init=False)
 
     def __call__(self) -> None:
-        """Do the runs that are still open; their folders hold the results.
+        """Do the runs that are still open; their results go to their folders.
 
         Raises:
             RunError: the disk is full, or no process can be started.
         """
         os.environ |= {"KDBENCH_PLUGINS": self.plugins, provenance.SUBMITTED: self.commit}
-        if not self.gpus:  # a node may have GPUs that this job has no right to
+        if not self.gpus:  # a node may have GPUs that this job did not request
             os.environ["CUDA_VISIBLE_DEVICES"] = ""
         places.add_plugins([])
         folders = [RunFolder(Path(self.runs), id_) for id_ in self.ids]
-        specs = [Spec(**known) for folder in folders if folder.is_open() and (known := folder.read(SPEC))]
+        specs = [Spec(**plain) for folder in folders if folder.is_open() and (plain := folder.read(SPEC))]
         if not specs:  # cancelled, deleted, or done elsewhere, while the job was waiting
             return
         self._pool = Pool(
@@ -79,20 +79,20 @@ class Job:
         return gpus_.launcher(self.processes // self.nodes, self.nodes, f"{head}:{20000 + number % 20000}", str(number))
 
     def checkpoint(self) -> DelayedSubmission:
-        """Keep the state of all runs; submitit calls it before the time limit and at preemption, and requeues what is returned."""
+        """Save the state of all runs; submitit calls this before the time limit and at preemption, and requeues the result."""
         self._stop()
         return DelayedSubmission(dataclasses.replace(self))
 
     def _terminated(self, *details: object) -> None:
-        """Cancelled, requeued, or preempted: in the last case with a grace period, after which SLURM may not requeue."""
+        """Cancelled, requeued, or preempted with a grace period, after which SLURM may not requeue the job."""
         self._stop()
         job = lease.slurm_job()
-        if queue.ask("squeue", "--noheader", f"--jobs={job}", "--format=%T") == ["RUNNING"]:  # so it is not cancelled
+        if queue.ask("squeue", "--noheader", f"--jobs={job}", "--format=%T") == ["RUNNING"]:  # preempted, not cancelled
             queue.ask("scontrol", "requeue", job)
         sys.exit(128 + signal.SIGTERM)
 
     def _stop(self) -> None:
-        # SLURM sends several signals one after the other; a second one would interrupt what the first has begun.
+        # SLURM sends several signals one after the other; a second one would interrupt the handler of the first.
         for number in (signal.SIGTERM, JobEnvironment._usr_sig()):
             signal.signal(number, signal.SIG_IGN)
         if self._pool:

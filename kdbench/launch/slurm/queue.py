@@ -1,6 +1,6 @@
-"""What SLURM says of jobs: one call of squeue for all, one of sacct for those that have gone. No torch here.
+"""The state of SLURM jobs: one call of squeue for all, one of sacct for those that have left the queue. No torch here.
 
-Where the programs are missing, do not answer or keep no accounts, nothing is known, which is no error.
+Where these programs are missing, do not respond or keep no accounts, the state is unknown, which is not an error.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 TIMEOUT = 10.0
-"""Seconds that squeue, sacct and scancel get to answer."""
+"""Seconds that squeue, sacct and scancel get to respond."""
 EVERY = 10.0
-"""Seconds between two questions by one process: the controller of a cluster has other things to do."""
+"""Seconds between two queries by one process: the controller of a cluster is shared by all its users."""
 
 _PENDING = ("PENDING", "REQUEUED", "REQUEUE_HOLD")
 _ENDING = ("COMPLETING", "STAGE_OUT")
@@ -22,21 +22,23 @@ _NOT_ENDED = (*_PENDING, *_ENDING, "RUNNING", "SUSPENDED", "CONFIGURING", "RESIZ
 
 
 @dataclass(frozen=True)
-class Job:
-    """What is known of a job.
+class QueuedJob:
+    """A job as SLURM reports it.
 
     Attributes:
-        id: as a user names it: 1234, or 1234_5 for a task of an array.
-        state: SLURM's word, such as PENDING, RUNNING, TIMEOUT; "" for a job that has gone without anybody knowing how.
+        id: as users name it: 1234, or 1234_5 for a task of an array.
+        state: SLURM's word, such as PENDING, RUNNING, TIMEOUT; "" for a job that has left the queue without a record.
         reason: why it is pending, in SLURM's words.
         nodes: where it runs.
-        in_queue: whether squeue knows it.
+        number: its SLURM_JOB_ID, which differs from `id` for a task of an array.
+        in_queue: whether squeue lists it.
     """
 
     id: str
     state: str
     reason: str = ""
     nodes: str = ""
+    number: str = ""
     in_queue: bool = True
 
     @property
@@ -45,64 +47,64 @@ class Job:
 
     @property
     def is_over(self) -> bool:
-        """Whether it does nothing any more, or nothing but end."""
+        """Whether it has ended, or is ending."""
         return not self.in_queue or self.state in _ENDING
 
 
-class Slurm:
-    """What SLURM says of jobs, asked anew every `EVERY` seconds at most."""
+class SlurmQueue:
+    """The jobs that were asked about, queried again every `EVERY` seconds at most."""
 
     def __init__(self) -> None:
-        self._queue: dict[str, Job] | None = None
-        self._pending: frozenset[str] = frozenset()
-        self._gone: dict[str, str] = {}
-        self._asked: float | None = None
-        self._known: set[str] = set()
+        self._jobs: dict[str, QueuedJob] | None = None
+        self._last_states: dict[str, str] = {}
+        self._queried_at: float | None = None
+        self._queried: set[str] = set()
 
     def look(self, jobs: Mapping[str, int]) -> None:
-        """Ask about jobs.
+        """Query the state of jobs.
 
         Args:
             jobs: by id, the number of the user who submitted it.
         """
         now = time.monotonic()
-        if not jobs or (self._asked is not None and now - self._asked < EVERY and jobs.keys() <= self._known):
+        recent = self._queried_at is not None and now - self._queried_at < EVERY
+        if not jobs or (recent and jobs.keys() <= self._queried):
             return
-        self._asked, self._known = now, set(jobs)
-        self._read_queue({os.getuid(), *jobs.values()})
-        if self._queue is not None:
-            gone = [id_ for id_ in jobs if id_ not in self._queue]
-            self._gone.update(_last_states([id_ for id_ in gone if id_ not in self._gone]))
+        self._queried_at, self._queried = now, set(jobs)
+        self._jobs = read({os.getuid(), *jobs.values()})
+        if self._jobs is not None:
+            gone = [id_ for id_ in jobs if id_ not in self._jobs]
+            self._last_states.update(_last_states([id_ for id_ in gone if id_ not in self._last_states]))
 
-    def job(self, id_: str) -> Job | None:
-        """What is known of a job that was asked about; None if squeue is not there or does not answer."""
-        if self._queue is None:
+    def job(self, id_: str) -> QueuedJob | None:
+        """A job that was asked about; None if squeue is missing or does not respond."""
+        if self._jobs is None:
             return None
-        return self._queue.get(id_) or Job(id_, self._gone.get(id_, ""), in_queue=False)
+        return self._jobs.get(id_) or QueuedJob(id_, self._last_states.get(id_, ""), in_queue=False)
 
     def is_pending(self, number: str) -> bool:
-        """Whether the job with this SLURM_JOB_ID, which for a task of an array is not its id, certainly does not run."""
-        return number in self._pending
+        """Whether the job with this SLURM_JOB_ID is known not to run yet."""
+        return any(job.number == number and job.is_pending for job in (self._jobs or {}).values())
 
-    def _read_queue(self, users: Iterable[int]) -> None:
-        # --jobs fails if one of them is unknown, so all jobs of the users are asked for.
-        lines = ask(
-            *("squeue", "--noheader", "--array", "--all", f"--user={','.join(map(str, sorted(users)))}"),
-            *("-o", "%i|%A|%T|%N|%r"),
-        )
-        if lines is None:
-            self._queue, self._pending = None, frozenset()
-            return
-        found = [parts for line in lines if len(parts := line.strip().split("|", 4)) == 5]
-        self._queue = {id_: Job(id_, state, reason, nodes) for id_, _, state, nodes, reason in found}
-        self._pending = frozenset(number for _, number, state, _, _ in found if state in _PENDING)
+
+def read(users: Iterable[int]) -> dict[str, QueuedJob] | None:
+    """All jobs of some users that SLURM has not ended yet, tasks of arrays one by one, by id; None if SLURM does not respond."""
+    # --jobs fails if one of them is unknown, so all jobs of the users are asked for.
+    lines = ask(
+        *("squeue", "--noheader", "--array", "--all", f"--user={','.join(map(str, sorted(users)))}"),
+        *("-o", "%i|%A|%T|%N|%r"),
+    )
+    if lines is None:
+        return None
+    rows = [cells for line in lines if len(cells := line.strip().split("|", 4)) == 5]
+    return {id_: QueuedJob(id_, state, reason, nodes, number) for id_, number, state, nodes, reason in rows}
 
 
 def cancel(jobs: Sequence[str]) -> str | None:
     """Take jobs out of SLURM's queue, and end those that run.
 
     Returns:
-        None, or what was wrong.
+        None, or the error message.
     """
     try:
         done = subprocess.run(["scancel", *jobs], capture_output=True, text=True, timeout=TIMEOUT)
@@ -112,21 +114,21 @@ def cancel(jobs: Sequence[str]) -> str | None:
 
 
 def _last_states(jobs: Sequence[str]) -> dict[str, str]:
-    """How jobs ended, of those that SLURM's accounting knows."""
+    """The final states of jobs, as far as SLURM's accounting has them."""
     if not jobs:
         return {}
     arrays = sorted({id_.partition("_")[0] for id_ in jobs})  # a short list, also for thousands of tasks
     lines = ask(
         "sacct", "--noheader", "--parsable2", "--allocations", f"--jobs={','.join(arrays)}", "--format=JobID,State"
     )
-    found = dict(parts for line in lines or () if len(parts := line.strip().split("|")) == 2)
-    words = {id_: found[id_].split()[0] for id_ in jobs if found.get(id_, "").strip()}  # "CANCELLED by 1000"
-    return {id_: word for id_, word in words.items() if word not in _NOT_ENDED}  # the accounts come late
+    states = dict(cells for line in lines or () if len(cells := line.strip().split("|")) == 2)
+    words = {id_: states[id_].split()[0] for id_ in jobs if states.get(id_, "").strip()}  # "CANCELLED by 1000"
+    return {id_: word for id_, word in words.items() if word not in _NOT_ENDED}  # accounting lags behind the queue
 
 
 def ask(*words: str) -> list[str] | None:
-    """The lines that one of SLURM's programs prints; None if it is not there, fails, or takes too long."""
-    # The user's own SQUEUE_STATES, SACCT_FORMAT and the like would change what comes.
+    """The lines that one of SLURM's programs prints; None if it is missing, fails, or takes too long."""
+    # The user's own SQUEUE_STATES, SACCT_FORMAT and the like would change the output.
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("SQUEUE_", "SACCT_"))}
     try:
         done = subprocess.run(
@@ -135,12 +137,3 @@ def ask(*words: str) -> list[str] | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.splitlines() if done.returncode == 0 else None
-
-
-def queue() -> dict[str, str] | None:
-    """The state of each of this user's jobs that SLURM has not ended yet, array jobs one by one ("12_3").
-
-    None: SLURM does not answer.
-    """
-    lines = ask("squeue", "--noheader", "--array", "--all", f"--user={os.getuid()}", "--format=%i %T")
-    return None if lines is None else dict(line.split() for line in lines)

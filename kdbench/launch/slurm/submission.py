@@ -1,6 +1,6 @@
-"""Runs as jobs of a SLURM cluster, through submitit: an array for each kind of job, students behind their teachers.
+"""Submit runs as jobs of a SLURM cluster, through submitit: one array for each kind of job, students after their teachers.
 
-No torch here; what a job does is in `kdbench.launch.slurm.job`.
+No torch here; `kdbench.launch.slurm.job` is what a job executes.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from kdbench.config.cluster import Cluster
 from kdbench.errors import RunError, UserError
 from kdbench.launch import backlog
+from kdbench.launch.slurm.queue import QueuedJob
 from kdbench.plan.spec import Spec
 from kdbench.store import provenance
 from kdbench.store.folder import CANCELLED, SUBMISSION, RunFolder
@@ -26,11 +27,11 @@ if TYPE_CHECKING:
     from submitit import SlurmExecutor
 
 FOLDER = ".slurm"
-"""In the folder of the runs: what submitit writes for each job, and the jobs' logs. Flat, so that it is there before any job."""
+"""In the folder of the runs: submitit's files of each job, and the jobs' logs. Flat, so that it exists before any job starts."""
 LONGEST = 1000
 """Jobs in one array; SLURM's default allows indices up to this."""
 WAITS = ("PENDING", "RUNNING", "SUSPENDED", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "RESIZING")
-"""States of a job that has its runs still to do; in any other one it is about to end."""
+"""States of a job that has not done its runs yet; in any other one it is about to end."""
 
 
 def is_here() -> bool:
@@ -40,14 +41,14 @@ def is_here() -> bool:
 
 @dataclass(frozen=True)
 class Array:
-    """Jobs that ask for the same and wait for the same; submitted in one go.
+    """Jobs with the same resources and the same dependencies, submitted by one call of sbatch.
 
     Attributes:
-        gpus: of each job.
-        processes: that share each run.
-        teachers: runs of this plan whose jobs come first.
-        behind: jobs of earlier submissions that come first.
-        jobs: the runs of each.
+        gpus: number of GPUs of each job.
+        processes: number of processes that share each run.
+        teachers: runs of this plan whose jobs must end first.
+        behind: jobs of earlier submissions that must end first.
+        jobs: the runs of each job.
     """
 
     gpus: int
@@ -62,34 +63,39 @@ class Array:
         first = [f"the job of {run}" for run in self.teachers] + [f"job {job}" for job in self.behind]
         return text + (f", after {' and '.join(first)}" if first else "")
 
+    @property
+    def runs_at_once(self) -> int:
+        """Runs that a job does in parallel."""
+        return 1 if self.processes > 1 else max(1, self.gpus)
+
 
 class Submission:
-    """What is to be submitted of the runs to be done.
+    """The jobs that some runs need.
 
     Args:
-        specs: the runs to be done (`launch.open_runs`).
-        states: of the user's jobs (`queue`).
+        specs: the runs to do (`backlog.open_runs`).
+        queue: the user's jobs, by id (`queue.read`).
 
     Raises:
-        UserError: GPUs of a run that several nodes cannot share evenly.
+        UserError: several nodes cannot share the GPUs of a run evenly.
 
     Attributes:
         arrays: in the order of their submission.
-        known: runs that jobs of an earlier submission will do, by their job.
+        submitted: runs that jobs of an earlier submission will do; the job of each.
     """
 
-    def __init__(self, specs: Sequence[Spec], runs: Path, cluster: Cluster, states: Mapping[str, str]):
+    def __init__(self, specs: Sequence[Spec], runs: Path, cluster: Cluster, queue: Mapping[str, QueuedJob]):
         self._runs, self._cluster = runs, cluster
-        self.known: dict[str, str] = {}
+        self.submitted: dict[str, str] = {}
         ending: dict[str, str] = {}
-        for spec in specs if states else ():
+        for spec in specs if queue else ():
             folder = RunFolder(runs, spec.id)
-            job = (folder.read(SUBMISSION) or {}).get("job", "")
-            if states.get(job) in WAITS and folder.is_open():
-                self.known[spec.id] = job
-            elif job in states and ((folder / CANCELLED).exists() or folder.is_open()):
-                ending[spec.id] = job  # it may still be at it: behind it, nothing is found in its hands
-        new = [spec for spec in specs if spec.id not in self.known]
+            job = queue.get((folder.read(SUBMISSION) or {}).get("job", ""))
+            if job and job.state in WAITS and folder.is_open():
+                self.submitted[spec.id] = job.id
+            elif job and ((folder / CANCELLED).exists() or folder.is_open()):
+                ending[spec.id] = job.id  # it may still hold the run; a job that waits for it finds the run free
+        new = [spec for spec in specs if spec.id not in self.submitted]
         needed = {spec.teacher_run for spec in new}
         new = [spec for spec in new if not spec.is_teacher or spec.id in needed]
         self.arrays: list[Array] = []
@@ -99,17 +105,21 @@ class Submission:
             self.nodes(array)  # before anything is submitted
 
     def _arrays(self, wave: Sequence[Spec], new: set[str], ending: Mapping[str, str]) -> Iterator[Array]:
-        alike: dict[tuple[Any, ...], list[Spec]] = {}
+        by_kind: dict[tuple[Any, ...], list[Spec]] = {}
         for spec in wave:
             teacher = spec.teacher_run or ""
-            behind = [job for job in (ending.get(spec.id), self.known.get(teacher)) if job]
+            behind = [job for job in (ending.get(spec.id), self.submitted.get(teacher)) if job]
             key = (*self._shape(spec), (teacher,) if teacher in new else (), tuple(dict.fromkeys(behind)))
-            alike.setdefault(key, []).append(spec)
-        for key, members in alike.items():
+            by_kind.setdefault(key, []).append(spec)
+        for key, members in by_kind.items():
             several = self._cluster.runs_per_job
             packs = [tuple(members[i : i + several]) for i in range(0, len(members), several)]
             for i in range(0, len(packs), LONGEST):
                 yield Array(*key, jobs=tuple(packs[i : i + LONGEST]))
+
+    def processors(self, array: Array) -> tuple[int, str]:
+        """The number of GPUs of each job, or of CPUs where it has no GPU; and "GPU" or "CPU"."""
+        return (array.gpus, "GPU") if array.gpus else (self._cluster.cpus * array.processes, "CPU")
 
     def _shape(self, spec: Spec) -> tuple[int, int]:
         """GPUs of a run's job, and processes that share the run."""
@@ -118,7 +128,7 @@ class Submission:
         return spec.gpus if spec.gpus > 1 else self._cluster.gpus, spec.gpus
 
     def parameters(self, array: Array, after: Sequence[str]) -> dict[str, Any]:
-        """What submitit's SLURM executor takes for an array whose jobs wait for the jobs `after`."""
+        """The parameters of submitit's SLURM executor for an array whose jobs wait for the jobs `after`."""
         cluster = self._cluster
         nodes = self.nodes(array)
         each = array.processes // nodes
@@ -150,7 +160,7 @@ class Submission:
         """The nodes of each job of an array.
 
         Raises:
-            UserError: the run's GPUs are no equal shares of several nodes.
+            UserError: several nodes cannot share the GPUs of a run evenly.
         """
         try:
             return self._cluster.nodes_for(array.processes)
@@ -158,23 +168,23 @@ class Submission:
             raise UserError(str(error)) from None
 
     def options(self, array: Array) -> list[str]:
-        """The options of sbatch, as submitit will write them; a teacher's job, not yet known, by its run."""
+        """The options of sbatch, as submitit will write them; a teacher's job, which has no id yet, is named after its run."""
         from submitit.slurm.slurm import _make_sbatch_string
 
-        given = self.parameters(array, [f"job-of-{run}" for run in array.teachers] + list(array.behind))
+        parameters = self.parameters(array, [f"job-of-{run}" for run in array.teachers] + list(array.behind))
         if len(array.jobs) > 1:
-            given["map_count"] = len(array.jobs)
-        lines = _make_sbatch_string(command="", folder=self._runs / FOLDER, **given).splitlines()
+            parameters["map_count"] = len(array.jobs)
+        lines = _make_sbatch_string(command="", folder=self._runs / FOLDER, **parameters).splitlines()
         return [line.removeprefix("#SBATCH ") for line in lines if line.startswith("#SBATCH ")]
 
     def submit(self, data: Path | None, cluster: str, rerun: bool) -> Iterator[tuple[Array, list[str]]]:
-        """Put the runs down and hand them to SLURM.
+        """Write the runs to their folders and submit their jobs.
 
         Args:
             cluster: name of the profile, for the folders of the runs.
 
         Yields:
-            Each array with the ids of its jobs, as soon as SLURM has it.
+            Each array with the ids of its jobs, as soon as it is submitted.
 
         Raises:
             UserError: SLURM refuses the first array.
@@ -188,7 +198,7 @@ class Submission:
         job_of: dict[str, str] = {}
         for array in self.arrays:
             specs = [spec for job in array.jobs for spec in job]
-            backlog.ask(specs, self._runs, rerun)
+            backlog.enqueue(specs, self._runs, rerun)
             first = [job_of[run] for run in array.teachers]
             executor = SlurmExecutor(
                 self._runs / FOLDER, max_num_timeout=self._cluster.max_requeues, python=self._cluster.python
@@ -200,20 +210,14 @@ class Submission:
                 sentence = f"sbatch refused: {_last_line(str(error)).removeprefix('sbatch: error: ')}"
                 if not job_of:
                     raise UserError(sentence) from None
-                raise RunError(f"{sentence}; {count(len(job_of), 'run')} had been submitted before") from None
+                raise RunError(f"{sentence}; {count(len(job_of), 'run')} had already been submitted") from None
             at = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
             for job, number, log in zip(array.jobs, numbers, logs, strict=True):
-                told = {
-                    "job": number,
-                    "cluster": cluster,
-                    "submitted_at": at,
-                    "commit": commit,
-                    "clean": clean,
-                    "log": log,
-                }
+                record: dict[str, Any] = {"job": number, "cluster": cluster, "submitted_at": at}
+                record |= {"commit": commit, "clean": clean, "log": log}
                 for spec in job:
                     job_of[spec.id] = number
-                    RunFolder(self._runs, spec.id).write(SUBMISSION, told, lasting=False)
+                    RunFolder(self._runs, spec.id).write(SUBMISSION, record, lasting=False)
             yield array, numbers
 
     def _hand_over(
@@ -237,11 +241,11 @@ def count(number: int, word: str) -> str:
 
 
 def named(ids: Sequence[str]) -> str:
-    """What the jobs of one array are called together: job 12, or jobs 12_[0-4]."""
+    """The jobs of one array in words: job 12, or jobs 12_[0-4]."""
     array = ids[0].partition("_")[0]
     return f"job {ids[0]}" if len(ids) == 1 else f"jobs {array}_[0-{len(ids) - 1}]"
 
 
 def _last_line(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1] if lines else "it gives no reason"
+    return lines[-1] if lines else "no reason given"

@@ -1,4 +1,4 @@
-"""All tables for a paper, and what stands behind them: a `table` with a `tabular` each, for booktabs and nothing else."""
+"""All tables and sections of a leaderboard for a paper: a `table` with a `tabular` each, which need booktabs and nothing else."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from functools import lru_cache
 
 from kdbench.config.settings import BASELINE
 from kdbench.report.formats.markdown import plain
-from kdbench.report.tables import sections as sections_
-from kdbench.report.tables.cells import Strip, strips
-from kdbench.report.tables.rows import Line
+from kdbench.report.tables import sections as sections
+from kdbench.report.tables.cells import Cells, cells
+from kdbench.report.tables.rows import Row
+from kdbench.report.tables.sections import Section, Span
 from kdbench.report.tables.tables import Table
 
 _HEAD = """\
@@ -27,7 +28,7 @@ _LONG = 20
 
 _LEGEND = (
     r"Means over $n$ seeds, $\pm$ the half-width of the 95\,\% $t$ interval; "
-    rf"$\Delta$: difference to {BASELINE}, paired by seed; $p$: of its paired $t$ test, Holm-corrected over the table; "
+    rf"$\Delta$: difference from {BASELINE}, paired by seed; $p$: of its paired $t$ test, Holm-corrected over the table; "
     r"\#: 1 + the number of rows that are significantly better."
 )
 
@@ -56,27 +57,24 @@ _SIGNS = {
 
 @lru_cache(maxsize=4096)  # most cells of many tables are alike
 def escape(text: str) -> str:
-    """Text that LaTeX sets as it is; what is no sign of the ASCII or of these tables needs a font that has it."""
+    """Text that LaTeX sets as it is; characters beyond ASCII and those of these tables need a font that has them."""
     # Two hyphens would become a dash, and a minus before a number is longer than a hyphen.
     text = re.sub("-(?=-)", "-\x00", re.sub(r"(?<![^ (])-(?=\d)", "\x01", plain(text)))
     return "".join(_SIGNS.get(c, c) for c in text).replace("\x00", "{}").replace("\x01", "$-$")
 
 
-def document(
-    found: Iterable[Table], names: Sequence[str] | None = None, sections: Iterable[sections_.Section] = ()
-) -> str:
+def document(tables: Iterable[Table], names: Sequence[str] | None = None, sections: Iterable[Section] = ()) -> str:
     """The file `tables.tex`, to be read with \\input.
 
     Args:
         names: of the columns; None for the default set.
-        sections: what stands behind the tables.
+        sections: follow after the tables.
     """
-    return "\n".join([_HEAD, *(latex(table, names) for table in found), *map(section, sections)])
+    return "\n".join([_HEAD, *(latex(table, names) for table in tables), *(latex_section(each) for each in sections)])
 
 
 def latex(table: Table, names: Sequence[str] | None = None) -> str:
     """One table with its caption and its notes; its runs are comments."""
-    every = strips(table, names)
     where = [
         table.dataset,
         f"student {table.student}",
@@ -85,12 +83,12 @@ def latex(table: Table, names: Sequence[str] | None = None) -> str:
     ]
     return "\n".join(
         [
-            *map(_runs, table.lines),
+            *map(_runs, table.rows),
             r"\begin{table}",
             _BEGIN,
             rf"  \caption{{{escape(', '.join(filter(None, where)))}. {_LEGEND}}}",
             rf"  \label{{tab:{_label(f'{table.dataset}-{table.student}-{table.protocol}')}}}",
-            *_tabular(every),
+            *_tabular(cells(table, names)),
             *_notes(table.notes),
             r"\end{table}",
             "",
@@ -98,47 +96,49 @@ def latex(table: Table, names: Sequence[str] | None = None) -> str:
     )
 
 
-def section(found: sections_.Section) -> str:
-    """What stands behind the tables, as a table with its caption and its notes; a comment where it has none to show."""
-    left_out = [f"{found.about_left_out} {'; '.join(found.left_out)}."] if found.left_out else []
-    if not found.strips:
-        intro = "".join(span.text for span in found.intro)
-        return "".join(f"% {plain(text)}\n" for text in (f"{found.heading}: {intro}", *left_out))
-    caption = "".join(map(_span, found.intro))
-    about = [found.about_notes] if found.about_notes and found.notes else []
-    first, *rest = found.strips
-    groups = first.cells if rest and _is_long(first) else []
-    numbered = [_numbered(strip) for strip in (rest if groups else found.strips)]
-    shown = [strip for strip, _ in numbered]
+def latex_section(section: Section) -> str:
+    """One section as a table with its caption and its notes; a comment where it has no table."""
+    left_out = [f"{section.about_left_out} {'; '.join(section.left_out)}."] if section.left_out else []
+    if not section.columns:
+        intro = "".join(span.text for span in section.intro)
+        return "".join(f"% {plain(text)}\n" for text in (f"{section.heading}: {intro}", *left_out))
+    caption = "".join(map(_span, section.intro))
+    about = [section.about_notes] if section.about_notes and section.notes else []
+    first, *rest = section.columns
+    groups = first.texts if rest and _is_long(first) else []
+    numbered = [_numbered(column) for column in (rest if groups else section.columns)]
+    shown = [column for column, _ in numbered]
     below = [text for _, texts in numbered for text in texts]
     return "\n".join(
         [
             r"\begin{table}",
             _BEGIN,
-            rf"  \caption{{{escape(found.heading)}. {caption}}}",
-            rf"  \label{{tab:{_label(found.heading.lower())}}}",
-            *_tabular(shown, [_is_long(strip) for strip in shown], groups),
-            *_notes([*below, *about, *found.notes, *left_out]),
+            rf"  \caption{{{escape(section.heading)}. {caption}}}",
+            rf"  \label{{tab:{_label(section.heading.lower())}}}",
+            *_tabular(shown, [_is_long(column) for column in shown], groups),
+            *_notes([*below, *about, *section.notes, *left_out]),
             r"\end{table}",
             "",
         ]
     )
 
 
-def _is_long(strip: Strip) -> bool:
-    return not strip.number and max(map(len, strip.cells), default=0) > _LONG
+def _is_long(column: Cells) -> bool:
+    return not column.number and max(map(len, column.texts), default=0) > _LONG
 
 
-def _numbered(strip: Strip) -> tuple[Strip, list[str]]:
-    """Long texts that come up again and again as numbers, and what these stand for."""
-    texts = list(dict.fromkeys(strip.cells))
-    if not _is_long(strip) or 2 * len(texts) > len(strip.cells):
-        return strip, []
+def _numbered(column: Cells) -> tuple[Cells, list[str]]:
+    """Long texts that are repeated as numbers in brackets, and their key."""
+    texts = list(dict.fromkeys(column.texts))
+    if not _is_long(column) or 2 * len(texts) > len(column.texts):
+        return column, []
     numbers = {text: f"[{i}]" for i, text in enumerate(texts, start=1)}
-    return replace(strip, cells=[numbers[cell] for cell in strip.cells]), [f"{n} {text}" for text, n in numbers.items()]
+    return replace(column, texts=[numbers[cell] for cell in column.texts]), [
+        f"{n} {text}" for text, n in numbers.items()
+    ]
 
 
-def _span(span: sections_.Span) -> str:
+def _span(span: Span) -> str:
     text = escape(span.text)
     return {"text": text, "emphasis": rf"\emph{{{text}}}", "file": rf"\texttt{{{text}}}"}[span.kind]
 
@@ -147,20 +147,20 @@ def _label(text: str) -> str:
     return re.sub("[^A-Za-z0-9-]+", "-", text)
 
 
-def _tabular(every: Sequence[Strip], broken: Sequence[bool] = (), groups: Sequence[str] = ()) -> list[str]:
+def _tabular(columns: Sequence[Cells], broken: Sequence[bool] = (), groups: Sequence[str] = ()) -> list[str]:
     """A tabular.
 
     Args:
-        broken: the columns whose cells are broken into lines; where there are any, the heads are as well.
-        groups: of each row, what stands above it and the next ones of the same group; none without groups.
+        broken: whether the cells of each column are broken into lines; if any are, the heads are as well.
+        groups: the heading of the group of each row; none without groups.
     """
     share = 0.32 / max(sum(broken), 1)  # which leaves between the margins what the numbers of a section need
 
     def row(cells: Iterable[str]) -> str:
         return f"    {' & '.join(cells)} \\\\"
 
-    def head(strip: Strip) -> str:
-        words = escape(strip.header).split()
+    def head(column: Cells) -> str:
+        words = escape(column.header).split()
         # What stands below a stack of words is narrower than they are in one line.
         return r"\shortstack[r]{" + r"\\".join(words) + "}" if any(broken) and len(words) == 2 else " ".join(words)
 
@@ -172,15 +172,15 @@ def _tabular(every: Sequence[Strip], broken: Sequence[bool] = (), groups: Sequen
         return rf"\parbox[t]{{{share:.3g}\linewidth}}{{\raggedright {words}\strut}}"
 
     body: list[str] = []
-    for i, cells in enumerate(zip(*(strip.cells for strip in every), strict=True)):
+    for i, texts in enumerate(zip(*(column.texts for column in columns), strict=True)):
         if groups and (i == 0 or groups[i] != groups[i - 1]):
             body += [r"    \addlinespace"] * (i > 0)
-            body.append(rf"    \multicolumn{{{len(every)}}}{{l}}{{\emph{{{escape(groups[i])}}}}} \\")
-        body.append(row(map(cell, cells, broken or [False] * len(every))))
+            body.append(rf"    \multicolumn{{{len(columns)}}}{{l}}{{\emph{{{escape(groups[i])}}}}} \\")
+        body.append(row(map(cell, texts, broken or [False] * len(columns))))
     return [
-        rf"  \begin{{tabular}}{{{''.join('r' if strip.number else 'l' for strip in every)}}}",
+        rf"  \begin{{tabular}}{{{''.join('r' if column.number else 'l' for column in columns)}}}",
         r"    \toprule",
-        row(map(head, every)),
+        row(map(head, columns)),
         r"    \midrule",
         *body,
         r"    \bottomrule",
@@ -191,11 +191,11 @@ def _tabular(every: Sequence[Strip], broken: Sequence[bool] = (), groups: Sequen
 def _notes(notes: Sequence[str]) -> list[str]:
     if not notes:
         return []
-    lines = [f"    {escape(note)}" for note in notes]
+    rows = [f"    {escape(note)}" for note in notes]
     begin = [r"  \par\smallskip", r"  \begin{minipage}{\linewidth}\footnotesize\raggedright"]
-    return [*begin, "\\par\n".join(lines), r"  \end{minipage}"]
+    return [*begin, "\\par\n".join(rows), r"  \end{minipage}"]
 
 
-def _runs(line: Line) -> str:
-    runs, commits = ", ".join(row["run"] for row in line.runs), " ".join(commit[:10] for commit in line.commits)
-    return f"% {plain(line.name)}: configuration {line.config}, commit {commits or 'unknown'}, {plain(runs)}"
+def _runs(row: Row) -> str:
+    runs, commits = ", ".join(row["run"] for row in row.runs), " ".join(commit[:10] for commit in row.commits)
+    return f"% {plain(row.name)}: configuration {row.config}, commit {commits or 'unknown'}, {plain(runs)}"

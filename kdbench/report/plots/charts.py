@@ -1,4 +1,4 @@
-"""The pictures of one table: cost, curves, severity and exits."""
+"""The plots of one table: cost, curves, severity and exits."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 from matplotlib.transforms import Bbox
 
-from kdbench.report.plots import style as style_
 from kdbench.report.plots.series import Costs, Point, Series, labels, pareto
-from kdbench.report.plots.style import Style
+from kdbench.report.plots.style import Style, annotate_point, beside, footer, frame, height, plain, view
 from kdbench.report.stats.intervals import Interval
 from kdbench.report.tables.columns import compact
 from kdbench.report.tables.notes import stamps
@@ -20,21 +19,21 @@ from kdbench.report.tables.tables import Table
 
 DEPLOYED = "deployed"
 ACCURACY = "test accuracy, % (95 % interval over seeds)"
-_CUT = "Intervals that leave the picture are wider than all means lie apart."
-_FRONT = "Grey steps: the Pareto front of the means, whatever their intervals; no other is as cheap and as good."
-_ALIKE = "More methods than markers: some share one, and colour and dashes tell them apart."
-_MOVED = "Points of one place are moved sideways a little, so that their intervals can be told apart."
+_CUT = "Intervals that leave the plot are wider than the distance between all means."
+_FRONT = "Grey steps: the Pareto front of the means, regardless of their intervals; no other method is as cheap and as accurate."
+_ALIKE = "There are more methods than markers: some share one and differ in colour and dashes."
+_MOVED = "Points at the same position are shifted sideways a little, to separate their intervals."
 _LOG_FROM = 8  # the largest cost over the smallest, from which the axis is logarithmic
 
 Styles = Mapping[str, Style]
 
 
-def cost(table: Table, found: Costs, styles: Styles) -> Figure:
-    """Accuracy against the cost of training, and the front that no line beats."""
-    series = sorted(found.series, key=lambda one: (-round(one.points[0].y.mean, 6), one.label))
+def cost(table: Table, costs: Costs, styles: Styles) -> Figure:
+    """Accuracy against the cost of training, and the Pareto front."""
+    series = sorted(costs.series, key=lambda one: (-round(one.points[0].y.mean, 6), one.label))
     points = [one.points[0] for one in series]
-    tall = style_.height(len(series) + 1)
-    figure, axes = style_.frame("Accuracy against cost of training", _about(table, series), tall)
+    tall = height(len(series) + 1)
+    figure, axes = frame("Accuracy against cost of training", _about(table, series), tall)
     front = pareto([(point.x.mean, round(point.y.mean, 6)) for point in points])
     cheapest, dearest = min(point.x.mean for point in points), max(point.x.mean for point in points)
     if dearest >= _LOG_FROM * cheapest:
@@ -45,7 +44,7 @@ def cost(table: Table, found: Costs, styles: Styles) -> Figure:
     else:
         margin = (dearest - cheapest) or dearest
         axes.set_xlim(cheapest - 0.16 * margin, dearest + 0.06 * margin)
-    axes.set_ylim(*style_.view([point.y for point in points]))
+    axes.set_ylim(*view([point.y for point in points]))
     steps = [points[i] for i in front]
     axes.step(
         [*(point.x.mean for point in steps), axes.get_xlim()[1]],
@@ -57,8 +56,8 @@ def cost(table: Table, found: Costs, styles: Styles) -> Figure:
             point.x.mean, point.y.mean, point.y.half_width, point.x.half_width, linewidth=0, elinewidth=0.8,
             capsize=2, **styles[one.label].kwargs(6.5), zorder=3,
         )  # fmt: skip
-    _numbers(axes, found.axis)
-    style_.beside(axes, [(one.label, styles[one.label], None) for one in series], tall)
+    _numbers(axes, costs.axis)
+    beside(axes, [(one.label, styles[one.label], None) for one in series], tall)
     _front_labels(figure, axes, [(series[i].label, points[i]) for i in front], points)
     shapes = {(styles[one.label].marker, styles[one.label].filled) for one in series}
     _finish(axes, table, series, ACCURACY, [_FRONT, *[_ALIKE] * (len(shapes) < len(series)), _CUT])
@@ -66,13 +65,13 @@ def cost(table: Table, found: Costs, styles: Styles) -> Figure:
 
 
 def _front_labels(figure: Figure, axes: Axes, front: Sequence[tuple[str, Point]], points: Sequence[Point]) -> None:
-    """The front's own names, where they do not run into each other, a point or the frame: they stand beside the axes too."""
+    """Names at the points of the front, where they overlap nothing: all names are next to the axes as well."""
     figure.draw_without_rendering()
     places = axes.transData.transform([(point.x.mean, point.y.mean) for point in points])
     taken: list[Bbox] = []
     for label, point in reversed(front):
         for above in (True, False):  # the front is never above on the left, nor below on the right
-            text = style_.annotate_point(axes, label, (point.x.mean, point.y.mean), above)
+            text = annotate_point(axes, label, (point.x.mean, point.y.mean), above)
             box = text.get_window_extent()
             inside = (
                 axes.bbox.x0 <= box.x0 and box.x1 <= axes.bbox.x1 and axes.bbox.y0 <= box.y0 and box.y1 <= axes.bbox.y1
@@ -85,9 +84,9 @@ def _front_labels(figure: Figure, axes: Axes, front: Sequence[tuple[str, Point]]
 
 def curves(table: Table, series: Sequence[Series], styles: Styles) -> Figure:
     """Validation accuracy against images seen, with bands over seeds."""
-    tall = style_.height(len(series))
-    figure, axes = style_.frame("Validation accuracy in training", _about(table, series), tall)
-    axes.set_ylim(*style_.view([point.y for one in series for point in one.points]))
+    tall = height(len(series))
+    figure, axes = frame("Validation accuracy in training", _about(table, series), tall)
+    axes.set_ylim(*view([point.y for one in series for point in one.points]))
     for one in series:
         style = styles[one.label]
         x, y = [point.x.mean for point in one.points], [point.y.mean for point in one.points]
@@ -105,8 +104,8 @@ def curves(table: Table, series: Sequence[Series], styles: Styles) -> Figure:
 
 def severity(table: Table, series: Sequence[Series], styles: Styles) -> Figure:
     """Accuracy against the severity of corruptions."""
-    tall = style_.height(len(series))
-    figure, axes = style_.frame("Accuracy on corrupted images", _about(table, series), tall)
+    tall = height(len(series))
+    figure, axes = frame("Accuracy on corrupted images", _about(table, series), tall)
     _lines(axes, series, styles, sideways=0.3)
     steps = sorted({point.x.mean for one in series for point in one.points})
     axes.set_xlim(-0.3, steps[-1] + 0.3)
@@ -119,8 +118,8 @@ def severity(table: Table, series: Sequence[Series], styles: Styles) -> Figure:
 
 def exits(table: Table, series: Sequence[Series], styles: Styles) -> Figure:
     """Accuracy of each exit against its FLOPs; the deployed network has a ring."""
-    tall = style_.height(len(series))
-    figure, axes = style_.frame("Exits: accuracy against FLOPs", _about(table, series), tall, above=0.5)
+    tall = height(len(series))
+    figure, axes = frame("Exits: accuracy against FLOPs", _about(table, series), tall, above=0.5)
     x = [point.x.mean for one in series for point in one.points]
     span = (max(x) - min(x)) or max(x)
     sideways = min(0.03 * span, 0.4 * _narrowest(x, span))
@@ -136,7 +135,7 @@ def exits(table: Table, series: Sequence[Series], styles: Styles) -> Figure:
         above = axes.secondary_xaxis("top")
         places = sorted({place for place, _ in names})
         above.xaxis.set_major_locator(FixedLocator(places))
-        texts = [style_.plain(", ".join(sorted(name for at, name in names if at == place))) for place in places]
+        texts = [plain(", ".join(sorted(name for at, name in names if at == place))) for place in places]
         above.set_xticks(places, texts, rotation=30, ha="left", rotation_mode="anchor", fontsize=8)
     _beside_ends(axes, series, styles, tall, sideways)
     _finish(axes, table, series, ACCURACY, ["Ring: the deployed network.", *[_MOVED] * (len(series) > 1), _CUT])
@@ -149,7 +148,7 @@ def _narrowest(x: Sequence[float], span: float) -> float:
 
 
 def _lines(axes: Axes, series: Sequence[Series], styles: Styles, sideways: float) -> None:
-    axes.set_ylim(*style_.view([point.y for one in series for point in one.points]))
+    axes.set_ylim(*view([point.y for one in series for point in one.points]))
     for one, move in zip(series, _moves(len(series), sideways), strict=True):
         style = styles[one.label]
         axes.errorbar(
@@ -166,9 +165,7 @@ def _moves(count: int, sideways: float) -> list[float]:
 
 def _beside_ends(axes: Axes, series: Sequence[Series], styles: Styles, tall: float, sideways: float = 0.0) -> None:
     ends = [(one, one.points[-1], move) for one, move in zip(series, _moves(len(series), sideways), strict=True)]
-    style_.beside(
-        axes, [(one.label, styles[one.label], (end.x.mean + move, end.y.mean)) for one, end, move in ends], tall
-    )
+    beside(axes, [(one.label, styles[one.label], (end.x.mean + move, end.y.mean)) for one, end, move in ends], tall)
 
 
 def _numbers(axes: Axes, label: str) -> None:
@@ -192,7 +189,7 @@ def _about(table: Table, series: Sequence[Series]) -> str:
     """`digits · resnet8 · recipe quick · protocol 21286f2e · n = 3 seeds`."""
     counts = sorted({point.y.n for point in chain.from_iterable(one.points for one in series)})
     n = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-    return f"{style_.plain(table.title, 110)} · n = {n} seed{'s' * (counts[-1] > 1)}"
+    return f"{plain(table.title, 110)} · n = {n} seed{'s' * (counts[-1] > 1)}"
 
 
 def _finish(axes: Axes, table: Table, series: Sequence[Series], y: str, notes: Sequence[str]) -> None:
@@ -201,11 +198,11 @@ def _finish(axes: Axes, table: Table, series: Sequence[Series], y: str, notes: S
     low, high = axes.get_ylim()
     cut = any(not low <= end <= high for one in series for p in one.points for end in _ends(p.y))
     shown = {one.label for one in series}
-    pairs = [(line, name) for line, name in zip(table.lines, labels(table.lines), strict=True) if name in shown]
-    stamped = stamps([line for line, _ in pairs], [name for _, name in pairs])
+    pairs = [(row, name) for row, name in zip(table.rows, labels(table.rows), strict=True) if name in shown]
+    stamped = stamps([row for row, _ in pairs], [name for _, name in pairs])
     single = [one.label for one in series if any(p.y.half_width is None for p in one.points)]
-    alone = [f"n = 1, and so no interval: {', '.join(single)}."] if single else []
-    style_.footer(axes, [note for note in notes if cut or note != _CUT] + alone + list(stamped))
+    alone = [f"n = 1, no interval: {', '.join(single)}."] if single else []
+    footer(axes, [note for note in notes if cut or note != _CUT] + alone + list(stamped))
 
 
 def _ends(value: Interval) -> tuple[float, float]:

@@ -1,8 +1,7 @@
-"""What pictures show, as numbers: points with intervals for each line of a table. No matplotlib here."""
+"""The data of the plots: points with intervals for each row of a table. No matplotlib here."""
 
 from __future__ import annotations
 
-import csv
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -10,8 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kdbench.measures import convergence
+from kdbench.report.curves import read as read_curve
+from kdbench.report.records import Record, number, scored
 from kdbench.report.stats.intervals import Interval, mean_interval
-from kdbench.report.tables.rows import Line, Row, number, scored
+from kdbench.report.tables.rows import Row
 from kdbench.report.tables.tables import Table
 from kdbench.store.folder import EPOCHS, RunFolder
 
@@ -20,7 +21,7 @@ SEVERITIES = range(1, 6)
 
 @dataclass(frozen=True)
 class Point:
-    """One point of a picture.
+    """One point of a plot.
 
     Attributes:
         x, y: mean and interval over seeds; of an x that all seeds share the interval is None wide.
@@ -34,7 +35,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Series:
-    """The points of one line of a table, in the order of x."""
+    """The points of one row of a table, in the order of x."""
 
     label: str
     points: list[Point]
@@ -42,51 +43,51 @@ class Series:
 
 @dataclass(frozen=True)
 class Costs:
-    """Accuracy against cost: one point a line, and what the cost is."""
+    """Accuracy against cost: one point per row, and the label of the cost."""
 
     axis: str
     series: list[Series]
 
 
-def labels(lines: Sequence[Line]) -> list[str]:
-    """A name for each line: the method, with its teacher where the method alone is ambiguous; in one line of text."""
-    count = Counter(line.method for line in lines)
-    return [" ".join((line.method if count[line.method] == 1 else line.name).split()) for line in lines]
+def labels(rows: Sequence[Row]) -> list[str]:
+    """A name for each row, on one line: the method, with its teacher where the method alone is ambiguous."""
+    count = Counter(row.method for row in rows)
+    return [" ".join((row.method if count[row.method] == 1 else row.name).split()) for row in rows]
 
 
 def costs(table: Table) -> Costs:
-    """What each line's training cost: seconds if all runs had the same device, FLOPs of the forward passes otherwise."""
-    runs = [row for line in table.lines for row in line.runs if scored(row)]
-    devices = {tuple(row.get(f"provenance.{key}", "") for key in ("device", "gpus", "threads")) for row in runs}
+    """Cost of training of each row: seconds if all runs had the same device, FLOPs of the forward passes otherwise."""
+    runs = [record for row in table.rows for record in row.runs if scored(record)]
+    devices = {tuple(record.get(f"provenance.{key}", "") for key in ("device", "gpus", "threads")) for record in runs}
     device = next(iter(devices))[0] if len(devices) == 1 else ""
-    if device and any(number(row, "seconds.train") for row in runs):
+    if device and any(number(record, "seconds.train") for record in runs):
         return Costs(f"training time, seconds ({device})", _with_cost(table, _seconds))
     return Costs("FLOPs of the forward passes in training", _with_cost(table, _flops))
 
 
-def _seconds(row: Row) -> float | None:
-    return number(row, "seconds.train")
+def _seconds(record: Record) -> float | None:
+    return number(record, "seconds.train")
 
 
-def _flops(row: Row) -> float | None:
-    each, images = number(row, "cost.flops_training"), number(row, "images_seen")
+def _flops(record: Record) -> float | None:
+    each, images = number(record, "cost.flops_training"), number(record, "images_seen")
     return each * images if each and images else None
 
 
-def _with_cost(table: Table, cost: Callable[[Row], float | None]) -> list[Series]:
-    found = []
-    for line, label in zip(table.lines, labels(table.lines), strict=True):
-        values = [value for row in line.runs if scored(row) and 0 < (value := cost(row) or 0.0) < math.inf]
-        if line.accuracy and values:
-            found.append(Series(label, [Point(mean_interval(values), line.accuracy)]))
-    return found
+def _with_cost(table: Table, cost: Callable[[Record], float | None]) -> list[Series]:
+    series = []
+    for row, label in zip(table.rows, labels(table.rows), strict=True):
+        values = [value for record in row.runs if scored(record) and 0 < (value := cost(record) or 0.0) < math.inf]
+        if row.accuracy and values:
+            series.append(Series(label, [Point(mean_interval(values), row.accuracy)]))
+    return series
 
 
 def pareto(points: Sequence[tuple[float, float]]) -> list[int]:
-    """Which points no other beats: none costs as little and reaches as much, with one of the two better; by cost.
+    """Indices of the points on the Pareto front, by cost: no other point is as cheap and as accurate, and better in one.
 
     Args:
-        points: cost and accuracy. Equal points stand or fall together.
+        points: cost and accuracy. Of equal points all or none are on the front.
     """
 
     def beaten(cost: float, accuracy: float) -> bool:
@@ -112,59 +113,46 @@ class Curves:
 
 
 def curves(table: Table, runs: Path) -> Curves:
-    """The validation curve of each line that has one in the folders of its runs."""
-    found, folders = [], 0
-    for line, label in zip(table.lines, labels(table.lines), strict=True):
-        paths = [RunFolder(runs, row["run"]) / EPOCHS for row in line.runs if scored(row)]
+    """The validation curve of each row that has one in the folders of its runs."""
+    series, folders = [], 0
+    for row, label in zip(table.rows, labels(table.rows), strict=True):
+        paths = [RunFolder(runs, record["run"]) / EPOCHS for record in row.runs if scored(record)]
         folders += sum(path.is_file() for path in paths)
-        points = band([points for points in map(curve, paths) if points])
+        points = band([points for points in map(read_curve, paths) if points])
         if points:
-            found.append(Series(label, points))
-    return Curves(found, folders)
-
-
-def curve(epochs_csv: Path) -> list[convergence.Point]:
-    """The validation curve of a run; without what cannot have been measured, and empty where there is none to be read."""
-    try:
-        return [point for point in convergence.read(epochs_csv) if _usable(point)]
-    except (OSError, ValueError, KeyError, TypeError, csv.Error):
-        return []
-
-
-def _usable(point: convergence.Point) -> bool:
-    """Whether this can have been measured: a file may be damaged in any way."""
-    return 0 <= point.accuracy <= 100 and 0 < point.images < 1e18
+            series.append(Series(label, points))
+    return Curves(series, folders)
 
 
 def severities(table: Table) -> list[Series]:
     """Accuracy at each severity of the corruptions; 0 is the clean test set."""
-    found = []
-    for line, label in zip(table.lines, labels(table.lines), strict=True):
-        measured = {s: value for s in SEVERITIES if (value := line.measured(f"robustness.severity.{s}"))}
-        if line.accuracy and measured:
-            steps = {0: line.accuracy, **measured}
-            found.append(Series(label, [Point(_exact(s), value) for s, value in steps.items()]))
-    return found
+    series = []
+    for row, label in zip(table.rows, labels(table.rows), strict=True):
+        measured = {s: value for s in SEVERITIES if (value := row.measured(f"robustness.severity.{s}"))}
+        if row.accuracy and measured:
+            steps = {0: row.accuracy, **measured}
+            series.append(Series(label, [Point(_exact(s), value) for s, value in steps.items()]))
+    return series
 
 
 def exits(table: Table, deployed: str) -> list[Series]:
-    """Each exit of the lines that have exits, and their deployed network, by FLOPs of one image.
+    """Each exit of the rows that have exits, and their deployed network, by FLOPs of one image.
 
     Args:
-        deployed: what the point of the deployed network is called.
+        deployed: name of the point of the deployed network.
     """
-    found = []
-    for line, label in zip(table.lines, labels(table.lines), strict=True):
-        keys = {name: (f"cost.flops.{name}", f"exits.{name}") for name in line.exits}
-        points = _points(line, keys)
+    series = []
+    for row, label in zip(table.rows, labels(table.rows), strict=True):
+        keys = {name: (f"cost.flops.{name}", f"exits.{name}") for name in row.exits}
+        points = _points(row, keys)
         if points:
-            points += _points(line, {deployed: ("cost.flops", "accuracy.last")})
-            found.append(Series(label, sorted(points, key=lambda point: (point.x.mean, point.name))))
-    return found
+            points += _points(row, {deployed: ("cost.flops", "accuracy.last")})
+            series.append(Series(label, sorted(points, key=lambda point: (point.x.mean, point.name))))
+    return series
 
 
-def _points(line: Line, keys: dict[str, tuple[str, str]]) -> list[Point]:
-    pairs = [(name, line.measured(x), line.measured(y)) for name, (x, y) in keys.items()]
+def _points(row: Row, keys: dict[str, tuple[str, str]]) -> list[Point]:
+    pairs = [(name, row.measured(x), row.measured(y)) for name, (x, y) in keys.items()]
     return [Point(x, y, name) for name, x, y in pairs if x and y and math.isfinite(x.mean)]
 
 

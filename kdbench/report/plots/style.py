@@ -1,6 +1,6 @@
-"""How pictures look: one style a method, a frame with a title, labels beside the axes, and bytes that repeat.
+"""The look of the plots: one style per method, a frame with a title, labels next to the axes, and reproducible bytes.
 
-A method is told by its marker and its line style too, so that a grey print says the same; the colours are those of Okabe and
+Methods also differ in marker and line style, so that a plot can be read in grey; the colours are those of Okabe and
 Ito (Color Universal Design, 2008), without the yellow. Text is never read as mathematics: names are drawn as they are.
 """
 
@@ -26,7 +26,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#5
 MARKERS = ("o", "s", "^", "D", "v", "P", "<", "X", ">", "*", "d")  # h and p look like o when they are small
 DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1.2)), (0, (6, 2, 1, 2)), (0, (8, 2, 1, 2, 1, 2)))
 WIDTH = 5.6
-"""Inches of the axes; the labels beside them come on top."""
+"""Inches of the axes, without the labels next to them."""
 
 _LINE = 0.185  # inches between two labels
 _SETTINGS: Any = {  # the keys of matplotlib's own type differ from version to version
@@ -39,7 +39,7 @@ _OVER = [withStroke(linewidth=2.5, foreground="white")]
 
 @dataclass(frozen=True)
 class Style:
-    """How one method is drawn."""
+    """The look of one method."""
 
     colour: str
     marker: str
@@ -47,7 +47,7 @@ class Style:
     filled: bool
 
     def kwargs(self, size: float = 5.5) -> dict[str, Any]:
-        """What `plot` and `errorbar` take; without the line style."""
+        """Keyword arguments for `plot` and `errorbar`, without the line style."""
         face = self.colour if self.filled else "white"
         size *= 1.5 if self.marker == "*" else 1.0  # else nobody sees whether it is filled
         return {
@@ -57,21 +57,21 @@ class Style:
 
 
 def styles(names: Iterable[str], first: str) -> dict[str, Style]:
-    """A style for each name, so that a method looks the same in all pictures; `first` is black and solid.
+    """A style for each name, so that a method looks the same in all plots; `first` is black and solid.
 
-    Names that come up most, in most tables, are first, then by alphabet: there are seven colours, and what is compared most
-    often gets one each. Marker, filling and dashes together repeat after 110 names.
+    The most frequent names come first, then by alphabet: there are seven colours, and the methods that are compared most
+    often get one each. Marker, filling and dashes together repeat after 110 names.
     """
     count = Counter(names)
-    found = {first: Style("black", "o", "-", filled=True)}
+    by_name = {first: Style("black", "o", "-", filled=True)}
     for i, name in enumerate(sorted(count.keys() - {first}, key=lambda name: (-count[name], name)), start=1):
-        found[name] = Style(
+        by_name[name] = Style(
             COLOURS[(i - 1) % len(COLOURS)],
             MARKERS[i % len(MARKERS)],
             DASHES[i % len(DASHES)],
             filled=i // len(MARKERS) % 2 == 0,
         )
-    return found
+    return by_name
 
 
 @contextmanager
@@ -85,9 +85,9 @@ def settings() -> Iterator[None]:
 
 
 def plain(text: str, most: int = 64) -> str:
-    """One line of at most so many characters, none of which XML forbids; what is too long loses its middle.
+    """One line of at most so many characters, none of which XML forbids; the middle of longer texts is left out.
 
-    A name is anybody's: one of ten thousand characters would make a picture wider than a PNG can be.
+    Users choose the names, and one of ten thousand characters would make a plot wider than a PNG can be.
     """
     text = "".join(c if c.isprintable() else "\ufffd" for c in " ".join(text.split()))
     end = most // 3  # the end has the parameters
@@ -95,7 +95,7 @@ def plain(text: str, most: int = 64) -> str:
 
 
 def short(names: Iterable[str]) -> dict[str, str]:
-    """Each name as `plain` text, as short as leaves them apart: two may differ in a parameter in their middle only."""
+    """Each name as `plain` text, as short as keeps them distinct: two may differ only in a parameter in their middle."""
     names, most = set(names), 64
     while most < 512 and len({plain(name, most) for name in names}) < len(names):
         most *= 2
@@ -103,7 +103,7 @@ def short(names: Iterable[str]) -> dict[str, str]:
 
 
 def height(labels: int) -> float:
-    """Inches of the axes that have so many labels beside them."""
+    """Inches of axes with this many labels next to them."""
     return max(3.4, _LINE * labels + 0.2)
 
 
@@ -144,7 +144,7 @@ def beside(axes: Axes, entries: Sequence[tuple[str, Style, tuple[float, float] |
 
     Args:
         entries: label, style, and the point (in data coordinates) that a thin line leads to; without points the labels
-            stand in the order given, from the top.
+            are in the order given, from the top.
     """
     step, shown = _LINE / tall, short(label for label, _, _ in entries)
     wanted = [1.0 - step * i if at is None else _fraction(axes, at[1]) for i, (_, _, at) in enumerate(entries)]
@@ -188,7 +188,7 @@ def _block(group: Sequence[float], step: float) -> list[float]:
 
 
 def view(values: Sequence[Interval]) -> tuple[float, float]:
-    """Limits of an axis of accuracies: all means, and of the intervals as much as leaves the means apart."""
+    """Limits of an axis of accuracies: all means, and as much of the intervals as keeps the means distinct."""
     means = [value.mean for value in values]
     span = max(max(means) - min(means), 1.0)
     low = min(value.mean - min(value.half_width or 0.0, span) for value in values)
@@ -206,14 +206,14 @@ def annotate_point(axes: Axes, label: str, at: tuple[float, float], above: bool)
 
 
 def files(figure: Figure, about: str = "") -> dict[str, bytes]:
-    """The picture as SVG and PNG; the same picture gives the same bytes.
+    """The figure as SVG and PNG; the same figure gives the same bytes.
 
     Args:
-        about: text that both hold where no reader sees it.
+        about: text for the metadata of both.
     """
-    found = {}
+    contents = {}
     for kind, unset in (("svg", ("Date", "Creator")), ("png", ("Software",))):
         buffer, metadata = io.BytesIO(), dict.fromkeys(unset) | ({"Description": about} if about else {})
         figure.savefig(buffer, format=kind, dpi=150, bbox_inches="tight", pad_inches=0.12, metadata=metadata)
-        found[kind] = buffer.getvalue()
-    return found
+        contents[kind] = buffer.getvalue()
+    return contents

@@ -1,4 +1,4 @@
-"""What a number of seeds can show: the power of the paired t test behind the 95 % intervals of the differences.
+"""Statistical power of the paired t test behind the 95 % intervals of the differences.
 
 Points are percentage points of accuracy; every sd is the sample standard deviation (ddof 1) of paired differences.
 """
@@ -65,21 +65,21 @@ def deviation(interval: Interval) -> float | None:
 
 
 def pooled(intervals: Iterable[Interval]) -> float | None:
-    """One sd for several lines: the root mean square of theirs, weighted by degrees of freedom; None if none has one."""
-    found = [(interval.n - 1, sd) for interval in intervals if (sd := deviation(interval)) is not None]
-    freedom = sum(weight for weight, _ in found)
-    return math.sqrt(math.fsum(weight * sd**2 for weight, sd in found) / freedom) if freedom else None
+    """One sd for several rows: the root mean square of theirs, weighted by degrees of freedom; None if none has one."""
+    weighted = [(interval.n - 1, sd) for interval in intervals if (sd := deviation(interval)) is not None]
+    freedom = sum(weight for weight, _ in weighted)
+    return math.sqrt(math.fsum(weight * sd**2 for weight, sd in weighted) / freedom) if freedom else None
 
 
-def points(value: float) -> str:
-    """A difference as tables show it: a second digit only where the first would be all there is."""
-    return f"{value:.1f}" if value >= 1 else f"{value:.2f}"
+def size_text(difference: float) -> str:
+    """A difference in points as text: a second digit only below 1, where one would be all there is."""
+    return f"{difference:.1f}" if difference >= 1 else f"{difference:.2f}"
 
 
-def seeds(sd: float, difference: float, most: int = 1000) -> str:
+def seeds_needed_text(sd: float, difference: float, most: int = 1000) -> str:
     """`seeds_needed` as text."""
-    found = seeds_needed(sd, difference, most=most)
-    return f"over {most}" if found is None else str(found)
+    n = seeds_needed(sd, difference, most=most)
+    return f"over {most}" if n is None else str(n)
 
 
 @cache

@@ -1,4 +1,4 @@
-"""Which differences the seeds show: t tests, Holm's correction, and the ranks that follow. docs/statistics.md says why so."""
+"""Which differences the seeds show: t tests, Holm's correction, and the ranks that follow. docs/statistics.md gives the reasons."""
 
 from __future__ import annotations
 
@@ -69,7 +69,8 @@ def ranks(rows: Sequence[Accuracies], alpha: float = ALPHA) -> list[int | None]:
     from standing above rows that did better, only because nothing can be said of it.
 
     Returns:
-        In the order of `rows`; None for a row with fewer than two values. Rows that share a rank are not told apart.
+        In the order of `rows`; None for a row with fewer than two values. Rows that share a rank are statistically
+        indistinguishable.
     """
     means = [round(mean_interval(row.values()).mean, 6) if len(row) > 1 else -math.inf for row in rows]
     order = sorted((i for i, mean in enumerate(means) if mean > -math.inf), key=lambda i: -means[i])
@@ -79,15 +80,15 @@ def ranks(rows: Sequence[Accuracies], alpha: float = ALPHA) -> list[int | None]:
     for (i, j), p in zip(tested, holm(list(tested.values())), strict=True):
         if p <= alpha:
             better[j].append(i)
-    found: list[int | None] = [None] * len(rows)
+    ranked: list[int | None] = [None] * len(rows)
     highest = 1
     for _, alike in groupby(order, key=lambda i: means[i]):  # equal means share a rank
         group = list(alike)
         for i in group:
-            highest = max([highest, 1 + len(better[i]), *(1 + (found[j] or 0) for j in better[i])])
+            highest = max([highest, 1 + len(better[i]), *(1 + (ranked[j] or 0) for j in better[i])])
         for i in group:
-            found[i] = highest
-    return found
+            ranked[i] = highest
+    return ranked
 
 
 def _that_first_is_better(a: Accuracies, b: Accuracies) -> float | None:

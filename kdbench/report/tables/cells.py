@@ -1,4 +1,4 @@
-"""The cells of a table as text, column by column: what Markdown, the terminal and LaTeX all show."""
+"""The cells of a table as text, column by column, for Markdown, the terminal, LaTeX and the page."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
 from kdbench.report.tables.columns import NONE, shown
-from kdbench.report.tables.rows import Line
+from kdbench.report.tables.rows import Row
 from kdbench.report.tables.tables import Table
 
 KEPT = 8
@@ -15,50 +15,51 @@ KEPT = 8
 
 
 @dataclass(frozen=True)
-class Strip:
-    """A column of one table with its text cells.
+class Cells:
+    """The cells of one column.
 
     Attributes:
+        texts: one per row, still to be escaped.
         number: aligned to the right and never broken.
         worth: where there is no room, the column worth least goes first; 0 never goes.
     """
 
     header: str
-    cells: list[str]
+    texts: list[str]
     number: bool = True
     worth: int = 0
 
 
-def strips(table: Table, names: Iterable[str] | None = None) -> list[Strip]:
-    """What a table shows, from left to right.
+def cells(table: Table, names: Iterable[str] | None = None) -> list[Cells]:
+    """The columns of a table, from left to right.
 
     Args:
-        names: of the columns (kdbench.report.columns); None for those of the default set that have anything to say.
+        names: columns to show (kdbench.report.tables.columns); None for those of the default set that any row has.
     """
     asked = None if names is None else tuple(names)
-    known = _known.setdefault(table, {})  # several files show the same
-    if asked not in known:
-        known[asked] = _strips(table, asked)
-    return list(known[asked])
+    by_names = _cache.setdefault(table, {})  # several files show the same
+    if asked not in by_names:
+        by_names[asked] = _cells(table, asked)
+    return list(by_names[asked])
 
 
-_known: WeakKeyDictionary[Table, dict[tuple[str, ...] | None, list[Strip]]] = WeakKeyDictionary()
+_cache: WeakKeyDictionary[Table, dict[tuple[str, ...] | None, list[Cells]]] = WeakKeyDictionary()
 
 
-def _strips(table: Table, names: Sequence[str] | None) -> list[Strip]:
-    lines = table.lines
-    told_apart = [
-        Strip("#", [str(line.rank or NONE) for line in lines], worth=KEPT + 1),
-        Strip("Method", [" ".join(filter(None, [line.method, line.marks])) for line in lines], number=False),
-        Strip("Teacher", [line.teacher or NONE for line in lines], number=False, worth=KEPT),
-        Strip("n", [_seeds(line) for line in lines]),
+def _cells(table: Table, names: Sequence[str] | None) -> list[Cells]:
+    rows = table.rows
+    always = [
+        Cells("#", [str(row.rank or NONE) for row in rows], worth=KEPT + 1),
+        Cells("Method", [" ".join(filter(None, [row.method, row.marks])) for row in rows], number=False),
+        Cells("Teacher", [row.teacher or NONE for row in rows], number=False, worth=KEPT),
+        Cells("n", [_seeds(row) for row in rows]),
     ]
-    found = [strip for strip in told_apart if set(strip.cells) != {NONE}]
-    for column in shown(names, lines):
-        found.append(Strip(column.title, [column.text(line) for line in lines], worth=column.worth))
-    return found
+    selected = [
+        Cells(column.title, [column.text(row) for row in rows], worth=column.worth) for column in shown(names, rows)
+    ]
+    return [column for column in always if set(column.texts) != {NONE}] + selected
 
 
-def _seeds(line: Line) -> str:
-    n = line.accuracy.n if line.accuracy else 0
-    return f"{n}, {len(line.failed)} failed" if line.failed else str(n)
+def _seeds(row: Row) -> str:
+    n = row.accuracy.n if row.accuracy else 0
+    return f"{n}, {len(row.failed)} failed" if row.failed else str(n)

@@ -1,6 +1,7 @@
 """The columns that tables can show, each declared once: for Markdown, the terminal, CSV, LaTeX and `kdbench list columns`.
 
-What tells lines apart (rank, method, teacher, n) is in every table and is no column that one selects.
+Columns of a measure are declared by its file, in MEASURES (`kdbench.config.result_keys`); all others here. Rank, method,
+teacher and n are in every table and are not columns to select.
 """
 
 from __future__ import annotations
@@ -9,12 +10,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from kdbench.config import result_keys
 from kdbench.config.settings import BASELINE
 from kdbench.errors import UserError, nearest, unknown
-from kdbench.report.stats.differences import ACCURACY
+from kdbench.report.records import ACCURACY, number
 from kdbench.report.stats.intervals import Interval
-from kdbench.report.tables import reached
-from kdbench.report.tables.rows import Line, number
+from kdbench.report.tables import targets
+from kdbench.report.tables.rows import Row
 
 NONE = "–"
 NOT_MEASURED = "not measured"
@@ -42,7 +44,7 @@ class Column:
         signed: with a + before gains.
         compares: of another column, with the baseline.
         worth: where the terminal has no room, the column worth least goes first; 0 never goes.
-        source: the value of a line, where it is not the mean of `key`.
+        source: the value of a row, where it is not the mean of `key`.
     """
 
     name: str
@@ -59,37 +61,39 @@ class Column:
     signed: bool = False
     compares: bool = False
     worth: int = 3
-    source: Callable[[Line], Interval | None] | None = None
+    source: Callable[[Row], Interval | None] | None = None
 
-    def value(self, line: Line) -> Interval | None:
-        """Mean, n and interval in `unit`, or None if the line has none."""
-        return self.source(line) if self.source else line.measured(self.key)
+    def value(self, row: Row) -> Interval | None:
+        """Mean, n and interval in `unit`, or None if the row has none."""
+        return self.source(row) if self.source else row.measured(self.key)
 
-    def never(self, line: Line) -> int:
-        """Seeds that never came to the accuracy that the column waits for; the value is of the others."""
-        wanted = reached.accuracy(self.key)
-        if wanted is None:
+    def never(self, row: Row) -> int:
+        """Number of seeds that never reached the target accuracy of the column; the value is of the others."""
+        target = targets.target(self.key)
+        if target is None:
             return 0
-        return sum(number(row, self.key) is None and reached.never(row, wanted) for row in line.finished)
+        return sum(
+            number(record, self.key) is None and targets.never_reached(record, target) for record in row.finished
+        )
 
-    def text(self, line: Line) -> str:
-        """What a cell shows; how many seeds it is of, where that is not the n of the line."""
-        if line.accuracy is None:
+    def text(self, row: Row) -> str:
+        """The text of a cell, with the number of seeds where that is not the n of the row."""
+        if row.accuracy is None:
             return FAILED if self.key else NONE
-        value, never = self.value(line), self.never(line)
+        value, never = self.value(row), self.never(row)
         measured = never + (value.n if value else 0)
-        counted = self.key or self.compares  # of `delta` a note below the table says it
-        partial = f" (n = {measured})" if counted and measured < line.accuracy.n else ""
+        counted = self.key or self.compares  # for `delta` a note below the table says it
+        partial = f" (n = {measured})" if counted and measured < row.accuracy.n else ""
         if value is None and never:
             return NEVER + partial
         if value is None:
-            absent = not self.key or self.optional or (self.taught and not line.teacher)
+            absent = not self.key or self.optional or (self.taught and not row.teacher)
             return NONE if absent else NOT_MEASURED
         if self.unit == "probability":
             return "<0.001" if value.mean < 0.001 else f"{value.mean:.3f}"
         half = value.half_width if self.spread else None
         texts = [self._number(value.mean)] + ([] if half is None else [self._number(half).removeprefix("+")])
-        # The mean over those that were fast enough says nothing of the others.
+        # The mean over those that were fast enough says nothing about the others.
         return " ± ".join(texts) + (f" ({value.n} of {measured} reached it)" if never else partial)
 
     def _number(self, value: float) -> str:
@@ -113,22 +117,22 @@ def compact(value: float) -> str:
     return f"{value:.0f}"
 
 
-def _p(line: Line, key: str = ACCURACY) -> Interval | None:
-    p, difference = line.p_of(key), line.difference_in(key)
+def _p(row: Row, key: str = ACCURACY) -> Interval | None:
+    p, difference = row.p_of(key), row.difference_in(key)
     return None if p is None or difference is None else Interval(difference.n, p, None)
 
 
 _PERCENT = Column("", "", "")
 _COST = Column("", "", "", digits=None, better="lower", spread=False)
 
-COLUMNS = (
+_OF_RUNS = (
     replace(_PERCENT, name="accuracy", title="Accuracy %", about="top-1 on the test set after the last epoch",
             key=ACCURACY, worth=0),
-    replace(_PERCENT, name="delta", title=f"Δ {BASELINE}", about=f"difference in accuracy to {BASELINE}, paired by seed",
-            unit="points", signed=True, worth=9, source=lambda line: line.difference),
+    replace(_PERCENT, name="delta", title=f"Δ {BASELINE}", about=f"difference in accuracy from {BASELINE}, paired by seed",
+            unit="points", signed=True, worth=9, source=lambda row: row.difference),
     replace(_PERCENT, name="delta.*", title=f"Δ {BASELINE} {{}}", unit="of the column", signed=True, compares=True,
-            about=f"difference in another column to {BASELINE}, paired by seed, such as delta.corruptions"),
-    Column("p", "p", f"of the paired t test of the difference to {BASELINE}, Holm-corrected over the table",
+            about=f"difference in another column from {BASELINE}, paired by seed, such as delta.corruptions"),
+    Column("p", "p", f"of the paired t test of the difference from {BASELINE}, Holm-corrected over the table",
            unit="probability", digits=3, better="", spread=False, worth=7, source=_p),
     Column("p.*", "p {}", "of the difference in another column, corrected over the table, such as p.corruptions",
            unit="probability", digits=3, better="", spread=False, compares=True, source=_p),
@@ -138,31 +142,14 @@ COLUMNS = (
             key="accuracy.best_test", spread=False, optional=True, worth=10),
     replace(_PERCENT, name="val", title="Val %", about="on the validation split after the last epoch",
             key="accuracy.val", optional=True),
-    replace(_PERCENT, name="top5", title="Top-5 %", about="the true class is among the first five", key="accuracy.top5"),
-    replace(_PERCENT, name="ece", title="ECE %", about="expected calibration error", key="calibration.ece", better="lower"),
-    Column("nll", "NLL", "negative log-likelihood of the true class", "calibration.nll", "nats", 3, better="lower"),
-    replace(_PERCENT, name="agreement", title="Agreement %", about="test images of which the teacher says the same",
-            key="teacher.agreement", better="", taught=True),
-    replace(_PERCENT, name="corruptions", title="Corruptions %", about="accuracy on corrupted images, mean over all",
-            key="robustness.corruptions"),
-    replace(_PERCENT, name="corruption.*", title="{} %", about="accuracy under one corruption, such as corruption.fog",
-            key="robustness.corruption.{}"),
-    replace(_PERCENT, name="severity.*", title="Severity {} %", about="accuracy over all corruptions of one severity, 1 to 5",
-            key="robustness.severity.{}"),
-    replace(_PERCENT, name="noise.*", title="Noise {} %", about="accuracy under Gaussian noise, such as noise.0.1",
-            key="robustness.noise.{}"),
     replace(_PERCENT, name="exits.*", title="{} %", about="accuracy of one classifier, such as exits.ensemble",
             key="exits.{}", optional=True),
-    replace(_PERCENT, name="auc", title="AUC %", about="mean validation accuracy over the images of the budget",
-            key="convergence.auc"),
-    replace(_COST, name="images_to.*", title="Images to {} %",
-            about="images until a validation accuracy, such as images_to.60, of the seeds that reach it",
-            key=f"{reached.IMAGES}{{}}", unit="images"),
-    replace(_COST, name="seconds_to.*", title="Seconds to {} %",
-            about="training time until a validation accuracy, of the seeds that reach it",
-            key=f"{reached.SECONDS}{{}}", unit="seconds", digits=1),
     replace(_COST, name="images", title="Images", about="through the student in training: the budget",
             key="images_seen", unit="images", better="", worth=4),
+    replace(_COST, name="teacher_images", title="Teacher images", about="through teachers in training",
+            key="passes.teachers", unit="images"),
+    replace(_COST, name="peer_images", title="Peer images", about="through networks that are trained beside the student",
+            key="passes.peers", unit="images"),
     replace(_COST, name="train_seconds", title="Train s", about="of training, without evaluation",
             key="seconds.train", unit="seconds", digits=1, worth=5),
     replace(_COST, name="evaluate_seconds", title="Evaluate s", about="of the final evaluation",
@@ -183,8 +170,29 @@ COLUMNS = (
             key="cost.energy_joules", unit="joules", digits=1, scale=1e3),
 )  # fmt: skip
 
+
+def every() -> tuple[Column, ...]:
+    """All columns: those of every run, and those that measures declare.
+
+    Raises:
+        UserError: a measure declares a column that is not right or exists already.
+    """
+    declared = tuple(
+        Column(**{"name": name, **facts, "key": _format(facts["key"])}) for name, facts in result_keys.columns().items()
+    )
+    for column in declared:
+        if any(column.name == other.name for other in _OF_RUNS):
+            raise UserError(f"a measure declares the column '{column.name}', which exists already. See: {SEE}")
+    return *_OF_RUNS, *declared
+
+
+def _format(key: str) -> str:
+    """`robustness.noise.{}` for the family `robustness.noise.*`."""
+    return f"{key[:-1]}{{}}" if key.endswith(".*") else key
+
+
 DEFAULT = ("accuracy", "delta", "p", "best_val", "best_test", "images", "train_seconds", "images_per_second")
-"""Of these a table leaves out what none of its lines has; those that the user names it shows in any case."""
+"""A table leaves out those of them that none of its rows has; columns that the user names are always shown."""
 
 
 def find(name: str) -> Column:
@@ -193,18 +201,19 @@ def find(name: str) -> Column:
     Raises:
         UserError: there is none; the sentence names the nearest.
     """
-    for column in COLUMNS:
+    columns = every()
+    for column in columns:
         if column.name == name and not name.endswith("*"):
             return column
         if column.name in (name, f"{name}*"):
-            raise UserError(f"the column '{name}' needs a last part in place of the *. See: {SEE}")
-    for column in COLUMNS:
+            raise UserError(f"the column '{name}' needs a suffix in place of *. See: {SEE}")
+    for column in columns:
         last = name.removeprefix(column.name[:-1]) if column.name.endswith("*") else name
         if last != name and column.compares:
             return _compared(column, find(last))
         if last != name:
             return replace(column, name=name, title=column.title.format(last), key=column.key.format(last))
-    raise unknown("column", name, [column.name for column in COLUMNS], SEE)
+    raise unknown("column", name, [column.name for column in columns], SEE)
 
 
 def _compared(family: Column, column: Column) -> Column:
@@ -212,20 +221,18 @@ def _compared(family: Column, column: Column) -> Column:
     name, title = family.name[:-1] + column.name, family.title.format(column.title)
     key = column.key
     if not key:
-        raise UserError(f"the column '{name}' would compare what is no measure of its own: '{column.name}'. See: {SEE}")
-    if reached.accuracy(key) is not None:
-        raise UserError(
-            f"'{name}' would leave out the seeds that never came to this accuracy; compare delta.auc, p.auc"
-        )
+        raise UserError(f"the column '{name}' cannot be compared: '{column.name}' is itself derived. See: {SEE}")
+    if targets.target(key) is not None:
+        raise UserError(f"'{name}' would drop the seeds that never reached this accuracy; compare delta.auc, p.auc")
     if family.unit == "probability":
-        return replace(family, name=name, title=title, source=lambda line: _p(line, key))
+        return replace(family, name=name, title=title, source=lambda row: _p(row, key))
     unit = "points" if column.unit == "percent" else column.unit
     signed = replace(column, name=name, title=title, key="", unit=unit, signed=True, spread=True, compares=True)
-    return replace(signed, worth=3, source=lambda line: line.difference_in(key))
+    return replace(signed, worth=3, source=lambda row: row.difference_in(key))
 
 
 def parse(words: Sequence[str]) -> tuple[str, ...] | None:
-    """The columns that `columns=A,B` asks for, each once; None if the user says nothing.
+    """The columns that `columns=A,B` asks for, each once; None without any word.
 
     Raises:
         UserError: another word, or an unknown column.
@@ -237,7 +244,9 @@ def parse(words: Sequence[str]) -> tuple[str, ...] | None:
             hint = "; did you mean 'columns'?" if nearest(key, ["columns"]) else "; valid: columns=accuracy,delta."
             raise UserError(f"unknown selection '{key}'{hint} See: kdbench leaderboard --help")
         if asked is not None:
-            raise UserError("'columns' is given twice; several go in one comma list (columns=accuracy,ece)")
+            raise UserError(
+                "'columns' is given twice; pass several values as one comma-separated list (columns=accuracy,ece)"
+            )
         asked = tuple(dict.fromkeys(filter(None, value.split(","))))
         if not asked:
             raise UserError("'columns=' has no value")
@@ -246,12 +255,10 @@ def parse(words: Sequence[str]) -> tuple[str, ...] | None:
     return asked
 
 
-def shown(names: Iterable[str] | None, lines: Sequence[Line]) -> list[Column]:
-    """The columns of one table: those asked for, or those of the default set that a line has a value of."""
+def shown(names: Iterable[str] | None, rows: Sequence[Row]) -> list[Column]:
+    """The columns of one table: those asked for, or those of the default set that any row has."""
     if names is None:
-        return [
-            column for column in map(find, DEFAULT) if any(column.value(line) for line in lines) or not column.worth
-        ]
-    # What the test set chose is never shown without saying so, whatever is asked for.
-    stamped = [name for name in ("best_test",) if any(find(name).value(line) for line in lines)]
+        return [column for column in map(find, DEFAULT) if any(column.value(row) for row in rows) or not column.worth]
+    # A selection on the test set is always visible, whatever is asked for.
+    stamped = [name for name in ("best_test",) if any(find(name).value(row) for row in rows)]
     return [find(name) for name in dict.fromkeys([*names, *stamped])]

@@ -1,98 +1,121 @@
-"""What a reader must know before comparing the lines of a table: failures, missing intervals, unequal conditions."""
+"""What a reader must know before comparing the rows of a table: failures, missing intervals, unequal conditions."""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from kdbench.config.settings import BASELINE
-from kdbench.report.stats.power import POWER, detectable, points, pooled, seeds
-from kdbench.report.tables.rows import Line, with_values
+from kdbench.report.records import Record
+from kdbench.report.stats.power import POWER, detectable, pooled, seeds_needed_text, size_text
+from kdbench.report.tables import revisions
+from kdbench.report.tables.rows import Row, with_values
 
 UNCOMMITTED = "†"
 OTHER_DATA = "‡"
 OTHER_MEASURES = "§"
-ASKED = (1.0, 0.5)
+EXAMPLES = (1.0, 0.5)
 """Differences, in points, for which a note says how many seeds they need."""
 
 
-def annotate(lines: list[Line], base: Line | None) -> tuple[list[Line], list[str]]:
-    """The lines with their marks, and the notes that belong below them, as plain text.
+def annotate(rows: list[Row], base: Row | None) -> tuple[list[Row], list[str]]:
+    """The rows with their marks, and the notes that belong below them, as plain text.
 
     Args:
-        base: the line that differences are taken to, if there is one.
+        base: the row that differences are taken from, if there is one.
     """
-    names = _names(lines)
-    uncommitted = [any(row.get("provenance.clean", "").lower() == "false" for row in line.runs) for line in lines]
-    data = _groups(lines, "data.sha256")
-    other = _unusual(data, len(lines))
-    measures = {key: _groups(lines, key, finished=True) for key in ("measures.version", "measures.images")}
-    measured = [any(at) for at in zip(*(_unusual(groups, len(lines)) for groups in measures.values()), strict=True)]
+    names = _names(rows)
+    uncommitted = [any(record.get("provenance.clean", "").lower() == "false" for record in row.runs) for row in rows]
+    data = _groups(rows, "data.sha256")
+    other_data = _unusual(data, len(rows))
+    measures = {key: _groups(rows, key, finished=True) for key in ("measures.version", "measures.images")}
+    unusual = [_unusual(groups, len(rows)) for groups in measures.values()]
+    other_measures = [any(at) for at in zip(*unusual, strict=True)]
 
-    notes = [*stamps(lines, names), *_failures(lines, names)]
+    notes = [*stamps(rows, names), *_failures(rows, names)]
     if any(uncommitted):
         notes.append(f"{UNCOMMITTED} with uncommitted changes in the code")
-    moved = [name for name, line in zip(names, lines, strict=True) if any(map(_other_commit, line.runs))]
-    if moved:
-        notes.append(f"not run at the commit of their submission: {_shortened(moved)}")
-    if any(other):
+    notes += _code(rows, names)
+    if any(other_data):
         notes.append(f"{OTHER_DATA} not the same data: data.sha256 " + _listed(data, names, 8))
-    if any(measured):
-        told = "; ".join(f"{key} {_listed(groups, names)}" for key, groups in measures.items() if len(groups) > 1)
-        notes.append(f"{OTHER_MEASURES} not measured in the same way: {told}")
-    single = [name for name, line in zip(names, lines, strict=True) if line.accuracy and line.accuracy.n == 1]
+    if any(other_measures):
+        versions = (f"{key} {_listed(groups, names)}" for key, groups in measures.items() if len(groups) > 1)
+        notes.append(f"{OTHER_MEASURES} not measured in the same way: {'; '.join(versions)}")
+    single = [name for name, row in zip(names, rows, strict=True) if row.accuracy and row.accuracy.n == 1]
     if single:
-        notes.append(f"n = 1: no interval, no p value and no rank can be given ({_shortened(single)})")
-    notes += _comparison(lines, names, base)
-    seen = _groups(lines, "images_seen", finished=True)
-    if len(seen) > 1 and max(map(float, seen)) > 1.01 * min(map(float, seen)):
-        notes.append("not the same budget: images seen " + _listed(seen, names))
-    devices = _groups(lines, "provenance.device", finished=True)
-    if len(devices) > 1:
-        notes.append("times come from different devices: " + _listed(devices, names))
-    for name, line in zip(names, lines, strict=True):
-        if line.superseded:
-            runs = ", ".join(row["run"] for row in line.superseded)
-            notes.append(f"{name}: several runs of one seed, the newest counts; left out: {runs}")
-        if line.teachers:
-            runs = ", ".join(row["run"] for row in line.teachers)
-            notes.append(f"{name}: left out, because made to teach students of its own architecture: {runs}")
-    notes += _power(lines)
+        notes.append(f"n = 1: no interval, no p value and no rank ({_shortened(single)})")
+    notes += [*_comparison(rows, names, base), *_conditions(rows, names), *_excluded(rows, names), *_power(rows)]
     marks = [
         UNCOMMITTED * a + OTHER_DATA * b + OTHER_MEASURES * c
-        for a, b, c in zip(uncommitted, other, measured, strict=True)
+        for a, b, c in zip(uncommitted, other_data, other_measures, strict=True)
     ]
-    return [replace(line, marks=mark) for line, mark in zip(lines, marks, strict=True)], notes
+    return [replace(row, marks=mark) for row, mark in zip(rows, marks, strict=True)], notes
 
 
-def _other_commit(row: Mapping[str, str]) -> bool:
-    submitted = row.get("provenance.commit_submitted")
-    return bool(submitted) and submitted != row.get("provenance.commit")
+def _code(rows: Sequence[Row], names: Sequence[str]) -> Iterator[str]:
+    """Runs of other code than the reader would expect."""
+    moved = [name for name, row in zip(names, rows, strict=True) if any(map(_other_commit, row.runs))]
+    if moved:
+        yield f"not run at the commit of their submission: {_shortened(moved)}"
+    for name, row in zip(names, rows, strict=True):
+        versions = revisions.versions(row.finished)
+        if len(versions) > 1:
+            seeds = "; ".join(f"{sha256[:8]} for {_of_seeds(records)}" for sha256, records in versions.items())
+            yield f"{name}: made by different versions of its method file: provenance.method_sha256 {seeds}"
 
 
-def _names(lines: list[Line]) -> list[str]:
-    """What the notes call each line: the method, and its teacher if that is what tells it from another."""
-    count = Counter(line.method for line in lines)
+def _of_seeds(records: Sequence[Record]) -> str:
+    return f"seed{'s' * (len(records) > 1)} {', '.join(record['seed'] for record in records)}"
+
+
+def _conditions(rows: list[Row], names: list[str]) -> Iterator[str]:
+    """Budgets and devices that differ."""
+    seen = _groups(rows, "images_seen", finished=True)
+    if len(seen) > 1 and max(map(float, seen)) > 1.01 * min(map(float, seen)):
+        yield f"not the same budget: images seen {_listed(seen, names)}"
+    devices = _groups(rows, "provenance.device", finished=True)
+    if len(devices) > 1:
+        yield f"times come from different devices: {_listed(devices, names)}"
+
+
+def _excluded(rows: Sequence[Row], names: Sequence[str]) -> Iterator[str]:
+    """Runs that do not count."""
+    for name, row in zip(names, rows, strict=True):
+        for records, reason in (
+            (row.superseded, "a newer run of the same seed counts"),
+            (row.teachers, "trained as a teacher for students of the same architecture"),
+        ):
+            if records:
+                yield f"{name}: excluded, because {reason}: {', '.join(record['run'] for record in records)}"
+
+
+def _other_commit(record: Mapping[str, str]) -> bool:
+    submitted = record.get("provenance.commit_submitted")
+    return bool(submitted) and submitted != record.get("provenance.commit")
+
+
+def _names(rows: list[Row]) -> list[str]:
+    """A name of each row for the notes: the method, with its teacher where several rows share the method."""
+    count = Counter(row.method for row in rows)
     return [
-        line.method if count[line.method] == 1 else f"{line.method} with {line.teacher or 'no teacher'}"
-        for line in lines
+        row.method if count[row.method] == 1 else f"{row.method} with {row.teacher or 'no teacher'}" for row in rows
     ]
 
 
-def _groups(lines: list[Line], key: str, finished: bool = False) -> dict[str, list[int]]:
-    """The values of a column, sorted, each with the places of the lines that have it."""
+def _groups(rows: list[Row], key: str, finished: bool = False) -> dict[str, list[int]]:
+    """The values of a column, sorted, each with the places of the rows that have it."""
     places: dict[str, list[int]] = defaultdict(list)
-    for i, line in enumerate(lines):
+    for i, row in enumerate(rows):
         for value in sorted(
-            {row[key] for row in line.runs if row.get(key) and (not finished or row not in line.failed)}
+            {record[key] for record in row.runs if record.get(key) and (not finished or record not in row.failed)}
         ):
             places[value].append(i)
     return dict(sorted(places.items()))
 
 
 def _unusual(groups: dict[str, list[int]], n: int) -> list[bool]:
-    """For each of n lines, whether it has another value than most."""
+    """For each of n rows, whether it has another value than most."""
     usual = max(groups, key=lambda value: (len(groups[value]), value), default="")
     return [any(i in groups[value] for value in groups if value != usual) for i in range(n)]
 
@@ -106,54 +129,57 @@ def _shortened(names: list[str], most: int = 6) -> str:
     return ", ".join(names) if rest <= 1 else f"{', '.join(names[:most])} and {rest} others"
 
 
-def stamps(lines: list[Line], names: list[str]) -> Iterator[str]:
-    """What makes a line something else than a method under the rules: the switches that leave them, and controls."""
-    if any(row.get("selected_on_test") == "True" for line in lines for row in line.runs):
-        yield "TEST SET USED TO SELECT (Selection.on_test): Best test % is no estimate of the accuracy on new images"
+def stamps(rows: list[Row], names: list[str]) -> Iterator[str]:
+    """Warnings that go wherever a row is shown: selection on the test set, and controls that change more than the method."""
+    if any(record.get("selected_on_test") == "True" for row in rows for record in row.runs):
+        yield "TEST SET USED TO SELECT (Selection.on_test): Best test % is not an estimate of the accuracy on new images"
     controls = {
-        name: row["control"] for name, line in zip(names, lines, strict=True) for row in line.runs if row.get("control")
+        name: record["control"]
+        for name, row in zip(names, rows, strict=True)
+        for record in row.runs
+        if record.get("control")
     }
     named = [with_values(name, values, short=True) for name, values in controls.items() if values != "{}"]
     if named:
         yield f"controls that change more than a method's own parameters: {', '.join(named)}"
 
 
-def _failures(lines: list[Line], names: list[str]) -> Iterator[str]:
-    for name, line in zip(names, lines, strict=True):
-        for row in line.failed:
-            why = row["error"] or (
-                "no reason was stored" if row["status"] == "failed" else "it has ended without an accuracy"
+def _failures(rows: list[Row], names: list[str]) -> Iterator[str]:
+    for name, row in zip(names, rows, strict=True):
+        for record in row.failed:
+            why = record["error"] or (
+                "no reason was recorded" if record["status"] == "failed" else "it ended without an accuracy"
             )
-            yield f"failed: {name}, seed {row['seed']}, run {row['run']}: {why}"
+            yield f"failed: {name}, seed {record['seed']}, run {record['run']}: {why}"
 
 
-def _comparison(lines: list[Line], names: list[str], base: Line | None) -> Iterator[str]:
+def _comparison(rows: list[Row], names: list[str], base: Row | None) -> Iterator[str]:
     if base is None:
-        if any(line.accuracy for line in lines):
-            yield f"no differences can be given: no run of {BASELINE} has finished"
+        if any(row.accuracy for row in rows):
+            yield f"no differences: no run of {BASELINE} has finished"
         return
-    for name, line in zip(names, lines, strict=True):
-        if line.accuracy and line.difference and line.difference.n < line.accuracy.n:
-            common = f"{line.difference.n} of {line.accuracy.n} seeds"
-            yield f"{name}: the difference is over the {common} that {BASELINE} has finished too"
-    equal = [
-        n for n, line in zip(names, lines, strict=True) if line.difference and line.difference.n > 1 and line.p is None
-    ]
+    for name, row in zip(names, rows, strict=True):
+        if row.accuracy and row.difference and row.difference.n < row.accuracy.n:
+            common = f"{row.difference.n} of {row.accuracy.n} seeds"
+            yield f"{name}: the difference is over the {common} that {BASELINE} has also finished"
+    equal = [n for n, row in zip(names, rows, strict=True) if row.difference and row.difference.n > 1 and row.p is None]
     if equal:
         yield f"no p value where all differences to {BASELINE} are equal ({_shortened(equal)})"
 
 
-def _power(lines: list[Line]) -> Iterator[str]:
-    """What the seeds of this table can show, if any line has an interval for its difference."""
-    intervals = [line.difference for line in lines if line.difference and line.difference.n >= 2]
+def _power(rows: list[Row]) -> Iterator[str]:
+    """The differences that the seeds of this table can detect, if any row has an interval for its difference."""
+    intervals = [row.difference for row in rows if row.difference and row.difference.n >= 2]
     sd = pooled(intervals)
     if sd is None or round(sd, 6) == 0:  # equal differences say nothing about how much seeds scatter
         return
     ns = sorted({interval.n for interval in intervals})
     ends = dict.fromkeys((ns[0], ns[-1]))
-    least = " to ".join(points(found) for n in ends if (found := detectable(sd, n)) is not None)
-    needs = ", ".join(f"{size:g} {'point needs' if size == 1 else 'points need'} {seeds(sd, size)}" for size in ASKED)
+    least = " to ".join(size_text(size) for n in ends if (size := detectable(sd, n)) is not None)
+    needs = ", ".join(
+        f"{size:g} {'point needs' if size == 1 else 'points need'} {seeds_needed_text(sd, size)}" for size in EXAMPLES
+    )
     yield (
-        f"power: n = {' to '.join(map(str, ends))} can show differences to {BASELINE} of {least} points "
+        f"power: n = {' to '.join(map(str, ends))} can detect differences from {BASELINE} of {least} points "
         f"(95 %, power {100 * POWER:.0f} %, pooled sd {sd:.2f}); {needs} seeds"
     )

@@ -1,4 +1,4 @@
-"""The section "Over all tables": how methods that several tables share do over these tables."""
+"""The section "Over all tables": methods that several tables share, compared over these tables."""
 
 from __future__ import annotations
 
@@ -11,37 +11,37 @@ from itertools import combinations
 from kdbench.config.settings import BASELINE
 from kdbench.report.stats.across import Friedman, Improvement, average_ranks, critical_difference, friedman, improvement
 from kdbench.report.stats.significance import ALPHA
-from kdbench.report.tables.cells import Strip
+from kdbench.report.tables.cells import Cells
 from kdbench.report.tables.columns import NONE
 from kdbench.report.tables.notes import stamps
-from kdbench.report.tables.rows import Line, with_values
+from kdbench.report.tables.rows import Row, with_values
 from kdbench.report.tables.sections import Section, Span
 from kdbench.report.tables.tables import Table
 
 
 @dataclass(frozen=True)
 class Standing:
-    """One method over all tables of the overview.
+    """One method over several tables.
 
     Attributes:
         rank: mean of the ranks by mean accuracy.
         improvement: over the baseline; None for the baseline itself and without it.
-        lines: one a table.
+        rows: one per table.
     """
 
     method: str
     rank: float
     improvement: Improvement | None
-    lines: tuple[Line, ...]
+    rows: tuple[Row, ...]
 
 
 @dataclass(frozen=True)
-class Overview:
+class Aggregate:
     """Methods that several tables share, the lowest average rank first.
 
     Attributes:
         critical_difference: of the average ranks, at α = 0.05.
-        left_out: methods of these tables that are not in all of them, or have several lines in one.
+        left_out: methods of these tables that are not in all of them, or have several rows in one.
     """
 
     tables: list[Table]
@@ -51,23 +51,26 @@ class Overview:
     left_out: list[str]
 
 
-def overview(tables: Sequence[Table]) -> Overview | None:
-    """The largest block of two tables or more and two methods or more without a gap; None if there is none."""
-    lines = [_by_method(table) for table in tables]
-    chosen, methods = _block(lines)
+def aggregate(tables: Sequence[Table]) -> Aggregate | None:
+    """The comparison over the largest block without a gap: at least two tables and two methods; None without such a block."""
+    by_method = [_by_method(table) for table in tables]
+    chosen, methods = _block(by_method)
     if not methods:
         return None
-    rows = [[_mean(lines[i][method]) for method in methods] for i in chosen]
-    ranks = average_ranks(rows)
+    means = [[_mean(by_method[i][method]) for method in methods] for i in chosen]
+    ranks = average_ranks(means)
     standings = [
         Standing(
-            method, rank, _improvement(method, [lines[i] for i in chosen]), tuple(lines[i][method] for i in chosen)
+            method=method,
+            rank=rank,
+            improvement=_improvement(method, [by_method[i] for i in chosen]),
+            rows=tuple(by_method[i][method] for i in chosen),
         )
         for method, rank in zip(methods, ranks, strict=True)
     ]
     n, k = len(chosen), len(methods)
-    every = {_label(line) for i in chosen for line in tables[i].lines}
-    return Overview(
+    every = {_label(row) for i in chosen for row in tables[i].rows}
+    return Aggregate(
         tables=[tables[i] for i in chosen],
         standings=sorted(standings, key=lambda standing: (standing.rank, standing.method)),
         test=friedman(ranks, n),
@@ -76,99 +79,105 @@ def overview(tables: Sequence[Table]) -> Overview | None:
     )
 
 
-def _label(line: Line) -> str:
-    """The method with its own parameters, whoever taught it."""
-    return with_values(line.runs[0]["method"], line.runs[0]["method.parameters"], short=True)
+def _label(row: Row) -> str:
+    """The method with its own parameters, without its teacher."""
+    return with_values(row.runs[0]["method"], row.runs[0]["method.parameters"], short=True)
 
 
-def _by_method(table: Table) -> dict[str, Line]:
-    """The lines with a result, but for methods that have several."""
-    count = Counter(_label(line) for line in table.lines if line.accuracy)
-    return {_label(line): line for line in table.lines if line.accuracy and count[_label(line)] == 1}
+def _by_method(table: Table) -> dict[str, Row]:
+    """The rows with a result, except of methods that have several."""
+    count = Counter(_label(row) for row in table.rows if row.accuracy)
+    return {_label(row): row for row in table.rows if row.accuracy and count[_label(row)] == 1}
 
 
-def _block(lines: Sequence[dict[str, Line]]) -> tuple[list[int], list[str]]:
+def _block(by_method: Sequence[dict[str, Row]]) -> tuple[list[int], list[str]]:
+    """The places of the tables, and the methods that all of them have."""
     best: tuple[list[int], list[str]] = [], []
     # Many tables hold the same methods, so that few pairs differ.
-    shared = (one & other for one, other in dict.fromkeys(combinations(map(frozenset, lines), 2)))
+    shared = (one & other for one, other in dict.fromkeys(combinations(map(frozenset, by_method), 2)))
     for common in dict.fromkeys(shared):
         methods = sorted(common)
-        holding = [i for i, found in enumerate(lines) if found.keys() >= common]
-        # Of two blocks of one size the one with more tables says more.
-        if len(methods) > 1 and (len(methods) * len(holding), len(holding)) > (
-            len(best[0]) * len(best[1]),
-            len(best[0]),
-        ):
-            best = holding, methods
+        holding = [i for i, rows in enumerate(by_method) if rows.keys() >= common]
+        if len(methods) > 1:
+            best = max(best, (holding, methods), key=_size)
     return best
 
 
-def _mean(line: Line) -> float:
-    return round(line.accuracy.mean, 6) if line.accuracy else 0.0
+def _size(block: tuple[list[int], list[str]]) -> tuple[int, int]:
+    """Of two blocks with the same number of rows, the one with more tables is the larger."""
+    tables, methods = block
+    return len(tables) * len(methods), len(tables)
 
 
-def _improvement(method: str, lines: Sequence[dict[str, Line]]) -> Improvement | None:
-    if method == BASELINE or any(BASELINE not in found for found in lines):
+def _mean(row: Row) -> float:
+    return round(row.accuracy.mean, 6) if row.accuracy else 0.0
+
+
+def _improvement(method: str, by_method: Sequence[dict[str, Row]]) -> Improvement | None:
+    if method == BASELINE or any(BASELINE not in rows for rows in by_method):
         return None
-    return improvement([(list(f[method].by_seed.values()), list(f[BASELINE].by_seed.values())) for f in lines])
+    return improvement(
+        [(list(rows[method].by_seed.values()), list(rows[BASELINE].by_seed.values())) for rows in by_method]
+    )
 
 
-def section(found: Overview) -> Section:
-    """What the board shows of it."""
-    standings = found.standings
+def section(over: Aggregate) -> Section:
+    """The section of a leaderboard."""
+    standings = over.standings
     return Section(
         "Over all tables",
-        (Span(_what(found)),),
+        (Span(_intro(over)),),
         (
-            Strip("Method", [standing.method for standing in standings], number=False),
-            Strip("Average rank", [f"{standing.rank:.2f}" for standing in standings]),
-            Strip(f"P(better than {BASELINE})", [_probability(standing.improvement) for standing in standings]),
+            Cells("Method", [standing.method for standing in standings], number=False),
+            Cells("Average rank", [f"{standing.rank:.2f}" for standing in standings]),
+            Cells(f"P(better than {BASELINE})", [_probability(standing.improvement) for standing in standings]),
         ),
-        notes=tuple(_notes(found, len(found.tables), len(standings))),
+        notes=tuple(_notes(over)),
     )
 
 
-def _what(found: Overview) -> str:
-    titles = "; ".join(f"{t.dataset} · {t.student} · {t.protocol}" for t in found.tables)
+def _intro(over: Aggregate) -> str:
+    titles = "; ".join(f"{t.dataset} · {t.student} · {t.protocol}" for t in over.tables)
     return (
-        f"The {len(found.standings)} methods that these {len(found.tables)} tables share: {titles}. Average rank: by mean "
-        f"accuracy in each table, 1 is best. P(better than {BASELINE}): the probability that a run of the method is ahead of "
-        f"one of {BASELINE}, mean over the tables, with a 95 % bootstrap interval."
+        f"The {len(over.standings)} methods that these {len(over.tables)} tables share: {titles}. Average rank: by mean "
+        f"accuracy in each table, 1 is best. P(better than {BASELINE}): the probability that a run of the method is more "
+        f"accurate than one of {BASELINE}, mean over the tables, with a 95 % bootstrap interval."
     )
 
 
-def _probability(found: Improvement | None) -> str:
-    if found is None:
+def _probability(better: Improvement | None) -> str:
+    if better is None:
         return NONE
-    interval = "" if found.low is None or found.high is None else f" ({found.low:.2f} to {found.high:.2f})"
-    return f"{found.probability:.2f}{interval}"
+    interval = "" if better.low is None or better.high is None else f" ({better.low:.2f} to {better.high:.2f})"
+    return f"{better.probability:.2f}{interval}"
 
 
 def verdict(test: Friedman) -> str:
-    """What the Friedman test says, in words."""
+    """The result of the Friedman test, in words."""
     above, below = test.freedom
     p = f"p = {test.p:.3f}" if test.p >= 0.0005 else "p < 0.001"
-    statistic = f"F({above}, {below}) = {test.f:.2f}, {p}" if test.f < math.inf else "one order in all tables"
-    differ = "the methods differ" if test.p <= ALPHA else "no difference between the methods is shown"
+    statistic = f"F({above}, {below}) = {test.f:.2f}, {p}" if test.f < math.inf else "the same order in all tables"
+    differ = "the methods differ" if test.p <= ALPHA else "no significant difference between the methods"
     return f"Friedman test: {statistic}: {differ}"
 
 
-def _notes(found: Overview, n: int, k: int) -> list[str]:
-    lines = [line for standing in found.standings for line in standing.lines]
-    names = [standing.method for standing in found.standings for _ in standing.lines]
-    notes = [*stamps(lines, names), verdict(found.test)]
-    difference = f"critical difference {found.critical_difference:.2f} (Nemenyi, 95 %)"
-    if found.critical_difference >= k - 1:
+def _notes(over: Aggregate) -> list[str]:
+    n, k = len(over.tables), len(over.standings)
+    rows = [row for standing in over.standings for row in standing.rows]
+    names = [standing.method for standing in over.standings for _ in standing.rows]
+    notes = [*stamps(rows, names), verdict(over.test)]
+    difference = f"critical difference {over.critical_difference:.2f} (Nemenyi, 95 %)"
+    if over.critical_difference >= k - 1:
         notes.append(
-            f"{difference}: average ranks over {n} tables cannot differ by more than {k - 1}, and so tell nothing apart"
+            f"{difference}: average ranks over {n} tables cannot differ by more than {k - 1}, so no methods can be told apart"
         )
     else:
-        notes.append(f"{difference}: average ranks that differ by less are not told apart")
-    single = sorted({name for name, line in zip(names, lines, strict=True) if line.accuracy and line.accuracy.n == 1})
+        notes.append(f"{difference}: average ranks that differ by less are statistically indistinguishable")
+    single = sorted({name for name, row in zip(names, rows, strict=True) if row.accuracy and row.accuracy.n == 1})
     if single:
         notes.append(f"n = 1 in some table: no interval can be given ({', '.join(single)})")
-    if found.left_out:
+    if over.left_out:
         notes.append(
-            f"left out, because not in all of these tables, or with several teachers in one: {', '.join(found.left_out)}"
+            f"left out, because not in all of these tables, or with several teachers in one: {', '.join(over.left_out)}"
         )
     return notes

@@ -1,4 +1,4 @@
-"""Measured against published: rows of our tables beside what papers and repositories report for the same setting."""
+"""Measured against published: rows of our tables next to what papers and repositories report for the same setting."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from kdbench.config.settings import BASELINE
 from kdbench.errors import UserError
 from kdbench.report.stats.intervals import Interval
 from kdbench.report.stats.power import deviation
-from kdbench.report.tables.cells import Strip
+from kdbench.report.tables.cells import Cells
 from kdbench.report.tables.columns import NONE, compact
-from kdbench.report.tables.rows import Line
+from kdbench.report.tables.rows import Row
 from kdbench.report.tables.sections import Section, Span
 from kdbench.report.tables.tables import Table
 
 CSV = "published.csv"
 _COLUMNS = ("source", "dataset", "teacher", "student", "method", "top1", "note")
-_KNOWN = ("epochs", "images", "epoch")
+_OPTIONAL = ("epochs", "images", "epoch")
 _SAME = "the same dataset, teacher, student and method"
 FACTOR = 2.0
 """Budgets that are further apart are not compared."""
@@ -60,17 +60,17 @@ class Published:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A line of a table beside one published value of the same dataset, teacher, student and method."""
+    """A row of a table next to one published value of the same dataset, teacher, student and method."""
 
     table: Table
-    line: Line
+    row: Row
     ours: Interval
     theirs: Published
 
     @property
     def name(self) -> str:
-        """The line and its student, for notes."""
-        return f"{self.line.name} on {self.table.dataset} with {self.table.student}"
+        """The row and its student, for notes."""
+        return f"{self.row.name} on {self.table.dataset} with {self.table.student}"
 
     @property
     def difference(self) -> float:
@@ -86,12 +86,12 @@ class Comparison:
     @property
     def same_budget(self) -> bool:
         """Whether the budgets are within `FACTOR`, as far as is known."""
-        seen, theirs = self.line.measured("images_seen"), self.theirs.budget
+        seen, theirs = self.row.measured("images_seen"), self.theirs.budget
         return seen is None or theirs is None or 1 / FACTOR <= seen.mean / theirs <= FACTOR
 
     @property
     def conditions(self) -> list[str]:
-        """What is known to differ, or not known, a few words each."""
+        """Conditions that differ or are not known, a few words each."""
         return list(_conditions(self))
 
 
@@ -107,68 +107,70 @@ def read(path: Path) -> list[Published]:
     Raises:
         UserError: it lacks a column, or has a row that cannot be read.
     """
-    rows = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8-sig"), newline=""))
-    lacking = [name for name in _COLUMNS if name not in (rows.fieldnames or ())]
+    records = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8-sig"), newline=""))
+    lacking = [name for name in _COLUMNS if name not in (records.fieldnames or ())]
     if lacking:
         raise UserError(f"{path} lacks the column {', '.join(lacking)}")
     return [
-        _published({key: (row.get(key) or "").strip() for key in _COLUMNS + _KNOWN}, f"{path}, line {rows.line_num}")
-        for row in rows
+        _published(
+            {key: (record.get(key) or "").strip() for key in _COLUMNS + _OPTIONAL}, f"{path}, line {records.line_num}"
+        )
+        for record in records
     ]
 
 
-def _published(row: dict[str, str], where: str) -> Published:
+def _published(record: dict[str, str], where: str) -> Published:
     def number(key: str) -> float | None:
         try:
-            return float(row[key]) if row[key] else None
+            return float(record[key]) if record[key] else None
         except ValueError:
-            raise UserError(f"{where}: {key} is no number but '{row[key]}'") from None
+            raise UserError(f"{where}: {key} must be a number, not '{record[key]}'") from None
 
     top1 = number("top1")
     if top1 is None:
         raise UserError(f"{where}: top1 is missing")
     return Published(
-        source=row["source"],
-        dataset=row["dataset"],
-        teacher=row["teacher"],
-        student=row["student"],
-        method=row["method"],
+        source=record["source"],
+        dataset=record["dataset"],
+        teacher=record["teacher"],
+        student=record["student"],
+        method=record["method"],
         top1=top1,
-        gain=row["top1"].startswith("+"),
-        note=row["note"],
+        gain=record["top1"].startswith("+"),
+        note=record["note"],
         epochs=number("epochs"),
         images=number("images"),
-        epoch=row["epoch"],
+        epoch=record["epoch"],
     )
 
 
 def compare(tables: Iterable[Table], published: Sequence[Published]) -> list[Comparison]:
-    """All pairs of a line and a published value, in the order of the tables."""
+    """All pairs of a row and a published value, in the order of the tables."""
     alike: dict[tuple[str, ...], list[Published]] = defaultdict(list)
     for theirs in published:
         alike[theirs.dataset, theirs.student, theirs.method, theirs.teacher].append(theirs)
-    found = []
+    pairs = []
     for table in tables:
-        for line in table.lines:
-            row = line.runs[0]
-            for theirs in alike.get((table.dataset, table.student, row["method"], row["teacher"]), ()):
-                ours = line.difference if theirs.gain else line.accuracy
+        for row in table.rows:
+            record = row.runs[0]
+            for theirs in alike.get((table.dataset, table.student, record["method"], record["teacher"]), ()):
+                ours = row.difference if theirs.gain else row.accuracy
                 if ours:
-                    found.append(Comparison(table, line, ours, theirs))
-    return found
+                    pairs.append(Comparison(table, row, ours, theirs))
+    return pairs
 
 
 def _conditions(pair: Comparison) -> Iterator[str]:
-    theirs, rows = pair.theirs, pair.line.runs
-    seen = pair.line.measured("images_seen")
+    theirs, records = pair.theirs, pair.row.runs
+    seen = pair.row.measured("images_seen")
     if theirs.budget is None:
         yield "their budget is not known"
     elif seen and abs(seen.mean / theirs.budget - 1) > 0.01:
         yield f"{compact(seen.mean)} images seen in training here, and there {_budget(theirs)}"
-    if any(row["accuracy.val"] for row in rows):
+    if any(record["accuracy.val"] for record in records):
         yield "a validation split is held out of the training images here"
     if theirs.epoch == "best":
-        yield "they report the epoch that was best on the test set, we the last"
+        yield "they report the epoch that was best on the test set; we report the last"
     elif theirs.epoch != "last":
         yield "which epoch they report is not known"
     if theirs.gain:
@@ -181,17 +183,17 @@ def _budget(theirs: Published) -> str:
     return f"{compact(theirs.budget or 0)}, {theirs.epochs:g} epochs of {compact(theirs.images or 0)}"
 
 
-def section(found: Sequence[Comparison], file: Span) -> Section:
-    """What the board shows of it.
+def section(comparisons: Sequence[Comparison], file: Span) -> Section:
+    """The section of a leaderboard.
 
     Args:
-        file: where the published values are.
+        file: of the published values.
     """
-    pairs = [pair for pair in found if pair.same_budget]
+    pairs = [pair for pair in comparisons if pair.same_budget]
     units = (
         Span(f"Ours minus what is published for {_SAME}, in points and in units of "),
         Span("our", "emphasis"),
-        Span(" standard error s/√n; theirs is not known. They are from "),
+        Span(" standard error s/√n; theirs is not known. The published values are in "),
         file,
         Span("."),
     )
@@ -202,27 +204,27 @@ def section(found: Sequence[Comparison], file: Span) -> Section:
         "Published against measured",
         units if pairs else (none,),
         _grid(pairs) if pairs else (),
-        "What differs otherwise:",
+        "Other differences:",
         tuple(_notes(pairs)),
-        "Published at another budget, and so not compared:",
-        tuple(_other(pair) for pair in found if not pair.same_budget),
+        "Not compared, because published at another budget:",
+        tuple(_other(pair) for pair in comparisons if not pair.same_budget),
     )
 
 
-def _grid(pairs: Sequence[Comparison]) -> tuple[Strip, ...]:
+def _grid(pairs: Sequence[Comparison]) -> tuple[Cells, ...]:
     def signed(value: float | None, digits: int) -> str:
         return NONE if value is None else f"{round(value, digits) + 0.0:+.{digits}f}"
 
     halves = ["" if pair.ours.half_width is None else f" ± {pair.ours.half_width:.2f}" for pair in pairs]
     return (
-        Strip("Table", [f"{p.table.dataset} · {p.table.student} · {p.table.protocol}" for p in pairs], number=False),
-        Strip("Row", [pair.line.name for pair in pairs], number=False),
-        Strip("n", [str(pair.ours.n) for pair in pairs]),
-        Strip("Ours", [f"{pair.ours.mean:.2f}{half}" for pair, half in zip(pairs, halves, strict=True)]),
-        Strip("Published", [f"{pair.theirs.top1:{'+' if pair.theirs.gain else ''}.2f}" for pair in pairs]),
-        Strip("Difference", [signed(pair.difference, 2) for pair in pairs]),
-        Strip("Standard errors", [signed(pair.errors, 1) for pair in pairs]),
-        Strip("Source", [pair.theirs.source for pair in pairs], number=False),
+        Cells("Table", [f"{p.table.dataset} · {p.table.student} · {p.table.protocol}" for p in pairs], number=False),
+        Cells("Row", [pair.row.name for pair in pairs], number=False),
+        Cells("n", [str(pair.ours.n) for pair in pairs]),
+        Cells("Ours", [f"{pair.ours.mean:.2f}{half}" for pair, half in zip(pairs, halves, strict=True)]),
+        Cells("Published", [f"{pair.theirs.top1:{'+' if pair.theirs.gain else ''}.2f}" for pair in pairs]),
+        Cells("Difference", [signed(pair.difference, 2) for pair in pairs]),
+        Cells("Standard errors", [signed(pair.errors, 1) for pair in pairs]),
+        Cells("Source", [pair.theirs.source for pair in pairs], number=False),
     )
 
 
@@ -237,6 +239,6 @@ def _notes(pairs: Sequence[Comparison]) -> Iterator[str]:
 
 
 def _other(pair: Comparison) -> str:
-    seen = pair.line.measured("images_seen")
+    seen = pair.row.measured("images_seen")
     ours = f"{pair.ours.mean:.2f} after {compact(seen.mean if seen else 0)} images"
     return f"{pair.name} ({ours}, published {pair.theirs.top1:.2f} after {_budget(pair.theirs)}: {pair.theirs.source})"

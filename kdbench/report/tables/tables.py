@@ -1,20 +1,20 @@
-"""Rows → one table for each protocol, dataset and student, with ranks and differences to the baseline."""
+"""Records → one table for each protocol, dataset and student, with ranks and differences from the baseline."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
 
-from kdbench.report.records import frame
+from kdbench.report.records import Record, frame
 from kdbench.report.stats.differences import Differences
 from kdbench.report.stats.significance import ranks
 from kdbench.report.tables.notes import annotate
-from kdbench.report.tables.rows import Line, Row, lines, with_values
+from kdbench.report.tables.rows import Row, rows, with_values
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,7 +23,7 @@ class Table:
 
     Attributes:
         recipe: its name or names, with what the user overrode.
-        lines: the highest mean accuracy first, failed ones last.
+        rows: the highest mean accuracy first, failed ones last.
         notes: sentences that belong below.
     """
 
@@ -31,59 +31,57 @@ class Table:
     student: str
     recipe: str
     protocol: str
-    lines: list[Line]
+    rows: list[Row]
     notes: list[str]
 
     @property
     def title(self) -> str:
-        """What is compared here, in one line."""
+        """Everything that the runs of this table share, on one line."""
         recipe = f"recipe {self.recipe}" if self.recipe else ""
         return " · ".join(filter(None, [self.dataset, self.student, recipe, f"protocol {self.protocol}"]))
 
 
 def summarise(results: Iterable[Mapping[str, Any]]) -> list[Table]:
-    """The tables of results that are at hand, such as those of one plan."""
+    """The tables of results in memory, such as those of one plan."""
     return tables(frame(results))
 
 
-def tables(rows: pd.DataFrame) -> list[Table]:
-    """The tables of rows in canonical form (kdbench.report.rows), sorted by dataset, student and protocol."""
-    groups: dict[tuple[str, ...], list[Row]] = defaultdict(list)
-    names = list(rows.columns)
-    for cells in rows.to_numpy().tolist():  # several times as fast as groupby and to_dict
-        row = dict(zip(names, cells, strict=True))
-        groups[row["dataset"], row["student"], row["protocol"]].append(row)
+def tables(records: pd.DataFrame) -> list[Table]:
+    """The tables of records in canonical form (kdbench.report.records), sorted by dataset, student and protocol."""
+    groups: dict[tuple[str, ...], list[Record]] = defaultdict(list)
+    names = list(records.columns)
+    for cells in records.to_numpy().tolist():  # several times as fast as groupby and to_dict
+        record = dict(zip(names, cells, strict=True))
+        groups[record["dataset"], record["student"], record["protocol"]].append(record)
     return [_table(dataset, student, protocol, group) for (dataset, student, protocol), group in sorted(groups.items())]
 
 
-def _table(dataset: str, student: str, protocol: str, rows: list[Row]) -> Table:
+def _table(dataset: str, student: str, protocol: str, records: list[Record]) -> Table:
     # Two recipes may resolve to one protocol, and so may a recipe and another one with overrides.
-    recipes = {with_values(row["recipe"], row["overrides"], short=False) for row in rows}
-    found = _told_apart(lines(rows))
-    base = next((line for line in found if line.is_baseline and line.accuracy), None)
-    differences = Differences(found, base)
-    ranked = _ranked([replace(line, differences=differences) for line in found])
+    recipes = {with_values(record["recipe"], record["overrides"], short=False) for record in records}
+    named = _with_unique_names(rows(records))
+    base = next((row for row in named if row.is_baseline and row.accuracy), None)
+    differences = Differences({row.name: row.values for row in named}, base.name if base else None)
+    ranked = _ranked([replace(row, differences=differences) for row in named])
     return Table(dataset, student, " or ".join(sorted(recipes)), protocol, *annotate(ranked, base))
 
 
-def _told_apart(found: list[Line]) -> list[Line]:
-    """Lines that look alike get the beginning of their teacher's checksum."""
-    alike = Counter((line.method, line.teacher) for line in found)
+def _with_unique_names(table: Sequence[Row]) -> list[Row]:
+    """Rows that look alike get the beginning of their teacher's checksum."""
+    alike = Counter((row.method, row.teacher) for row in table)
 
-    def with_weights(line: Line) -> Line:
-        weights = next((row["teacher.sha256"][:8] for row in line.runs if row.get("teacher.sha256")), "unknown weights")
-        return replace(line, teacher=f"{line.teacher} {weights}".strip())
+    def with_weights(row: Row) -> Row:
+        checksums = (record["teacher.sha256"][:8] for record in row.runs if record.get("teacher.sha256"))
+        return replace(row, teacher=f"{row.teacher} {next(checksums, 'unknown weights')}".strip())
 
-    return [with_weights(line) if alike[line.method, line.teacher] > 1 else line for line in found]
+    return [with_weights(row) if alike[row.method, row.teacher] > 1 else row for row in table]
 
 
-def _ranked(found: list[Line]) -> list[Line]:
+def _ranked(table: Sequence[Row]) -> list[Row]:
     """Sorted by mean accuracy; means that agree to a millionth are equal, so that rounding breaks no tie."""
-    ranked = [
-        replace(line, rank=rank) for line, rank in zip(found, ranks([line.by_seed for line in found]), strict=True)
-    ]
+    ranked = [replace(row, rank=rank) for row, rank in zip(table, ranks([row.by_seed for row in table]), strict=True)]
 
-    def place(line: Line) -> tuple[float, str, str]:
-        return -round(line.accuracy.mean, 6) if line.accuracy else math.inf, line.method, line.teacher
+    def place(row: Row) -> tuple[float, str, str]:
+        return -round(row.accuracy.mean, 6) if row.accuracy else math.inf, row.method, row.teacher
 
     return sorted(ranked, key=place)

@@ -18,7 +18,7 @@ CE, CE1, KD, KD1 = SPECS
 @pytest.fixture
 def asked(tmp_path):
     for spec in SPECS:
-        RunFolder(tmp_path, spec.id).ask(spec.plain())
+        RunFolder(tmp_path, spec.id).enqueue(spec.plain())
     return ["--runs", str(tmp_path)]
 
 
@@ -27,9 +27,9 @@ def slurm(monkeypatch):
     """A queue that is told what it holds, and the calls of scancel."""
     calls, queue = [], {}
     monkeypatch.setattr(queue_, "cancel", lambda ids: calls.append(ids))
-    monkeypatch.setattr(queue_.Slurm, "_read_queue", lambda self, users: setattr(self, "_queue", queue))
+    monkeypatch.setattr(queue_, "read", lambda users: queue)
     monkeypatch.setattr(queue_, "_last_states", lambda ids: {})
-    queue.update({id_: queue_.Job(id_, "PENDING", "Priority") for id_ in ("7_0", "7_1", "8")})
+    queue.update({id_: queue_.QueuedJob(id_, "PENDING", "Priority") for id_ in ("7_0", "7_1", "8")})
     return calls
 
 
@@ -44,11 +44,9 @@ def cancelled(runs):
 def test_the_user_says_what_or_all(asked, tmp_path, capsys):
     assert main(["cancel", *asked]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert (
-        line == "kdbench: say which runs are cancelled: ids or their beginnings, methods=A,B, state=queued, …, or 'all'"
-    )
+    assert line == "kdbench: specify which runs to cancel: run ids or prefixes, methods=A,B, state=queued, …, or 'all'"
     assert main(["cancel", "all", "methods=kd", *asked]) == 2
-    assert "'all' means all runs and stands alone" in capsys.readouterr().err
+    assert "'all' cannot be combined with other selections" in capsys.readouterr().err
     assert cancelled(tmp_path) == set()
 
 
@@ -60,7 +58,7 @@ def test_runs_that_have_ended_are_left_alone_and_the_next_plan_goes_on(asked, tm
     assert cancelled(tmp_path) == {CE1.id}
     assert main(["cancel", "methods=ce", *asked]) == 0
     assert capsys.readouterr().out == "nothing to cancel: 2 runs: 1 cancelled, 1 failed\n"
-    backlog.ask(SPECS, tmp_path)
+    backlog.enqueue(SPECS, tmp_path)
     assert cancelled(tmp_path) == set()
     assert main(["cancel", "all", *asked]) == 0
     assert cancelled(tmp_path) == {spec.id for spec in SPECS}, "a failed run that was asked for again, too"
@@ -71,15 +69,15 @@ def test_jobs_leave_the_queue_when_all_their_runs_are_cancelled(asked, tmp_path,
     assert main(["cancel", CE.id, *asked]) == 0
     assert slurm == []
     assert main(["cancel", "all", *asked]) == 0
-    assert slurm == [["7_0", "7_1"]], "in one call; job 6 has gone already"
-    assert "Taken out of SLURM's queue: 2 jobs: 7_0, 7_1" in capsys.readouterr().out
+    assert slurm == [("7_0", "7_1")], "in one call; job 6 has gone already"
+    assert "Removed from SLURM's queue: 2 jobs: 7_0, 7_1" in capsys.readouterr().out
 
 
 def test_a_job_that_stays_in_the_queue_is_told(asked, tmp_path, slurm, capsys, monkeypatch):
     monkeypatch.setattr(queue_, "cancel", lambda ids: "scancel: error: Access/permission denied")
     submit(tmp_path, CE, "8")
     assert main(["cancel", CE.id, *asked]) == 1
-    assert "SLURM kept the jobs 8: scancel: error: Access/permission denied" in capsys.readouterr().err
+    assert "SLURM did not cancel the jobs 8: scancel: error: Access/permission denied" in capsys.readouterr().err
     assert cancelled(tmp_path) == {CE.id}
 
 
@@ -95,15 +93,15 @@ def test_a_run_in_another_process_keeps_its_state_and_stops_and_goes_on_later(tm
         assert time.monotonic() < end
         time.sleep(0.05)
     assert main(["cancel", spec.id, "--runs", str(tmp_path)]) == 0
-    assert "keep their state and stop within seconds" in capsys.readouterr().out
+    assert "save their state and stop within seconds" in capsys.readouterr().out
     began = time.monotonic()
     _, errors = process.communicate(timeout=30)
     assert time.monotonic() - began < 10
-    assert "stopped; it goes on from here the next time" in errors
+    assert "stopped; the next kdbench run resumes it" in errors
     assert (folder / RESUME).exists()
     assert main(["status", "--runs", str(tmp_path)]) == 0
     assert capsys.readouterr().out.startswith("1 run: 1 cancelled\n")
-    backlog.ask([spec], tmp_path)
+    backlog.enqueue([spec], tmp_path)
     assert main(["status", "--runs", str(tmp_path)]) == 0
     assert capsys.readouterr().out.startswith("1 run: 1 stopped\n")
 

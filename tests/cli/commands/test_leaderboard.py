@@ -32,7 +32,7 @@ def test_check_fails_and_names_the_file_that_is_out_of_date(made, capsys):
     readme.write_text(readme.read_text() + "by hand\n")
     assert main(["leaderboard", "--check"]) == 1
     (sentence,) = capsys.readouterr().err.splitlines()
-    assert sentence.startswith(f"kdbench: {readme} is not what")
+    assert sentence.startswith(f"kdbench: {readme} does not follow from")
 
 
 @pytest.mark.parametrize(

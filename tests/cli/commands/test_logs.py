@@ -5,6 +5,7 @@ import pytest
 
 from kdbench.cli.commands import logs
 from kdbench.cli.main import main
+from kdbench.launch import logs as logs_
 from kdbench.plan import expand, request
 from kdbench.store.folder import CHECKPOINT, EPOCHS, LOG, SUBMISSION, RunFolder
 
@@ -24,7 +25,7 @@ def table(text):
 @pytest.fixture
 def folder(tmp_path):
     folder = RunFolder(tmp_path, SPEC.id)
-    folder.ask(SPEC.plain())
+    folder.enqueue(SPEC.plain())
     return folder
 
 
@@ -48,12 +49,12 @@ def test_all_that_was_written_with_headings(begun, tmp_path, capsys):
     assert table(out) == [5, 6, 7, 8, 9]
     assert "0.09332" in out
     assert "line 49\n" in out
-    assert out.count("\nline ") == logs.JOB_LINES
+    assert out.count("\nline ") == logs_.JOB_LINES
 
 
 def test_a_run_that_has_written_nothing(folder, tmp_path, capsys):
     assert main(["logs", SPEC.id, "--runs", str(tmp_path)]) == 0
-    assert capsys.readouterr().out == f"{SPEC.id}: planned\nIt has written nothing yet.\n"
+    assert capsys.readouterr().out == f"{SPEC.id}: planned\nThe run has not written any logs yet.\n"
 
 
 def test_a_failed_run_is_exit_status_1(begun, tmp_path, capsys):
@@ -67,8 +68,8 @@ def test_a_failed_run_is_exit_status_1(begun, tmp_path, capsys):
     [
         ([], "logs takes one run, as in kdbench logs RUN; 0 given"),
         (["cee"], f"did you mean '{SPEC.id}'? See all with: kdbench status --all"),
-        (["ce-digits"], "'ce-digits' begins the ids of 2 runs: "),
-        (["ce-digits-resnet14"], "is no run folder"),
+        (["ce-digits"], "'ce-digits' is ambiguous; it matches 2 runs: "),
+        (["ce-digits-resnet14"], "is not a run folder (it has no config.gin)"),
     ],
 )
 def test_one_run_is_meant(folder, tmp_path, capsys, words, sentence):

@@ -25,7 +25,7 @@ def _arrays(**changes):
 
 def test_import_is_cheap():
     heavy = "torch", "numpy", "sklearn", "PIL", "torchvision"
-    code = f"import sys, kdbench.data.sources; print([name for name in {heavy} if name in sys.modules])"
+    code = f"import sys, kdbench.data.readers.registry; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
 

@@ -52,7 +52,7 @@ def pool(monkeypatch):
 
 def make(runs, specs=SPECS, **changes):
     for spec in specs:
-        RunFolder(runs, spec.id).ask(spec.plain())
+        RunFolder(runs, spec.id).enqueue(spec.plain())
     given = Job(str(runs), tuple(spec.id for spec in specs), None, "", "abc", 1, 1)
     return dataclasses.replace(given, **changes)
 
@@ -104,7 +104,7 @@ def test_terminated_it_requeues_itself_unless_it_was_cancelled(tmp_path, pool, m
     monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "12")
     monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "3")
     called = []
-    monkeypatch.setattr(job.jobs, "ask", lambda *words: called.append(words) or ([state] if state else None))
+    monkeypatch.setattr(job.queue, "ask", lambda *words: called.append(words) or ([state] if state else None))
     one = make(tmp_path)
     one()
     pool.stops = 0

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from kdbench.launch.slurm import queue
-from kdbench.launch.slurm.queue import Job, Slurm
+from kdbench.launch.slurm.queue import QueuedJob, SlurmQueue
 
 QUEUE = "7_1|7|PENDING||Resources\n7_2|9|RUNNING|n1|None\n8|8|PENDING||(Req|Node) odd\n"
 
@@ -35,10 +35,10 @@ def test_one_call_of_squeue_and_one_of_sacct_for_those_that_have_gone(programs, 
     monkeypatch.setenv("SQUEUE_STATES", "RUNNING")  # what the user set for the own eyes
     asked = programs("squeue", QUEUE)
     accounts = programs("sacct", "5_1|TIMEOUT\n5_2|CANCELLED by 1000\n6|RUNNING\n5_[3-4]|PENDING\n")
-    slurm = Slurm()
+    slurm = SlurmQueue()
     slurm.look(dict.fromkeys(["7_1", "7_2", "8", "5_1", "5_2", "6", "4"], 4321))
-    assert slurm.job("7_1") == Job("7_1", "PENDING", "Resources")
-    assert slurm.job("7_2") == Job("7_2", "RUNNING", "None", "n1")
+    assert slurm.job("7_1") == QueuedJob("7_1", "PENDING", "Resources", number="7")
+    assert slurm.job("7_2") == QueuedJob("7_2", "RUNNING", "None", "n1", "9")
     assert slurm.job("8").reason == "(Req|Node) odd"
     assert [slurm.job(id_).state for id_ in ("5_1", "5_2", "6", "4")] == ["TIMEOUT", "CANCELLED", "", ""]
     assert not any(slurm.job(id_).in_queue for id_ in ("5_1", "5_2", "6", "4"))
@@ -51,7 +51,7 @@ def test_one_call_of_squeue_and_one_of_sacct_for_those_that_have_gone(programs, 
 
 def test_slurm_is_left_alone_for_some_seconds_and_where_there_is_nothing_to_ask(programs, monkeypatch):
     asked, accounts = programs("squeue", QUEUE), programs("sacct", "5|FAILED\n")
-    slurm = Slurm()
+    slurm = SlurmQueue()
     slurm.look({})
     assert asked() == []
     slurm.look({"7_1": 1})
@@ -66,15 +66,15 @@ def test_slurm_is_left_alone_for_some_seconds_and_where_there_is_nothing_to_ask(
 
 
 def test_nothing_is_known_where_squeue_is_missing_or_fails_or_hangs(programs, monkeypatch, capfd):
-    slurm = Slurm()
+    slurm = SlurmQueue()
     slurm.look({"7_1": 1})
     assert slurm.job("7_1") is None
     programs("squeue", QUEUE, status=1, error="slurm_load_jobs error: Unable to contact slurm controller")
-    slurm = Slurm()
+    slurm = SlurmQueue()
     slurm.look({"7_1": 1})
     assert slurm.job("7_1") is None
     monkeypatch.setenv("PATH", "/nowhere")
-    slurm = Slurm()
+    slurm = SlurmQueue()
     slurm.look({"7_1": 1})
     assert slurm.job("7_1") is None
     assert capfd.readouterr() == ("", "")
@@ -82,9 +82,9 @@ def test_nothing_is_known_where_squeue_is_missing_or_fails_or_hangs(programs, mo
 
 def test_a_job_is_gone_where_there_are_no_accounts(programs, capfd):
     programs("squeue", QUEUE), programs("sacct", status=1, error="Slurm accounting storage is disabled")
-    slurm = Slurm()
+    slurm = SlurmQueue()
     slurm.look({"5": 1})
-    assert slurm.job("5") == Job("5", "", in_queue=False)
+    assert slurm.job("5") == QueuedJob("5", "", in_queue=False)
     assert capfd.readouterr() == ("", "")
 
 
@@ -94,3 +94,12 @@ def test_scancel(programs):
     assert asked() == ["7_1 8"]
     programs("scancel", status=1, error="scancel: error: Access/permission denied")
     assert queue.cancel(["7_1"]) == "scancel: error: Access/permission denied"
+
+
+def test_the_jobs_of_this_user_with_their_reasons(programs):
+    asked = programs("squeue", QUEUE)
+    jobs = queue.read([os.getuid()])
+    assert {id_: job.state for id_, job in jobs.items()} == {"7_1": "PENDING", "7_2": "RUNNING", "8": "PENDING"}
+    assert f"--user={os.getuid()}" in asked()[0].split()
+    programs("squeue", status=1)
+    assert queue.read([os.getuid()]) is None

@@ -9,7 +9,7 @@ import pytest
 
 from kdbench.cli.main import main
 from kdbench.launch import status
-from kdbench.launch.slurm.queue import Slurm
+from kdbench.launch.slurm.queue import SlurmQueue
 from kdbench.plan import expand, request
 from kdbench.store.folder import RESUME, SUBMISSION, RunFolder
 
@@ -26,7 +26,7 @@ def submitted(cluster, tmp_path):
 
     def submit(spec, job):
         folder = RunFolder(tmp_path, spec.id)
-        folder.ask(spec.plain())
+        folder.enqueue(spec.plain())
         folder.write(SUBMISSION, {"job": job, "cluster": "test", "log": str(tmp_path / f"{job}.out")})
         return folder
 
@@ -35,7 +35,7 @@ def submitted(cluster, tmp_path):
 
 
 def states(runs):
-    return {run.id: (run.state, run.why) for run in status.read(runs, slurm=Slurm())}
+    return {run.id: (run.state, run.why) for run in status.read(runs, queue=SlurmQueue())}
 
 
 def until(holds, seconds=60):
@@ -58,7 +58,7 @@ def test_pending_jobs_with_slurms_reason_and_jobs_that_have_gone(cluster, submit
     assert found[FIRST.id][1].startswith(f"job {array}_0 is running on n")
     assert found[THIRD.id] == ("queued", f"job {held}: JobHeldUser")
     # Accounting, where it is there, takes a moment.
-    assert found[FOURTH.id] in {("stopped", f"job {gone} is gone"), ("stopped", f"job {gone}: FAILED")}
+    assert found[FOURTH.id] in {("stopped", f"job {gone} has left the queue"), ("stopped", f"job {gone}: FAILED")}
 
 
 def test_cancel_takes_a_job_out_of_the_queue_once_no_run_of_it_is_left(cluster, submitted, tmp_path, capsys):
@@ -69,13 +69,13 @@ def test_cancel_takes_a_job_out_of_the_queue_once_no_run_of_it_is_left(cluster, 
     assert {job["job"] for job in cluster.squeue()} == {f"{array}_0", f"{array}_1"}
     assert main(["cancel", SECOND.id, *words]) == 0
     until(lambda: {job["job"] for job in cluster.squeue()} == {f"{array}_1"})
-    assert f"Taken out of SLURM's queue: 1 job: {array}_0" in capsys.readouterr().out
+    assert f"Removed from SLURM's queue: 1 job: {array}_0" in capsys.readouterr().out
     assert {run for run, (state, _) in states(tmp_path).items() if state == "cancelled"} == {FIRST.id, SECOND.id}
 
 
 def test_a_run_in_a_job_is_seen_running_and_can_be_cancelled_from_here(cluster, submitted, tmp_path, capsys):
     for spec in (FIRST, SECOND):
-        RunFolder(tmp_path, spec.id).ask(spec.plain())  # before a job can look for it
+        RunFolder(tmp_path, spec.id).enqueue(spec.plain())  # before a job can look for it
     job = cluster.sbatch(
         f"exec {sys.executable} -m kdbench.launch.worker {tmp_path} {FIRST.id} {SECOND.id}",
         "--output",
@@ -84,7 +84,7 @@ def test_a_run_in_a_job_is_seen_running_and_can_be_cancelled_from_here(cluster, 
     folder = submitted(FIRST, job)
     submitted(SECOND, job)
     until(lambda: states(tmp_path)[FIRST.id][0] == "running" and (folder / "progress.json").exists())
-    first, second = status.read(tmp_path, [FIRST.id, SECOND.id], Slurm())
+    first, second = status.read(tmp_path, [FIRST.id, SECOND.id], SlurmQueue())
     if first.id != FIRST.id:
         first, second = second, first
     assert (first.job, first.epochs) == (job, 3000)

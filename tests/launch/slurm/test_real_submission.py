@@ -69,9 +69,7 @@ def test_a_sweep(cluster, kdbench, tmp_path):
     assert [(int(r), int(j)) for _, r, j in said] == [(1, 1), (2, 1), (1, 1)]
     teacher, pair, student = (job for job, _, _ in said)
     again = kdbench(runs, *SWEEP, PLACE)
-    assert (
-        f"4 runs left to jobs that were submitted before: {teacher}, {pair}, {student}\nnothing was submitted" in again
-    )
+    assert f"4 runs are already in submitted jobs: {teacher}, {pair}, {student}\nnothing was submitted" in again
 
     kdbench(tmp_path / "inline", *SWEEP)
     shown = [cluster.wait(job, "COMPLETED", timeout=60) for job, _, _ in said]
@@ -120,7 +118,7 @@ def test_jobs_that_are_interrupted_end_in_the_same_bits(cluster, kdbench, uninte
     requeued, told, terminated, cancelled = map(job_of, folders)
     cluster.run("scancel", cancelled)
     again = kdbench(*words)
-    assert "3 runs left to jobs that were submitted before" in again
+    assert "3 runs are already in submitted jobs" in again
     assert "1 run in 1 job" in again
     cluster.requeue(requeued)
     cluster.run("scancel", "--signal=USR2", told)

@@ -7,11 +7,11 @@ import re
 import pytest
 
 from kdbench.cli.main import main
-from kdbench.config import resolve
 from kdbench.errors import UserError
 from kdbench.launch import backlog
 from kdbench.launch.slurm import submission as submission_
 from kdbench.launch.slurm.job import Job
+from kdbench.launch.slurm.queue import QueuedJob
 from kdbench.plan import expand
 from kdbench.plan import request as request_
 from kdbench.store.folder import CANCELLED, SUBMISSION, RunFolder
@@ -21,9 +21,9 @@ ALL = ["methods=ce,kd,byot", "dataset=digits", "seeds=0,1"]
 
 def submission(runs, *words, jobs=None):
     request = request_.parse([*words, "executor=slurm"])
-    profile = resolve.profile(request.cluster, request.cluster_overrides)
     specs = backlog.open_runs(expand.plan(request), runs)
-    return submission_.Submission(specs, runs, profile, jobs or {})
+    queue = {id_: QueuedJob(id_, state) for id_, state in (jobs or {}).items()}
+    return submission_.Submission(specs, runs, request.profile, queue)
 
 
 def runs_of(array):
@@ -33,7 +33,7 @@ def runs_of(array):
 def put_down(runs, specs, job, state=None):
     for spec in specs:
         folder = RunFolder(runs, spec.id)
-        folder.ask(spec.plain())
+        folder.enqueue(spec.plain())
         folder.write(SUBMISSION, {"job": job}, lasting=False)
         if state:
             folder.finish({**spec.identity(), "status": state})
@@ -129,7 +129,7 @@ def test_what_a_job_still_has_to_do_is_left_to_it(tmp_path):
     specs = expand.plan(request_.parse(ALL))
     put_down(tmp_path, specs[:3], "7_0")
     found = submission(tmp_path, *ALL, jobs={"7_0": "PENDING"})
-    assert set(found.known) == {spec.id for spec in specs[:3]}
+    assert set(found.submitted) == {spec.id for spec in specs[:3]}
     assert [(runs_of(array), array.behind) for array in found.arrays] == [
         ([["kd-resnet8-s0"], ["kd-resnet8-s1"]], ("7_0",)), ([["byot-resnet8-s0"], ["byot-resnet8-s1"]], ()),
     ]  # fmt: skip
@@ -151,7 +151,7 @@ def test_what_a_job_does_no_longer_is_submitted_again(tmp_path, state, of_the_jo
     if cancelled:
         (RunFolder(tmp_path, expand.plan(request_.parse(words))[0].id) / CANCELLED).touch()
     found = submission(tmp_path, *words, jobs={"7": of_the_job} if of_the_job else {"8": "RUNNING"})
-    assert not found.known
+    assert not found.submitted
     assert [array.behind for array in found.arrays] == [behind]
 
 
@@ -215,7 +215,7 @@ def test_the_dry_run_writes_nothing_and_needs_no_slurm(tmp_path, monkeypatch, ca
 
 
 @pytest.mark.parametrize(
-    ("refuse_from", "status", "more"), [(40, 2, ""), (42, 1, "; 5 runs had been submitted before")]
+    ("refuse_from", "status", "more"), [(40, 2, ""), (42, 1, "; 5 runs had already been submitted")]
 )
 def test_what_sbatch_refuses(sbatch, capsys, refuse_from, status, more):
     script = sbatch.read_text().replace("#!/bin/sh\n", f"#!/bin/sh\nrefuse={refuse_from}\n")
@@ -229,12 +229,26 @@ def test_a_slurm_that_does_not_answer(sbatch, capsys):
     sbatch.with_name("squeue").write_text("#!/bin/sh\necho 'slurm_load_jobs error: unable to contact' >&2; exit 1\n")
     assert main(["run", *ALL, "executor=slurm", "--dry-run"]) == 0
     assert main(["run", *ALL, "executor=slurm"]) == 2
-    assert capsys.readouterr().err == "kdbench: SLURM does not answer: try squeue\n"
+    assert capsys.readouterr().err == "kdbench: SLURM did not respond; check that squeue works\n"
 
 
 def test_what_is_finished_is_shown_and_not_submitted(sbatch, tmp_path, capsys):
     words = ["run", "methods=ce", "dataset=digits", "Train.epochs=1", "Train.warmup=0"]
     assert main(words) == 0
     assert main([*words, "executor=slurm"]) == 0
-    assert "all 1 runs are finished already" in capsys.readouterr().err
+    assert "the run is already finished" in capsys.readouterr().err
     assert not sbatch.with_name("sbatch.n").exists()
+
+
+def test_the_same_command_leaves_submitted_runs_to_their_jobs(sbatch, capsys):
+    assert main(["run", *ALL, "executor=slurm"]) == 0
+    jobs = ["40", *(f"41_{task}" for task in range(4)), *(f"42_{task}" for task in range(2))]
+    queue = "".join(f"{job}|{job.partition('_')[0]}|PENDING||Priority\n" for job in jobs)
+    sbatch.with_name("squeue").write_text(f"#!/bin/sh\ncat <<END\n{queue}END\n")
+    capsys.readouterr()
+    assert main(["run", *ALL, "executor=slurm"]) == 0
+    assert capsys.readouterr().out == "7 runs are already in submitted jobs: 40, 41, 42\nnothing was submitted\n"
+    assert main(["run", *ALL[:2], "seeds=0,1,2", "executor=slurm"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("7 runs are already in submitted jobs: 40, 41, 42\nsubmitted as ")
+    assert "kdbench status" in out

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kdbench.config import places
-from kdbench.report.formats.latex import document, escape, latex, section
+from kdbench.report.formats.latex import document, escape, latex, latex_section
 from kdbench.report.tables import overall, published
-from kdbench.report.tables.cells import Strip
+from kdbench.report.tables.cells import Cells
 from kdbench.report.tables.sections import Section, Span
 from kdbench.report.tables.tables import summarise
 
@@ -81,10 +81,10 @@ def made_section():
         "Published, again",
         (Span("In units of "), Span("our", "emphasis"), Span(" s/√n, from "), Span("a_b.csv", "file"), Span(".")),
         (
-            Strip("Table", ["cifar100 · resnet8 · 55a529bf"] * 2 + ["digits · resnet8 · 21286f2e"], number=False),
-            Strip("Row", ["kd", "ce_x", "kd, teacher resnet20 (69.1)"], number=False),
-            Strip("Standard errors", ["-1.0", "+0.5", "–"]),
-            Strip("Source", sources, number=False),
+            Cells("Table", ["cifar100 · resnet8 · 55a529bf"] * 2 + ["digits · resnet8 · 21286f2e"], number=False),
+            Cells("Row", ["kd", "ce_x", "kd, teacher resnet20 (69.1)"], number=False),
+            Cells("Standard errors", ["-1.0", "+0.5", "–"]),
+            Cells("Source", sources, number=False),
         ),
         "What differs:",
         ("50 % of it (kd)",),
@@ -94,7 +94,7 @@ def made_section():
 
 
 def test_a_section_by_hand():
-    text = section(made_section())
+    text = latex_section(made_section())
     assert (
         r"\caption{Published, again. In units of \emph{our} s/$\surd$n, from \texttt{a\_b.csv}.}"
         "\n  \\label{tab:published-again}" in text
@@ -118,14 +118,16 @@ def test_a_section_by_hand():
 
 def test_long_texts_that_come_again_are_numbers_that_the_notes_explain():
     found = made_section()
-    text = section(replace(found, strips=tuple(replace(strip, cells=strip.cells[:2] * 2) for strip in found.strips)))
+    text = latex_section(
+        replace(found, columns=tuple(replace(column, texts=column.texts[:2] * 2) for column in found.columns))
+    )
     ((_, *body),) = rows(text)
     assert [row[-1] for row in body] == ["{[}1{]}"] * 4
     assert "{[}1{]} A long README (Doe et al., 2020)\\par" in text
 
 
 def test_a_section_without_a_table_is_a_comment():
-    text = section(replace(made_section(), strips=(), notes=()))
+    text = latex_section(replace(made_section(), columns=(), notes=()))
     assert text.splitlines() == [
         "% Published, again: In units of our s/√n, from a_b.csv.",
         "% Not compared: x_1; y.",
@@ -159,11 +161,11 @@ def test_pdflatex_takes_it(hostile, result, tmp_path):
     shared = summarise(others)
     theirs = published.compare(shared, published.read(places.own_root() / "leaderboard" / published.CSV))
     assert len(theirs) > 4
-    overview = overall.overview(shared)
-    assert overview
-    behind = [overall.section(overview), published.section(theirs, Span("published.csv", "file"))]
-    behind += [published.section(theirs[:1], Span("x")), made_section()]
-    tables += "\n\\typeout{behind}\n" + "\n".join(map(section, behind))
+    over = overall.over(shared)
+    assert over
+    behind = [overall.latex_section(over), published.latex_section(theirs, Span("published.csv", "file"))]
+    behind += [published.latex_section(theirs[:1], Span("x")), made_section()]
+    tables += "\n\\typeout{behind}\n" + "\n".join(map(latex_section, behind))
     text = "\\documentclass{article}\\usepackage{booktabs}\\begin{document}\n" + tables + "\\end{document}\n"
     (tmp_path / "a.tex").write_text(text)
     done = subprocess.run(

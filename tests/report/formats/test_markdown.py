@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from rich.console import Console
 
-from kdbench.report.formats.markdown import Terminal, code, escape, markdown, plain
+from kdbench.report.formats.markdown import code, escape, markdown, plain
+from kdbench.report.formats.terminal import Terminal
 from kdbench.report.records import cell
 from kdbench.report.tables.tables import Table, summarise
 

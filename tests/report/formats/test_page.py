@@ -77,7 +77,7 @@ def test_no_name_becomes_markup(page):
     assert "<img" not in text
     assert "<!--" not in text
     assert len(re.findall("<script", text)) == len(re.findall("</script", text)) == 3
-    assert embedded(page)["lines"][0]["runs"][0]["command"] == HOSTILE
+    assert embedded(page)["rows"][0]["runs"][0]["command"] == HOSTILE
 
 
 def test_exact_values_beside_the_shown_ones(page):
@@ -92,7 +92,7 @@ def test_curves_are_thinned_and_keep_their_ends(page):
     data = embedded(page)
     (images,) = data["images"]
     assert (len(images), images[0], images[-1]) == (100, 1, 240)
-    curves = [run["curve"] for line in data["lines"] for run in line["runs"] if "curve" in run]
+    curves = [run["curve"] for line in data["rows"] for run in line["runs"] if "curve" in run]
     assert len(curves) == 4
     assert {(len(curve), curve[0], curve[1], curve[-1]) for curve in curves} == {(101, 0, 4010, 6400)}
 
@@ -106,7 +106,7 @@ def test_without_usable_curves(content, runs, tmp_path):
     regenerate(runs, tmp_path / "out", html=True)
     data = embedded(tmp_path / "out" / PAGE)
     assert data["images"] == []
-    assert sum(len(line["runs"]) for line in data["lines"]) == 11
+    assert sum(len(line["runs"]) for line in data["rows"]) == 11
 
 
 def test_no_runs_at_all(tmp_path):
@@ -150,7 +150,7 @@ def test_another_itables(runs, tmp_path, monkeypatch):
     bundle.write_text("export{a as other};")
     (tmp_path / "site" / "itables" / "__init__.py").touch()
     monkeypatch.syspath_prepend(tmp_path / "site")
-    with pytest.raises(UserError, match="finds no DataTables in this itables"):
+    with pytest.raises(UserError, match="found no DataTables in this version of itables"):
         regenerate(runs, tmp_path / "out", html=True)
     assert not (tmp_path / "out").exists()
 
@@ -198,7 +198,7 @@ def test_the_sections_of_the_readme_are_on_the_page(board):
             cells = line.strip("| ").split("|") if line.startswith("|") else [line.removeprefix("- ")]
             for cell in cells:
                 shown = html.unescape(re.sub(r"\\(.)|\[([^]]*)\]\([^)]*\)|\*", r"\1\2", cell.strip()))
-                about, _, rest = shown.partition("so not compared: ")
+                about, _, rest = shown.partition("at another budget: ")
                 assert (rest.removesuffix(".") or about) in text, cell
     assert '<a href="published.csv">published.csv</a>' in own(page)
     assert "<img" not in own(page)

@@ -19,7 +19,7 @@ def settings():
 
 def drawn(kind, results):
     (table,) = summarise(results)
-    styles = style.styles(labels(table.lines), "ce")
+    styles = style.styles(labels(table.rows), "ce")
     found = {
         "cost": lambda: charts.cost(table, series.costs(table), styles),
         "severity": lambda: charts.severity(table, series.severities(table), styles),
@@ -86,13 +86,13 @@ def test_costs_far_apart_have_a_logarithmic_axis(dearest, scale, result):
 def test_one_seed_has_no_interval_and_a_note(result):
     axes = drawn("cost", [*costly(result, {"ce": (1, 50), "kd": (2, 60)}), result("at", 0, 55.0)])
     assert [bar.has_yerr for bar in axes.containers] == [True, False, True]
-    assert "n = 1, and so no interval: at." in texts(axes)[-1]
+    assert "n = 1, no interval: at." in texts(axes)[-1]
 
 
 def test_intervals_that_are_cut_are_told(result):
     def note(scatter):
         rows = [result("ce", 0, 50.0 - scatter), result("ce", 1, 50.0 + scatter), result("kd", 0, 51.0)]
-        return "Intervals that leave the picture" in texts(drawn("cost", rows))[-1]
+        return "Intervals that leave the plot" in texts(drawn("cost", rows))[-1]
 
     assert note(5)
     assert not note(0.01)
@@ -115,7 +115,7 @@ def test_severities_have_their_names(result):
     assert [tick.get_text() for tick in axes.get_xticklabels()] == ["clean", "1", "2", "3", "4", "5"]
     assert "moved sideways" not in " ".join(texts(axes)), "one method's points stand where they are"
     axes = drawn("severity", [result("ce", 0) | levels, result("kd", 0) | levels])
-    assert "moved sideways" in " ".join(texts(axes))
+    assert "shifted sideways" in " ".join(texts(axes))
     moves = [container.lines[0].get_xdata() for container in axes.containers]
     assert all(abs(x - i) < 0.5 for xs in moves for i, x in enumerate(xs)), (
         "nearer to their own severity than to another"

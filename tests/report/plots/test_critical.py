@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from kdbench.report.plots import style
 from kdbench.report.plots.critical import diagram, groups
-from kdbench.report.tables.overall import overview
+from kdbench.report.tables.overall import aggregate
 from kdbench.report.tables.tables import summarise
 
 RANKS = st.lists(st.integers(4, 40).map(lambda quarter: quarter / 4), min_size=1, max_size=12).map(sorted)
@@ -37,7 +37,7 @@ def made(result, **changes):
         for method, mean in methods.items()
         for seed in range(2)
     ]
-    return overview(summarise(rows))
+    return aggregate(summarise(rows))
 
 
 def texts(figure):
@@ -47,7 +47,7 @@ def texts(figure):
 def test_the_diagram_says_what_it_shows(result):
     with style.settings():
         shown = texts(diagram(made(result)))
-    assert "2 methods, 3 tables · Friedman test: one order in all tables: the methods differ" in shown
+    assert "2 methods, 3 tables · Friedman test: the same order in all tables: the methods differ" in shown
     assert "kd  1.00" in shown
     assert "2.00  ce" in shown
     everything = " ".join(" ".join(shown).split())
@@ -59,7 +59,7 @@ def test_the_diagram_says_what_it_shows(result):
 def test_numbers_of_many_ranks_do_not_run_into_each_other(result):
     rows = [result(f"m{i:03}", 0, i / 10, dataset=d, run=f"{d}{i}") for d in "ab" for i in range(70)]
     with style.settings():
-        figure = diagram(overview(summarise(rows)))
+        figure = diagram(aggregate(summarise(rows)))
         figure.draw_without_rendering()
     numbers = [text.get_window_extent() for text in figure.axes[0].texts if text.get_text().isdigit()]
     assert len(numbers) == 24

@@ -117,5 +117,5 @@ def test_a_cost_that_is_none(result, seconds):
 def test_labels_tell_lines_apart(result):
     own = [result("kd", 0, run=f"k{t}", method__parameters=json.dumps({"KD.temperature": t})) for t in (2.0, 4.0)]
     taught = result("ce", 0, taught=True, run="t")
-    found = labels(table(*own, result("ce"), taught).lines)
+    found = labels(table(*own, result("ce"), taught).rows)
     assert sorted(found) == ["ce", "ce, teacher resnet20 (61.3)", "kd (temperature=2.0)", "kd (temperature=4.0)"]

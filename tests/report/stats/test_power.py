@@ -8,7 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kdbench.report.stats.intervals import Interval, mean_interval
-from kdbench.report.stats.power import detectable, deviation, points, pooled, seeds, seeds_needed, threshold
+from kdbench.report.stats.power import (
+    detectable,
+    deviation,
+    pooled,
+    seeds_needed,
+    seeds_needed_text,
+    size_text,
+    threshold,
+)
 
 sds = st.floats(1e-3, 50)
 counts = st.integers(2, 300)
@@ -117,5 +125,5 @@ def test_pooled_by_degrees_of_freedom():
 
 
 def test_texts():
-    assert [points(value) for value in (12.34, 1.0, 0.949, 0.04)] == ["12.3", "1.0", "0.95", "0.04"]
-    assert [seeds(1.0, size) for size in (0.5, 0.05)] == ["34", "over 1000"]
+    assert [size_text(value) for value in (12.34, 1.0, 0.949, 0.04)] == ["12.3", "1.0", "0.95", "0.04"]
+    assert [seeds_needed_text(1.0, size) for size in (0.5, 0.05)] == ["34", "over 1000"]

@@ -5,7 +5,7 @@ import pytest
 from kdbench.cli.main import main
 from kdbench.errors import UserError
 from kdbench.report.formats.markdown import markdown
-from kdbench.report.tables.columns import COLUMNS, DEFAULT, find, parse, shown
+from kdbench.report.tables.columns import DEFAULT, every, find, parse, shown
 from kdbench.report.tables.tables import summarise
 
 SEEDS = (0, 1, 2)
@@ -14,7 +14,7 @@ SEEDS = (0, 1, 2)
 def cells(results, *names):
     """The cells of each line under the columns, by the line's name."""
     (table,) = summarise(results)
-    return {line.name: [column.text(line) for column in shown(names or None, table.lines)] for line in table.lines}
+    return {row.name: [column.text(row) for column in shown(names or None, table.rows)] for row in table.rows}
 
 
 @pytest.fixture
@@ -126,7 +126,7 @@ def test_differences_in_large_numbers_have_a_sign_and_a_prefix(measured):
 
 def test_the_default_set_leaves_out_what_no_line_has_and_a_wish_stays(result):
     made = summarise([result("ce", seed, 50.0 + seed) for seed in SEEDS])[0]
-    assert [column.name for column in shown(None, made.lines)] == [
+    assert [column.name for column in shown(None, made.rows)] == [
         "accuracy", "images", "train_seconds", "images_per_second",
     ]  # fmt: skip
     assert "| not measured |" in markdown(made, ["ece"])
@@ -134,7 +134,7 @@ def test_the_default_set_leaves_out_what_no_line_has_and_a_wish_stays(result):
 
 def test_what_the_test_set_chose_is_shown_whatever_is_asked_for(result):
     made = summarise([result("ce", selected_on_test=True, accuracy__best_test=51.0)])[0]
-    assert [column.name for column in shown(["ece"], made.lines)] == ["ece", "best_test"]
+    assert [column.name for column in shown(["ece"], made.rows)] == ["ece", "best_test"]
     assert "TEST SET USED TO SELECT" in markdown(made, ["ece"])
 
 
@@ -148,13 +148,13 @@ def test_p_values_have_three_digits_or_a_bound(result):
     ("words", "sentence"),
     [
         (["columns=acuracy"], "unknown column 'acuracy'; did you mean 'accuracy'? See all with: kdbench list columns"),
-        (["columns=noise."], "the column 'noise.' needs a last part in place of the *. See: kdbench list columns"),
-        (["columns=noise.*"], "the column 'noise.*' needs a last part"),
+        (["columns=noise."], "the column 'noise.' needs a suffix in place of *. See: kdbench list columns"),
+        (["columns=noise.*"], "the column 'noise.*' needs a suffix"),
         (["columns="], "'columns=' has no value"),
-        (["columns=delta.corruption."], "the column 'corruption.' needs a last part"),
+        (["columns=delta.corruption."], "the column 'corruption.' needs a suffix"),
         (["columns=p.eec"], "unknown column 'eec'; did you mean 'ece'?"),
-        (["columns=p.images_to.50"], "'p.images_to.50' would leave out the seeds that never came to this accuracy"),
-        (["columns=delta.p"], "the column 'delta.p' would compare what is no measure of its own: 'p'"),
+        (["columns=p.images_to.50"], "'p.images_to.50' would drop the seeds that never reached this accuracy"),
+        (["columns=delta.p"], "the column 'delta.p' cannot be compared: 'p' is itself derived"),
         (["column=ece"], "unknown selection 'column'; did you mean 'columns'?"),
         (["methods=ce"], "valid: columns=accuracy,delta."),
         (["columns=ece", "columns=nll"], "'columns' is given twice"),
@@ -163,13 +163,13 @@ def test_p_values_have_three_digits_or_a_bound(result):
 def test_wrong_columns_are_answered_in_one_sentence(tmp_path, monkeypatch, capsys, words, sentence):
     monkeypatch.chdir(tmp_path)
     assert main(["leaderboard", *words]) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert sentence in line
+    (row,) = capsys.readouterr().err.splitlines()
+    assert sentence in row
     assert list(tmp_path.iterdir()) == []
 
 
 def test_names_are_unique_and_the_default_set_exists():
-    names = [column.name for column in COLUMNS]
+    names = [column.name for column in every()]
     assert len(set(names)) == len(names)
     assert [find(name).name for name in DEFAULT] == list(DEFAULT)
     assert parse(["columns=ece,p,ece"]) == ("ece", "p")
@@ -180,4 +180,4 @@ def test_names_are_unique_and_the_default_set_exists():
 def test_list_columns_names_all(capsys):
     assert main(["list", "columns"]) == 0
     out = capsys.readouterr().out
-    assert all(f"\n{column.name} " in f"\n{out}" for column in COLUMNS)
+    assert all(f"\n{column.name} " in f"\n{out}" for column in every())

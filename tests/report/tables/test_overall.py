@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
+from kdbench.report.formats.markdown import markdown_section
 from kdbench.report.stats.across import Friedman
-from kdbench.report.tables.overall import overview, section, verdict
-from kdbench.report.tables.sections import markdown
+from kdbench.report.tables.overall import aggregate, section, verdict
 from kdbench.report.tables.tables import summarise
 
 SEEDS = (0, 1, 2)
@@ -27,7 +27,7 @@ def made(result):
 
 
 def test_an_overview_by_hand(made):
-    found = overview(summarise(made))
+    found = aggregate(summarise(made))
     assert [(s.method, s.rank) for s in found.standings] == [
         ("kd", pytest.approx(4 / 3)), ("ce", pytest.approx(5 / 3)), ("rkd", 3.0),
     ]  # fmt: skip
@@ -36,9 +36,12 @@ def test_an_overview_by_hand(made):
     # χ² = 12·3/12 · (16/9 + 25/9 + 9 - 12) = 14/3, F = 2 · 14/3 / (6 - 14/3) = 7
     assert (found.test.chi2, found.test.f) == (pytest.approx(14 / 3), pytest.approx(7.0))
     assert found.left_out == ["at"]
-    text = markdown(section(found))
+    text = markdown_section(section(found))
     assert "| kd       |           1.33 | 0.67 (0.67 to 0.67) |" in text
-    assert "critical difference 1.91 (Nemenyi, 95 %): average ranks that differ by less are not told apart" in text
+    assert (
+        "critical difference 1.91 (Nemenyi, 95 %): average ranks that differ by less are statistically indistinguishable"
+        in text
+    )
     assert "F(2, 4) = 7.00, p = 0.049: the methods differ" in text
 
 
@@ -48,38 +51,38 @@ def test_a_small_p_is_not_zero():
 
 
 def test_the_largest_block_without_a_gap_is_taken(result, made):
-    found = overview(summarise([*made, *rows(result, "d", ce=50, at=60)]))
+    found = aggregate(summarise([*made, *rows(result, "d", ce=50, at=60)]))
     assert ([t.dataset for t in found.tables], len(found.standings)) == (["a", "b", "c"], 3)
 
 
 def test_nothing_shared_is_no_overview(result):
-    assert overview([]) is None
-    assert overview(summarise(rows(result, "a", ce=50, kd=60))) is None
-    assert overview(summarise(rows(result, "a", ce=50, kd=60) + rows(result, "b", ce=50, at=60))) is None
+    assert aggregate([]) is None
+    assert aggregate(summarise(rows(result, "a", ce=50, kd=60))) is None
+    assert aggregate(summarise(rows(result, "a", ce=50, kd=60) + rows(result, "b", ce=50, at=60))) is None
 
 
 def test_few_tables_and_single_seeds_say_so(result):
-    found = overview(summarise(rows(result, "a", (0,), ce=50, kd=60) + rows(result, "b", ce=50, kd=60)))
-    text = markdown(section(found))
-    assert "average ranks over 2 tables cannot differ by more than 1, and so tell nothing apart" in text
+    found = aggregate(summarise(rows(result, "a", (0,), ce=50, kd=60) + rows(result, "b", ce=50, kd=60)))
+    text = markdown_section(section(found))
+    assert "average ranks over 2 tables cannot differ by more than 1, so no methods can be told apart" in text
     assert "n = 1 in some table: no interval can be given (ce, kd)" in text
-    assert "one order in all tables" in text
+    assert "the same order in all tables" in text
     assert "1.00 (" not in text, "no interval beside the probability"
 
 
 def test_a_method_with_two_teachers_in_a_table_is_left_out(result, made):
     extra = [result("kd", seed, 61.0, dataset="a", taught=True, run=f"x{seed}") for seed in SEEDS]
-    found = overview(summarise([*made, *extra]))
+    found = aggregate(summarise([*made, *extra]))
     assert [s.method for s in found.standings] == ["ce", "rkd"], "three tables of two rather than two tables of three"
     assert found.left_out == ["at", "kd"]
 
 
 def test_controls_are_named_here_too(result, made):
     changed = [{**row, "control": '{"budget": 3.0}'} if row["method"] == "kd" else row for row in made]
-    text = markdown(section(overview(summarise(changed))))
+    text = markdown_section(section(aggregate(summarise(changed))))
     assert "controls that change more than a method's own parameters: kd (budget=3.0)" in text
 
 
 def test_without_the_baseline_there_is_no_improvement(result):
-    found = overview(summarise(rows(result, "a", at=50, kd=60) + rows(result, "b", at=50, kd=60)))
+    found = aggregate(summarise(rows(result, "a", at=50, kd=60) + rows(result, "b", at=50, kd=60)))
     assert [s.improvement for s in found.standings] == [None, None]

@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 
 from kdbench.errors import UserError
+from kdbench.report.formats.markdown import markdown_section
 from kdbench.report.leaderboard import check, regenerate
 from kdbench.report.tables.published import compare, read, section, source
-from kdbench.report.tables.sections import Span, markdown
+from kdbench.report.tables.sections import Span
 from kdbench.report.tables.tables import summarise
 
 ROOT = Path(__file__).parents[3]
@@ -42,7 +43,7 @@ def test_difference_in_units_of_our_standard_error(rows, values):
     assert kd.errors == pytest.approx(0.34 * 3**0.5)
     assert (ce.difference, ce.errors) == (pytest.approx(-0.06), None), "one seed has no standard error"
     assert (kd.conditions, ce.conditions) == ([], [])
-    text = markdown(section([kd, ce], Span("here")))
+    text = markdown_section(section([kd, ce], Span("here")))
     assert "| 71.00 ± 2.48 |       70.66 |        +0.34 |              +0.6 | A" in text
     assert "69.06 |        -0.06 |                 – | A" in text
 
@@ -56,12 +57,12 @@ def test_what_differs_is_told(rows, values):
     assert first.conditions == [
         "12.0M images seen in training here, and there 10.0M, 200 epochs of 50.0k",
         "a validation split is held out of the training images here",
-        "they report the epoch that was best on the test set, we the last",
+        "they report the epoch that was best on the test set; we report the last",
         "their note: one seed",
     ]
     assert second.conditions[0] == "their budget is not known"
     assert second.conditions[-1] == "which epoch they report is not known"
-    assert "held out of the training images here (all rows)" in markdown(section([first, second], Span("here")))
+    assert "held out of the training images here (all rows)" in markdown_section(section([first, second], Span("here")))
 
 
 @pytest.mark.parametrize(
@@ -74,7 +75,7 @@ def test_another_setting_is_not_compared(rows, values, other):
 def test_another_budget_is_named_and_not_compared(rows, values):
     short = [row | {"images_seen": 90_000} for row in rows]
     found = compare(summarise(short), values("A,cifar100,,resnet20,ce,69.06,,240,50000,last"))
-    text = markdown(section(found, Span("here")))
+    text = markdown_section(section(found, Span("here")))
     assert text.startswith("No table here has a row for which a value is published")
     assert "ce on cifar100 with resnet20 (69.00 after 90.0k images, published 69.06 after 12.0M" in text
     assert "|" not in text
@@ -105,7 +106,7 @@ def test_a_folder_may_have_its_own_file(rows, store, tmp_path):
     ("content", "sentence"),
     [
         ("source,dataset\n", "lacks the column teacher, student, method, top1, note"),
-        (f"{HEAD}A,d,t,s,m,high,,,,\n", "line 2: top1 is no number but 'high'"),
+        (f"{HEAD}A,d,t,s,m,high,,,,\n", "line 2: top1 must be a number, not 'high'"),
         (f"{HEAD}A,d,t,s,m,,,,,\n", "line 2: top1 is missing"),
     ],
 )

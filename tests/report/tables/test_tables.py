@@ -9,7 +9,7 @@ from kdbench.report.tables.tables import summarise
 
 SEEDS = (0, 1, 2)
 POWER = (
-    "power: n = 3 can show differences to ce of 3.3 points (95 %, power 80 %, pooled sd 1.00); "
+    "power: n = 3 can detect differences from ce of 3.3 points (95 %, power 80 %, pooled sd 1.00); "
     "1 point needs 10, 0.5 points need 34 seeds"
 )
 """Of an sd of 1: 10 and 34 as in tables of the one-sample t test; noncentrality 5.6535 with 2 degrees of freedom, over √3."""
@@ -31,7 +31,7 @@ def three(result):
 def test_a_table_by_hand(three):
     table = only(three)
     assert table.title == "digits · cnn · recipe short · protocol 1f9c20"
-    kd, ce = table.lines
+    kd, ce = table.rows
     # t = 2/(1/√3) = 3.4641 with 2 degrees of freedom: p = 1 - √(12/14) = 0.0742, too much to tell the two apart
     assert (kd.rank, kd.p, kd.method, kd.teacher) == (1, pytest.approx(0.0742, abs=1e-4), "kd", "resnet20 (61.3)")
     assert (ce.rank, ce.p, ce.method, ce.teacher) == (1, None, "ce", "")
@@ -65,13 +65,13 @@ def test_lines_are_sorted_by_mean_and_ranked_by_what_can_be_told_apart(result):
         "rkd": (70.0, 70.1, 70.1),
     }
     table = only([result(m, seed, a) for m, values in accuracies.items() for seed, a in enumerate(values)])
-    assert [(line.rank, line.method) for line in table.lines] == [(1, "rkd"), (2, "kd"), (2, "ce"), (4, "at")]
+    assert [(row.rank, row.method) for row in table.rows] == [(1, "rkd"), (2, "kd"), (2, "ce"), (4, "at")]
 
 
 def test_p_values_are_corrected_for_the_differences_of_the_table(three, result):
-    alone = only(three).lines[0].p
+    alone = only(three).rows[0].p
     weak = [result("at", seed, 50.0 + seed + offset) for seed, offset in enumerate((1.0, -1.0, 0.3))]
-    both = {line.method: line.p for line in only([*three, *weak, result("dkd", 0, 70.0)]).lines}
+    both = {row.method: row.p for row in only([*three, *weak, result("dkd", 0, 70.0)]).rows}
     assert both["kd"] == pytest.approx(2 * alone), "two differences have a test: one seed has none"
     assert both["at"] > both["kd"]
     assert (both["ce"], both["dkd"]) == (None, None)
@@ -79,7 +79,7 @@ def test_p_values_are_corrected_for_the_differences_of_the_table(three, result):
 
 def test_equal_differences_give_no_p_value_and_say_so(result):
     table = only([result(m, seed, a + seed) for m, a in (("ce", 50.0), ("kd", 60.0)) for seed in SEEDS])
-    assert [(line.method, line.rank, line.p) for line in table.lines] == [("kd", 1, None), ("ce", 2, None)]
+    assert [(row.method, row.rank, row.p) for row in table.rows] == [("kd", 1, None), ("ce", 2, None)]
     assert table.notes == ["no p value where all differences to ce are equal (kd)"]
 
 
@@ -88,7 +88,7 @@ def test_other_measures_are_told(result, three):
     old = [one | {"measures.version": 1, "measures.images": 10000} for one in three]
     at = [result("at", seed, 40.0 + seed**2, **given | {"measures__version": 2}) for seed in SEEDS]
     table = only([*old, *at, result("rkd", 0, 30.0)])
-    assert {line.method: line.marks for line in table.lines} == {"kd": "", "ce": "", "at": "§", "rkd": ""}
+    assert {row.method: row.marks for row in table.rows} == {"kd": "", "ce": "", "at": "§", "rkd": ""}
     assert "§ not measured in the same way: measures.version 1 for kd, ce; 2 for at" in table.notes
 
 
@@ -100,7 +100,7 @@ def test_own_parameters_and_other_teachers_are_other_lines(result):
             result("kd", run="small", teacher="resnet14", teacher__sha256="a" * 64, teacher__accuracy=58.0),
         ]
     )
-    assert {(line.method, line.teacher) for line in table.lines} == {
+    assert {(row.method, row.teacher) for row in table.rows} == {
         ("kd", "resnet20 (61.3)"),
         ("kd (temperature=2.0)", "resnet20 (61.3)"),
         ("kd", "resnet14 (58.0)"),
@@ -110,7 +110,7 @@ def test_own_parameters_and_other_teachers_are_other_lines(result):
 def test_weights_that_look_alike_are_told_apart(result):
     first = [result("kd", seed, taught=True) for seed in SEEDS]
     second = [result("kd", seed, taught=True, run=f"other{seed}", teacher__sha256="e" * 64) for seed in SEEDS]
-    assert {line.teacher for line in only(first + second).lines} == {
+    assert {row.teacher for row in only(first + second).rows} == {
         "resnet20 (61.3) cccccccc",
         "resnet20 (61.3) eeeeeeee",
     }
@@ -119,8 +119,8 @@ def test_weights_that_look_alike_are_told_apart(result):
 def test_failed_lines_stand_last_with_their_reason(result, three):
     failed = result("at", 0, None, taught=True, status="failed", error="the loss is not finite")
     table = only([failed, *three])
-    assert [line.rank for line in table.lines] == [1, 1, None]
-    assert table.lines[-1].accuracy is None
+    assert [row.rank for row in table.rows] == [1, 1, None]
+    assert table.rows[-1].accuracy is None
     assert table.notes == ["failed: at, seed 0, run at0: the loss is not finite", POWER]
 
 
@@ -128,7 +128,7 @@ def test_a_failed_seed_is_seen_beside_finished_ones(result, three):
     # It failed before it could read its teacher, so that the checksum is missing.
     failed = result("kd", 3, None, teacher="resnet20", status="failed", error="no space left")
     table = only([*three, failed])
-    kd = next(line for line in table.lines if line.method == "kd")
+    kd = next(row for row in table.rows if row.method == "kd")
     assert kd.accuracy is not None
     assert (kd.accuracy.n, [row["run"] for row in kd.failed]) == (3, ["kd3"])
     assert table.notes == ["failed: kd, seed 3, run kd3: no space left", POWER]
@@ -137,7 +137,7 @@ def test_a_failed_seed_is_seen_beside_finished_ones(result, three):
 def test_finished_without_an_accuracy_is_a_failure(result, three):
     for value in (None, float("nan")):
         table = only([*three, result("at", 0, value)])
-        assert table.lines[-1].method == "at"
+        assert table.rows[-1].method == "at"
         assert "without an accuracy" in table.notes[0]
 
 
@@ -146,15 +146,15 @@ def test_the_newest_run_of_a_seed_counts(result):
     new = result("ce", 0, 60.0, run="a", provenance__finished_at="2025-01-02T00:00:00+00:00")
     for results in ([old, new], [new, old]):
         table = only(results)
-        assert table.lines[0].accuracy == (1, 60.0, None)
-        assert any("left out: z" in note for note in table.notes)
+        assert table.rows[0].accuracy == (1, 60.0, None)
+        assert any("a newer run of the same seed counts: z" in note for note in table.notes)
 
 
 def test_one_seed_has_a_note_and_no_interval(result):
     table = only([result("ce"), result("kd", 0, 53.0)])
-    assert [line.accuracy.half_width for line in table.lines if line.accuracy] == [None, None]
-    assert table.lines[0].difference == (1, 3.0, None)
-    assert table.notes == ["n = 1: no interval, no p value and no rank can be given (kd, ce)"]
+    assert [row.accuracy.half_width for row in table.rows if row.accuracy] == [None, None]
+    assert table.rows[0].difference == (1, 3.0, None)
+    assert table.notes == ["n = 1: no interval, no p value and no rank (kd, ce)"]
 
 
 def test_differences_need_common_seeds_and_say_how_many(result):
@@ -162,15 +162,15 @@ def test_differences_need_common_seeds_and_say_how_many(result):
     half = [result("kd", seed, 51.0) for seed in (1, 2)]
     none = [result("at", seed, 51.0) for seed in (5, 6)]
     table = only(ce + half + none)
-    by_name = {line.method: line for line in table.lines}
+    by_name = {row.method: row for row in table.rows}
     assert by_name["kd"].difference == (1, 1.0, None)
     assert by_name["at"].difference is None
-    assert table.notes == ["kd: the difference is over the 1 of 2 seeds that ce has finished too"]
+    assert table.notes == ["kd: the difference is over the 1 of 2 seeds that ce has also finished"]
 
 
 def test_without_the_baseline_there_are_no_differences(result):
     table = only([result("kd", seed) for seed in SEEDS])
-    assert table.lines[0].difference is None
+    assert table.rows[0].difference is None
     assert any("no differences" in note for note in table.notes)
 
 
@@ -180,7 +180,7 @@ def test_unequal_conditions_are_told(result, three):
         for seed in SEEDS
     ]
     table = only(results)
-    marks = {line.method: line.marks for line in table.lines}
+    marks = {row.method: row.marks for row in table.rows}
     assert marks == {"ce": "", "kd": "", "at": "†‡"}
     assert table.notes == [
         "† with uncommitted changes in the code",
@@ -197,8 +197,8 @@ def test_exits_and_best_on_validation_are_means(result):
         for s in SEEDS
     ]
     table = only([result("byot", seed) | extra[seed] for seed in SEEDS])
-    assert list(table.lines[0].exits.items()) == [("exit2", 59.0), ("exit10", 1.0), ("ensemble", 63.0)]
-    assert table.lines[0].measured("accuracy.best_val").mean == 61.0
+    assert list(table.rows[0].exits.items()) == [("exit2", 59.0), ("exit10", 1.0), ("ensemble", 63.0)]
+    assert table.rows[0].measured("accuracy.best_val").mean == 61.0
 
 
 def test_recipes_with_overrides_in_the_title(result):
@@ -227,7 +227,7 @@ def test_many_seeds_keep_their_pairs(result):
     """Seeds are numbers: 10 comes after 9, and pairs are by number."""
     ce = [result("ce", seed, 50.0 + seed) for seed in range(12)]
     kd = [result("kd", seed, 51.0 + seed) for seed in reversed(range(12))]
-    kd_line = only(ce + kd).lines[0]
+    kd_line = only(ce + kd).rows[0]
     assert kd_line.difference == mean_interval([1.0] * 12)
     assert [row["seed"] for row in kd_line.runs] == [str(seed) for seed in range(12)]
 
@@ -244,7 +244,7 @@ def test_power_pools_the_lines_by_their_degrees_of_freedom(result):
     ]  # 1, 4 degrees
     # √((8 + 4) / 5) = 1.549; detectable 11.5500 sd with two seeds (16.334/√2), 1.682 sd with five (3.7611/√5)
     (note,) = power_notes(ce + few + many)
-    assert "n = 2 to 5 can show differences to ce of 17.9 to 2.6 points (95 %, power 80 %, pooled sd 1.55)" in note
+    assert "n = 2 to 5 can detect differences from ce of 17.9 to 2.6 points (95 %, power 80 %, pooled sd 1.55)" in note
 
 
 def test_power_needs_two_common_seeds_and_scatter(result):
@@ -260,10 +260,11 @@ def test_power_needs_two_common_seeds_and_scatter(result):
 def test_a_run_that_was_made_to_teach_its_equals_is_no_seed_of_the_baseline(three, result):
     teacher = result("ce", EQUAL_TEACHER_SEED, 10.0)
     with_teacher, without = only([*three, teacher]), only(three)
-    assert [line.accuracy for line in with_teacher.lines] == [line.accuracy for line in without.lines]
+    assert [row.accuracy for row in with_teacher.rows] == [row.accuracy for row in without.rows]
     assert (
-        f"ce: left out, because made to teach students of its own architecture: {teacher['run']}" in with_teacher.notes
+        f"ce: excluded, because trained as a teacher for students of the same architecture: {teacher['run']}"
+        in with_teacher.notes
     )
-    assert only([teacher]).lines[0].accuracy.mean == 10.0, "alone it is shown"
+    assert only([teacher]).rows[0].accuracy.mean == 10.0, "alone it is shown"
     user = result("kd", EQUAL_TEACHER_SEED, 10.0, taught=True)
-    assert next(line for line in only([*three, user]).lines if line.method == "kd").accuracy.n == 4
+    assert next(row for row in only([*three, user]).rows if row.method == "kd").accuracy.n == 4

@@ -7,17 +7,19 @@ import hashlib
 import importlib.util
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from kdbench.errors import UserError
+from kdbench.measures.convergence import Point
 from kdbench.report.formats.markdown import plain
 from kdbench.report.formats.page.curves import Curves
-from kdbench.report.tables.cells import strips
+from kdbench.report.records import Record, scored
+from kdbench.report.tables.cells import cells
 from kdbench.report.tables.columns import Column, shown
-from kdbench.report.tables.rows import Line, Row, scored
+from kdbench.report.tables.rows import Row
 from kdbench.report.tables.sections import Section
 from kdbench.report.tables.tables import Table
 
@@ -33,7 +35,7 @@ _ABOUT = {
     "#": "1 + the number of rows that are significantly better",
     "Method": "with its own parameters where they are not the usual ones",
     "Teacher": "with its accuracy on the test set, in percent",
-    "n": "seeds that have finished",
+    "n": "number of seeds that have finished",
 }
 
 
@@ -48,7 +50,7 @@ class Head:
 
 @dataclass(frozen=True)
 class Cell:
-    """What a cell shows, and what it is sorted by: an exact number, "" for none; columns of text go by the text."""
+    """The text of a cell, and its sort key: an exact number, "" for none; columns of text are sorted by the text."""
 
     text: str
     value: str
@@ -56,7 +58,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Grid:
-    """A table as the template takes it."""
+    """A table for the template."""
 
     table: Table
     heads: list[Head]
@@ -64,18 +66,22 @@ class Grid:
 
 
 def page(
-    found: Sequence[Table], runs: Path, content: bytes, columns: Sequence[str] | None, sections: Sequence[Section]
+    tables: Sequence[Table],
+    curve: Callable[[str], Sequence[Point]],
+    content: bytes,
+    columns: Sequence[str] | None,
+    sections: Sequence[Section],
 ) -> bytes:
-    """The whole file; the same rows, run folders and columns give the same bytes.
+    """The whole file; the same records, curves and columns give the same bytes.
 
     Args:
-        runs: the folder of all runs, for their curves; of a run that is not there, there is none.
+        curve: gives the validation curve of a run by its id; empty without one.
         content: of results.csv.
         columns: that the tables show; None for the default set.
-        sections: what stands behind the tables.
+        sections: follow after the tables.
     """
-    curves = Curves(runs)
-    lines = [_line(line, curves) for table in found for line in table.lines]
+    curves = Curves(curve)
+    rows = [_row(row, curves) for table in tables for row in table.rows]
     style, script = ((_HERE / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
     library = _library()
     environment = jinja2.Environment(
@@ -87,15 +93,15 @@ def page(
         finalize=lambda value: plain(value) if type(value) is str else value,
     )
     text = environment.get_template("page.html").render(
-        grids=[_grid(table, columns) for table in found],
+        grids=[_grid(table, columns) for table in tables],
         sections=sections,
         choices={
-            name: sorted({getattr(table, name) for table in found} - {""}) for name in ("dataset", "student", "recipe")
+            name: sorted({getattr(table, name) for table in tables} - {""}) for name in ("dataset", "student", "recipe")
         },
-        rows=len(lines),
-        runs=sum(len(line["runs"]) for line in lines),
+        rows=len(rows),
+        runs=sum(len(row["runs"]) for row in rows),
         checksum=hashlib.sha256(content).hexdigest(),
-        data=_script_json({"images": curves.images, "lines": lines}),
+        data=_script_json({"images": curves.images, "rows": rows}),
         style=Markup(style),
         library=Markup(library),
         script=Markup(script),
@@ -107,7 +113,7 @@ def page(
 
 
 def _library() -> str:
-    """DataTables and what it needs, with the licences, as the package itables brings them: one module.
+    """DataTables and its dependencies, with the licences, as bundled in the package itables: one module.
 
     Nothing of itables is imported: its own modules are for notebooks.
     """
@@ -117,72 +123,72 @@ def _library() -> str:
     text = (Path(package.origin).parent / "html" / "dt_bundle.js").read_text(encoding="utf-8")
     exported = re.search(r"\bexport ?{[^}]*?([\w$]+) as default\b", text)
     if exported is None:
-        raise UserError("kdbench leaderboard --html finds no DataTables in this itables; it is known to work with 2.9")
+        raise UserError("kdbench leaderboard --html found no DataTables in this version of itables; version 2.9 works")
     # In strings and regular expressions, where alone these stand, \x3c is the same to the script and nothing to HTML.
     text = re.sub(r"<(?=!--|/?script)", r"\\x3c", text, flags=re.IGNORECASE)
     return f"{text}\nwindow.DataTable = {exported[1]};\n"  # what one inline module exports, no other can import
 
 
 def _grid(table: Table, names: Sequence[str] | None) -> Grid:
-    texts = strips(table, names)
-    columns: list[Column] = shown(names, table.lines)
-    # Before the columns that one selects, a strip each, stands what tells lines apart.
-    apart = texts[: len(texts) - len(columns)]
+    texts = cells(table, names)
+    columns: list[Column] = shown(names, table.rows)
+    # The columns that one selects follow on those that every table has.
+    always = texts[: len(texts) - len(columns)]
     kinds = {"Method": "name method", "Teacher": "name"}
-    heads = [Head(strip.header, _ABOUT[strip.header], kinds.get(strip.header, "number")) for strip in apart]
+    heads = [Head(each.header, _ABOUT[each.header], kinds.get(each.header, "number")) for each in always]
     heads += [
         Head(column.title, column.about, "number down" if column.better == "higher" else "number") for column in columns
     ]
     rows = []
-    for i, line in enumerate(table.lines):
-        counts = {"#": line.rank, "n": line.accuracy.n if line.accuracy else 0}
-        found = [column.value(line) if line.accuracy else None for column in columns]
-        values = [counts.get(strip.header) for strip in apart] + [value and value.mean for value in found]
+    for i, row in enumerate(table.rows):
+        counts = {"#": row.rank, "n": row.accuracy.n if row.accuracy else 0}
+        measured = [column.value(row) if row.accuracy else None for column in columns]
+        values = [counts.get(each.header) for each in always] + [value and value.mean for value in measured]
         rows.append(
             [
-                Cell(strip.cells[i], "" if value is None else repr(value))
-                for strip, value in zip(texts, values, strict=True)
+                Cell(each.texts[i], "" if value is None else repr(value))
+                for each, value in zip(texts, values, strict=True)
             ]
         )
     return Grid(table, heads, rows)
 
 
-def _line(line: Line, curves: Curves) -> dict[str, Any]:
-    """What opens below a row. Keys without a value are left out: there may be thousands of runs."""
-    asides = [(line.superseded, "superseded by a newer run of this seed"), (line.teachers, "made to teach")]
-    runs = [_run(row, "", curves) for row in line.runs]
-    runs += [_run(row, why, curves) for rows, why in asides for row in rows]
-    exits = ", ".join(f"{name} {value:.2f}" for name, value in line.exits.items())
-    return _told({"name": line.name, "config": line.config, "exits": exits}) | {"runs": runs}
+def _row(row: Row, curves: Curves) -> dict[str, Any]:
+    """The details that open below a row. Keys without a value are left out: there may be thousands of runs."""
+    asides = [(row.superseded, "superseded by a newer run of this seed"), (row.teachers, "trained as a teacher")]
+    runs = [_run(record, "", curves) for record in row.runs]
+    runs += [_run(record, why, curves) for records, why in asides for record in records]
+    exits = ", ".join(f"{name} {value:.2f}" for name, value in row.exits.items())
+    return _without_empty({"name": row.name, "config": row.config, "exits": exits}) | {"runs": runs}
 
 
-def _run(row: Row, aside: str, curves: Curves) -> dict[str, Any]:
-    commits = (row.get("provenance.commits") or row.get("provenance.commit", "")).split()
-    changed = " with uncommitted changes" if row.get("provenance.clean", "").lower() == "false" else ""
-    teacher = row.get("teacher.run") or row["teacher"]
-    return _told(
+def _run(record: Record, aside: str, curves: Curves) -> dict[str, Any]:
+    commits = (record.get("provenance.commits") or record.get("provenance.commit", "")).split()
+    changed = " with uncommitted changes" if record.get("provenance.clean", "").lower() == "false" else ""
+    teacher = record.get("teacher.run") or record["teacher"]
+    return _without_empty(
         {
-            "id": row["run"],
-            "seed": row["seed"],
-            "accuracy": row["accuracy.last"] if scored(row) else "",
-            "error": "" if scored(row) else row["error"] or "no accuracy",
+            "id": record["run"],
+            "seed": record["seed"],
+            "accuracy": record["accuracy.last"] if scored(record) else "",
+            "error": "" if scored(record) else record["error"] or "no accuracy",
             "aside": aside,
-            "teacher": f"{teacher} ({row['teacher.accuracy']} %)" if row.get("teacher.accuracy") else teacher,
+            "teacher": f"{teacher} ({record['teacher.accuracy']} %)" if record.get("teacher.accuracy") else teacher,
             "commit": ", ".join(commit[:10] for commit in commits) + changed,
-            "parameters": "" if row["method.parameters"] == "{}" else row["method.parameters"],
-            "overrides": "" if row["overrides"] == "{}" else row["overrides"],
-            "command": row.get("provenance.command", ""),
-            "curve": curves.of(row["run"]),
+            "parameters": "" if record["method.parameters"] == "{}" else record["method.parameters"],
+            "overrides": "" if record["overrides"] == "{}" else record["overrides"],
+            "command": record.get("provenance.command", ""),
+            "curve": curves.of(record["run"]),
         }
     )
 
 
-def _told(values: dict[str, Any]) -> dict[str, Any]:
+def _without_empty(values: dict[str, Any]) -> dict[str, Any]:
     return {key: plain(value) if isinstance(value, str) else value for key, value in values.items() if value}
 
 
 def _script_json(content: object) -> Any:
-    """JSON that nothing in it can end or comment out: in a script element only the characters < > & could."""
+    """JSON for a script element, in which only the characters < > & could end or comment out the content."""
     text = json.dumps(content, separators=(",", ":"), ensure_ascii=True)
     for character in "<>&":
         text = text.replace(character, f"\\u{ord(character):04x}")
@@ -190,5 +196,5 @@ def _script_json(content: object) -> Any:
 
 
 def _source(text: str) -> str:
-    """What a content security policy calls an inline element of exactly this text."""
+    """The source expression of a content security policy for an inline element of exactly this text."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"

@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Callable, Sequence
 
-from kdbench.report.plots.series import curve
-from kdbench.store.folder import EPOCHS
+from kdbench.measures.convergence import Point
 
 MOST = 100
-"""Points a run."""
+"""Points per run."""
 
 
 class Curves:
-    """Reads the curves of runs.
+    """Encodes the curves of runs.
+
+    Args:
+        read: gives the validation curve of a run by its id; empty without one.
 
     Attributes:
         images: the lists of images seen that curves have, each once; most runs of a table share theirs.
     """
 
-    def __init__(self, runs: Path):
+    def __init__(self, read: Callable[[str], Sequence[Point]]):
         self.images: list[list[int]] = []
-        self._runs = runs
+        self._read = read
         self._places: dict[tuple[int, ...], int] = {}
 
     def of(self, run: str) -> list[int] | None:
-        """The place of its images in `images`, then an accuracy for each; None if there is no curve."""
-        points = curve(self._runs / run / EPOCHS)
+        """The index of its images in `images`, then an accuracy for each; None if there is no curve."""
+        points = self._read(run)
         if len(points) > MOST:  # the first and the last stay
             points = [points[i * (len(points) - 1) // (MOST - 1)] for i in range(MOST)]
         if not points:

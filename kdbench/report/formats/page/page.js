@@ -53,8 +53,8 @@ function filter() {
   const [words, ...chosen] = fields.map((field) => field.value);
   let [rows, shown] = [0, 0];
   for (const section of sections) {
-    const told = [section.dataset.dataset, section.dataset.student, section.dataset.recipe];
-    section.hidden = !chosen.every((value, i) => !value || value === told[i]);
+    const values = [section.dataset.dataset, section.dataset.student, section.dataset.recipe];
+    section.hidden = !chosen.every((value, i) => !value || value === values[i]);
     if (section.hidden) continue;
     const { table, method } = view(section);
     if (method.search() !== words) method.search(words).draw();
@@ -79,15 +79,15 @@ function toggle(button) {
     button.removeAttribute("aria-controls");
     return;
   }
-  const line = data.lines[parent.dataset.line];
+  const details = data.rows[parent.dataset.row];
   const inside = make("div");
-  const told = [`configuration ${line.config}`].concat(line.exits ? `exits: ${line.exits}` : []);
-  inside.append(make("p", {}, told.join(" · ")));
-  const drawn = line.runs.filter((run) => run.curve);
+  const facts = [`configuration ${details.config}`].concat(details.exits ? `exits: ${details.exits}` : []);
+  inside.append(make("p", {}, facts.join(" · ")));
+  const drawn = details.runs.filter((run) => run.curve);
   inside.append(drawn.length ? figure(drawn) : make("p", {}, "No curve: no validation split, or no epochs.csv at hand."));
-  inside.append(make("ul", { className: "runs" }, ...line.runs.map(card)));
+  inside.append(make("ul", { className: "runs" }, ...details.runs.map(card)));
   row.child(inside, "detail").show();
-  parent.nextElementSibling.id = `line${parent.dataset.line}`;
+  parent.nextElementSibling.id = `row${parent.dataset.row}`;
   button.setAttribute("aria-controls", parent.nextElementSibling.id);
 }
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from kdbench.measures.convergence import Point, convergence
 from kdbench.report.records import cell
-from kdbench.report.tables.reached import accuracy, never
+from kdbench.report.tables.targets import never_reached, target
 
 TENS = tuple(range(10, 100, 10))
 
@@ -17,7 +17,7 @@ def row(result):
 
 
 def result(accuracies, wanted):
-    curve = [Point(100 * n, float(n), accuracy) for n, accuracy in enumerate(accuracies, start=1)]
+    curve = [Point(100 * n, float(n), target) for n, target in enumerate(accuracies, start=1)]
     return {"accuracy.val": accuracies[-1]} | convergence(curve, 10.0, wanted)
 
 
@@ -30,13 +30,13 @@ CURVES = st.lists(st.floats(0, 100), min_size=1, max_size=6)
 
 @given(CURVES, st.floats(1, 100), st.sets(st.integers(1, 100)))
 def test_of_a_curve_that_is_known_the_truth_is_told_whatever_was_asked_for(accuracies, wanted, asked):
-    assert never(row(result(accuracies, sorted(asked))), wanted) == (max(accuracies) < wanted)
+    assert never_reached(row(result(accuracies, sorted(asked))), wanted) == (max(accuracies) < wanted)
 
 
 @given(CURVES, st.sampled_from(TENS))
 def test_runs_from_before_the_highest_accuracy_was_told_were_asked_for_the_tens(accuracies, wanted):
     made = older(result(accuracies, TENS))
-    assert never(row(made), wanted) == (made[f"convergence.images.{wanted}"] is None)
+    assert never_reached(row(made), wanted) == (made[f"convergence.images.{wanted}"] is None)
 
 
 @pytest.mark.parametrize(
@@ -49,15 +49,15 @@ def test_runs_from_before_the_highest_accuracy_was_told_were_asked_for_the_tens(
     ],
 )
 def test_and_what_they_were_not_asked_for_is_not_known(accuracies, asked, wanted):
-    assert not never(row(older(result(accuracies, asked))), wanted)
+    assert not never_reached(row(older(result(accuracies, asked))), wanted)
 
 
 def test_without_a_curve_nothing_was_looked_at():
-    assert not never(row(convergence([], 10.0, TENS)), 50)
-    assert not never({}, 50)
+    assert not never_reached(row(convergence([], 10.0, TENS)), 50)
+    assert not never_reached({}, 50)
 
 
 def test_which_columns_wait():
-    assert accuracy("convergence.images.30.5") == 30.5
-    assert accuracy("convergence.seconds.60") == 60
-    assert [accuracy(key) for key in ("convergence.auc", "convergence.images.x", "accuracy.last", "")] == [None] * 4
+    assert target("convergence.images.30.5") == 30.5
+    assert target("convergence.seconds.60") == 60
+    assert [target(key) for key in ("convergence.auc", "convergence.images.x", "accuracy.last", "")] == [None] * 4

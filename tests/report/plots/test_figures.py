@@ -13,7 +13,7 @@ import pytest
 
 from kdbench.cli.main import main
 from kdbench.report.leaderboard import regenerate
-from kdbench.report.plots import pictures
+from kdbench.report.plots import figures
 from kdbench.report.tables.tables import summarise
 
 PLACE = "digits-cnn-1f9c20"
@@ -97,8 +97,8 @@ def test_same_rows_same_bytes(results, filled, tmp_path):
     """In any order, in another process, with other hashes."""
     runs = filled(results)
     sha256 = regenerate(runs, tmp_path / "board").sha256
-    pictures.write(summarise(results), runs, tmp_path / "a", sha256)
-    pictures.write(summarise(results[::-1]), runs, tmp_path / "b", sha256)
+    figures.write(summarise(results), runs, tmp_path / "a", sha256)
+    figures.write(summarise(results[::-1]), runs, tmp_path / "b", sha256)
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
     words = ["leaderboard", "--plots", "--runs", str(runs), "--out", str(tmp_path / "c")]
     code = "import sys; from kdbench.cli.main import main; sys.exit(main())"
@@ -111,14 +111,14 @@ def test_each_holds_the_checksum_of_its_rows(results, filled, tmp_path):
     out = tmp_path / "out"
     assert main(["leaderboard", "--plots", "--runs", str(filled(results)), "--out", str(out)]) == 0
     sha256 = hashlib.sha256((out / "results.csv").read_bytes()).hexdigest().encode()
-    assert len(pictures.ours(out)) == 2 * len(names(out))
-    assert all(sha256 in path.read_bytes() for path in pictures.ours(out))
+    assert len(figures.paths(out)) == 2 * len(names(out))
+    assert all(sha256 in path.read_bytes() for path in figures.paths(out))
 
 
 def test_left_out_lines_are_named(result, filled, tmp_path):
     bare = [result("at", 0), result("crd", 0) | {"exits.exit1": 40.0}]
     rows = [*measured(result), *bare, result("rkd", 0, None, status="failed", error="boom")]
-    said = pictures.write(summarise(rows), filled(rows), tmp_path).messages
+    said = figures.write(summarise(rows), filled(rows), tmp_path).messages
     assert said == [
         f"{PLACE}: left out: rkd: no run has finished",
         f"{PLACE}: curves leaves out at, crd: no run folder of theirs has a validation curve",
@@ -129,7 +129,7 @@ def test_left_out_lines_are_named(result, filled, tmp_path):
 
 
 def test_nothing_to_draw(result, tmp_path):
-    drawn = pictures.write(summarise([result("ce", 0, None, status="failed", error="boom")]), tmp_path, tmp_path)
+    drawn = figures.write(summarise([result("ce", 0, None, status="failed", error="boom")]), tmp_path, tmp_path)
     assert drawn.files == []
     assert drawn.messages[0] == f"{PLACE}: nothing is drawn: no run has finished"
     assert list(tmp_path.iterdir()) == []
@@ -151,16 +151,16 @@ def test_stale_pictures_go_and_the_users_files_stay(result, tmp_path):
     for name in ("mine/cost.svg", "cost.svg", "notes.txt", f"{PLACE}/deep/cost.svg"):
         (plots / name).parent.mkdir(parents=True, exist_ok=True)
         (plots / name).write_text("the user's")
-    pictures.write(table, tmp_path, tmp_path)
+    figures.write(table, tmp_path, tmp_path)
     assert names(tmp_path) == {f"{PLACE}/cost", f"{PLACE}/mine", "mine/cost", "cost", "notes", f"{PLACE}/deep/cost"}
     assert not (plots / "digits-cnn-00ff00").exists()
 
 
 def test_an_unchanged_picture_is_not_written_again(result, tmp_path):
     table = summarise([result("ce", 0)])
-    (path, _) = pictures.write(table, tmp_path, tmp_path).files
+    (path, _) = figures.write(table, tmp_path, tmp_path).files
     os.utime(path, (1, 1))
-    pictures.write(table, tmp_path, tmp_path)
+    figures.write(table, tmp_path, tmp_path)
     assert path.stat().st_mtime == 1
 
 
@@ -168,7 +168,7 @@ def test_hostile_names_are_drawn_as_they_are(result, filled, tmp_path):
     rows = measured(result, ["ce", *HOSTILE], seeds=1)
     rows[1] |= {"method.parameters": json.dumps({"$a_b^": "\ud800"})}
     other = [row | {"run": f"o{row['run']}", "dataset": "/../" + HOSTILE[8], "student": "$s_"} for row in rows]
-    drawn = pictures.write(summarise(rows + other), filled(rows + other), tmp_path)
+    drawn = figures.write(summarise(rows + other), filled(rows + other), tmp_path)
     assert len(drawn.files) == 2 * (4 + 3 + 1), "all of one table, all but curves of the other, and the diagram"
     for path in drawn.files:
         assert path.is_relative_to(tmp_path / "plots")
@@ -184,7 +184,7 @@ def test_names_are_paths_that_any_computer_takes(result):
     tables = summarise(
         [result(run=f"r{i}", dataset=d) for i, d in enumerate(["é", "ü", "..", "a/b", "a_b", "x" * 300, "x" * 301])]
     )
-    found = pictures.places(tables)
+    found = figures.places(tables)
     assert len({place.lower() for place in found}) == 7
     assert all(len(place) < 250 and not place.startswith(".") and "/" not in place for place in found)
 
@@ -194,7 +194,7 @@ def test_without_matplotlib(filled, results, tmp_path):
     words = ["leaderboard", "--plots", "--runs", str(filled(results)), "--out", str(tmp_path / "out")]
     done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True)
     assert done.returncode == 2
-    assert done.stderr == "kdbench: pictures need matplotlib, which is not installed: pip install 'kdbench[plots]'\n"
+    assert done.stderr == "kdbench: plots need matplotlib, which is not installed: pip install 'kdbench[plots]'\n"
     assert not (tmp_path / "out").exists()
 
 

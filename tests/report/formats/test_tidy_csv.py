@@ -5,7 +5,7 @@ import io
 
 import pytest
 
-from kdbench.report.formats.tidy import tidy
+from kdbench.report.formats.tidy_csv import document
 from kdbench.report.tables.tables import summarise
 
 
@@ -17,7 +17,7 @@ def test_a_line_by_hand(result):
     ce = [result("ce", seed, 50.0 + seed) for seed in range(3)]
     kd = [result("kd", seed, a, taught=True, provenance__commit="abc") for seed, a in enumerate((52.0, 54.0, 53.0))]
     kd.append(result("kd", 3, None, teacher="resnet20", status="failed", error="boom"))
-    first, second = read(tidy(summarise(ce + kd)))
+    first, second = read(document(summarise(ce + kd)))
     assert {
         key: first[key] for key in ("dataset", "student", "recipe", "protocol", "rank", "method", "n", "failed")
     } == {
@@ -35,7 +35,7 @@ def test_a_line_by_hand(result):
 
 def test_the_columns_asked_for_are_those_of_all_tables(result):
     made = [result("ce", 0, 50.0), result("ce", run="x", dataset="cifar10") | {"calibration.ece": 4.125}]
-    found = read(tidy(summarise(made), ["ece", "train_seconds"]))
+    found = read(document(summarise(made), ["ece", "train_seconds"]))
     assert [(row["dataset"], row["ece"], row["ece.n"], row["ece.low"]) for row in found] == [
         ("cifar10", "4.125", "1", ""), ("digits", "", "", ""),
     ]  # fmt: skip
@@ -49,7 +49,7 @@ def test_never_reached_is_a_number_of_seeds_beside_the_mean_of_the_others(result
 
     seeds = {"a": (reached(60.0, 400), reached(40.0), reached(55.5, 500)), "b": (reached(40.0),) * 3, "c": ({},) * 3}
     made = [result(name, seed) | told for name, three in seeds.items() for seed, told in enumerate(three)]
-    found = read(tidy(summarise(made), ["images_to.50", "accuracy"]))
+    found = read(document(summarise(made), ["images_to.50", "accuracy"]))
     heads = [f"images_to.50{end}" for end in ("", ".n", ".never")]
     assert {row["method"]: [row[head] for head in heads] for row in found} == {
         **{"a": ["450.0", "2", "1"], "b": ["", "0", "3"], "c": ["", "", ""]},
@@ -58,4 +58,15 @@ def test_never_reached_is_a_number_of_seeds_beside_the_mean_of_the_others(result
 
 
 def test_no_table_is_a_head_alone():
-    assert len(tidy([]).splitlines()) == 1
+    assert len(document([]).splitlines()) == 1
+
+
+def test_numbers_have_the_digits_that_all_versions_of_scipy_agree_on(result):
+    ce = [result("ce", seed, 50.0 + seed / 3, cost__flops=12_345_678_901) for seed in range(3)]
+    kd = [result("kd", seed, 52.0 + seed**2 / 7, cost__flops=12_345_678_901) for seed in range(3)]
+    for row in read(document(summarise(ce + kd), ["accuracy", "delta", "p", "flops"])):
+        assert row["flops"] == "12345678901.0", "a whole number is exact"
+        for end in ("", ".sd", ".low", ".high"):
+            value = row[f"accuracy{end}"]
+            assert float(value) == float(f"{float(value):.9g}")
+            assert len(value.replace(".", "").lstrip("-0")) <= 9

@@ -1,0 +1,178 @@
+"""kdbench from Python: functions that plan, run and read back, and return data. `import kdbench` offers them.
+
+import kdbench
+
+specs = kdbench.plan_runs(methods=["ce", "kd"], dataset="digits", seeds=range(3))
+results = kdbench.run_all(specs, runs="runs")
+for table in kdbench.make_tables(results):
+    print(table.title, [(line.rank, line.method) for line in table.lines])
+student = kdbench.load_student(f"runs/{results['run'][0]}")
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kdbench.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from torch import nn
+
+    from kdbench.plan.spec import Spec
+    from kdbench.report.tables.tables import Table
+
+
+def plan_runs(*words: str, **selections: Any) -> list[Spec]:
+    """The runs that selections and bindings mean, teachers first; nothing is trained.
+
+    Args:
+        words: as behind `kdbench run`: "methods=ce,kd", "Train.epochs=5".
+        selections: the same as keywords; values may be lists: `methods=["ce", "kd"]`, `**{"Train.epochs": 5}`.
+
+    Raises:
+        UserError: a word that is unknown or cannot be combined with the others.
+    """
+    from kdbench.plan import expand, request
+
+    asked = request.parse([*words, *(f"{key}={_text(key, value)}" for key, value in selections.items())])
+    if asked.executor != "inline":
+        raise UserError("plan_runs does not take executor, workers or cluster; pass workers=N to run_all")
+    return expand.plan(asked)
+
+
+def run_all(
+    specs: Sequence[Spec],
+    runs: str | Path,
+    data: str | Path | None = None,
+    workers: int | None = None,
+    rerun: bool = False,
+) -> pd.DataFrame:
+    """Train and evaluate runs on this machine; finished ones are read, interrupted ones resume.
+
+    Progress goes to standard error.
+
+    Args:
+        runs: the folder of the run folders.
+        data: the folder of the datasets, for those that need one.
+        workers: number of processes; None trains in this one.
+        rerun: repeat finished runs as well.
+
+    Returns:
+        A row for each run that has a result, as `load_results` returns it, without teachers that the plan added. A failed
+        run has the status "failed" and its error.
+
+    Raises:
+        UserError: a dataset's folder is missing, or this machine has too few GPUs.
+        RunError: the disk is full, or no process can be started.
+        KeyboardInterrupt: the user stopped it; the same call resumes.
+    """
+    from kdbench.config import resolve
+    from kdbench.data.readers import registry
+    from kdbench.launch import backlog, local
+    from kdbench.report import records
+
+    folder, images = Path(runs).expanduser().resolve(), Path(data).expanduser().resolve() if data else None
+    to_do = backlog.open_runs(specs, folder, rerun)
+    for dataset in {spec.dataset for spec in to_do}:
+        registry.check_folder(resolve.group_bindings("dataset", dataset)["Dataset.source"].value, images)
+    if to_do and (workers or to_do[0].gpus > 1):
+        local.local(to_do, folder, images, workers, rerun)
+    elif to_do:
+        local.inline(to_do, folder, images, rerun)
+    return _typed(records.frame(backlog.results([spec for spec in specs if not spec.is_teacher], folder)))
+
+
+def load_results(runs: str | Path) -> pd.DataFrame:
+    """The results of a folder of runs, or of a leaderboard's `results.csv`, a row for each run.
+
+    docs/results.md describes the columns. Numbers that may be missing are nullable; results that cannot be read are
+    skipped with a warning.
+
+    Raises:
+        UserError: `runs` does not exist, or is not a file of results.
+    """
+    from kdbench.report import folders, records
+
+    path = Path(runs).expanduser()
+    if path.is_file():
+        rows, messages = records.from_csv(path.read_bytes(), str(path))
+    elif path.is_dir():
+        reading = folders.read_runs(path)
+        rows, messages = records.frame(reading.results), reading.messages
+    else:
+        raise UserError(f"there is no folder of runs and no file of results at {path}")
+    for message in messages:
+        warnings.warn(message, stacklevel=2)
+    return _typed(rows)
+
+
+def make_tables(results: pd.DataFrame | Iterable[Mapping[str, Any]]) -> list[Table]:
+    """The leaderboard's tables of results: one for each protocol, dataset and student, with ranks and differences.
+
+    Args:
+        results: what `load_results` or `run_all` returned, or a selection of its rows; or results as `result.json` holds them.
+    """
+    import pandas as pd
+
+    from kdbench.report.tables import tables
+
+    if isinstance(results, pd.DataFrame):
+        results = [{key: v for key, v in row.items() if pd.notna(v)} for row in results.to_dict("records")]
+    return tables.summarise(results)
+
+
+def load_student(run_folder: str | Path) -> nn.Sequential:
+    """The trained network of a finished run in evaluation mode, on the CPU, behind the normalisation it was trained with.
+
+    Returns:
+        The modules `normalise` and `network` in sequence: images (B, C, H, W), float32 in 0..1, to logits (B, K).
+
+    Raises:
+        UserError: the folder is not that of a finished run.
+        RunError: the weights cannot be read.
+    """
+    from torch import nn
+    from torchvision.transforms import Normalize
+
+    from kdbench.backbones import registry
+    from kdbench.config import ginfile
+    from kdbench.run import checkpoint
+    from kdbench.store.folder import CHECKPOINT, CONFIG
+
+    folder = Path(run_folder).expanduser()
+    for name in (CONFIG, CHECKPOINT):
+        if not (folder / name).is_file():
+            raise UserError(f"'{run_folder}' is not the folder of a finished run (it has no {name})")
+    saved = checkpoint.load(folder / CHECKPOINT)
+    values = {f"{each.selector}.{each.arg_name}": each.value for each in ginfile.statements(folder / CONFIG)}
+    mean, std = values["Dataset.mean"], values["Dataset.std"]
+    network = registry.build(saved["backbone"], classes=len(saved["student"]["fc.weight"]), channels=len(mean))
+    network.load_state_dict(saved["student"])
+    student = nn.Sequential()
+    student.add_module("normalise", Normalize(mean, std))
+    student.add_module("network", network)
+    return student.eval()
+
+
+def _text(key: str, value: Any) -> str:
+    """A value as the command line takes it: bindings (with a dot) are gin values, selections comma-separated lists."""
+    if isinstance(value, str):
+        return value
+    if "." in key:
+        return repr(value)
+    return ",".join(map(str, value)) if isinstance(value, Iterable) else str(value)
+
+
+def _typed(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows of text with the types that kdbench.store.result declares."""
+    from kdbench.store.result import dtype
+
+    typed = rows.mask(rows == "").astype("string")
+    for name in typed.columns:
+        kind = dtype(name)  # pandas does not convert the text "True"
+        typed[name] = typed[name].str.lower() == "true" if kind == "boolean" else typed[name].astype(kind)
+    return typed

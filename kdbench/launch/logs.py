@@ -1,0 +1,138 @@
+"""The logs of a run, read piece by piece while they grow: log.txt, epochs.csv, and the log of its SLURM job. No torch here."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from kdbench.store.folder import EPOCHS, LOG, SUBMISSION, RunFolder
+
+EPOCHS_SHOWN = 5
+"""Rows of epochs.csv in its first piece."""
+JOB_LINES = 20
+"""Lines of a job's log in its first piece."""
+_TAIL_BYTES = 1 << 16  # read to find these lines
+
+
+@dataclass(frozen=True)
+class Text:
+    """Text that was added to a file; the last line may be incomplete."""
+
+    path: Path
+    text: str
+
+
+@dataclass(frozen=True)
+class Epochs:
+    """Rows that were added to epochs.csv.
+
+    Attributes:
+        names: names of the columns.
+        rows: cells of each row, as written.
+        omitted: number of earlier rows that this piece leaves out.
+    """
+
+    path: Path
+    names: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    omitted: int = 0
+
+
+Piece = Text | Epochs
+
+
+class RunLogs:
+    """The logs of one run."""
+
+    def __init__(self, folder: RunFolder):
+        self._parts = (_TextFile(folder / LOG), _EpochsFile(folder / EPOCHS), _JobLog(folder))
+
+    def read(self) -> list[Piece]:
+        """What was added since the last call; at the first, log.txt as a whole and the end of the others."""
+        return [piece for part in self._parts if (piece := part.read())]
+
+
+class _TextFile:
+    """A file that text is appended to.
+
+    Args:
+        tail: lines of the first piece; None for the whole file.
+    """
+
+    def __init__(self, path: Path, tail: int | None = None):
+        self.path = path
+        self._tail = tail
+        self._offset: int | None = None
+
+    def read(self) -> Text | None:
+        text = self._first() if self._offset is None else self._added(self._offset)
+        return Text(self.path, text) if text else None
+
+    def _first(self) -> str:
+        try:
+            size = self.path.stat().st_size
+        except OSError:
+            size = 0
+        text = self._added(0 if self._tail is None else max(0, size - _TAIL_BYTES))
+        lines = text.splitlines()
+        return "".join(f"{line}\n" for line in (lines if self._tail is None else lines[-self._tail :]))
+
+    def _added(self, offset: int) -> str:
+        self._offset = offset
+        try:
+            with self.path.open("rb") as file:
+                if file.seek(0, 2) < offset:  # the file was started again
+                    self._offset = 0
+                file.seek(self._offset)
+                content = file.read()
+        except OSError:
+            return ""
+        self._offset += len(content)
+        return content.decode(errors="replace")
+
+
+class _JobLog:
+    """The log of the SLURM job that the run is in; another file once the run is submitted again."""
+
+    def __init__(self, folder: RunFolder):
+        self._folder = folder
+        self._file: _TextFile | None = None
+        self._is_first = True
+
+    def read(self) -> Text | None:
+        log = (self._folder.read(SUBMISSION) or {}).get("log")
+        if log and (self._file is None or self._file.path != Path(log)):
+            self._file = _TextFile(Path(log), JOB_LINES if self._is_first else None)
+        self._is_first = False
+        return self._file.read() if self._file else None
+
+
+class _EpochsFile:
+    """The table of epochs, which loses its last rows when a run resumes from an older state."""
+
+    def __init__(self, path: Path):
+        self._path = path
+        self._rows: list[list[str]] | None = None
+
+    def read(self) -> Epochs | None:
+        """The last rows at first; later those that were added or replaced."""
+        names, rows = self._table()
+        if self._rows is None:
+            start = omitted = max(0, len(rows) - EPOCHS_SHOWN)
+        else:
+            pairs = enumerate(zip(rows, self._rows, strict=False))
+            start = next((number for number, (row, before) in pairs if row != before), len(self._rows))
+            omitted = 0
+        self._rows = rows
+        return Epochs(self._path, names, rows[start:], omitted) if rows[start:] else None
+
+    def _table(self) -> tuple[list[str], list[list[str]]]:
+        try:
+            text = self._path.read_text(encoding="utf-8")
+        except OSError:
+            return [], []
+        complete = text[: text.rfind("\n") + 1]  # the last line may be half written
+        table = list(csv.reader(complete.splitlines()))
+        return (table[0], table[1:]) if table else ([], [])

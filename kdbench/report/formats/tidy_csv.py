@@ -1,0 +1,95 @@
+"""All tables as one tidy CSV file: one record per row of a table, and no text that is for reading only."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Iterator, Sequence
+
+from kdbench.report.records import number
+from kdbench.report.stats.power import deviation
+from kdbench.report.tables import targets
+from kdbench.report.tables.columns import Column, shown
+from kdbench.report.tables.rows import Row
+from kdbench.report.tables.tables import Table
+
+_FIRST = (
+    "dataset",
+    "student",
+    "recipe",
+    "protocol",
+    "rank",
+    "method",
+    "parameters",
+    "teacher",
+    "teacher_accuracy",
+    "n",
+    "failed",
+)
+_LAST = ("marks", "notes", "config", "commits", "runs")
+
+
+def document(tables: Sequence[Table], names: Sequence[str] | None = None) -> str:
+    """The file `tables.csv`.
+
+    A column has the mean in the unit of the results, and `NAME.n` is the number of seeds. Columns that tables show with an
+    interval also have `NAME.sd`, `NAME.low` and `NAME.high`. Columns with a target accuracy have `NAME.never`, the number of
+    seeds that never reached it; their mean is of the others. What was not measured is empty. Numbers have nine significant
+    digits, whole ones all of theirs.
+
+    Args:
+        names: of the columns; None for those of the default set that any row has.
+    """
+    columns = shown(names, [row for table in tables for row in table.rows])
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow([*_FIRST, *(head for column in columns for head in _heads(column)), *_LAST])
+    for table in tables:
+        for row in table.rows:
+            writer.writerow([*_identity(table, row), *_values(columns, row), *_provenance(table, row)])
+    return out.getvalue()
+
+
+def _heads(column: Column) -> list[str]:
+    ends = ("", ".n", ".sd", ".low", ".high") if column.spread else ("", ".n") if column.key else ("",)
+    return [f"{column.name}{end}" for end in (*ends, *_never(column))]
+
+
+def _never(column: Column) -> tuple[str, ...]:
+    return (".never",) if targets.target(column.key) is not None else ()
+
+
+def _identity(table: Table, row: Row) -> list[object]:
+    record = row.runs[0]
+    teachers = [value for run in row.runs if (value := number(run, "teacher.accuracy")) is not None]
+    where = [table.dataset, table.student, table.recipe, table.protocol, row.rank]
+    what = [record["method"], record["method.parameters"], record["teacher"], teachers[0] if teachers else None]
+    return [*where, *what, row.accuracy.n if row.accuracy else 0, len(row.failed)]
+
+
+def _values(columns: Iterable[Column], row: Row) -> Iterator[object]:
+    for column in columns:
+        value, never = column.value(row), column.never(row)
+        half = value.half_width if value else None
+        yield _rounded(value.mean) if value else None
+        if column.key or column.spread:
+            yield value.n if value else 0 if never else None
+        if column.spread:
+            spread = (
+                (None,) * 3
+                if value is None or half is None
+                else (deviation(value), value.mean - half, value.mean + half)
+            )
+            yield from map(_rounded, spread)
+        if _never(column):
+            yield never if value or never else None
+
+
+def _rounded(value: float | None) -> float | None:
+    """To nine significant digits: `--check` compares the bytes, and the last digits depend on the version of scipy."""
+    return value if value is None or value.is_integer() else float(f"{value:.9g}")
+
+
+def _provenance(table: Table, row: Row) -> list[str]:
+    runs = " ".join(record["run"] for record in row.runs)
+    return [row.marks, " | ".join(table.notes), row.config, " ".join(row.commits), runs]

@@ -1,0 +1,234 @@
+"""Every key of `result.json`, declared once: a new key is a new line here, or in the MEASURES table of its measure.
+
+The keys come from all over the project. Their declarations check them (`defects`), type them for readers (`is_number`,
+`dtype`) and document them: `python -m kdbench.store.result > docs/results.md`.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import textwrap
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from kdbench.config import extensions, places, result_keys
+from kdbench.errors import UserError
+
+
+class Key(NamedTuple):
+    """One key, or a family of keys.
+
+    Attributes:
+        name: the key; the name of a family ends in `.*`, which stands for any ending.
+        type: str, int, float or bool, as JSON stores it; float takes integers too.
+        unit: of a number; "" for a count of nothing in particular and for text.
+        meaning: half a sentence.
+        null: the value may be null.
+        leading: the leaderboard's rows always have this column; any other key is a column where at least one run has a
+            value.
+    """
+
+    name: str
+    type: type
+    unit: str
+    meaning: str
+    null: bool = False
+    leading: bool = False
+
+
+# fmt: off
+SECTIONS: dict[str, tuple[Key, ...]] = {
+    "The run": (
+        Key("dataset", str, "", "name of the dataset", leading=True),
+        Key("student", str, "", "name of the student's backbone", leading=True),
+        Key("recipe", str, "", "name of the recipe", leading=True),
+        Key("overrides", str, "", "shared values that the command line changed, as a JSON object", leading=True),
+        Key("protocol", str, "", "hash of all values that the methods of a table share", leading=True),
+        Key("method", str, "", "name of the method or variant", leading=True),
+        Key("method.parameters", str, "", "the method's own values that the command line changed, as a JSON object", leading=True),
+        Key("teacher", str, "", "name of the teacher's backbone or weight file; null without a teacher", null=True, leading=True),
+        Key("seed", int, "", "seed of everything random in the run", leading=True),
+        Key("run", str, "", "id of the run and name of its folder", leading=True),
+        Key("status", str, "", "`finished` or `failed`", leading=True),
+        Key("error", str, "", "the reason, for a failed run only", null=True, leading=True),
+        Key("control", str, "", "values that make the method a control, as a JSON object"),
+    ),
+    "Accuracy": (
+        Key("accuracy.last", float, "percent", "top-1 accuracy on the test set after the last epoch: the result", leading=True),
+        Key("accuracy.best_val", float, "percent", "test accuracy with the weights of `best_epoch`; null without validation split",
+            null=True, leading=True),
+        Key("accuracy.val", float, "percent", "validation accuracy after the last epoch; null without validation split",
+            null=True, leading=True),
+        Key("images_seen", int, "images", "images that passed through the student in training", leading=True),
+        Key("passes.student", int, "images", "the same, counted by the network itself; equals `images_seen`"),
+        Key("passes.peers", int, "images", "images that passed through peers in training"),
+        Key("passes.teachers", int, "images", "images that passed through teachers in training"),
+        Key("accuracy.best_test", float, "percent", "highest test accuracy of any epoch, with `Selection.on_test` only", null=True),
+        Key("selected_on_test", bool, "", "true with `Selection.on_test`; otherwise the key is absent"),
+        Key("best_epoch", int, "", "epoch with the highest validation accuracy, from 1; null without validation split", null=True),
+        Key("exits.*", float, "percent", "test accuracy of one exit; `exits.ensemble` averages the softmax of all"),
+    ),
+    "Teacher": (
+        Key("teacher.accuracy", float, "percent", "top-1 accuracy of the teacher on the test set", null=True),
+        Key("teacher.run", str, "", "id of the run that trained the teacher; null for any other teacher", null=True),
+        Key("teacher.sha256", str, "", "checksum of the teacher's weights", null=True),
+    ),
+    "Measures": (
+        Key("measures.version", int, "", "version of the way of measuring; compare measures of equal versions only"),
+    ),
+    "Cost": (
+        Key("seconds.train", float, "seconds", "time spent on training alone"),
+        Key("seconds.evaluate", float, "seconds", "time spent on the final evaluation"),
+        Key("seconds.total", float, "seconds", "time of all processes that did the run, from start to end"),
+        Key("cost.images_per_second", float, "images/s", "training speed"),
+        Key("cost.parameters", int, "parameters", "parameters of the deployed network"),
+        Key("cost.parameters_training", int, "parameters", "parameters of everything that is held in training"),
+        Key("cost.flops", int, "FLOPs", "one image through the deployed network; a multiplication and an addition count as two"),
+        Key("cost.flops.*", int, "FLOPs", "one image up to one exit; `cost.flops.ensemble` for all exits together"),
+        Key("cost.flops_training", int, "FLOPs", "losses of a training step, forward only, for each of its images"),
+        Key("cost.peak_memory_bytes", int, "bytes", "peak memory in training: allocated on a GPU, resident on a CPU"),
+        Key("cost.energy_joules", float, "joules", "energy used by the run's GPUs in training; null if not measurable", null=True),
+    ),
+    "Tuning": (
+        Key("tuning.trials", int, "trials", "trials of `kdbench tune` that it took to choose these values; 0 for untuned ones"),
+        Key("tuning.study", str, "", "the study they are from", null=True),
+    ),
+    "Checksums": (
+        Key("weights.sha256", str, "", "checksum of the deployed network's weights"),
+        Key("data.sha256", str, "", "checksum of all images and labels"),
+    ),
+    "Provenance": (
+        Key("provenance.command", str, "", "command that repeats the run"),
+        Key("provenance.commit", str, "", "commit of the clone that kdbench ran from; null for an installed wheel", null=True),
+        Key("provenance.clean", bool, "", "whether kdbench/, methods/ and gin/ had no uncommitted changes", null=True),
+        Key("provenance.commits", str, "", "commits of all processes that did an interrupted run, separated by spaces"),
+        Key("provenance.commit_submitted", str, "", "commit at the time when a SLURM job was submitted", null=True),
+        Key("provenance.method_sha256", str, "", "checksum of the method's file"),
+        Key("provenance.kdbench", str, "", "version of kdbench"),
+        Key("provenance.python", str, "", "version of Python"),
+        Key("provenance.torch", str, "", "version of PyTorch"),
+        Key("provenance.torchvision", str, "", "version of torchvision", null=True),
+        Key("provenance.gin", str, "", "version of gin-config", null=True),
+        Key("provenance.device", str, "", "name of the GPU or CPU model"),
+        Key("provenance.gpus", int, "processes", "processes that share each batch"),
+        Key("provenance.threads", int, "threads", "CPU threads that PyTorch used"),
+        Key("provenance.platform", str, "", "operating system"),
+        Key("provenance.job", str, "", "SLURM job, in jobs only"),
+        Key("provenance.host", str, "", "name of the machine, in jobs only"),
+        Key("provenance.sessions", int, "processes", "processes that did the run one after the other, if it was interrupted"),
+        Key("provenance.started_at", str, "", "start of the first process, UTC"),
+        Key("provenance.finished_at", str, "", "end of the run, UTC"),
+    ),
+}
+# fmt: on
+
+KEYS = tuple(key for keys in SECTIONS.values() for key in keys)
+
+LEADING = tuple(key.name for key in KEYS if key.leading)
+"""The columns that `results.csv` always has, in order."""
+
+_DTYPES = {str: "string", int: "Int64", float: "float64", bool: "boolean"}
+_WORDS = {str: "text", int: "integer", float: "number", bool: "true or false"}
+
+
+def declared_keys() -> Mapping[str, Key]:
+    """All declared keys by name, those of measures included.
+
+    Raises:
+        UserError: a measure's declaration is wrong.
+    """
+    return _declared_keys(tuple(places.roots()))
+
+
+@cache
+def _declared_keys(roots: tuple[Path, ...]) -> Mapping[str, Key]:
+    of_measures = {name: _of_measure(name, key) for name, key in result_keys.declared().items()}
+    own = {key.name: key for key in KEYS}
+    if twice := own.keys() & of_measures:
+        raise UserError(f"the key '{min(twice)}' is declared twice: in {__file__} and by a measure")
+    return own | of_measures
+
+
+def _of_measure(name: str, key: result_keys.Key) -> Key:
+    return Key(name, {"float": float, "int": int}[key.type], key.unit, key.meaning, null=True)
+
+
+def declaration(name: str) -> Key | None:
+    """The declaration of a key: its own, or that of the family with the longest matching name; None if there is none."""
+    keys = declared_keys()
+    parts = name.split(".")
+    families = (".".join([*parts[:length], "*"]) for length in range(len(parts) - 1, 0, -1))
+    return next((keys[candidate] for candidate in (name, *families) if candidate in keys), None)
+
+
+def is_number(name: str) -> bool:
+    """Whether a key is declared and its values are numbers or null."""
+    key = declaration(name)
+    return key is not None and key.type in (int, float)
+
+
+def dtype(name: str) -> str:
+    """The pandas dtype of a key's column; all of them can hold missing values, and undeclared keys are strings."""
+    key = declaration(name)
+    return _DTYPES[key.type if key else str]
+
+
+def defects(result: Mapping[str, Any]) -> list[str]:
+    """A sentence for each undeclared key of a result and each value that its declaration does not allow.
+
+    A result need not have every key: a failed run has few.
+    """
+    sentences = []
+    for name, value in result.items():
+        key = declaration(name)
+        if key is None:
+            sentences.append(f"the result has the key '{name}', which is not declared in kdbench/store/result.py")
+        elif not (key.null if value is None else _fits(value, key.type)):
+            sentences.append(f"the result's '{name}' is {value!r}, but it is declared as {_type(key)}")
+    return sentences
+
+
+def _fits(value: Any, kind: type) -> bool:
+    if kind is float:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+
+
+def _type(key: Key) -> str:
+    return _WORDS[key.type] + (" or null" if key.null else "")
+
+
+def document() -> str:
+    """The text of docs/results.md."""
+    lines = [
+        "# Results",
+        "",
+        "`result.json` of a run folder is one flat JSON object with these keys; `.*` stands for any ending. A failed run has no",
+        "measured values. How the measures are defined: [measures.md](measures.md).",
+        "",
+        "Every key is a column of the leaderboard's `results.csv` if at least one run has a value. These columns are always there,",
+        "in this order:",
+        *textwrap.wrap(", ".join(f"`{name}`" for name in LEADING) + ".", 120, break_on_hyphens=False),
+        "",
+        "This file is generated by `python -m kdbench.store.result`.",
+    ]
+    measures = {name: keys for name, keys in result_keys.by_measure().items() if _is_built_in(name)}
+    of_measures = {
+        f"The measure {name}": tuple(_of_measure(key, facts) for key, facts in keys.items())
+        for name, keys in measures.items()
+    }
+    for title, keys in (SECTIONS | of_measures).items():
+        lines += ["", f"## {title}", "", "| key | type | unit | meaning |", "|---|---|---|---|"]
+        lines += [f"| `{key.name}` | {_type(key)} | {key.unit} | {key.meaning} |" for key in keys]
+    return "\n".join(lines) + "\n"
+
+
+def _is_built_in(measure: str) -> bool:
+    return extensions.member("measure", measure).origin == places.BUILT_IN
+
+
+if __name__ == "__main__":
+    sys.stdout.write(document())

@@ -1,0 +1,35 @@
+import pytest
+
+from kdbench.launch import backlog
+from kdbench.plan import expand, request
+from kdbench.store.folder import CHECKPOINT, RunFolder
+
+TEACHER, FIRST, SECOND = expand.plan(request.parse(["methods=kd", "dataset=digits", "seeds=0,1"]))
+PLAN = [TEACHER, FIRST, SECOND]
+
+
+@pytest.fixture
+def end(tmp_path):
+    def end(spec, status):
+        folder = RunFolder(tmp_path, spec.id)
+        folder.begin(spec.config)
+        (folder / CHECKPOINT).touch()
+        folder.finish({**spec.identity(), "status": status})
+
+    return end
+
+
+def test_what_a_plan_does_with_each_run(tmp_path, end):
+    end(TEACHER, "finished"), end(FIRST, "finished"), end(SECOND, "failed")
+    planned = backlog.planned(PLAN, tmp_path)
+    assert [(each.state, each.to_do) for each in planned] == [
+        ("finished", False), ("finished", False), ("failed", True),
+    ]  # fmt: skip
+    assert [each.to_do for each in backlog.planned(PLAN, tmp_path, rerun=True)] == [False, True, True]
+    assert backlog.open_runs(PLAN, tmp_path) == [SECOND]
+    assert backlog.open_runs(PLAN, tmp_path, rerun=True) == [FIRST, SECOND]
+
+
+def test_a_teacher_whose_students_are_finished_is_left_out(tmp_path, end):
+    end(FIRST, "finished"), end(SECOND, "finished")
+    assert backlog.open_runs(PLAN, tmp_path) == []

@@ -1,0 +1,57 @@
+"""Logs as pieces; how they are printed is in tests/cli/commands/test_logs.py."""
+
+import pytest
+
+from kdbench.launch.logs import EPOCHS_SHOWN, JOB_LINES, Epochs, RunLogs, Text
+from kdbench.store.folder import EPOCHS, LOG, SUBMISSION, RunFolder
+
+
+@pytest.fixture
+def folder(tmp_path):
+    folder = RunFolder(tmp_path, "run")
+    folder.path.mkdir()
+    return folder
+
+
+def test_log_txt_is_read_whole_and_then_what_is_added(folder):
+    logs = RunLogs(folder)
+    assert logs.read() == []
+    folder.log("\n".join(map(str, range(100))))
+    assert logs.read() == [Text(folder / LOG, "".join(f"{n}\n" for n in range(100)))]
+    assert logs.read() == []
+    folder.log("more")
+    assert logs.read() == [Text(folder / LOG, "more\n")]
+    (folder / LOG).write_text("from the start\n")
+    assert logs.read() == [Text(folder / LOG, "from the start\n")]
+
+
+def test_a_job_shows_its_last_lines_and_the_next_job_all_of_them(folder, tmp_path):
+    first, second = tmp_path / "1.out", tmp_path / "2.out"
+    first.write_text("".join(f"{n}\n" for n in range(50)))
+    folder.write(SUBMISSION, {"job": "1", "log": str(first)})
+    logs = RunLogs(folder)
+    assert logs.read() == [Text(first, "".join(f"{n}\n" for n in range(50 - JOB_LINES, 50)))]
+    second.write_text("".join(f"{n}\n" for n in range(30)))
+    folder.write(SUBMISSION, {"job": "2", "log": str(second)})
+    assert logs.read() == [Text(second, second.read_text())]
+
+
+def test_epochs_that_are_replaced_are_read_again(folder):
+    def write(*losses, rest=""):
+        lines = [f"{number},{loss}" for number, loss in enumerate(losses, 1)]
+        (folder / EPOCHS).write_text("\n".join(["epoch,loss", *lines, rest]))
+
+    def rows(*pieces):
+        return [tuple(row) for piece in pieces for row in piece.rows]
+
+    write(*range(9), rest="10,ha")
+    logs = RunLogs(folder)
+    (piece,) = logs.read()
+    assert isinstance(piece, Epochs)
+    assert (list(piece.names), piece.omitted, len(piece.rows)) == (["epoch", "loss"], 4, EPOCHS_SHOWN)
+    write(*range(7))
+    assert logs.read() == []
+    write(*range(7), 70, 80)
+    assert rows(*logs.read()) == [("8", "70"), ("9", "80")]
+    write(*range(6), 60, 70)
+    assert rows(*logs.read()) == [("7", "60"), ("8", "70")]
