@@ -195,6 +195,31 @@ def test_a_sampler_that_loses_its_anchors_is_an_error(tmp_path):
         trained(tmp_path, Lost)
 
 
+@pytest.mark.parametrize("hook", ["update", "after_step"])
+def test_images_that_pass_outside_the_losses_count_too(tmp_path, hook):
+    """A method may look at the batch again where it updates, and declares it."""
+
+    class Again(Plain):
+        def losses(self, batch):
+            self.images = batch.images
+            return super().losses(batch)
+
+        def update(self, terms, update):
+            super().update(terms, update)
+            if hook == "update":
+                self.student(self.images)
+
+        def after_step(self, batch):
+            if hook == "after_step":
+                self.student(batch.images)
+
+    with pytest.raises(RunError, match="Again declares 1 image through the student for each anchor, but 2 pass"):
+        trained(tmp_path, Again)
+    Again.passes = 2
+    _, outcome = trained(tmp_path, Again)
+    assert outcome.passes["passes.student"] == outcome.images_seen
+
+
 def test_bfloat16_trains_and_differs_from_float32(tmp_path):
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
