@@ -52,7 +52,13 @@ def plugin():
 @pytest.fixture(scope="module")
 def plan() -> Callable[..., list]:
     """The specs of a command line of short runs on digits, the method's own last."""
-    return lambda *words: expand.plan(request.parse([*SHORT, *words]))
+
+    def specs(*words: str) -> list:
+        given = {word.partition("=")[0] for word in words}
+        usual = [word for word in SHORT if word.partition("=")[0] not in given]
+        return expand.plan(request.parse([*usual, *words]))
+
+    return specs
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,17 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from kdbench.backbones import registry
 from kdbench.config import settings
-from kdbench.method import Method, Share, Update
+from kdbench.config.schedules import Cosine
+from kdbench.config.settings import Augment, Dataset, Machine, Measures, Settings, Split, Train
+from kdbench.data import task as tasks
+from kdbench.method import Info, Method, Share, Teacher, Update
+from kdbench.run.checkpoint import weights_sha256
+from kdbench.run.resume import Keeper, Stopped
+from kdbench.run.train import train
+from kdbench.store.folder import RunFolder
+from kdbench.streams import Streams
 
 SGD = settings.SGD(lr=0.05, momentum=0.9, weight_decay=5e-4, nesterov=False)
 
@@ -277,3 +286,35 @@ def test_the_discriminator_learns_while_the_student_is_trained(made_up, batch):
     values = [{name: term.item() for name, term in take(method, update, one).items()} for _ in range(20)]
     assert values[-1]["ce"] < 0.5 * values[0]["ce"]
     assert values[5]["discriminate"] != values[0]["discriminate"]
+
+
+def trained(cls, runs, stop=lambda: False):
+    """A short run of a made-up method on digits; resumes from the state in the folder."""
+    digits = Dataset(source="digits", mean=(0.3,), std=(0.35,), mirrored=False)
+    task = tasks.load(digits, Split(validation=0.2, seed=0), None, torch.device("cpu"))
+    recipe = Train(2.0, 16, Cosine(final=0.0), 0.0, 0.0, "float32", 0.5)
+    machine = Machine("cpu", 1, False, False, 0.0, 1, "")
+    given = Settings(
+        digits, Split(0.0, 0), Augment(0.125, 0, False, 0.0), SGD, recipe, machine, Measures((), False, 0, ())
+    )
+    with Streams(0).as_global("init"):
+        teacher, student = (registry.build(name, task.classes, 1) for name in ("resnet14", "resnet8"))
+        info = Info(task.classes, task.train.labels, (1, 8, 8), 0.0, torch.device("cpu"))
+        method = cls(student, [Teacher(teacher)], info)
+    folder = RunFolder(runs, cls.__name__)
+    folder.begin("")
+    train(method, task, given, Streams(0), folder / "epochs.csv", keeper=Keeper(folder, {}, 0.0, stop))
+    return weights_sha256(method.state_dict())
+
+
+@pytest.mark.parametrize("cls", [ClippedTerm, Adversarial])
+def test_made_up_methods_resume_at_any_step_to_the_same_bits(cls, tmp_path):
+    whole, stops = trained(cls, tmp_path / "whole"), 0
+    while True:
+        try:
+            parts = trained(cls, tmp_path / "parts", lambda: True)
+            break
+        except Stopped:
+            stops += 1
+    assert stops == 8
+    assert parts == whole
