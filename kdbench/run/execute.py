@@ -235,4 +235,6 @@ def _result_of_another_rank(message: str) -> dict[str, Any]:
 
 def _sentence(error: Exception) -> str:
     """How an error is shown: ours are sentences, others need their name."""
-    return str(error) if isinstance(error, (RunError, UserError)) else f"{type(error).__name__}: {error}"
+    # gin adds the call in which an error was raised, in lines of its own.
+    sentence = str(error).partition("\n  In call to configurable")[0]
+    return sentence if isinstance(error, (RunError, UserError)) else f"{type(error).__name__}: {sentence}"
