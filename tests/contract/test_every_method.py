@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from kdbench.config import signature
+from kdbench.run.caller import Caller
 from kdbench.run.execute import run
-from kdbench.run.prepare import Caller
 from kdbench.run.resume import Stopped
 from kdbench.store.folder import EPOCHS, RunFolder
 from kdbench.store.result import defects

@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from kdbench.config.settings import Dataset, Split
 from kdbench.data import task as tasks
 from kdbench.method import Batch, Features, Info, Teacher
-from kdbench.run.batches import unaugmented
+from kdbench.run.caller import Caller
 from kdbench.run.execute import run
-from kdbench.run.prepare import Caller
+from kdbench.run.loop.batches import unaugmented
 from kdbench.run.resume import RESUME, Stopped, parse
 from kdbench.store.folder import EPOCHS, RunFolder
 from kdbench.streams import Streams

@@ -8,8 +8,8 @@ import torch
 from kdbench.backbones import registry
 from kdbench.measures import cost
 from kdbench.run import checkpoint
+from kdbench.run.caller import Caller
 from kdbench.run.execute import run
-from kdbench.run.prepare import Caller
 from kdbench.run.resume import Stopped
 from kdbench.store.folder import CHECKPOINT, EPOCHS, RunFolder
 

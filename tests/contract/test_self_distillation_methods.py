@@ -7,7 +7,7 @@ from torch import nn
 from kdbench.errors import RunError
 from kdbench.measures import cost
 from kdbench.run.group import Group
-from kdbench.run.passes import Passes
+from kdbench.run.loop.passes import Passes
 
 
 @pytest.fixture(scope="module")

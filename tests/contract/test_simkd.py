@@ -9,8 +9,8 @@ from kdbench.backbones import registry
 from kdbench.measures import cost
 from kdbench.run import checkpoint, evaluate
 from kdbench.run.group import Group
+from kdbench.run.loop.train import train
 from kdbench.run.prepare import build, prepare
-from kdbench.run.train import train
 from kdbench.store.folder import CHECKPOINT, EPOCHS, RunFolder
 from kdbench.streams import Streams
 

@@ -12,8 +12,8 @@ from kdbench.config.settings import Augment, Dataset, Machine, Measures, Setting
 from kdbench.data import task as tasks
 from kdbench.method import Info, Method, Share, Teacher, Update
 from kdbench.run.checkpoint import weights_sha256
+from kdbench.run.loop.train import train
 from kdbench.run.resume import Keeper, Stopped
-from kdbench.run.train import train
 from kdbench.store.folder import RunFolder
 from kdbench.streams import Streams
 

@@ -25,7 +25,7 @@ from kdbench.method import Info, Method, Teacher
 from kdbench.plan import expand, request
 from kdbench.plan.spec import Spec
 from kdbench.run import load
-from kdbench.run.train import train
+from kdbench.run.loop.train import train
 from kdbench.store import teachers
 from kdbench.streams import Streams
 

@@ -21,11 +21,11 @@ from kdbench.errors import RunError
 from kdbench.method import Info, Teacher
 from kdbench.plan import expand, request
 from kdbench.run import execute
+from kdbench.run.caller import Caller
 from kdbench.run.checkpoint import weights_sha256
 from kdbench.run.group import Group
-from kdbench.run.prepare import Caller
+from kdbench.run.loop.train import train
 from kdbench.run.sync_bn import synchronise
-from kdbench.run.train import train
 from kdbench.streams import Streams
 
 DIGITS = Dataset(source="digits", mean=(0.3,), std=(0.35,), mirrored=False)
@@ -101,7 +101,7 @@ def trajectory(folder, name, batch_size, dtype, group, sync_bn=True):
 
     method.update, method.after_step = watched_update, watched_step
     with precision(dtype), Streams(0).as_global("training"):
-        outcome = train(method, task, given, Streams(0), folder / f"{name}{group.rank}.csv", group=group)
+        outcome = train(method, task, given, Streams(0), folder / f"{name}{group.rank}.csv", Caller(group=group))
     return SimpleNamespace(
         losses=torch.stack(losses), images=images,
         state=method.state_dict(), sha256=weights_sha256(method.state_dict()),
@@ -180,7 +180,7 @@ def not_finite(folder, group):
         Machine("cpu", 1, False, False, 60.0, group.size, ""), Measures((), False, 0, ()),
     )  # fmt: skip
     return caught(
-        lambda: train(method, task, given, Streams(0), folder / f"bad{group.rank}.csv", group=group), RunError
+        lambda: train(method, task, given, Streams(0), folder / f"bad{group.rank}.csv", Caller(group=group)), RunError
     )
 
 

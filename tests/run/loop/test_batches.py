@@ -6,8 +6,8 @@ import torch
 from kdbench.data.augment import Augmenter, normalise
 from kdbench.errors import RunError
 from kdbench.method import Method
-from kdbench.run.batches import passes_per_anchor, steps, unaugmented
-from kdbench.run.budget import Budget
+from kdbench.run.loop.batches import passes_per_anchor, steps, unaugmented
+from kdbench.run.loop.budget import Budget
 from kdbench.streams import Streams
 
 

@@ -6,7 +6,7 @@ import torch
 from kdbench.errors import RunError
 from kdbench.method import Method
 from kdbench.run.group import Group
-from kdbench.run.passes import Passes
+from kdbench.run.loop.passes import Passes
 
 
 class Everything(Method):

@@ -14,7 +14,7 @@ from torch import Tensor
 from kdbench.errors import RunError
 from kdbench.files import write_atomically
 from kdbench.method import Share
-from kdbench.run.state import Outcome
+from kdbench.run.loop.state import Outcome
 
 if TYPE_CHECKING:
     from kdbench.run.tensorboard import Events

@@ -9,9 +9,9 @@ import torch
 
 from kdbench.errors import RunError
 from kdbench.method import Phase
-from kdbench.run.budget import Budget
 from kdbench.run.checkpoint import weights_sha256
 from kdbench.run.evaluate import accuracy
+from kdbench.run.loop.budget import Budget
 from kdbench.run.resume import Keeper, Stopped
 from kdbench.store.folder import RunFolder
 

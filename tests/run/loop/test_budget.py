@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from kdbench.errors import RunError
 from kdbench.method import Phase
-from kdbench.run.budget import Budget
+from kdbench.run.loop.budget import Budget
 
 
 @given(

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from kdbench.method import Share
-from kdbench.run.epochs import Epochs
-from kdbench.run.state import Outcome
+from kdbench.run.loop.epochs import Epochs
+from kdbench.run.loop.state import Outcome
 
 
 def values(**terms):
