@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from kdbench.backbones import registry
-from kdbench.measures import cost
 from kdbench.run import checkpoint
 from kdbench.run.execute import run
 from kdbench.run.prepare import Caller
@@ -54,8 +53,8 @@ def test_each_phase_has_its_own_terms_in_the_epochs(runs, results):
     assert last["loss.ab"] == ""
 
 
-def test_training_costs_the_mean_over_the_phases_by_their_steps(results):
-    student, teacher = (cost.flops(registry.build(name, 10, 1), (1, 8, 8)) for name in ("resnet8", "resnet14"))
+def test_training_costs_the_mean_over_the_phases_by_their_steps(results, flops_of):
+    student, teacher = (flops_of(registry.build(name, 10, 1)) for name in ("resnet8", "resnet14"))
     # C_i × C_{i+1} products over all pixels of the smaller map, of both networks.
     relations = 2 * 2 * (16 * 16 * 64 + 16 * 32 * 16 + 32 * 64 * 4)
     for name, result in results.items():
