@@ -26,10 +26,11 @@ if TYPE_CHECKING:
     from kdbench.report.tables.tables import Table
 
 
-def plan_runs(*words: str, **selections: Any) -> list[Spec]:
+def plan_runs(*words: str, runs: str | Path | None = None, **selections: Any) -> list[Spec]:
     """The runs that selections and bindings mean, teachers first; nothing is trained.
 
     Args:
+        runs: the folder of the run folders, where `teacher=RUN` looks for a finished run.
         words: as behind `kdbench run`: "methods=ce,kd", "Train.epochs=5".
         selections: the same as keywords; values may be lists: `methods=["ce", "kd"]`, `**{"Train.epochs": 5}`.
 
@@ -37,11 +38,12 @@ def plan_runs(*words: str, **selections: Any) -> list[Spec]:
         UserError: a word that is unknown or cannot be combined with the others.
     """
     from kdbench.plan import expand, request
+    from kdbench.store import teachers
 
     asked = request.parse([*words, *(f"{key}={_text(key, value)}" for key, value in selections.items())])
     if asked.executor != "inline":
         raise UserError("plan_runs does not take executor, workers or cluster; pass workers=N to run_all")
-    return expand.plan(asked)
+    return expand.plan(asked, teachers.finder(Path(runs).expanduser().resolve()) if runs else None)
 
 
 def run_all(
@@ -126,7 +128,7 @@ def make_tables(results: pd.DataFrame | Iterable[Mapping[str, Any]]) -> list[Tab
 
 
 def load_student(run_folder: str | Path) -> nn.Sequential:
-    """The trained network of a finished run in evaluation mode, on the CPU, behind the normalisation it was trained with.
+    """The deployed network of a finished run in evaluation mode, on the CPU, behind the normalisation it was trained with.
 
     Returns:
         The modules `normalise` and `network` in sequence: images (B, C, H, W), float32 in 0..1, to logits (B, K).
@@ -138,23 +140,16 @@ def load_student(run_folder: str | Path) -> nn.Sequential:
     from torch import nn
     from torchvision.transforms import Normalize
 
-    from kdbench.backbones import registry
-    from kdbench.config import ginfile
-    from kdbench.run import checkpoint
+    from kdbench.run import load
     from kdbench.store.folder import CHECKPOINT, CONFIG
 
     folder = Path(run_folder).expanduser()
     for name in (CONFIG, CHECKPOINT):
         if not (folder / name).is_file():
             raise UserError(f"'{run_folder}' is not the folder of a finished run (it has no {name})")
-    saved = checkpoint.load(folder / CHECKPOINT)
-    values = {f"{each.selector}.{each.arg_name}": each.value for each in ginfile.statements(folder / CONFIG)}
-    mean, std = values["Dataset.mean"], values["Dataset.std"]
-    network = registry.build(saved["backbone"], classes=len(saved["student"]["fc.weight"]), channels=len(mean))
-    network.load_state_dict(saved["student"])
     student = nn.Sequential()
-    student.add_module("normalise", Normalize(mean, std))
-    student.add_module("network", network)
+    student.add_module("normalise", Normalize(*load.normalisation(folder)))
+    student.add_module("network", load.deployed(folder))
     return student.eval()
 
 

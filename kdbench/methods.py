@@ -17,7 +17,19 @@ __path__ = [str(root / "methods") for root in places.roots()]
 
 
 def load(name: str) -> type:
-    """The configurable class of the method file `name`: called with (student, teacher, info), it takes the rest from gin.
+    """The configurable class of the method file `name`: called with (student, teachers, info), it takes the rest from gin.
+
+    Raises:
+        ImportError, SyntaxError: what importing the file raises.
+    """
+    cls = class_of(name)
+    if cls not in _configurable:
+        _configurable[cls] = gin.external_configurable(cls, name=cls.__name__, module="methods")
+    return _configurable[cls]
+
+
+def class_of(name: str) -> type:
+    """The class of the method file `name`: called with (student, teachers, info) and all its parameters.
 
     Raises:
         ImportError, SyntaxError: what importing the file raises.
@@ -25,10 +37,8 @@ def load(name: str) -> type:
     __path__[:] = [str(root / "methods") for root in places.roots()]
     signature = of_method(name)
     module = importlib.import_module(f"kdbench.methods.{name}")
-    cls = getattr(module, signature.name)
-    if cls not in _configurable:
-        _configurable[cls] = gin.external_configurable(cls, name=signature.name, module="methods")
-    return _configurable[cls]
+    cls: type = getattr(module, signature.name)
+    return cls
 
 
 _configurable: dict[type, type] = {}

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kdbench.config import places, resolve, signature, stored
-from kdbench.config.settings import Control, Machine, Measures
+from kdbench.config.settings import Control, Machine, Measures, Teaching
 from kdbench.errors import UserError, nearest
 from kdbench.plan import expand
 from kdbench.plan import request as request_
@@ -180,7 +180,12 @@ def _owner(key: str, values: Mapping[str, Any]) -> str:
     configurable = key.rpartition(".")[0]
     if key == "Machine.gpus" and "Parallel.sync_bn" in values:
         return SHARED  # each GPU normalises over its own share (kdbench/config/resolve.py)
-    apart = {Machine.__name__: MACHINE, Measures.__name__: MEASURES, Control.__name__: CONTROL}
+    apart = {
+        Machine.__name__: MACHINE,
+        Measures.__name__: MEASURES,
+        Control.__name__: CONTROL,
+        Teaching.__name__: RUN,
+    }
     other = SHARED if configurable in signature.shared() else f"{configurable}'s own"
     return apart.get(configurable, other)
 

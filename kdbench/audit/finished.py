@@ -18,6 +18,7 @@ from kdbench.plan.spec import Spec
 from kdbench.report import records
 from kdbench.report.leaderboard import CSV
 from kdbench.store import ids as ids_
+from kdbench.store import teachers as teachers_
 from kdbench.store.folder import CONFIG, RESULT, SPEC, RunFolder
 
 
@@ -119,24 +120,28 @@ class Retraining:
     Attributes:
         spec: the run, with the configuration and machine that it ran with, as far as they are recorded.
         changes: what is different now, a sentence each.
-        teacher: the run of its teacher that its command plans now; None without one.
+        teachers: the runs of its teachers, and of theirs, that its command plans now, teachers first.
     """
 
     spec: Spec
     changes: tuple[str, ...]
-    teacher: Spec | None
+    teachers: tuple[Spec, ...]
 
 
-def retraining(run: FinishedRun) -> Retraining:
+def retraining(run: FinishedRun, runs: Path | None = None) -> Retraining:
     """Plan a finished run again: its command as it resolves now, with the values that it ran with.
+
+    Args:
+        runs: where `teacher=RUN` of its command is looked up; by default the folder that the run lies in.
 
     Raises:
         UserError: its command does not resolve here, or its configuration does not parse.
         RunError: only its row exists, and its command resolves to another run now.
     """
-    specs = _planned(run)
+    runs = runs or (run.folder.parent if run.folder else None)
+    specs = _planned(run, runs)
     (planned,) = (spec for spec in specs if not spec.is_teacher)
-    teacher = next((spec for spec in specs if spec.id == planned.teacher_run), None)
+    teachers = tuple(spec for spec in specs if spec.is_teacher)
     now = stored.parse(planned.config, planned.id).values
     changes: tuple[str, ...] = ()
     if run.folder is None:
@@ -153,7 +158,7 @@ def retraining(run: FinishedRun) -> Retraining:
     if machine["Machine.threads"] == 0 and run.result.get("provenance.threads"):
         machine["Machine.threads"] = int(run.result["provenance.threads"])  # the number that torch chose then
     machine["Machine.log"] = ""
-    return Retraining(with_machine(planned, machine), changes, teacher)
+    return Retraining(with_machine(planned, machine), changes, teachers)
 
 
 def with_machine(spec: Spec, machine: Mapping[str, Any]) -> Spec:
@@ -169,13 +174,13 @@ def with_machine(spec: Spec, machine: Mapping[str, Any]) -> Spec:
     return replace(spec, config="\n".join(lines) + "\n", gpus=machine["Machine.gpus"], device=machine["Machine.device"])
 
 
-def _planned(run: FinishedRun) -> list[Spec]:
-    """The plan of the run's command: the run and, where it needs one, its teacher's."""
+def _planned(run: FinishedRun, runs: Path | None) -> list[Spec]:
+    """The plan of the run's command: the run and, where it needs any, its teachers'."""
     command = str(run.result.get("provenance.command", ""))
     try:
         words = shlex.split(command)[2:]
         request = request_.parse([word for word in words if "=" in word])
-        specs = expand.plan(request)
+        specs = expand.plan(request, teachers_.finder(runs) if runs else None)
     except (UserError, ValueError) as error:
         commit = run.result.get("provenance.commit")
         at = f"; it ran at commit {commit}" if commit else ""
@@ -228,7 +233,7 @@ def _with_identity(planned: Spec, run: FinishedRun) -> Spec:
         protocol=result["protocol"],
         recipe=result["recipe"],
         teacher=result.get("teacher"),
-        teacher_run=result.get("teacher.run"),
+        teacher_runs=tuple(result["teacher.run"].split(",")) if result.get("teacher.run") else (),
         overrides=json.loads(result["overrides"]),
         own_overrides=json.loads(result["method.parameters"]),
         control=json.loads(result.get("control") or "{}"),

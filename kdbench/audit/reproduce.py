@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from kdbench.audit import finished
-from kdbench.audit.finished import FinishedRun, Retraining
+from kdbench.audit.finished import FinishedRun
 from kdbench.config import stored
 from kdbench.data.readers import registry
 from kdbench.errors import RunError, UserError
@@ -66,17 +66,17 @@ class Reproduction:
     Attributes:
         run: the stored run.
         spec: the run as it will be trained on this machine.
-        teacher: its teacher's run, if that must be trained first.
-        teacher_folder: the folder of a teacher with the recorded weights, if that is to be copied to `out`.
-        out: the folder of runs that both go to.
+        teachers: the runs of its teachers, and of theirs, that must be trained first, in order.
+        teacher_folders: folders of teachers with the recorded weights that are to be copied to `out`.
+        out: the folder of runs that all go to.
         data: the folder of the datasets.
         changes: what is different from the first time, a sentence each.
     """
 
     run: FinishedRun
     spec: Spec
-    teacher: Spec | None
-    teacher_folder: Path | None
+    teachers: tuple[Spec, ...]
+    teacher_folders: tuple[Path, ...]
     out: Path
     data: Path | None
     changes: tuple[str, ...]
@@ -103,19 +103,22 @@ def prepare(
     origin = run.folder.parent if run.folder else runs
     if out in (runs.resolve(), origin.resolve()):
         raise UserError(f"--out {out} is the folder of the stored runs; choose another folder")
-    plan = finished.retraining(run)
+    plan = finished.retraining(run, origin)
     spec, machine_changes = _on_this_machine(run, plan.spec)
     registry.check_folder(stored.parse(spec.config, spec.id).values["Dataset.source"], data)
     gpus.shares(None, spec.gpus)  # refuses what this machine has too few GPUs for
-    teacher, teacher_folder = _teacher(run, plan, spec, (out, origin, runs), board)
-    for each in filter(None, (teacher, spec)):
+    elsewhere = [Path(path).parent for path in spec.teacher_folders.values()]
+    teachers = _Teachers((out, origin, runs, *elsewhere), board)
+    teachers.add(spec, checksums_of_teachers(run.result), plan.teachers)
+    spec = replace(spec, teacher_folders={})  # they are copied, if they still are what they were
+    for each in (*teachers.train.values(), spec):
         folder = RunFolder(out, each.id)
         if folder.path.exists() and not (folder / OUTCOME).is_file():
             raise UserError(
                 f"{folder.path} already exists and was not created by kdbench reproduce; choose another folder with --out"
             )
     changes = (*plan.changes, *machine_changes)
-    return Reproduction(run, spec, teacher, teacher_folder, out, data, changes)
+    return Reproduction(run, spec, tuple(teachers.train.values()), tuple(teachers.copy.values()), out, data, changes)
 
 
 def carry_out(reproduction: Reproduction) -> Outcome:
@@ -125,18 +128,18 @@ def carry_out(reproduction: Reproduction) -> Outcome:
         RunError: the run has not ended here.
     """
     spec, out = reproduction.spec, reproduction.out
-    if reproduction.teacher_folder and spec.teacher_run:
+    for folder in reproduction.teacher_folders:
         for name in (CONFIG, CHECKPOINT, RESULT):
-            write_atomically(out / spec.teacher_run / name, (reproduction.teacher_folder / name).read_bytes())
-    if reproduction.teacher:
-        _train(reproduction.teacher, out, reproduction.data)
+            write_atomically(out / folder.name / name, (folder / name).read_bytes())
+    for teacher in reproduction.teachers:
+        _train(teacher, out, reproduction.data)
     _train(spec, out, reproduction.data)
-    folder = RunFolder(out, spec.id)
-    result = folder.result()
+    retrained = RunFolder(out, spec.id)
+    result = retrained.result()
     if result is None:
-        raise RunError(f"the run in {folder.path} has not ended: another process is running it, or it was cancelled")
+        raise RunError(f"the run in {retrained.path} has not ended: another process is running it, or it was cancelled")
     outcome = compare(reproduction.run.result, result)
-    folder.write(OUTCOME, {"run": reproduction.run.id, **asdict(outcome), "remarks": [*reproduction.changes]})
+    retrained.write(OUTCOME, {"run": reproduction.run.id, **asdict(outcome), "remarks": [*reproduction.changes]})
     return outcome
 
 
@@ -195,28 +198,58 @@ def _on_this_machine(run: FinishedRun, spec: Spec) -> tuple[Spec, list[str]]:
     return spec, [f"the run was trained on {then} and is now trained on {name}, which may round differently"]
 
 
-def _teacher(
-    run: FinishedRun, plan: Retraining, spec: Spec, places: Sequence[Path], board: Path
-) -> tuple[Spec | None, Path | None]:
-    """The teacher's run if it must be trained, or else its folder if that must be copied to the first of `places`.
+@dataclass
+class _Teachers:
+    """The teachers of a run, and theirs: which must be trained again, and which are copied.
 
-    Args:
-        places: the folders of runs to look in.
+    Attributes:
+        places: the folders of runs to look in; the first is where they are to be.
+        board: the leaderboard.
+        train, copy: by id, teachers first.
     """
-    if spec.teacher_run is None:
-        return None, None
-    recorded = run.result.get("teacher.sha256")
-    for place in places:
-        folder = RunFolder(place, spec.teacher_run)
-        if folder.state() == "finished" and _weights_sha256(folder) == recorded:
-            return None, folder.path if place != places[0] else None
-    try:
-        teacher = finished.find(spec.teacher_run, places[1], board)
-    except UserError:
-        if plan.teacher is None or plan.teacher.id != spec.teacher_run:
-            raise
-        return plan.teacher, None
-    return _on_this_machine(teacher, finished.retraining(teacher).spec)[0], None
+
+    places: Sequence[Path]
+    board: Path
+    train: dict[str, Spec] = field(default_factory=dict)
+    copy: dict[str, Path] = field(default_factory=dict)
+
+    def add(self, spec: Spec, checksums: Mapping[str, str], planned: Sequence[Spec]) -> None:
+        """Add the teachers of a run.
+
+        Args:
+            checksums: of their weights, by id, as the run recorded them; one that is not there may be any.
+            planned: runs that train teachers, as the run's command plans them now.
+        """
+        for id_ in spec.teacher_runs:
+            if id_ not in self.train and id_ not in self.copy:
+                self._add(id_, checksums.get(id_), planned)
+
+    def _add(self, id_: str, checksum: str | None, planned: Sequence[Spec]) -> None:
+        for place in self.places:
+            folder = RunFolder(place, id_)
+            weights = _weights_sha256(folder) if folder.state() == "finished" else None
+            if weights and weights == (checksum or weights):
+                if place != self.places[0]:
+                    self.copy[id_] = folder.path
+                return
+        try:
+            stored_run = finished.find(id_, self.places[1], self.board)
+            plan = finished.retraining(stored_run, self.places[1])
+        except UserError:
+            now = next((spec for spec in planned if spec.id == id_), None)
+            if now is None:
+                raise
+            self.add(now, {}, planned)
+            self.train[id_] = now
+            return
+        self.add(plan.spec, checksums_of_teachers(stored_run.result), [*planned, *plan.teachers])
+        self.train[id_] = _on_this_machine(stored_run, plan.spec)[0]
+
+
+def checksums_of_teachers(result: Mapping[str, Any]) -> dict[str, str]:
+    """The weights of a run's teachers as its result records them, by the id of the run that trained each."""
+    runs, checksums = (str(result.get(key) or "").split(",") for key in ("teacher.run", "teacher.sha256"))
+    return {run: sha for run, sha in zip(runs, checksums[-len(runs) :], strict=True) if run and sha}
 
 
 def _weights_sha256(folder: RunFolder) -> str | None:

@@ -56,10 +56,16 @@ class Config:
 
     def control(self) -> settings.Control:
         """What makes this a control; all defaults for what is none."""
-        # Every value is given: what is left out gin would fill in from the run that this process did last.
-        usual = {name: parameter.default for name, parameter in _shared(settings.Control).parameters.items()}
-        bound = {b.parameter: b.value for b in self.own.values() if b.configurable == "Control"}
-        return settings.Control(**{**usual, **bound})
+        return settings.Control(**self._every_value(settings.Control))
+
+    def teaching(self) -> settings.Teaching:
+        """How this is taught, and what it keeps to teach others."""
+        return settings.Teaching(**self._every_value(settings.Teaching))
+
+    def _every_value(self, cls: type) -> dict[str, Any]:
+        # What is left out gin would fill in from the run that this process did last.
+        usual = {name: parameter.default for name, parameter in _shared(cls).parameters.items()}
+        return {**usual, **{b.parameter: b.value for b in self.own.values() if b.configurable == cls.__name__}}
 
     def protocol(self) -> str:
         """Identity of the comparison: equal for all methods, teachers, seeds and machines of one."""
@@ -105,7 +111,7 @@ def digest(values: Any) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-_FILES_ONLY = {"Defaults": "dataset", "Sweep": "sweep", "Control": "method", "Search": "method"}
+_FILES_ONLY = {"Defaults": "dataset", "Sweep": "sweep", "Control": "method", "Teaching": "method", "Search": "method"}
 """Configurables that the command line cannot bind, and whose gin file can."""
 
 
@@ -176,7 +182,7 @@ def is_variant(name: str) -> bool:
 
 
 def method_bindings(name: str) -> dict[str, Binding]:
-    """The bindings of gin/method/NAME.gin: the method's own parameters, and `Control.*` for what makes it a control."""
+    """The bindings of gin/method/NAME.gin: the method's own parameters, `Control.*` and `Teaching.*`."""
     return _method_file(name)[0]
 
 
@@ -239,9 +245,13 @@ def resolve(method: str, dataset: str, recipe: str, overrides: Iterable[Binding]
         if binding.key == _SYNC_BN.key and after[_GPUS].value == 1:
             changed.pop(key, None)
             continue  # one GPU has nothing to synchronise
-        part = {"Control": "own", own_signature.name: "own", "Machine": "machine", "Measures": "measures"}.get(
-            binding.configurable, "shared"
-        )
+        part = {
+            "Control": "own",
+            "Teaching": "own",
+            own_signature.name: "own",
+            "Machine": "machine",
+            "Measures": "measures",
+        }.get(binding.configurable, "shared")
         parts[part][key] = binding
     config = Config(method, dataset, recipe, source, **parts, changed=changed)
     _check_complete(config)

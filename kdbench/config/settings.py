@@ -241,6 +241,32 @@ class Control:
 
 @gin.configurable
 @dataclass(frozen=True)
+class Teaching:
+    """How a run is taught, and what it keeps to teach others; only a method's gin file can bind it, where it needs to.
+
+    Attributes:
+        method: the method that trains the teacher. Give it a gin file of its own for a teacher that is trained for another
+            budget (`Control.budget`) or keeps states.
+        chain: backbones of assistants, from the largest to the smallest. Those between teacher and student are trained by
+            this method, each taught by the one before it, and the last one teaches the student. A student that is in the
+            chain is taught as the assistant in its place is.
+        all_above: the teacher and all assistants above a network teach it, and not only the nearest.
+        states: number of states that a run keeps of its own training, at equal shares of it, the last being its end. As a
+            teacher it is that many teachers, the earliest first.
+    """
+
+    method: str = BASELINE
+    chain: tuple[str, ...] = ()
+    all_above: bool = False
+    states: int = 1
+
+    def __post_init__(self) -> None:
+        _check(self.states >= 1, "Teaching.states must be at least 1 (the end of training alone)")
+        _check(len(set(self.chain)) == len(self.chain), "Teaching.chain must name each backbone once")
+
+
+@gin.configurable
+@dataclass(frozen=True)
 class Search:
     """What `kdbench tune` may choose of a method's own parameters; no part of the configuration of a run.
 
@@ -266,12 +292,13 @@ class Settings(NamedTuple):
     selection: Selection = Selection()
     parallel: Parallel = Parallel()
     strong: Strong = Strong()
+    teaching: Teaching = Teaching()
 
 
 def from_gin() -> Settings:
     """The settings that the parsed gin text gives."""
     needed = (Dataset(), Split(), Augment(), SGD(), Train(), Machine(), Measures())  # type: ignore[call-arg]
-    return Settings(*needed, Control(), Selection(), Parallel(), Strong())
+    return Settings(*needed, Control(), Selection(), Parallel(), Strong(), Teaching())
 
 
 @gin.configurable

@@ -51,7 +51,7 @@ SHARED_BY_GROUP: dict[str, tuple[type, ...]] = {
     "dataset": (settings.Dataset, settings.Defaults),
     "recipe": (settings.Split, settings.Augment, views.Strong, settings.SGD, settings.Train, *schedules.SCHEDULES),
     "sweep": (settings.Sweep,),
-    "method": (settings.Control, settings.Search),
+    "method": (settings.Control, settings.Teaching, settings.Search),
     "command line": (settings.Selection, settings.Parallel),
     "machine": (settings.Machine,),
     "measures": (settings.Measures,),

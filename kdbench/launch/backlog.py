@@ -16,13 +16,26 @@ from kdbench.store.folder import RunFolder, State
 def open_runs(specs: Sequence[Spec], runs: Path, rerun: bool = False) -> list[Spec]:
     """The specs that are to be done, in order.
 
-    A teacher that was not asked for is left out if none of its students is to be done; `rerun` does not repeat it.
+    A teacher that was not asked for is left out if none of its students is to be done; `rerun` does not repeat it. The same
+    holds for the teachers of such a teacher.
     """
     states = {spec.id: RunFolder(runs, spec.id).state() for spec in specs}
     asked = [s for s in specs if not s.is_teacher and (rerun or states[s.id] != "finished")]
-    needed = {spec.teacher_run for spec in asked}
-    teachers = [s for s in specs if s.is_teacher and s.id in needed and states[s.id] != "finished"]
-    return teachers + asked
+    missing = [spec for spec in specs if spec.is_teacher and states[spec.id] != "finished"]
+    return teachers_of(asked, missing) + asked
+
+
+def teachers_of(students: Sequence[Spec], among: Sequence[Spec]) -> list[Spec]:
+    """Those `among` some specs that teach `students` or each other, in order."""
+    by_id = {spec.id: spec for spec in among}
+    needed: set[str] = set()
+    open_ = [run for spec in students for run in spec.teacher_runs]
+    while open_:
+        run = open_.pop()
+        if run in by_id and run not in needed:
+            needed.add(run)
+            open_ += by_id[run].teacher_runs
+    return [spec for spec in among if spec.id in needed]
 
 
 @dataclass(frozen=True)

@@ -181,7 +181,7 @@ class Pool:
     def _spec(self, id_: str) -> Spec:
         """The spec of a run of this pool, or of a teacher that a worker trains in addition."""
         if id_ not in self._specs:
-            self._specs[id_] = Spec(**(RunFolder(self._runs, id_).read(SPEC) or {}))
+            self._specs[id_] = Spec.from_plain(RunFolder(self._runs, id_).read(SPEC) or {})
         return self._specs[id_]
 
     def _crashed(self, worker: _Worker, status: int) -> None:

@@ -10,6 +10,7 @@ import shlex
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,8 @@ class RunStatus:
         id: name of the run's folder.
         state: one of `STATES`.
         why: reason for the state, in words for the user.
-        method, dataset, student, teacher, teacher_run, recipe, seed: as in its spec; None where no file records it.
+        method, dataset, student, teacher, recipe, seed: as in its spec; None where no file records it.
+        teacher_runs: ids of the runs of its teachers.
         epoch, epochs: current epoch, or the last one before it stopped, and number of epochs.
         images_per_second, seconds_left: speed and time left of a running run.
         where: host of the process that does it.
@@ -51,7 +53,7 @@ class RunStatus:
     dataset: str | None = None
     student: str | None = None
     teacher: str | None = None
-    teacher_run: str | None = None
+    teacher_runs: tuple[str, ...] = ()
     recipe: str | None = None
     seed: int | None = None
     epoch: int | None = None
@@ -65,7 +67,7 @@ class RunStatus:
     error: str | None = None
 
 
-_IDENTITY = ("method", "dataset", "student", "teacher", "teacher_run", "recipe", "seed")
+_IDENTITY = ("method", "dataset", "student", "teacher", "recipe", "seed")
 
 
 def read(runs: Path, ids: Iterable[str] | None = None, queue: SlurmQueue | None = None) -> list[RunStatus]:
@@ -77,14 +79,24 @@ def read(runs: Path, ids: Iterable[str] | None = None, queue: SlurmQueue | None 
     """
     selected = run_ids(runs) if ids is None else sorted(ids)
     records = {id_: record for id_ in selected if (record := _record(runs, id_))}
-    teacher_ids = {record.teacher_run for record in records.values() if record.is_open and record.teacher_run}
-    others = {id_: record for id_ in teacher_ids - records.keys() if (record := _record(runs, id_))}
-    every = {**records, **others}
+    every = dict(records)
+    open_ = [run for record in records.values() if record.is_open for run in record.teacher_runs]
+    while open_:  # a teacher may have teachers
+        id_ = open_.pop()
+        if id_ not in every and (record := _record(runs, id_)):
+            every[id_] = record
+            open_ += record.teacher_runs if record.is_open else ()
     if queue:
         queue.look({record.job: record.user for record in every.values() if record.job and record.is_open})
     queue = queue or SlurmQueue()
-    teachers = {id_: _status(every[id_], queue, None) for id_ in teacher_ids & every.keys()}
-    return [_status(record, queue, teachers.get(record.teacher_run or "")) for record in records.values()]
+
+    @cache
+    def status(id_: str) -> RunStatus:
+        record = every[id_]
+        teachers = [status(run) for run in record.teacher_runs if run in every] if record.is_open else []
+        return _status(record, queue, next((each for each in teachers if each.state not in ("failed", "done")), None))
+
+    return [status(id_) for id_ in records]
 
 
 @dataclass(frozen=True)
@@ -115,8 +127,11 @@ class _Record:
         return folder_.CONFIG in self.names and folder_.AGAIN not in self.names
 
     @property
-    def teacher_run(self) -> str | None:
-        return self.identity.get("teacher_run")
+    def teacher_runs(self) -> tuple[str, ...]:
+        if "teacher_runs" in self.identity:  # of a spec
+            return tuple(self.identity["teacher_runs"])
+        runs = self.identity.get("teacher.run") or self.identity.get("teacher_run")  # of a result, or an older spec
+        return tuple(runs.split(",")) if runs else ()
 
 
 def _record(runs: Path, id_: str) -> _Record | None:
@@ -135,8 +150,6 @@ def _record(runs: Path, id_: str) -> _Record | None:
     status = result.get("status")
     if status != "failed" and not (status == "finished" and folder_.CHECKPOINT in names):
         result = {}  # as RunFolder.state has it
-    if result:
-        result["teacher_run"] = result.get("teacher.run")
     if result and folder_.AGAIN not in names:  # most folders of a large sweep: one file is enough
         return _Record(id_, names, result, result, {}, None, None, 0)
     identity = content(folder_.SPEC) or result or _command(folder)
@@ -158,7 +171,13 @@ def _command(folder: RunFolder) -> dict[str, Any]:
 
 
 def _status(record: _Record, queue: SlurmQueue, teacher: RunStatus | None) -> RunStatus:
+    """The status of a run.
+
+    Args:
+        teacher: the first of its teachers that has not ended; None if all have.
+    """
     facts: dict[str, Any] = {key: record.identity.get(key) for key in _IDENTITY}
+    facts["teacher_runs"] = record.teacher_runs
     if not record.is_open:
         result = record.result
         if result["status"] == "failed":
@@ -196,8 +215,9 @@ def _unowned(record: _Record, job: QueuedJob | None, teacher: RunStatus | None) 
     if job and job.is_over:
         how = "is ending" if job.in_queue else "has left the queue"
         return "stopped", f"job {job.id}: {job.state}" if job.state and not job.in_queue else f"job {job.id} {how}"
-    if teacher and teacher.state not in ("failed", "done") and not record.has_begun:
-        return "waiting", f"for its teacher ({record.identity.get('teacher')}), which is {teacher.state}"
+    if teacher and not record.has_begun:
+        name = record.identity.get("teacher") if len(record.teacher_runs) == 1 else teacher.id
+        return "waiting", f"for its teacher ({name}), which is {teacher.state}"
     if job:
         where = f" on {job.nodes}" if job.nodes else ""
         return "queued", f"job {job.id} is {job.state.lower()}{where} and has not started this run yet"

@@ -108,7 +108,7 @@ def work(
 ) -> None:
     """Do all of `specs` that are open, except runs of another living process; runs of a dead one are taken over.
 
-    A run waits for its teacher, which is trained here unless another process trains it.
+    A run waits for its teachers, which are trained here unless another process trains them.
 
     Args:
         do: replaces `kdbench.run.execute.run`.
@@ -132,7 +132,12 @@ def work(
             if not folder.is_open():
                 waiting.pop(spec.id, None)
                 continue
-            if spec.teacher_run and not _teacher_has_ended(spec.teacher_run, runs, waiting):
+            teachers = _missing_teachers(spec, runs)
+            if teachers is None:
+                waiting.pop(spec.id, None)
+                continue
+            if teachers:
+                waiting = {**{teacher.id: teacher for teacher in teachers}, **waiting}
                 continue
             try:
                 with lease.acquire(folder.path) as held_lease, stop.watching(folder):
@@ -153,21 +158,23 @@ def work(
             time.sleep(LOOK)
 
 
-def _teacher_has_ended(teacher: str, runs: Path, waiting: dict[str, Spec]) -> bool:
-    """Whether a run's teacher has ended; an open teacher joins `waiting`. A run whose teacher failed begins, and reports it.
+def _missing_teachers(spec: Spec, runs: Path) -> list[Spec] | None:
+    """The teachers of a run that have yet to end; None if one of them, or of theirs, was cancelled.
 
-    The students of a cancelled teacher leave `waiting`.
+    A run whose teacher failed begins, and reports it.
     """
-    folder = RunFolder(runs, teacher)
-    if (folder / CANCELLED).exists() and folder.state() == "absent":  # else it ended before it noticed
-        for id_ in [spec.id for spec in waiting.values() if spec.teacher_run == teacher]:
-            del waiting[id_]
-        return False
-    plain = folder.read(SPEC)
-    if plain is None or not folder.is_open():
-        return True
-    waiting.setdefault(teacher, Spec(**plain))
-    return False
+    missing = []
+    for teacher in spec.teacher_runs:
+        folder = RunFolder(runs, teacher)
+        if (folder / CANCELLED).exists() and folder.state() == "absent":  # else it ended before it noticed
+            return None
+        plain = folder.read(SPEC)
+        if plain is None or not folder.is_open():
+            continue
+        missing.append(Spec.from_plain(plain))
+        if _missing_teachers(missing[-1], runs) is None:
+            return None
+    return missing
 
 
 class _Reporter:
@@ -242,7 +249,7 @@ def _work_in_group(specs: Sequence[Spec], runs: Path, data: Path | None, stop: S
             if os.environ["LOCAL_RANK"] == "0":  # on another node, whose pool gets no other message of the run
                 _send(event="follow", run=id_)
             with contextlib.suppress(Stopped):
-                run(Spec(**(RunFolder(runs, id_).read(SPEC) or {})), runs, data, Caller(group=group))
+                run(Spec.from_plain(RunFolder(runs, id_).read(SPEC) or {}), runs, data, Caller(group=group))
 
 
 _NO_MORE = "no more"
@@ -261,7 +268,7 @@ def main(words: Sequence[str] | None = None) -> int:
         plain = RunFolder(arguments.runs, id_).read(SPEC)
         if plain is None:
             raise RunError(f"there is no {SPEC} in the folder of {id_}")
-        specs.append(Spec(**plain))
+        specs.append(Spec.from_plain(plain))
     several = int(os.environ.get("WORLD_SIZE", 1)) > 1
     with Stop(arguments.parent) as stop:
         try:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from kdbench.backbones.backbone import Backbone, Extra, Features
-from kdbench.errors import unknown
+from kdbench.errors import UserError, unknown
 
 if TYPE_CHECKING:
     from kdbench.method.base import Method
@@ -26,7 +26,7 @@ class Teacher:
     """A finished network, frozen and in evaluation mode.
 
     Attributes:
-        network: its backbone.
+        network: its backbone. A network that is not one, deployed by a method that changes the student, shows logits alone.
         method: the method that trained it, with the exits and heads that it trained; None where only the network is known.
         scale, shift: (C, 1, 1) each, from the student's normalisation to the teacher's own; None where they are the same.
     """
@@ -54,8 +54,26 @@ class Teacher:
                 raise unknown("output of a teacher", word, WANTED)
         extras = tuple(word for word in want if word in get_args(Extra))
         with self.network.batch_statistics() if batch_statistics else nullcontext():
+            if set(want) == {"logits"}:
+                logits = self.network(self.own_normalisation(images))
+                return Features(logits, (), logits.new_empty(len(logits), 0))
             features: Features = self.network(self.own_normalisation(images), features=extras or True)
         return features
+
+    @torch.no_grad()
+    def exits(self, images: Tensor) -> dict[str, Tensor]:
+        """Logits (B, K) of the classifiers that were trained besides the network's own, by name, as `Method.exits` has them.
+
+        Args:
+            images: (B, C, H, W) in the student's normalisation.
+
+        Raises:
+            UserError: there are none, or they were not kept.
+        """
+        logits = self.method.exits(self.own_normalisation(images)) if self.method is not None else {}
+        if not logits:
+            raise UserError("the teacher has no exits; pass teacher=RUN with a run of a method that trains some")
+        return logits
 
     def own_normalisation(self, images: Tensor) -> Tensor:
         """Images (B, C, H, W) in the student's normalisation as the teacher was trained on them."""

@@ -3,27 +3,32 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping
-from pathlib import Path
+from collections.abc import Mapping
+from functools import cache
 
-from kdbench.config import places, resolve, signature
-from kdbench.config.ginfile import Binding
+from kdbench.config import resolve, signature
 from kdbench.config.resolve import Config
-from kdbench.config.settings import BASELINE
 from kdbench.errors import UserError
-from kdbench.plan.request import Request, is_weight_file
-from kdbench.plan.spec import EQUAL_TEACHER_SEED, TEACHER_SEED, Spec
+from kdbench.plan import teachers as teachers_
+from kdbench.plan.request import Request
+from kdbench.plan.spec import Spec
+from kdbench.plan.teachers import FindRun, Teachers
 
 
-def plan(request: Request) -> list[Spec]:
+def plan(request: Request, find_run: FindRun | None = None) -> list[Spec]:
     """All runs of a request, each once, those that train teachers before those that need them.
+
+    Args:
+        find_run: looks up the runs that `teacher=` names (`kdbench.store.teachers.finder`); None if there is no folder of
+            runs.
 
     Raises:
         UserError: a configuration that cannot be, or an override that no run uses.
     """
     asked: dict[str, Spec] = {}
-    teachers: dict[str, Spec] = {}
+    trained: dict[str, Spec] = {}
     configs: list[Config] = []
+    selected = {word: teachers_.look_up(word, find_run) for word in request.teacher}
     for dataset in request.dataset:
         defaults = {
             b.parameter: b.value
@@ -35,26 +40,35 @@ def plan(request: Request) -> list[Spec]:
         for recipe, student, method in itertools.product(recipes, students, request.methods):
             resolved = resolve.resolve(method, dataset, recipe, request.overrides)
             configs.append(resolved)
-            needs_teacher = signature.of_method(resolved.source).attributes.get("needs_teacher", False)
-            kind = resolved.control().teacher
-            chosen: tuple[str | None, ...] = (None,)
-            if needs_teacher:
-                selected = request.teacher or _default("teacher", defaults, dataset)
-                chosen = (student,) if kind == "student" else selected
-            for teacher, seed in itertools.product(chosen, request.seeds):
-                trained_by = None
-                if teacher is not None and kind != "untrained" and not is_weight_file(teacher):
-                    trained_by = _teacher_run(teacher, student, request.overrides, resolved)
-                    teachers[trained_by.id] = trained_by
-                spec = _spec(resolved, student, seed, teacher, trained_by)
+            chosen: list[Teachers] = [teachers_.NONE]
+            if signature.of_method(resolved.source).attributes.get("needs_teacher", False):
+                own = resolved.control().teacher == "student"
+                words = [student] if own else request.teacher or _default("teacher", defaults, dataset)
+                chosen = []
+                for word in words:
+                    head = Teachers(word) if own else selected.get(word) or teachers_.look_up(word, find_run)
+                    _check_images(head, resolved)
+                    group, runs = teachers_.teachers_of(resolved, student, head, request.overrides, _spec)
+                    chosen.append(group)
+                    trained |= {spec.id: spec for spec in runs}
+            for group, seed in itertools.product(chosen, request.seeds):
+                spec = _spec(resolved, student, seed, group)
                 asked[spec.id] = spec
     for binding in resolve.unused(request.overrides, configs):
         raise UserError(f"nothing in this plan uses {binding.key} (methods: {', '.join(request.methods)})")
-    return [spec for id_, spec in teachers.items() if id_ not in asked] + _teachers_first(asked, teachers)
+    return _teachers_first([spec for id_, spec in trained.items() if id_ not in asked], asked, trained)
 
 
-def _teachers_first(asked: Mapping[str, Spec], teachers: Mapping[str, Spec]) -> list[Spec]:
-    return sorted(asked.values(), key=lambda spec: spec.id not in teachers)
+def _teachers_first(needed: list[Spec], asked: Mapping[str, Spec], trained: Mapping[str, Spec]) -> list[Spec]:
+    """The teachers that were not asked for, the teachers that were, the other runs; a teacher's teacher before it."""
+    every = {**trained, **asked}
+
+    @cache
+    def level(run: str) -> int:
+        return 1 + max((level(teacher) for teacher in every[run].teacher_runs if teacher in every), default=0)
+
+    teachers = [*needed, *(spec for spec in asked.values() if spec.id in trained)]
+    return [*sorted(teachers, key=lambda spec: level(spec.id)), *(s for s in asked.values() if s.id not in trained)]
 
 
 def _default(what: str, defaults: Mapping[str, str], dataset: str) -> tuple[str, ...]:
@@ -63,31 +77,23 @@ def _default(what: str, defaults: Mapping[str, str], dataset: str) -> tuple[str,
     return (defaults[what],)
 
 
-def _teacher_run(teacher: str, student: str, overrides: Iterable[Binding], taught: Config) -> Spec:
-    shared_only = [b for b in overrides if b.configurable in signature.shared()]
-    resolved = resolve.resolve(BASELINE, taught.dataset, taught.recipe, shared_only)
-    seed = EQUAL_TEACHER_SEED if teacher == student else TEACHER_SEED
-    return _spec(resolved, teacher, seed, None, None, is_teacher=True)
+def _check_images(teachers: Teachers, taught: Config) -> None:
+    """Refuse a run that was trained on the images of another dataset before anything starts."""
+    source = taught.shared["Dataset.source"].value
+    for run in teachers.runs:
+        if run.source != source:
+            raise UserError(
+                f"the teacher's run {run.id} was trained on the images of '{run.source}', not on those of '{source}'"
+            )
 
 
-def _spec(
-    resolved: Config, student: str, seed: int, teacher: str | None, trained_by: Spec | None, is_teacher: bool = False
-) -> Spec:
-    control = resolved.control()
-    untrained = teacher if control.teacher == "untrained" else None
-    file = teacher if teacher is not None and trained_by is None and untrained is None else None
-    if untrained:
-        if is_weight_file(untrained):
-            raise UserError(f"the method '{resolved.method}' takes an untrained teacher: name a backbone, not a file")
-        identity: str | None = f"untrained {untrained} {TEACHER_SEED}"
-    else:
-        identity = trained_by.id if trained_by else places.file_sha256(Path(file).expanduser()) if file else None
+def _spec(resolved: Config, student: str, seed: int, teachers: Teachers, is_teacher: bool = False) -> Spec:
     defines = {
         "values": resolved.defines(),
         "method": resolved.method,
         "dataset": resolved.dataset,
         "student": student,
-        "teacher": identity,
+        "teacher": teachers.identity,
         "seed": seed,
         "version": resolve.RESULT_VERSION,
     }
@@ -97,11 +103,12 @@ def _spec(
         source=resolved.source,
         dataset=resolved.dataset,
         student=student,
-        teacher=f"{untrained} untrained" if untrained else Path(file).stem if file else teacher,
-        teacher_run=trained_by.id if trained_by else None,
-        teacher_file=file,
-        teacher_untrained=untrained,
-        teacher_selected=control.teacher != "student",
+        teacher=teachers.name,
+        teacher_runs=tuple(run.id for run in teachers.runs),
+        teacher_folders={run.id: run.folder for run in teachers.runs if run.folder},
+        teacher_file=teachers.file,
+        teacher_untrained=teachers.untrained,
+        teacher_word=teachers.word,
         recipe=resolved.recipe,
         seed=seed,
         protocol=resolved.protocol(),

@@ -154,17 +154,15 @@ def _backbones(kind: str, names: Iterable[str]) -> tuple[str, ...]:
 
 
 def _teachers(names: Iterable[str]) -> tuple[str, ...]:
-    for name in names:
-        if is_weight_file(name):
-            if not Path(name).expanduser().is_file():
-                raise UserError(f"the teacher's weight file '{name}' does not exist")
-        else:
-            _backbones("teacher", [name])
+    for name in names:  # backbones and runs are looked up by the plan, which knows the folder of runs
+        if is_weight_file(name) and not Path(name).expanduser().is_file():
+            raise UserError(f"the teacher's weight file '{name}' does not exist")
     return tuple(names)
 
 
 def is_weight_file(teacher: str) -> bool:
-    return teacher.endswith((".pt", ".pth")) or "/" in teacher
+    """Whether a teacher is given as a file, and not as a backbone or a run."""
+    return teacher.endswith((".pt", ".pth")) or ("/" in teacher and not Path(teacher).expanduser().is_dir())
 
 
 def check_log(names: Iterable[str]) -> None:

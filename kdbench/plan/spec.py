@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from kdbench.config.settings import BASELINE
+
 TEACHER_SEED = 0
 """Seed of the run that trains a teacher: one teacher for all seeds of the students."""
 
@@ -22,12 +24,13 @@ class Spec:
     Attributes:
         id: names the run folder; a hash of all that defines the result, behind words for the eye.
         source: the method file.
-        teacher: name of the teacher's backbone or weight file, None for methods without one.
-        teacher_run: id of the run that trains it; None for weights from outside.
-        teacher_file: the weight file from outside; its content, not its path, is part of the id.
+        teacher: name of the teachers' backbones, or of the weight file; None for methods without a teacher.
+        teacher_runs: ids of the runs that teach, from the largest teacher to the nearest; after `teacher_file`.
+        teacher_folders: by id, the folders of those runs that are not in the folder of runs.
+        teacher_file: a weight file from outside; its content, not its path, is part of the id.
         teacher_untrained: the backbone whose fresh weights teach, for that control.
         recipe: name of the recipe.
-        teacher_selected: whether the command line's teacher is meant, not one that the method itself names.
+        teacher_word: the teacher as `teacher=` takes it; None if the method names its own.
         control: what makes the method a control, by parameter of `settings.Control`.
         overrides, own_overrides: what the command line changed, shared and the method's own.
         values: a hash of all values, shared and own: equal for all seeds and teachers.
@@ -42,10 +45,11 @@ class Spec:
     dataset: str
     student: str
     teacher: str | None
-    teacher_run: str | None
+    teacher_runs: tuple[str, ...]
+    teacher_folders: Mapping[str, str]
     teacher_file: str | None
     teacher_untrained: str | None
-    teacher_selected: bool
+    teacher_word: str | None
     recipe: str
     seed: int
     protocol: str
@@ -61,8 +65,8 @@ class Spec:
     def command(self) -> str:
         """The command that makes this run."""
         words = [f"methods={self.method}", f"dataset={self.dataset}", f"student={self.student}"]
-        if self.teacher and self.teacher_selected:
-            words.append(f"teacher={self.teacher_file or self.teacher_untrained or self.teacher}")
+        if self.teacher_word:
+            words.append(f"teacher={self.teacher_word}")
         words += [f"recipe={self.recipe}", f"seeds={self.seed}"]
         words += [f"{key}={_word(value)}" for key, value in {**self.overrides, **self.own_overrides}.items()]
         return " ".join(["kdbench run", *words])
@@ -85,8 +89,40 @@ class Spec:
         }
 
     def plain(self) -> dict[str, Any]:
-        """As JSON has it; `Spec(**plain)` makes it again."""
+        """As JSON has it; `Spec.from_plain` makes it again."""
         return asdict(self)
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> Spec:
+        """The run that `plain` returned, also from a `spec.json` of a kdbench whose runs had one teacher at most."""
+        values = dict(plain)
+        if "teacher_run" in values:
+            run, selected = values.pop("teacher_run"), values.pop("teacher_selected")
+            named = values["teacher_file"] or values["teacher_untrained"] or values["teacher"]
+            values |= {"teacher_runs": [run] if run else [], "teacher_folders": {}}
+            values["teacher_word"] = named if selected else None
+        return cls(**{**values, "teacher_runs": tuple(values["teacher_runs"])})
+
+
+@dataclass(frozen=True)
+class TeacherRun:
+    """A finished run that `teacher=` names, as the plan needs it.
+
+    Attributes:
+        folder: where it lies, if that is not in the folder of runs.
+        source: `Dataset.source` of its images.
+    """
+
+    id: str
+    method: str
+    student: str
+    source: str
+    folder: str | None = None
+
+
+def teacher_name(student: str, method: str) -> str:
+    """How a trained network is called as a teacher: its backbone, and its method if that is not the baseline."""
+    return student if method == BASELINE else f"{student} {method}"
 
 
 def _word(value: Any) -> str:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from kdbench.config.settings import Settings
 from kdbench.data.task import Task
+from kdbench.errors import RunError
 from kdbench.run.budget import Budget
 from kdbench.run.evaluate import accuracy
 from kdbench.run.group import Group
@@ -48,6 +49,9 @@ class Bookkeeper:
     Args:
         report: receives the progress, on the first rank.
         keeper: of the state of training; says when it is written.
+
+    Raises:
+        RunError: there are fewer steps than states to keep.
     """
 
     def __init__(
@@ -57,6 +61,10 @@ class Bookkeeper:
         self._training, self._task, self._settings, self._budget = training, task, settings, budget
         self._group, self._report, self._keeper = group, report, keeper
         self._since = time.perf_counter()
+        states = settings.teaching.states
+        self._kept_after = {round(number * budget.steps / states) for number in range(1, states)}
+        if budget.steps < states:
+            raise RunError(f"a training of {budget.steps} steps is too short to keep {states} states of it")
 
     def start(self) -> None:
         """Training begins now: what was before does not count as its time."""
@@ -71,6 +79,9 @@ class Bookkeeper:
         outcome, epochs = self._training.outcome, self._training.epochs
         epochs.add(loss, terms)
         outcome.images_seen += self._budget.per_step
+        if step + 1 in self._kept_after:
+            weights = self._training.method.deployed().state_dict()
+            outcome.states.append({name: value.detach().to("cpu", copy=True) for name, value in weights.items()})
         epoch = self._budget.epoch_after(step)
         new_epoch = epoch > epochs.epoch
         look = new_epoch or step % CHECK_EVERY == CHECK_EVERY - 1

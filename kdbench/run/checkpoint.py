@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import pickle
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch import Tensor
 from kdbench.errors import RunError
 from kdbench.files import write_atomically
 
-FORMAT = 1
+FORMAT = 2
 
 
 def weights_sha256(state: Mapping[str, Tensor]) -> str:
@@ -28,12 +28,35 @@ def weights_sha256(state: Mapping[str, Tensor]) -> str:
     return found.hexdigest()
 
 
-def save(path: Path, backbone: str, state: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-    """Write a finished run's network: the name of its backbone, its weights, and plain facts about the run."""
+def save(
+    path: Path,
+    backbone: str,
+    deployed: Mapping[str, Tensor],
+    facts: Mapping[str, Any],
+    method: Mapping[str, Any] | None = None,
+    states: Sequence[Mapping[str, Tensor]] = (),
+) -> None:
+    """Write what a finished run leaves.
+
+    Args:
+        backbone: name of the student's backbone.
+        deployed: weights of the deployed network; under the key "student", whatever network that is.
+        facts: plain facts about the run.
+        method: what the method is built and filled from (`kdbench.run.load.description`).
+        states: the deployed network's weights along the training, without its end.
+    """
     buffer = io.BytesIO()
-    weights = {name: value.detach().cpu() for name, value in state.items()}
-    torch.save({"format": FORMAT, "backbone": backbone, "student": weights, "facts": dict(facts)}, buffer)
+    content = {"format": FORMAT, "backbone": backbone, "student": _on_cpu(deployed), "facts": dict(facts)}
+    if method is not None:
+        content["method"] = {**method, "state": _on_cpu(method["state"])}
+    if states:
+        content["states"] = [_on_cpu(state) for state in states]
+    torch.save(content, buffer)
     write_atomically(path, buffer.getvalue())
+
+
+def _on_cpu(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.detach().cpu() for name, value in state.items()}
 
 
 def load(path: Path) -> dict[str, Any]:

@@ -64,7 +64,7 @@ def _top1(logits: Tensor, images: Images) -> float:
 def final(
     method: Method,
     best: dict[str, Tensor] | None,
-    teacher: nn.Module | None,
+    teacher: Callable[[Tensor], Tensor] | None,
     task: Task,
     given: Settings,
     curve: Sequence[Point],
@@ -74,6 +74,7 @@ def final(
 
     Args:
         best: the deployed network's weights at the best epoch on the validation split, if there is one.
+        teacher: normalised images to its logits, if there is one.
         curve: the validation curve of the run.
         between: called now and then with the share that a slow measure has done; may raise.
 

@@ -19,7 +19,7 @@ from kdbench.files import write_atomically
 from kdbench.measures import convergence, cost, energy
 from kdbench.method import Method
 from kdbench.plan.spec import Spec
-from kdbench.run import checkpoint, evaluate
+from kdbench.run import checkpoint, evaluate, load
 from kdbench.run.bookkeeping import Progress
 from kdbench.run.group import GroupBroken, checksum
 from kdbench.run.prepare import Caller, Ready, build, count_flops, prepare
@@ -164,7 +164,8 @@ def _run(spec: Spec, folder: RunFolder, runs: Path, data: Path | None, caller: C
     entries = session.result(keeper.sessions, outcome)
     caller.check()
     state = method.deployed().state_dict()
-    checkpoint.save(folder / CHECKPOINT, spec.student, state, {"run": spec.id})
+    description = load.description(spec, method, [teacher.description for teacher in ready.teachers])
+    checkpoint.save(folder / CHECKPOINT, spec.student, state, {"run": spec.id}, description, outcome.states)
     write_atomically(folder / OPERATIVE, gin.operative_config_str().encode())
     return {
         **measured,
@@ -202,9 +203,10 @@ def _evaluate(
 ) -> dict[str, Any]:
     """The one final evaluation, and what is known of the method, its networks and its teachers."""
     task, settings = ready.task, ready.settings
-    teacher = ready.teachers[0] if ready.teachers else None
-    network = teacher.network if teacher else None
-    measured = evaluate.final(method, outcome.best, network, task, settings, curve, between)
+    runs = [teacher for teacher in ready.teachers if not teacher.is_earlier]
+    teacher = runs[0] if runs else None
+    logits = teacher.logits if teacher else None
+    measured = evaluate.final(method, outcome.best, logits, task, settings, curve, between)
     if teacher and measured["teacher.accuracy"] is not None:
         teacher.confirm(measured["teacher.accuracy"])
     deployed = method.deployed()
@@ -216,8 +218,8 @@ def _evaluate(
         **(on_test if settings.selection.on_test else {}),
         "cost.parameters": cost.parameters(deployed),
         "cost.parameters_training": cost.trained_parameters(method),
-        "teacher.run": teacher.run if teacher else None,
-        "teacher.sha256": teacher.sha256 if teacher else None,
+        "teacher.run": ",".join(teacher.run for teacher in runs if teacher.run) or None,
+        "teacher.sha256": ",".join(teacher.sha256 for teacher in runs) or None,
         "data.sha256": task.digest,
     }
 
@@ -235,4 +237,6 @@ def _result_of_another_rank(message: str) -> dict[str, Any]:
 
 def _sentence(error: Exception) -> str:
     """How an error is shown: ours are sentences, others need their name."""
-    return str(error) if isinstance(error, (RunError, UserError)) else f"{type(error).__name__}: {error}"
+    # gin adds the call in which an error was raised, in lines of its own.
+    sentence = str(error).partition("\n  In call to configurable")[0]
+    return sentence if isinstance(error, (RunError, UserError)) else f"{type(error).__name__}: {sentence}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -28,6 +28,8 @@ class Outcome:
         best_epoch: that epoch, counted from 1.
         best_test: accuracy in percent of the epoch that the test set chose, where it was allowed to.
         passes: images through student, peers and teachers, as `Passes.totals` gives them.
+        states: the deployed network's weights along the training, on the CPU, as `Teaching.states` asks for; the last ones,
+            which are its end, are not among them.
     """
 
     images_seen: int = 0
@@ -38,6 +40,7 @@ class Outcome:
     best_test: float | None = None
     best_validation: float = -1.0
     passes: dict[str, int] | None = None
+    states: list[dict[str, Tensor]] = field(default_factory=list)
 
 
 @dataclass

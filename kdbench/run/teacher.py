@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,13 @@ from torch import Tensor
 
 from kdbench.backbones import registry
 from kdbench.backbones.backbone import Backbone
-from kdbench.config import extensions
+from kdbench.config import extensions, stored
 from kdbench.data.task import Task
 from kdbench.errors import RunError
-from kdbench.method import Teacher
+from kdbench.method import Method, Teacher
 from kdbench.plan.spec import TEACHER_SEED, Spec
 from kdbench.run import checkpoint
+from kdbench.run import load as load_
 from kdbench.store.folder import CHECKPOINT, RunFolder
 from kdbench.streams import Streams
 
@@ -34,20 +35,38 @@ class LoadedTeacher:
         run: id of the run that trained it, None for weights from outside.
         sha256: of its weights.
         recorded: the accuracy in percent that its run recorded.
+        method: the method that trained it, where that has more than the network.
+        scale, shift: (C, 1, 1) each, from the student's normalisation to its own; None where they are the same.
+        is_earlier: a state of its training before the end.
+        description: what a network like it is built from (`load.as_teacher`).
     """
 
     network: Backbone
     run: str | None
     sha256: str
     recorded: float | None
+    method: Method | None = None
+    scale: Tensor | None = None
+    shift: Tensor | None = None
+    is_earlier: bool = False
+    description: Mapping[str, Any] = field(default_factory=dict)
 
     def to(self, device: torch.device) -> None:
         """Move it to the device, channels last in memory."""
         self.network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if self.method is not None:
+            self.method.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+            self.method.info = replace(self.method.info, device=device)
 
     def seen_by_methods(self) -> Teacher:
         """What a method gets of it."""
-        return Teacher(self.network)
+        device = next(self.network.parameters()).device
+        scale, shift = (None if each is None else each.to(device) for each in (self.scale, self.shift))
+        return Teacher(self.network, self.method, scale, shift)
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Logits (B, K) of images (B, C, H, W) in the student's normalisation."""
+        return self.seen_by_methods()(images, ["logits"]).logits
 
     def confirm(self, measured: float) -> None:
         """Compare the accuracy measured again with the recorded one.
@@ -62,7 +81,7 @@ class LoadedTeacher:
 
 
 def load(spec: Spec, runs: Path, task: Task) -> tuple[LoadedTeacher, ...]:
-    """The teachers of a run; none if it needs none.
+    """The teachers of a run, in the order of the spec, states of one run by their age; none if it needs none.
 
     Args:
         task: the dataset, which must be the one that they were trained on.
@@ -71,22 +90,32 @@ def load(spec: Spec, runs: Path, task: Task) -> tuple[LoadedTeacher, ...]:
         RunError: one is not there, not the one claimed, or of no known architecture.
     """
     classes, channels = task.classes, task.image_shape[0]
-    if spec.teacher_run is not None:
-        return (_of_run(spec.teacher_run, runs, classes, channels, task.digest),)
     if spec.teacher_untrained is not None:
         return (_untrained(spec.teacher_untrained, classes, channels),)
+    teachers = []
     if spec.teacher_file is not None:
-        return (_of_file(Path(spec.teacher_file).expanduser(), classes, channels),)
-    return ()
+        teachers.append(_of_file(Path(spec.teacher_file).expanduser(), classes, channels))
+    for run in spec.teacher_runs:
+        folder = Path(spec.teacher_folders.get(run, runs / run))
+        values = stored.parse(spec.config, spec.id).values
+        own = tuple(values["Dataset.mean"]), tuple(values["Dataset.std"])
+        teachers += _of_run(RunFolder(folder.parent, folder.name), own, task.digest)
+    return tuple(teachers)
 
 
-def _of_run(run: str, runs: Path, classes: int, channels: int, data: str) -> LoadedTeacher:
-    folder = RunFolder(runs, run)
+def _of_run(folder: RunFolder, students: tuple[tuple[float, ...], tuple[float, ...]], data: str) -> list[LoadedTeacher]:
+    """The states that a run kept of its training, the last being its end.
+
+    Args:
+        students: mean and std that the student's images are normalised with.
+        data: checksum of the student's images.
+    """
+    run = folder.path.name
     if folder.state() != "finished":
         raise RunError(f"its teacher's run {run} is {folder.state()}")
     result = folder.result() or {}
-    state = checkpoint.load(folder / CHECKPOINT)["student"]
-    sha256 = checkpoint.weights_sha256(state)
+    content = checkpoint.load(folder / CHECKPOINT)
+    sha256 = checkpoint.weights_sha256(content["student"])
     if sha256 != result["weights.sha256"]:
         raise RunError(
             f"the weights of the teacher's run {run} are not those that it recorded (sha256 differs); "
@@ -96,15 +125,49 @@ def _of_run(run: str, runs: Path, classes: int, channels: int, data: str) -> Loa
         raise RunError(
             f"the teacher's run {run} was trained on other images than those that are there now (data.sha256)"
         )
-    network = registry.build(result["student"], classes, channels)
-    network.load_state_dict(state)
-    return LoadedTeacher(network, run, sha256, result["accuracy.last"])
+    scale, shift = _renormalisation(students, load_.normalisation(folder.path))
+    trained = content.get("method", {}).get("state") or content.get("method", {}).get("deploys_student") is False
+    method = load_.filled(content, run) if trained else None
+    network = load_.network_of(method) if method is not None else _network(content, content["student"])
+    description = load_.as_teacher(content)
+    end = LoadedTeacher(network, run, sha256, result["accuracy.last"], method, scale, shift, False, description)
+    earlier = [
+        replace(
+            end,
+            network=_network(content, state),
+            sha256=checkpoint.weights_sha256(state),
+            recorded=None,
+            method=None,
+            is_earlier=True,
+        )
+        for state in content.get("states", ())
+    ]
+    return [*earlier, end]
+
+
+def _network(content: Mapping[str, Any], weights: Mapping[str, Tensor]) -> Backbone:
+    network = load_.fresh_network(content)
+    network.load_state_dict(weights)
+    return network if isinstance(network, Backbone) else load_.LogitsOnly(network)
+
+
+def _renormalisation(
+    students: tuple[tuple[float, ...], tuple[float, ...]], own: tuple[tuple[float, ...], tuple[float, ...]]
+) -> tuple[Tensor | None, Tensor | None]:
+    """Scale and shift, (C, 1, 1) each, from images in the student's normalisation to a teacher's own."""
+    if students == own:
+        return None, None
+    (mean_s, std_s), (mean_t, std_t) = (
+        [torch.tensor(each, dtype=torch.float64).reshape(-1, 1, 1) for each in pair] for pair in (students, own)
+    )
+    return (std_s / std_t).float(), ((mean_s - mean_t) / std_t).float()
 
 
 def _untrained(name: str, classes: int, channels: int) -> LoadedTeacher:
     with Streams(TEACHER_SEED).as_global("init"):
         network = registry.build(name, classes, channels)
-    return LoadedTeacher(network, None, checkpoint.weights_sha256(network.state_dict()), None)
+    described = load_.as_teacher({"backbone": name})
+    return LoadedTeacher(network, None, checkpoint.weights_sha256(network.state_dict()), None, description=described)
 
 
 def _of_file(path: Path, classes: int, channels: int) -> LoadedTeacher:
@@ -112,7 +175,8 @@ def _of_file(path: Path, classes: int, channels: int) -> LoadedTeacher:
     name = _architecture(state, path, classes, channels)
     network = registry.build(name, classes, channels)
     network.load_state_dict(state)
-    return LoadedTeacher(network, None, checkpoint.weights_sha256(state), None)
+    described = load_.as_teacher({"backbone": name})
+    return LoadedTeacher(network, None, checkpoint.weights_sha256(state), None, description=described)
 
 
 def _state_in(content: Mapping[str, Any], path: Path) -> dict[str, Tensor]:

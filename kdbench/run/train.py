@@ -81,13 +81,14 @@ def train(
             state = None
         rate = budget.rate(step, settings.sgd)
         update.set_rate(rate)
-        with mixed, passes.counted():
-            terms = losses(batch)
-            update.loss = update.total(terms)
+        with passes.counted():
+            with mixed:
+                terms = losses(batch)
+                update.loss = update.total(terms)
+            method.update(terms, update)
+            with torch.no_grad():
+                method.after_step(batch)
         passes.check(own_anchors, declared)
-        method.update(terms, update)
-        with torch.no_grad():
-            method.after_step(batch)
         books.after_step(step, rate, update.loss, terms)
     books.finish()
     return training.outcome

@@ -49,7 +49,8 @@ SECTIONS: dict[str, tuple[Key, ...]] = {
         Key("protocol", str, "", "hash of all values that the methods of a table share", leading=True),
         Key("method", str, "", "name of the method or variant", leading=True),
         Key("method.parameters", str, "", "the method's own values that the command line changed, as a JSON object", leading=True),
-        Key("teacher", str, "", "name of the teacher's backbone or weight file; null without a teacher", null=True, leading=True),
+        Key("teacher", str, "", "names of the teachers' backbones, or of the weight file; null without a teacher",
+            null=True, leading=True),
         Key("seed", int, "", "seed of everything random in the run", leading=True),
         Key("run", str, "", "id of the run and name of its folder", leading=True),
         Key("status", str, "", "`finished` or `failed`", leading=True),
@@ -72,9 +73,10 @@ SECTIONS: dict[str, tuple[Key, ...]] = {
         Key("exits.*", float, "percent", "test accuracy of one exit; `exits.ensemble` averages the softmax of all"),
     ),
     "Teacher": (
-        Key("teacher.accuracy", float, "percent", "top-1 accuracy of the teacher on the test set", null=True),
-        Key("teacher.run", str, "", "id of the run that trained the teacher; null for any other teacher", null=True),
-        Key("teacher.sha256", str, "", "checksum of the teacher's weights", null=True),
+        Key("teacher.accuracy", float, "percent", "top-1 accuracy of the first teacher on the test set", null=True),
+        Key("teacher.run", str, "", "ids of the runs that trained the teachers, separated by commas; null for any other teacher",
+            null=True),
+        Key("teacher.sha256", str, "", "checksums of the teachers' weights, separated by commas", null=True),
     ),
     "Measures": (
         Key("measures.version", int, "", "version of the way of measuring; compare measures of equal versions only"),

@@ -57,7 +57,6 @@ def tuning_of(spec: Spec, runs: Path) -> dict[str, Any]:
 
 
 def teacher_identity(spec: Spec) -> str | None:
-    """The teacher's weights: checksum of a file from outside, id of the run that trains them, or the untrained backbone."""
-    if spec.teacher_file is not None:
-        return places.file_sha256(Path(spec.teacher_file).expanduser())
-    return spec.teacher_run or spec.teacher_untrained
+    """The teachers' weights: checksum of a file from outside, ids of the runs that train them, or the untrained backbone."""
+    files = [places.file_sha256(Path(spec.teacher_file).expanduser())] if spec.teacher_file is not None else []
+    return ",".join([*files, *spec.teacher_runs]) or spec.teacher_untrained

@@ -18,6 +18,7 @@ from kdbench.files import lock, write_atomically
 from kdbench.plan import expand
 from kdbench.plan.request import Request
 from kdbench.plan.spec import Spec
+from kdbench.plan.teachers import FindRun
 from kdbench.store.studies import FILE, FOLDER, OBJECTIVE, Trial, teacher_identity
 
 
@@ -29,12 +30,14 @@ class Study:
         specs: the runs with the gin file's values, one per seed.
         space: the parameters to choose and their ranges.
         request: the request whose plan is these specs, without parameters of the method.
+        find_run: looks up the runs that `teacher=` names.
         trials: all so far, in order.
     """
 
     specs: tuple[Spec, ...]
     space: Space
     request: Request
+    find_run: FindRun | None = None
     trials: list[Trial] = field(default_factory=list)
 
     @property
@@ -62,7 +65,7 @@ class Study:
         name = signature.of_method(self.spec.source).name
         own = [Binding(name, parameter, value, COMMAND_LINE) for parameter, value in parameters.items()]
         request = replace(self.request, overrides=(*self.request.overrides, *own))
-        return [spec for spec in expand.plan(request) if not spec.is_teacher]
+        return [spec for spec in expand.plan(request, self.find_run) if not spec.is_teacher]
 
     def path(self, runs: Path) -> Path:
         return runs / FOLDER / self.id / FILE

@@ -12,10 +12,12 @@ from typing import Any
 from kdbench.config import resolve, signature
 from kdbench.data.readers import registry
 from kdbench.errors import RunError, UserError
-from kdbench.launch import display, local
+from kdbench.launch import backlog, display, local
 from kdbench.plan import expand
 from kdbench.plan.request import Request
 from kdbench.plan.spec import Spec
+from kdbench.plan.teachers import FindRun
+from kdbench.store import teachers as teachers_
 from kdbench.store.folder import RunFolder
 from kdbench.store.studies import Trial
 from kdbench.tune import suggest
@@ -57,8 +59,8 @@ def prepare(request: Request, trials: int, runs: Path) -> Tuning:
             study that is damaged or has more trials already.
     """
     _check(request)
-    specs = expand.plan(request)
-    studies = studies_of(request, specs)
+    specs = expand.plan(request, teachers_.finder(runs))
+    studies = studies_of(request, specs, teachers_.finder(runs))
     for study in studies:
         study.read(runs)
         if len(study.trials) > trials:
@@ -66,8 +68,8 @@ def prepare(request: Request, trials: int, runs: Path) -> Tuning:
                 f"the study {study.id} already has {len(study.trials)} trials, and trials cannot be removed: "
                 f"pass trials={len(study.trials)} or more, for all methods"
             )
-    needed = {study.spec.teacher_run for study in studies if len(study.trials) < trials}
-    teachers = [spec for spec in specs if spec.id in needed and RunFolder(runs, spec.id).state() != "finished"]
+    unfinished = [spec for spec in specs if RunFolder(runs, spec.id).state() != "finished"]
+    teachers = backlog.teachers_of([study.spec for study in studies if len(study.trials) < trials], unfinished)
     return Tuning(tuple(studies), trials, runs, tuple(teachers))
 
 
@@ -88,23 +90,24 @@ def _check(request: Request) -> None:
             raise UserError("a trial has no folder for event files, so kdbench tune does not support log=")
 
 
-def studies_of(request: Request, specs: Sequence[Spec]) -> list[Study]:
+def studies_of(request: Request, specs: Sequence[Spec], find_run: FindRun | None = None) -> list[Study]:
     """A study for each method, dataset, student, teacher and recipe of a plan; stored trials are not read.
 
     Args:
         specs: the plan of the request.
+        find_run: looks up the runs that `teacher=` names.
 
     Raises:
-        UserError: a recipe without validation split, a method without search space.
+        UserError: a recipe without validation split, a method without search space or with assistants.
     """
     groups: dict[Any, list[Spec]] = {}
     for spec in sorted((s for s in specs if not s.is_teacher), key=lambda s: request.methods.index(s.method)):
-        teacher = spec.teacher_run or spec.teacher_file or spec.teacher_untrained
-        groups.setdefault((spec.method, spec.dataset, spec.student, teacher, spec.recipe), []).append(spec)
-    return [_study(request, tuple(group)) for group in groups.values()]
+        teachers = (spec.teacher_runs, spec.teacher_file, spec.teacher_untrained)
+        groups.setdefault((spec.method, spec.dataset, spec.student, teachers, spec.recipe), []).append(spec)
+    return [_study(request, tuple(group), find_run) for group in groups.values()]
 
 
-def _study(request: Request, specs: tuple[Spec, ...]) -> Study:
+def _study(request: Request, specs: tuple[Spec, ...], find_run: FindRun | None) -> Study:
     spec = specs[0]
     resolved = resolve.resolve(spec.method, spec.dataset, spec.recipe, request.overrides)
     if resolved.shared["Split.validation"].value == 0:
@@ -118,18 +121,22 @@ def _study(request: Request, specs: tuple[Spec, ...]) -> Study:
             f"the method '{spec.method}' has nothing to tune: gin/method/{spec.method}.gin has no Search.space "
             "of parameters that it does not bind itself"
         )
+    if resolved.teaching().chain:
+        raise UserError(
+            f"the method '{spec.method}' trains assistants (Teaching.chain), which would be others in every trial; "
+            "kdbench tune does not support that"
+        )
     unused = resolve.unused(request.overrides, [resolved])
-    teacher = spec.teacher_untrained or spec.teacher_file or spec.teacher
     own = replace(
         request,
         methods=(spec.method,),
         dataset=(spec.dataset,),
         student=(spec.student,),
-        teacher=(teacher,) if teacher and spec.teacher_selected else request.teacher,
+        teacher=(spec.teacher_word,) if spec.teacher_word else request.teacher,
         recipe=(spec.recipe,),
         overrides=tuple(binding for binding in request.overrides if binding not in unused),
     )
-    return Study(specs, space, own)
+    return Study(specs, space, own, find_run)
 
 
 def carry_out(tuning: Tuning, data: Path | None = None) -> dict[str, str]:

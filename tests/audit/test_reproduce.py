@@ -334,7 +334,7 @@ def test_the_functions_return_data_and_what_is_trained_has_the_stored_configurat
     reproduction = prepare("kd-digits", here / "runs", out=here / "again")
     assert sorted(here.rglob("*")) == before, "nothing is written yet"
     assert (reproduction.run.id, reproduction.spec.id) == (stored.parent.name, stored.parent.name)
-    assert (reproduction.teacher, reproduction.teacher_folder) == (None, teacher(here / "runs"))
+    assert (reproduction.teachers, reproduction.teacher_folders) == ((), (teacher(here / "runs"),))
     assert reproduction.changes == ()
     result = carry_out(reproduction)
     assert result.identical

@@ -36,7 +36,7 @@ def test_the_plan_is_the_product_of_the_selections_each_run_once():
 def test_a_teacher_stands_before_those_that_need_it_also_when_asked_for_itself():
     found = specs("methods=kd,ce", "student=resnet20,resnet8", "teacher=resnet20")
     place = {spec.id: i for i, spec in enumerate(found)}
-    assert all(place[s.teacher_run] < place[s.id] for s in found if s.teacher_run)
+    assert all(place[run] < place[s.id] for s in found for run in s.teacher_runs)
     assert [s.student for s in found if s.is_teacher] == ["resnet20"], "the equal one; the other was asked for itself"
 
 
@@ -48,10 +48,10 @@ def test_a_teacher_of_the_students_own_architecture_is_not_its_twin():
 
 def test_controls_choose_their_teachers(tmp_path):
     teacher, again = specs("methods=born_again", "student=resnet14", "teacher=resnet20")
-    assert (teacher.student, teacher.method, again.teacher_run) == ("resnet14", "ce", teacher.id)
+    assert (teacher.student, teacher.method, again.teacher_runs) == ("resnet14", "ce", (teacher.id,))
     assert "teacher=" not in again.command()
     (random,) = specs("methods=kd_random_teacher", "teacher=resnet20")
-    assert (random.teacher, random.teacher_untrained, random.teacher_run) == ("resnet20 untrained", "resnet20", None)
+    assert (random.teacher, random.teacher_untrained, random.teacher_runs) == ("resnet20 untrained", "resnet20", ())
     assert one("methods=kd_random_teacher", "teacher=resnet32").id != random.id
     weights = tmp_path / "w.pt"
     weights.write_bytes(b"weights")
@@ -105,7 +105,7 @@ def test_weights_from_outside_are_known_by_content_not_by_place(tmp_path):
     other.write_bytes(b"others")
     found = {path: one("methods=kd", f"teacher={path}") for path in (first, second, other)}
     assert found[first].id == found[second].id != found[other].id
-    assert found[first].teacher_run is None
+    assert found[first].teacher_runs == ()
     assert len(specs("methods=kd", f"teacher={first}")) == 1
 
 

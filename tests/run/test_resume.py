@@ -66,9 +66,9 @@ def undisturbed(tmp_path_factory):
 
 def with_teacher(spec, source, runs):
     """Give a run of another folder the teacher that is there already."""
-    if spec.teacher_run:
-        runs.mkdir(exist_ok=True)
-        (runs / spec.teacher_run).symlink_to(source / spec.teacher_run)
+    runs.mkdir(exist_ok=True)
+    for run_ in spec.teacher_runs:
+        (runs / run_).symlink_to(source / run_)
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -24,7 +24,7 @@ def spec(path):
 def test_weights_from_outside_are_recognised_by_their_names_and_shapes(tmp_path, wrap):
     state = registry.build("resnet14", 10, 1).state_dict()
     torch.save(wrap(state), tmp_path / "w.pth")
-    loaded = teacher.load(spec(tmp_path / "w.pth"), tmp_path, TASK)
+    (loaded,) = teacher.load(spec(tmp_path / "w.pth"), tmp_path, TASK)
     assert loaded.sha256 == weights_sha256(state)
     assert loaded.run is None
     assert torch.equal(loaded.network.fc.weight, state["fc.weight"])

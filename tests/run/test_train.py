@@ -79,6 +79,31 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_term(small, tmp_p
         small.trained(tmp_path, Broken)
 
 
+@pytest.mark.parametrize("hook", ["update", "after_step"])
+def test_images_that_pass_outside_the_losses_count_too(small, tmp_path, hook):
+    """A method may look at the batch again where it updates, and declares it."""
+
+    class Again(small.Plain):
+        def losses(self, batch):
+            self.images = batch.images
+            return super().losses(batch)
+
+        def update(self, terms, update):
+            super().update(terms, update)
+            if hook == "update":
+                self.student(self.images)
+
+        def after_step(self, batch):
+            if hook == "after_step":
+                self.student(batch.images)
+
+    with pytest.raises(RunError, match="Again declares 1 image through the student for each anchor, but 2 pass"):
+        small.trained(tmp_path, Again)
+    Again.passes = 2
+    _, outcome = small.trained(tmp_path, Again)
+    assert outcome.passes["passes.student"] == outcome.images_seen
+
+
 def test_bfloat16_trains_and_differs_from_float32(small, tmp_path):
     half, _ = small.trained(tmp_path / "a", precision="bfloat16")
     full, _ = small.trained(tmp_path / "b")

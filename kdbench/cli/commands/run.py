@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 SUMMARY = "train and evaluate the selected runs, and print the table"
 DETAILS = """\
 Selections take comma-separated lists; the plan is their product:
-  methods=A,B|all   dataset=D   student=S   teacher=T|PATH.pt   recipe=R   seeds=0,1,2   sweep=F
+  methods=A,B|all   dataset=D   student=S   teacher=T|RUN|PATH.pt   recipe=R   seeds=0,1,2   sweep=F
 Options with one value:
   executor=inline|local|slurm   workers=N (local: number of parallel runs)   cluster=PROFILE (slurm; also Cluster.time=60)
   gpus=N (processes that share each batch, one GPU each)   log=tensorboard (event files in the runs' folders)
@@ -45,10 +45,11 @@ def run(arguments: argparse.Namespace) -> int:
     from kdbench.launch import backlog, launchers
     from kdbench.plan import expand
     from kdbench.plan import request as request_
+    from kdbench.store import teachers
 
     request = request_.parse(arguments.words)
-    specs = expand.plan(request)
     runs, data = folders.runs(arguments), folders.data(arguments)
+    specs = expand.plan(request, teachers.finder(runs))
     to_do = backlog.open_runs(specs, runs, arguments.rerun)
     if arguments.dry_run:
         _print_plan(backlog.planned(specs, runs, arguments.rerun))
@@ -88,7 +89,7 @@ def _print_plan(planned: Sequence[PlannedRun]) -> None:
     for each in planned:
         spec = each.spec
         reason = {"absent": "", "failed": " (failed before)", "finished": " (again)"}[each.state]
-        teacher = "is a teacher" if spec.is_teacher else spec.teacher_run or spec.teacher_file or ""
+        teacher = "is a teacher" if spec.is_teacher else " + ".join(spec.teacher_runs) or spec.teacher_file or ""
         table.add_row(spec.id, f"to do{reason}" if each.to_do else "finished", spec.protocol, teacher)
     console().print(table)
     to_do = sum(each.to_do for each in planned)

@@ -99,7 +99,8 @@ def _print_plan(tuning: Tuning) -> None:
     waiting_for = {teacher.id for teacher in tuning.teachers}
     for study in tuning.studies:
         missing = tuning.trials - len(study.trials)
-        teacher = f", teacher {study.spec.teacher_run}" if study.spec.teacher_run in waiting_for else ""
+        missing_teachers = [run for run in study.spec.teacher_runs if run in waiting_for]
+        teacher = f", teacher {' and '.join(missing_teachers)}" if missing_teachers else ""
         print(f"{study.id}: {len(study.trials)} trials done, {missing} to do, seeds {_seeds(study)}{teacher}")
         for name, dimension in study.space.items():
             print(f"  {name}: {dimension} (gin: {study.gin_values()[name]})")

@@ -57,7 +57,7 @@ class Job:
             os.environ["CUDA_VISIBLE_DEVICES"] = ""
         places.add_plugins([])
         folders = [RunFolder(Path(self.runs), id_) for id_ in self.ids]
-        specs = [Spec(**plain) for folder in folders if folder.is_open() and (plain := folder.read(SPEC))]
+        specs = [Spec.from_plain(plain) for folder in folders if folder.is_open() and (plain := folder.read(SPEC))]
         if not specs:  # cancelled, deleted, or done elsewhere, while the job was waiting
             return
         self._pool = Pool(

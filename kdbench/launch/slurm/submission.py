@@ -11,6 +11,7 @@ import io
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -96,10 +97,11 @@ class Submission:
             elif job and ((folder / CANCELLED).exists() or folder.is_open()):
                 ending[spec.id] = job.id  # it may still hold the run; a job that waits for it finds the run free
         new = [spec for spec in specs if spec.id not in self.submitted]
-        needed = {spec.teacher_run for spec in new}
+        asked = [spec for spec in new if not spec.is_teacher]
+        needed = {spec.id for spec in backlog.teachers_of(asked, new)}
         new = [spec for spec in new if not spec.is_teacher or spec.id in needed]
         self.arrays: list[Array] = []
-        for wave in ([s for s in new if s.id in needed], [s for s in new if s.id not in needed]):
+        for wave in _waves(new, needed):
             self.arrays += self._arrays(wave, {spec.id for spec in new}, ending)
         for array in self.arrays:
             self.nodes(array)  # before anything is submitted
@@ -107,9 +109,9 @@ class Submission:
     def _arrays(self, wave: Sequence[Spec], new: set[str], ending: Mapping[str, str]) -> Iterator[Array]:
         by_kind: dict[tuple[Any, ...], list[Spec]] = {}
         for spec in wave:
-            teacher = spec.teacher_run or ""
-            behind = [job for job in (ending.get(spec.id), self.submitted.get(teacher)) if job]
-            key = (*self._shape(spec), (teacher,) if teacher in new else (), tuple(dict.fromkeys(behind)))
+            earlier = [ending.get(spec.id), *map(self.submitted.get, spec.teacher_runs)]
+            behind = tuple(dict.fromkeys(job for job in earlier if job))
+            key = (*self._shape(spec), tuple(run for run in spec.teacher_runs if run in new), behind)
             by_kind.setdefault(key, []).append(spec)
         for key, members in by_kind.items():
             several = self._cluster.runs_per_job
@@ -233,6 +235,15 @@ class Submission:
         with contextlib.redirect_stderr(io.StringIO()):  # submitit prints what it raises
             submitted = executor.submit_array(calls)
         return [job.job_id for job in submitted], [str(job.paths.stdout) for job in submitted]
+
+
+def _waves(specs: Sequence[Spec], teachers: AbstractSet[str]) -> Iterator[list[Spec]]:
+    """The runs in the order in which their jobs can name those that they wait for: teachers by their depth, then the rest."""
+    left = set(teachers)
+    while wave := [spec for spec in specs if spec.id in left and left.isdisjoint(spec.teacher_runs)]:
+        yield wave
+        left -= {spec.id for spec in wave}
+    yield [spec for spec in specs if spec.id not in teachers]
 
 
 def count(number: int, word: str) -> str:

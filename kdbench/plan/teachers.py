@@ -1,0 +1,148 @@
+"""Which runs, files and networks teach a run: the teacher that was selected, and what the method makes of it.
+
+Backbones are trained by the method that `Teaching.method` names, once for all seeds of the students; a chain of assistants
+is trained by the taught method itself, each taught by those above it. No torch here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from kdbench.config import extensions, places, resolve, signature
+from kdbench.config.ginfile import Binding
+from kdbench.config.resolve import Config
+from kdbench.errors import UserError, unknown
+from kdbench.plan.request import is_weight_file
+from kdbench.plan.spec import EQUAL_TEACHER_SEED, TEACHER_SEED, Spec, TeacherRun, teacher_name
+
+FindRun = Callable[[str], TeacherRun | None]
+"""Looks a finished run up in the folder of runs, by its id, the beginning of it, or its folder."""
+
+
+@dataclass(frozen=True)
+class Teachers:
+    """All that teach one run.
+
+    Attributes:
+        word: the teacher as `teacher=` takes it; None if the method names its own.
+        file: a weight file.
+        runs: the runs that teach, after the file; from the largest teacher to the nearest.
+        untrained: the backbone whose fresh weights teach.
+    """
+
+    word: str | None = None
+    file: str | None = None
+    runs: tuple[TeacherRun, ...] = ()
+    untrained: str | None = None
+
+    @property
+    def name(self) -> str | None:
+        """How tables call them; None without a teacher."""
+        if self.untrained:
+            return f"{self.untrained} untrained"
+        names = [Path(self.file).stem] if self.file else []
+        return "+".join([*names, *(teacher_name(run.student, run.method) for run in self.runs)]) or None
+
+    @property
+    def identity(self) -> str | None:
+        """Their part of a run's id: contents of files and ids of runs, wherever these are."""
+        if self.untrained:
+            return f"untrained {self.untrained} {TEACHER_SEED}"
+        files = [places.file_sha256(Path(self.file).expanduser())] if self.file else []
+        return ",".join([*files, *(run.id for run in self.runs)]) or None
+
+
+NONE = Teachers()
+
+
+def look_up(word: str, find_run: FindRun | None) -> Teachers:
+    """A word of `teacher=` that is a file or a finished run; for a backbone, `Teachers` with the word alone.
+
+    Raises:
+        UserError: it is neither, and which backbone or run is nearest.
+    """
+    if word in extensions.members("backbone"):
+        return Teachers(word)
+    if is_weight_file(word):
+        return Teachers(word, file=word)
+    run = find_run(word) if find_run else None
+    if run is None:
+        raise unknown("teacher", word, extensions.members("backbone"), "kdbench list students")
+    return Teachers(run.folder or run.id, runs=(run,))
+
+
+def assistants(chain: Sequence[str], teacher: str | None, student: str) -> tuple[str, ...]:
+    """The backbones of a chain between a teacher and a student.
+
+    Args:
+        teacher: its backbone; None for one that is not known, which is above all of the chain.
+    """
+    if teacher == student:
+        return ()
+    first = chain.index(teacher) + 1 if teacher in chain else 0
+    end = chain.index(student) if student in chain else len(chain)
+    return tuple(chain[first:end])
+
+
+Plan = Callable[..., Spec]
+"""Makes the run of (configuration, student, seed, teachers, is_teacher)."""
+
+
+def teachers_of(
+    taught: Config, student: str, selected: Teachers, overrides: Iterable[Binding], plan: Plan
+) -> tuple[Teachers, list[Spec]]:
+    """The teachers of a method's runs on one student, and the runs that train them, teachers first.
+
+    Args:
+        selected: what `look_up` returned.
+
+    Raises:
+        UserError: the method's gin file asks for a teacher that cannot be.
+    """
+    kind, teaching = taught.control().teacher, taught.teaching()
+    if kind == "untrained":
+        if selected.file or selected.runs:
+            what = "file" if selected.file else "run"
+            raise UserError(f"the method '{taught.method}' takes an untrained teacher: name a backbone, not a {what}")
+        return Teachers(selected.word, untrained=selected.word), []
+    if kind == "student":
+        selected = Teachers(student)
+    trained: list[Spec] = []
+    if not selected.file and not selected.runs:
+        backbone = str(selected.word)
+        seed = EQUAL_TEACHER_SEED if backbone == student else TEACHER_SEED
+        trained.append(plan(_teachers_config(taught, overrides), backbone, seed, NONE, is_teacher=True))
+        selected = Teachers(backbone, runs=(_as_teacher(trained[-1]),))
+    word = None if kind == "student" else selected.word
+    top = selected.runs[0].student if selected.runs else None
+    for backbone in teaching.chain:
+        if backbone not in (every_backbone := extensions.members("backbone")):
+            raise unknown(f"backbone in Teaching.chain of '{taught.method}'", backbone, every_backbone)
+    every = Teachers(word, selected.file, selected.runs)
+    nearest = every
+    for backbone in assistants(teaching.chain, top, student):
+        above = every if teaching.all_above else nearest
+        trained.append(plan(taught, backbone, TEACHER_SEED, above, is_teacher=True))
+        nearest = Teachers(word, runs=(_as_teacher(trained[-1]),))
+        every = Teachers(word, every.file, (*every.runs, *nearest.runs))
+    return (every if teaching.all_above else nearest), trained
+
+
+def _teachers_config(taught: Config, overrides: Iterable[Binding]) -> Config:
+    """The configuration that trains the selected backbone."""
+    method = taught.teaching().method
+    places.member("method", method)
+    shared = [binding for binding in overrides if binding.configurable in signature.shared()]
+    config = resolve.resolve(method, taught.dataset, taught.recipe, shared)
+    if signature.of_method(config.source).attributes.get("needs_teacher", False):
+        raise UserError(
+            f"Teaching.method of '{taught.method}' must be a method without a teacher, not '{method}'; "
+            "to be taught by a run of any method, pass teacher=RUN"
+        )
+    return config
+
+
+def _as_teacher(spec: Spec) -> TeacherRun:
+    return TeacherRun(spec.id, spec.method, spec.student, "")
