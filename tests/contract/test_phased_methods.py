@@ -67,11 +67,11 @@ def test_training_costs_the_mean_over_the_phases_by_their_steps(results, flops_o
 
 @pytest.mark.parametrize("name", WORDS)
 def test_stopped_before_at_and_after_the_switch_a_run_ends_in_the_same_bits(plan, runs, results, tmp_path, name):
-    spec = plan(*WORDS[name])[-1]
+    teacher, spec = plan(*WORDS[name])
     for after in (FIRST[name] - 1, FIRST[name], FIRST[name] + 1):
         elsewhere = tmp_path / str(after)
         elsewhere.mkdir()
-        (elsewhere / spec.teacher_run).symlink_to(runs / spec.teacher_run)
+        (elsewhere / teacher.id).symlink_to(runs / teacher.id)
         asked = iter(range(1, after))
         with pytest.raises(Stopped):
             run(spec, elsewhere, None, Caller(stop=lambda asked=asked: next(asked, None) is None))
