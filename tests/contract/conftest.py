@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from kdbench import methods
 from kdbench.backbones import registry
@@ -65,6 +66,19 @@ def plan() -> Callable[..., list]:
 def run_all(plan) -> Callable[..., list[dict[str, Any]]]:
     """Does the runs of a command line in a folder, and returns their results in the order of the plan."""
     return lambda runs, *words: local.inline(plan(*words), runs, None)
+
+
+@pytest.fixture(scope="session")
+def flops_of() -> Callable[[Backbone], int]:
+    """FLOPs of a digit through a network, as torch's own counter has them."""
+
+    @torch.no_grad()
+    def count(network: Backbone) -> int:
+        with FlopCounterMode(display=False) as counter:
+            network.eval()(torch.zeros(1, 1, 8, 8))
+        return counter.get_total_flops()
+
+    return count
 
 
 @pytest.fixture

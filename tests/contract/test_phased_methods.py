@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from kdbench.backbones import registry
-from kdbench.measures import cost
 from kdbench.run import checkpoint
 from kdbench.run.caller import Caller
 from kdbench.run.execute import run
@@ -54,8 +53,8 @@ def test_each_phase_has_its_own_terms_in_the_epochs(runs, results):
     assert last["loss.ab"] == ""
 
 
-def test_training_costs_the_mean_over_the_phases_by_their_steps(results):
-    student, teacher = (cost.flops(registry.build(name, 10, 1), (1, 8, 8)) for name in ("resnet8", "resnet14"))
+def test_training_costs_the_mean_over_the_phases_by_their_steps(results, flops_of):
+    student, teacher = (flops_of(registry.build(name, 10, 1)) for name in ("resnet8", "resnet14"))
     # C_i × C_{i+1} products over all pixels of the smaller map, of both networks.
     relations = 2 * 2 * (16 * 16 * 64 + 16 * 32 * 16 + 32 * 64 * 4)
     for name, result in results.items():
@@ -68,11 +67,11 @@ def test_training_costs_the_mean_over_the_phases_by_their_steps(results):
 
 @pytest.mark.parametrize("name", WORDS)
 def test_stopped_before_at_and_after_the_switch_a_run_ends_in_the_same_bits(plan, runs, results, tmp_path, name):
-    spec = plan(*WORDS[name])[-1]
+    teacher, spec = plan(*WORDS[name])
     for after in (FIRST[name] - 1, FIRST[name], FIRST[name] + 1):
         elsewhere = tmp_path / str(after)
         elsewhere.mkdir()
-        (elsewhere / spec.teacher_run).symlink_to(runs / spec.teacher_run)
+        (elsewhere / teacher.id).symlink_to(runs / teacher.id)
         asked = iter(range(1, after))
         with pytest.raises(Stopped):
             run(spec, elsewhere, None, Caller(stop=lambda asked=asked: next(asked, None) is None))

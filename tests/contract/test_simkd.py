@@ -68,12 +68,12 @@ def test_parameters_are_those_of_the_deployed_network(result, parts):
     assert result["cost.parameters_training"] == body + projector, "neither classifier is trained"
 
 
-def test_flops_are_those_of_the_deployed_network(result, parts):
+def test_flops_are_those_of_the_deployed_network(result, parts, flops_of):
     student, teacher, _, _ = parts
-    body = cost.flops(student, (1, 8, 8)) - 2 * 64 * 10
+    body = flops_of(student) - 2 * 64 * 10
     projector = 2 * 4 * (64 * 32 + 9 * 32 * 32 + 32 * 64)  # on 2 × 2 pixels
     assert result["cost.flops"] == body + projector + 2 * 64 * 10
-    assert result["cost.flops_training"] == body + projector + cost.flops(teacher, (1, 8, 8))
+    assert result["cost.flops_training"] == body + projector + flops_of(teacher)
 
 
 def test_the_checkpoint_holds_the_deployed_network_and_its_accuracy_is_the_one_reported(result, ready, state):
