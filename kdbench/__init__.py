@@ -5,10 +5,10 @@ The public functions are those of kdbench.api, which is imported when one of the
 
 from typing import TYPE_CHECKING, Any
 
+from kdbench.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from kdbench.api import load_results, load_student, make_tables, plan_runs, run_all
-
-__version__ = "0.1.0"
 
 __all__ = ["load_results", "load_student", "make_tables", "plan_runs", "run_all"]
 

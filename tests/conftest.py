@@ -20,6 +20,7 @@ from kdbench.backbones.registry import build
 from kdbench.config import places as places_
 from kdbench.config import signature
 from kdbench.method import Backbone, Batch, Info, Method, Teacher
+from kdbench.methods import load
 from kdbench.streams import Streams
 
 ROOT = Path(__file__).parent.parent
@@ -33,19 +34,36 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class Case:
-    """One entry of tests/reference/losses.json, as float64 tensors; `student` tensors carry gradient."""
+    """One entry of tests/reference/losses*.json, as float64 tensors; `student` tensors carry gradient.
+
+    A list of maps (`student_maps`) is one tensor each (`student_map_1`, …).
+    """
 
     def __init__(self, entry: dict):
         self.entry = entry
         self.params = entry["params"]
         self.student = {
-            name: torch.tensor(value, dtype=torch.float64).requires_grad_() for name, value in entry["student"].items()
+            name: torch.tensor(value, dtype=torch.float64).requires_grad_()
+            for name, value in self._apart(entry["student"]).items()
         }
         integers = ("index", "contrast_index", "labels", "negative_labels")
         self.fixed = {
             name: torch.tensor(value, dtype=torch.int64 if name in integers else torch.float64)
-            for name, value in entry["fixed"].items()
+            for name, value in self._apart(entry["fixed"]).items()
         }
+
+    @staticmethod
+    def _apart(inputs: dict) -> dict:
+        named: dict = {}
+        for name, value in inputs.items():
+            several = name.endswith("_maps")
+            named |= {f"{name[:-1]}_{n}": each for n, each in enumerate(value, 1)} if several else {name: value}
+        return named
+
+    def maps(self, whose: str) -> list[Tensor]:
+        """The "student" maps or the "teacher" maps, shallowest first."""
+        inputs = self.student if whose == "student" else self.fixed
+        return [value for name, value in sorted(inputs.items()) if name.startswith(f"{whose}_map_")]
 
     def check(self, loss: Tensor) -> None:
         """The loss, and the norms of its gradients, are those of the reference."""
@@ -61,7 +79,8 @@ class Case:
 @pytest.fixture
 def reference() -> Callable[[str], Case]:
     """The reference case of a name."""
-    entries = {entry["case"]: entry for entry in json.loads((ROOT / "tests/reference/losses.json").read_text())}
+    files = sorted((ROOT / "tests/reference").glob("losses*.json"))
+    entries = {entry["case"]: entry for file in files for entry in json.loads(file.read_text())}
     return lambda name: Case(entries[name])
 
 
@@ -74,6 +93,7 @@ def make() -> Callable[..., Method]:
     """
 
     def method(name: str, **given: object) -> Method:
+        load(name)  # finds the method also in a plug-in folder that was added since
         cls = getattr(importlib.import_module(f"kdbench.methods.{name}"), signature.of_method(name).name)
         labels = torch.as_tensor(given.pop("labels", [0, 1, 2, 3] * 6))
         image = given.pop("image", (1, 8, 8))

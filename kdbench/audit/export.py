@@ -14,7 +14,6 @@ from pathlib import Path
 
 import pandas as pd
 
-import kdbench
 from kdbench.errors import UserError
 from kdbench.report import records
 from kdbench.report.formats import readme
@@ -23,6 +22,7 @@ from kdbench.report.plots import figures
 from kdbench.report.tables.published import CSV as PUBLISHED
 from kdbench.store import provenance
 from kdbench.store.folder import CONFIG
+from kdbench.version import __version__
 
 MANIFEST, SUMS, ABOUT = "MANIFEST.json", "SHA256SUMS", "README.txt"
 _COMMAND = "command.txt"
@@ -86,14 +86,14 @@ def export(runs: Path, out: Path, to: Path | None) -> Path:
     commit, clean = provenance.of_this_code()
     files[MANIFEST] = _json(
         {
-            "kdbench": kdbench.__version__,
+            "kdbench": __version__,
             "commit": commit,
             "clean": clean,
             "newest": max(_column(rows, "provenance.finished_at")),
             "runs": len(rows),
         }
     )
-    version = kdbench.__version__ + (f", commit {commit}" if commit else "") + " with changes" * (clean is False)
+    version = __version__ + (f", commit {commit}" if commit else "") + " with changes" * (clean is False)
     files[ABOUT] = _about(files, next(iter(rows["run"][rows["status"] == "finished"]), "RUN"), version)
     files = dict(sorted(files.items()))
     records.write(to, _archive({**files, SUMS: _sums(files)}))

@@ -115,6 +115,10 @@ class Backbone(nn.Module):
         """
         return _read_out(self.fc, x)[0]
 
+    def body(self) -> Body:
+        """This network without its classifier, as a module that shares its weights."""
+        return Body(self)
+
     def run_from(self, first: int, x: Tensor) -> Features:
         """The rest of the network, from the map that enters stage `first`.
 
@@ -168,6 +172,31 @@ class Backbone(nn.Module):
         out = self.run_from(0, self.stem(torch.zeros(1, *image_shape, device=device)))
         self.train(was_training)
         return tuple((channels, height, width) for _, channels, height, width in (x.shape for x in out.stages))
+
+
+class Body(nn.Module):
+    """A backbone without its classifier: images (B, C, H, W) to the deepest map (B, C_S, H_S, W_S).
+
+    Its parameters and buffers are the backbone's own, and its images count as passed through the backbone.
+    """
+
+    def __init__(self, backbone: Backbone):
+        super().__init__()
+        self._backbone = (backbone,)  # in a tuple, so that nn.Module does not register it with its classifier
+        for name, child in backbone.named_children():
+            if child is not backbone.fc:
+                self.add_module(name, child)
+        for name, parameter in backbone.named_parameters(recurse=False):
+            self.register_parameter(name, parameter)
+        for name, buffer in backbone.named_buffers(recurse=False):
+            self.register_buffer(name, buffer)
+
+    def forward(self, images: Tensor) -> Tensor:
+        (backbone,) = self._backbone
+        x = backbone.start(images)
+        for stage in backbone.stage_modules():
+            x = stage(x)
+        return x
 
 
 class Branch(nn.Module):

@@ -6,9 +6,9 @@ import argparse
 from collections.abc import Sequence
 from typing import NoReturn
 
-from kdbench import __version__
 from kdbench.cli import commands
 from kdbench.errors import UserError, nearest
+from kdbench.version import __version__
 
 
 def parse(words: Sequence[str]) -> argparse.Namespace:

@@ -15,7 +15,7 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from kdbench.plan.spec import Spec
-    from kdbench.run.bookkeeping import Progress
+    from kdbench.run.caller import Progress
 
 PLAIN_EVERY = 30.0
 """Seconds between two lines about one run outside a terminal."""

@@ -29,8 +29,7 @@ from kdbench.store.folder import CANCELLED, PROGRESS, SPEC, RunFolder
 from kdbench.store.lease import Held, Lost
 
 if TYPE_CHECKING:
-    from kdbench.run.bookkeeping import Progress
-    from kdbench.run.prepare import Caller
+    from kdbench.run.caller import Caller, Progress
 
 LOOK = 1.0
 """Seconds between two checks of whether a run was cancelled, whether the parent lives, and of the runs of others."""
@@ -116,8 +115,8 @@ def work(
     Raises:
         OSError: the disk is full.
     """
+    from kdbench.run.caller import Caller
     from kdbench.run.execute import run
-    from kdbench.run.prepare import Caller
     from kdbench.run.resume import Stopped  # imports torch, which the pool does not need
 
     do = do or run
@@ -226,9 +225,9 @@ def _work_in_group(specs: Sequence[Spec], runs: Path, data: Path | None, stop: S
 
     After a failed run the ranks may be out of step; rank 0 then stops, which ends all of them.
     """
+    from kdbench.run.caller import Caller
     from kdbench.run.execute import run
     from kdbench.run.group import Group
-    from kdbench.run.prepare import Caller
     from kdbench.run.resume import Stopped
 
     numbers = itertools.count()

@@ -6,6 +6,7 @@ through one.
 
 from kdbench.backbones.backbone import Backbone, Features
 from kdbench.backbones.initialise import he_normal
+from kdbench.errors import RunError
 from kdbench.method.base import Method
 from kdbench.method.batch import Batch, Info
 from kdbench.method.class_index import ClassIndex
@@ -27,6 +28,7 @@ __all__ = [
     "Info",
     "Method",
     "Phase",
+    "RunError",
     "Share",
     "Streams",
     "Teacher",

@@ -22,6 +22,7 @@ from kdbench.config.signature import field_type
 from kdbench.method.batch import Batch, Info
 from kdbench.method.phases import Phase
 from kdbench.method.teacher import Teacher
+from kdbench.precision import at_least_float32
 
 if TYPE_CHECKING:
     from kdbench.method.update import Update
@@ -40,7 +41,8 @@ class Method(nn.Module):
         parameters: a value for each declared field.
 
     Raises:
-        ValueError: a teacher is missing, or the parameters are not the declared fields.
+        ValueError: a teacher is missing, the parameters are not the declared fields, or a field has the name of something
+            that every method has.
     """
 
     needs_teacher: ClassVar[bool] = False
@@ -60,13 +62,17 @@ class Method(nn.Module):
         if fields.keys() != parameters.keys():
             wrong = ", ".join(sorted(fields.keys() ^ parameters.keys()))
             raise ValueError(f"{type(self).__name__} takes a value for each of its fields; missing or unknown: {wrong}")
-        for name, value in parameters.items():
-            setattr(self, name, value)
         self.student = student
         self.peers = nn.ModuleList()
         self.info = info
         # In a tuple, so that nn.Module does not register them: .train(), .parameters() and .state_dict() pass them by.
         self._teachers = tuple(teachers)
+        for name, value in parameters.items():
+            if name in dir(Method) or name in self.__dict__ or name in self._modules:
+                raise ValueError(
+                    f"the field '{name}' of {type(self).__name__} has a name that every method uses itself"
+                )
+            setattr(self, name, value)
         for teacher in teachers:
             teacher.freeze()
         self.setup()
@@ -196,7 +202,7 @@ class Method(nn.Module):
 
     def cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Cross-entropy with the true labels, smoothed as the recipe says; logits (B, K), labels (B,)."""
-        return F.cross_entropy(logits.float(), labels, label_smoothing=self.info.label_smoothing)
+        return F.cross_entropy(at_least_float32(logits), labels, label_smoothing=self.info.label_smoothing)
 
     def stage_shapes(self, network: Backbone | None = None) -> Sequence[tuple[int, int, int]]:
         """(channels, height, width) of each stage map of `network` (the student by default), shallowest first."""

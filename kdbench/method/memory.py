@@ -51,7 +51,7 @@ class ImageMemory(nn.Module):
         if gib > limit_gib:
             raise RunError(
                 f"a memory of {images} × {width} numbers ({dtype}) takes {gib:.1f} GiB, more than its limit of "
-                f"{limit_gib:g} GiB; take a smaller type, the place 'host', or a higher limit"
+                f"{limit_gib:g} GiB; take a smaller type or a higher limit"
             )
         self.register_buffer("rows", torch.zeros(images, width, dtype=dtype))
 

@@ -9,6 +9,9 @@ from torch import Tensor, nn
 
 from kdbench.method.share import Share
 
+Gradient = Sequence[Tensor | None]
+"""One entry for each parameter, None where the loss does not reach it."""
+
 
 class Update:
     """The parts of an update. All of it is exact on several GPUs, and clips as the recipe says.
@@ -66,27 +69,54 @@ class Update:
         Args:
             keep_graph: for a further `gradient` of terms of the same forward pass.
         """
-        found = torch.autograd.grad(
+        computed = torch.autograd.grad(
             self._share.weighted(loss), self.parameters, retain_graph=keep_graph, allow_unused=True
         )
-        gradients: list[Tensor | None] = [
-            None if g is None else g.clone() if self._share.weight < 1 else g for g in found
-        ]
+        # Copies, because several parameters may get one and the same tensor, which a change in place would change twice.
+        gradients: list[Tensor | None] = [None if g is None else g.clone() for g in computed]
         self._sum([g for g in gradients if g is not None])
         return gradients
 
-    def set_gradient(self, gradients: Sequence[Tensor | None]) -> None:
-        """Put gradients into `.grad` of the parameters."""
-        for parameter, gradient in zip(self.parameters, gradients, strict=True):
+    def set_gradient(self, *gradients: Gradient) -> None:
+        """Put the sum of gradients into `.grad` of the parameters."""
+        for parameter, gradient in zip(self.parameters, added(*gradients), strict=True):
             parameter.grad = gradient
 
-    def clip(self) -> None:
-        """Clip what is in `.grad`, as the recipe says."""
-        if self._clip_norm:
-            torch.nn.utils.clip_grad_norm_(self.parameters, self._clip_norm)
+    def clip(self, *gradients: Gradient, norm: float | None = None) -> None:
+        """Scale gradients in place, all by the one factor that brings the L2 norm of their sum down to `norm`.
+
+        For gradients that an optimiser takes apart, or for those of one term; `step` clips what is in `.grad` itself.
+
+        Args:
+            norm: the recipe's by default; 0: no clipping.
+        """
+        norm = self._clip_norm if norm is None else norm
+        total = [g for g in added(*gradients) if g is not None]
+        if not norm or not total:
+            return
+        factor = (norm / (torch.nn.utils.get_total_norm(total) + 1e-6)).clamp(max=1)
+        for gradient in gradients:
+            for part in gradient:
+                if part is not None:
+                    part.mul_(factor)
 
     def step(self, *names: str) -> None:
-        """Clip, and take a step of the optimisers of these names, all by default."""
-        self.clip()
-        for name in names or self.optimisers:
-            self.optimisers[name].step()
+        """Take a step of the optimisers of these names, all by default, with their gradient clipped as the recipe says.
+
+        The norm is that of all parameters of these optimisers together, and of no others.
+        """
+        optimisers = [self.optimisers[name] for name in names or self.optimisers]
+        if self._clip_norm:
+            moved = [p for optimiser in optimisers for group in optimiser.param_groups for p in group["params"]]
+            torch.nn.utils.clip_grad_norm_(moved, self._clip_norm)
+        for optimiser in optimisers:
+            optimiser.step()
+
+
+def added(*gradients: Gradient) -> list[Tensor | None]:
+    """The sum of gradients, one entry for each parameter; None where all are None."""
+    total: list[Tensor | None] = []
+    for parts in zip(*gradients, strict=True):
+        reached = [part for part in parts if part is not None]
+        total.append(sum(reached[1:], start=reached[0]) if reached else None)
+    return total

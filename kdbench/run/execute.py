@@ -20,14 +20,14 @@ from kdbench.measures import convergence, cost, energy
 from kdbench.method import Method
 from kdbench.plan.spec import Spec
 from kdbench.run import checkpoint, evaluate, load
-from kdbench.run.bookkeeping import Progress
+from kdbench.run.caller import Caller, Progress
 from kdbench.run.group import GroupBroken, checksum
-from kdbench.run.prepare import Caller, Ready, build, count_flops, prepare
+from kdbench.run.loop.state import Outcome
+from kdbench.run.loop.train import train
+from kdbench.run.prepare import Ready, build, count_flops, prepare
 from kdbench.run.resume import Keeper, Stopped
 from kdbench.run.session import Session
-from kdbench.run.state import Outcome
 from kdbench.run.sync_bn import synchronise
-from kdbench.run.train import train
 from kdbench.store import provenance, studies
 from kdbench.store.folder import CHECKPOINT, EPOCHS, OPERATIVE, RunFolder
 from kdbench.store.lease import Lost
@@ -195,7 +195,7 @@ def _train(
         for network in method.networks():
             network.compile()
     with streams.as_global("training"):
-        return method, train(method, ready.task, settings, streams, epochs_csv, caller.report, group, keeper)
+        return method, train(method, ready.task, settings, streams, epochs_csv, caller, keeper)
 
 
 def _evaluate(
@@ -237,4 +237,6 @@ def _result_of_another_rank(message: str) -> dict[str, Any]:
 
 def _sentence(error: Exception) -> str:
     """How an error is shown: ours are sentences, others need their name."""
-    return str(error) if isinstance(error, (RunError, UserError)) else f"{type(error).__name__}: {error}"
+    # gin adds the call in which an error was raised, in lines of its own.
+    sentence = str(error).partition("\n  In call to configurable")[0]
+    return sentence if isinstance(error, (RunError, UserError)) else f"{type(error).__name__}: {sentence}"

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,32 +24,13 @@ from kdbench.measures.cost import PeakMemory
 from kdbench.method import Info, Method
 from kdbench.plan.spec import Spec
 from kdbench.run import teacher as teachers_
-from kdbench.run.batches import passes_per_anchor, steps
-from kdbench.run.bookkeeping import Report
-from kdbench.run.budget import Budget
 from kdbench.run.group import Group
+from kdbench.run.loop.batches import passes_per_anchor, steps
+from kdbench.run.loop.budget import Budget
+from kdbench.run.loop.train import autocast
 from kdbench.run.teacher import LoadedTeacher
-from kdbench.run.train import autocast
 from kdbench.store import provenance
 from kdbench.streams import Streams
-
-
-@dataclass(frozen=True)
-class Caller:
-    """The process that does a run, as the run sees it.
-
-    Attributes:
-        report: receives the progress.
-        stop: asked after each step; true: keep the state of training and raise `Stopped`. Asked during the final evaluation
-            too, unless this process did nothing else, or is one of several.
-        check: called before anything is written; raises `Lost` if this process may not write any more.
-        group: the `spec.gpus` processes that do the run together; the first one's `stop` and `check` count.
-    """
-
-    report: Report = lambda progress: None
-    stop: Callable[[], bool] = lambda: False
-    check: Callable[[], None] = lambda: None
-    group: Group = field(default_factory=Group)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 from kdbench.measures import energy
 from kdbench.measures.cost import PeakMemory
-from kdbench.run.state import Outcome
+from kdbench.run.loop.state import Outcome
 
 
 class Session:

@@ -12,10 +12,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import kdbench
 from kdbench.config import places
 from kdbench.plan.spec import Spec
 from kdbench.store import lease
+from kdbench.version import __version__
 
 if TYPE_CHECKING:
     import torch
@@ -37,7 +37,7 @@ def collect(spec: Spec, device: torch.device, gpus: int) -> dict[str, Any]:
         "commit": commit,
         "clean": clean,
         "method_sha256": places.file_sha256(places.sources()[spec.source]),
-        "kdbench": kdbench.__version__,
+        "kdbench": __version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
         "torchvision": _version("torchvision"),

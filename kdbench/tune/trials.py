@@ -173,8 +173,8 @@ def carry_out(tuning: Tuning, data: Path | None = None) -> dict[str, str]:
 
 
 def _trial(study: Study, runs: Path, data: Path | None, shown: display.Display) -> Trial:
+    from kdbench.run.caller import Caller
     from kdbench.run.execute import validate  # torch: two seconds that a study with nothing to do must not cost
-    from kdbench.run.prepare import Caller
 
     number = len(study.trials)
     parameters = suggest.suggest(study.space, study.trials, study.id) if number else study.gin_values()

@@ -328,3 +328,30 @@ def test_a_backbone_needs_no_preactivations_for_the_rest():
         network(images(), features=EXTRAS)
     with pytest.raises(UserError, match="Plain does not offer the last batch normalisation"):
         network.last_bn(0)
+
+
+@every_backbone
+def test_the_body_is_the_network_without_its_classifier_and_shares_its_weights(name):
+    network = network_of(name)
+    body = network.body()
+    x = images()
+    with torch.no_grad():
+        assert torch.equal(body(x), network(x, features=True).stages[-1])
+    assert network.images_passed == 2 * len(x)
+    without = {name for name in network.state_dict() if not name.startswith("fc.")}
+    assert body.state_dict().keys() == without
+    own = {id(parameter) for parameter in network.parameters()} - {
+        id(parameter) for parameter in network.fc.parameters()
+    }
+    assert {id(parameter) for parameter in body.parameters()} == own
+    assert not any(module.training for module in body.eval().modules())
+    assert body.train().training
+    assert all(stage.training for stage in network.stage_modules())
+
+
+def test_a_copy_of_a_body_is_of_a_copied_network():
+    body = network_of("resnet8").body()
+    other = copy.deepcopy(body)
+    with torch.no_grad():
+        next(other.parameters()).zero_()
+        assert not torch.equal(body(images()), other(images()))

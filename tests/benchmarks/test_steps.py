@@ -16,8 +16,8 @@ from kdbench.data.augment import Augmenter
 from kdbench.data.task import Images, SealedTest, Task
 from kdbench.measures.cost import PeakMemory
 from kdbench.plan import expand, request
-from kdbench.run.batches import passes_per_anchor, steps
-from kdbench.run.budget import Budget
+from kdbench.run.loop.batches import passes_per_anchor, steps
+from kdbench.run.loop.budget import Budget
 from kdbench.run.prepare import Ready, build
 from kdbench.run.teacher import LoadedTeacher
 from kdbench.streams import Streams

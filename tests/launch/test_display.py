@@ -5,7 +5,7 @@ from rich.console import Console
 
 from kdbench.launch import display
 from kdbench.plan import expand, request
-from kdbench.run.train import Progress
+from kdbench.run.caller import Progress
 
 SPECS = expand.plan(request.parse(["methods=ce", "dataset=digits", "seeds=0,1"]))
 RESULT = {"status": "finished", "accuracy.last": 71.234, "seconds.train": 3723.0, "cost.images_per_second": 812.3}

@@ -100,3 +100,18 @@ def test_the_entries_of_a_method_with_exits_and_of_one_without(make):
         "cost.flops_training",
     }
     assert found["cost.flops_training"] == found["cost.flops.ensemble"], "training computes every classifier once"
+
+
+def test_training_in_phases_costs_their_mean_by_the_share_of_steps(make):
+    made = make("byot")
+    batch = first_batch(made)
+
+    def student_alone(batch):
+        return {"ce": made.cross_entropy(made.student(batch.images), batch.labels)}
+
+    whole, alone = (flops.of_losses(losses, batch) / len(batch.images) for losses in (made.losses, student_alone))
+    assert whole > alone == by_torch(made.student, made.info.image_shape)
+    phases = [(made.losses, 0.25), (student_alone, 0.75)]
+    assert flops.of_method(made, batch, FULL, phases)["cost.flops_training"] == round(0.25 * whole + 0.75 * alone)
+    of_fewer = flops.of_method(made, batch, FULL, phases, images=3)["cost.flops_training"]
+    assert of_fewer == round(len(batch.images) / 3 * (0.25 * whole + 0.75 * alone)), "for each image that is passed"

@@ -12,8 +12,8 @@ from kdbench.launch import local
 from kdbench.measures import VERSION, cost, energy
 from kdbench.plan import expand, request
 from kdbench.run import evaluate
+from kdbench.run.caller import Caller
 from kdbench.run.execute import run
-from kdbench.run.prepare import Caller
 from kdbench.run.resume import Stopped
 from kdbench.store.folder import EPOCHS, RunFolder
 from kdbench.store.result import defects

@@ -141,3 +141,12 @@ def test_the_base_class_samples_the_anchors_alone(make):
     assert method.exits(torch.zeros(1, 1, 8, 8)) == {}
     with pytest.raises(NotImplementedError):
         Method(method.student, [], method.info).losses(None)
+
+
+@pytest.mark.parametrize("name", ["peers", "teacher", "training", "update"])
+def test_a_field_may_not_take_the_name_of_what_every_method_has(make, name):
+    ce = make("ce")
+    cls = type("Own", (Method,), {"__annotations__": {name: float}})
+    assert cls.fields() == {name: float}
+    with pytest.raises(ValueError, match=f"the field '{name}' of Own has a name that every method uses itself"):
+        cls(ce.student, [], ce.info, **{name: 1.0})

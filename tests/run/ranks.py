@@ -21,11 +21,11 @@ from kdbench.errors import RunError
 from kdbench.method import Info, Teacher
 from kdbench.plan import expand, request
 from kdbench.run import execute
+from kdbench.run.caller import Caller
 from kdbench.run.checkpoint import weights_sha256
 from kdbench.run.group import Group
-from kdbench.run.prepare import Caller
+from kdbench.run.loop.train import train
 from kdbench.run.sync_bn import synchronise
-from kdbench.run.train import train
 from kdbench.streams import Streams
 
 DIGITS = Dataset(source="digits", mean=(0.3,), std=(0.35,), mirrored=False)
@@ -56,7 +56,7 @@ def made(name, task):
     with Streams(0).as_global("init"):
         student, teacher = (registry.build(which, task.classes, 1) for which in ("resnet8", "resnet14"))
         info = Info(
-            task.classes, task.train.labels, (1, 8, 8), 0.0, torch.device("cpu"),
+            task.classes, task.train.labels, (1, 8, 8), 0.0, torch.device("cpu"), 13, 7,
             network=lambda name, stream: registry.build(name or "resnet8", task.classes, 1),
         )  # fmt: skip
         return cls(student, [Teacher(teacher)] if cls.needs_teacher else [], info, **parameters)
@@ -88,17 +88,20 @@ def trajectory(folder, name, batch_size, dtype, group, sync_bn=True):
     if sync_bn:
         synchronise(method, group)
     losses, images = [], []
-    inner = method.losses
+    update, after_step = method.update, method.after_step
 
-    def watched(batch):
-        terms = inner(batch)
-        losses.append(batch.share.weighted(torch.stack(list(terms.values())).sum().detach()))
+    def watched_update(terms, parts):
+        losses.append(parts.loss.detach())
+        update(terms, parts)
+
+    def watched_step(batch):
+        losses[-1] = batch.share.weighted(losses[-1])
         images.append(batch.index)
-        return terms
+        after_step(batch)
 
-    method.losses = watched
+    method.update, method.after_step = watched_update, watched_step
     with precision(dtype), Streams(0).as_global("training"):
-        outcome = train(method, task, given, Streams(0), folder / f"{name}{group.rank}.csv", group=group)
+        outcome = train(method, task, given, Streams(0), folder / f"{name}{group.rank}.csv", Caller(group=group))
     return SimpleNamespace(
         losses=torch.stack(losses), images=images,
         state=method.state_dict(), sha256=weights_sha256(method.state_dict()),
@@ -177,7 +180,7 @@ def not_finite(folder, group):
         Machine("cpu", 1, False, False, 60.0, group.size, ""), Measures((), False, 0, ()),
     )  # fmt: skip
     return caught(
-        lambda: train(method, task, given, Streams(0), folder / f"bad{group.rank}.csv", group=group), RunError
+        lambda: train(method, task, given, Streams(0), folder / f"bad{group.rank}.csv", Caller(group=group)), RunError
     )
 
 

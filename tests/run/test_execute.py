@@ -18,9 +18,9 @@ from kdbench.measures.cost import PeakMemory
 from kdbench.method import Info
 from kdbench.plan import expand, request
 from kdbench.run import checkpoint
-from kdbench.run.batches import steps
-from kdbench.run.budget import Budget
 from kdbench.run.execute import run
+from kdbench.run.loop.batches import steps
+from kdbench.run.loop.budget import Budget
 from kdbench.run.prepare import Ready, build
 from kdbench.run.teacher import LoadedTeacher
 from kdbench.store import provenance

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from kdbench.plan import expand, request
+from kdbench.run.caller import Caller
 from kdbench.run.execute import run
-from kdbench.run.prepare import Caller
 from kdbench.run.resume import Damaged, Keeper, Stopped, dump, parse
 from kdbench.store.folder import EPOCHS, LOG, RESUME, RESUME_BEFORE, RunFolder
 

@@ -9,8 +9,8 @@ from kdbench.launch import display, local, worker
 from kdbench.launch.backlog import enqueue, open_runs
 from kdbench.run import checkpoint
 from kdbench.run import teacher as teacher_
+from kdbench.run.caller import Caller
 from kdbench.run.execute import run
-from kdbench.run.prepare import Caller
 from kdbench.run.resume import Stopped
 from kdbench.store.folder import CANCELLED, CHECKPOINT, CONFIG, RunFolder
 

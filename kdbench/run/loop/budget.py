@@ -84,10 +84,12 @@ class Budget:
 def _stretches(phases: Sequence[Phase], paid: int) -> list[Stretch]:
     rest = [phase for phase in phases if phase.share is None]
     shares = [phase.share for phase in phases if phase.share is not None and not phase.on_top]
-    names = ", ".join(f"{phase.name} {phase.share}" for phase in phases)
-    if len(rest) != 1 or any(phase.share is not None and phase.share <= 0 for phase in phases) or sum(shares) >= 1:
+    names = ", ".join(phase.name if phase.share is None else f"{phase.name} {phase.share:g}" for phase in phases)
+    too_small = any(phase.share is not None and phase.share <= 0 for phase in phases)
+    if len(rest) != 1 or rest[0].on_top or too_small or sum(shares) >= 1:
         raise RunError(
-            f"the phases ({names}) must have shares above 0 and below 1 together, and one without a share for the rest"
+            f"the phases ({names}) must have shares above 0 and below 1 together, and one without a share for the rest, "
+            "which cannot be on top of the budget"
         )
     counts = [0 if phase.share is None else round(phase.share * paid) for phase in phases]
     in_budget = sum(count for count, phase in zip(counts, phases, strict=True) if not phase.on_top)

@@ -10,14 +10,15 @@ from kdbench.config.settings import Settings, Train
 from kdbench.data.augment import Augmenter
 from kdbench.data.task import Task
 from kdbench.method import Method, Share, Update
-from kdbench.run.batches import passes_per_anchor, steps, unaugmented
-from kdbench.run.bookkeeping import Bookkeeper, Report
-from kdbench.run.budget import Budget, Stretch
-from kdbench.run.epochs import Epochs
+from kdbench.run.caller import Caller
 from kdbench.run.group import Group
-from kdbench.run.passes import Passes
+from kdbench.run.loop.batches import passes_per_anchor, steps, unaugmented
+from kdbench.run.loop.bookkeeping import Bookkeeper
+from kdbench.run.loop.budget import Budget, Stretch
+from kdbench.run.loop.epochs import Epochs
+from kdbench.run.loop.passes import Passes
+from kdbench.run.loop.state import Outcome, Training
 from kdbench.run.resume import Keeper
-from kdbench.run.state import Outcome, Training
 from kdbench.streams import Streams
 
 
@@ -32,15 +33,14 @@ def train(
     settings: Settings,
     streams: Streams,
     epochs_csv: Path,
-    report: Report = lambda progress: None,
-    group: Group | None = None,
+    caller: Caller | None = None,
     keeper: Keeper | None = None,
 ) -> Outcome:
     """Train until the budget is spent; writes one line an epoch to `epochs_csv`.
 
     Args:
-        group: the ranks that share each batch. All of them have the same method and get the same outcome; the first one
-            alone evaluates, writes and reports.
+        caller: receives the progress; the ranks of its group share each batch. All of them have the same method and get
+            the same outcome; the first one alone evaluates, writes and reports.
         keeper: of the state of training: training resumes from the state it has, and it says when to write the next one.
 
     Raises:
@@ -48,56 +48,59 @@ def train(
             images pass through the student than the method declares.
         Stopped: the keeper was asked to stop, and the state is written; on all ranks at the same step.
     """
-    group = group or Group()
-    device = task.train.labels.device
-    recipe = settings.train
+    caller = caller or Caller()
+    group = caller.group
     augmenter = Augmenter(task.train.images, settings.augment, settings.dataset, settings.strong)
     declared = passes_per_anchor(method)
-    budget = Budget(recipe, len(task.train), declared, settings.control.budget, method.phases())
+    budget = Budget(settings.train, len(task.train), declared, settings.control.budget, method.phases())
     share = group.share(budget.anchors)
-    own_anchors = round(share.weight * budget.anchors)
-    passes = Passes(method, group)
-    epochs = Epochs(epochs_csv if group.first else None, share, settings.machine.log)
-    training = Training(method, Outcome(), epochs, passes, device, {})
+    training = _new_training(method, task, settings, epochs_csv if group.first else None, share, group)
     state = keeper.load() if keeper else None
     first = training.restore(state)
     group.check_equal({"the steps to resume at": first})
     if not first:
-        _prepare(method, task, settings, streams, passes)
-    mixed = autocast(recipe, device)
-    books = Bookkeeper(training, task, settings, budget, group, report, keeper)
+        _prepare(training, task, settings, streams)
+    mixed = autocast(settings.train, training.device)
+    books = Bookkeeper(training, task, settings, budget, caller, keeper)
     stretch: Stretch | None = None
     method.train()
     books.start()
     for batch in steps(method, task, augmenter, streams, budget, first, share):
-        step = batch.step
-        if stretch is None or step >= stretch.end:
-            stretch = budget.stretch(step)
+        if stretch is None or batch.step >= stretch.end:
+            stretch = budget.stretch(batch.step)
             losses = stretch.phase.losses or method.losses
             update = _begin(stretch, training, settings, group, share)
-            if state is not None and stretch.first < first:  # at the very start of a phase its optimiser is fresh
-                for name, optimiser in training.optimisers.items():
-                    optimiser.load_state_dict(state["optimisers"][name])
+            if state is not None and stretch.first < first:  # at the very start of a phase its optimisers are fresh
+                training.restore_optimisers(state)
             state = None
-        rate = budget.rate(step, settings.sgd)
+        rate = budget.rate(batch.step, settings.sgd)
         update.set_rate(rate)
-        with mixed, passes.counted():
-            terms = losses(batch)
-            update.loss = update.total(terms)
-        passes.check(own_anchors, declared)
-        method.update(terms, update)
-        with torch.no_grad():
-            method.after_step(batch)
-        books.after_step(step, rate, update.loss, terms)
+        with training.passes.counted():
+            with mixed:
+                terms = losses(batch)
+                update.loss = update.total(terms)
+            method.update(terms, update)
+            with torch.no_grad():
+                method.after_step(batch)
+        training.passes.check(round(share.weight * budget.anchors), declared)
+        books.after_step(batch.step, rate, update.loss, terms)
     books.finish()
     return training.outcome
 
 
-def _prepare(method: Method, task: Task, settings: Settings, streams: Streams, passes: Passes) -> None:
+def _new_training(
+    method: Method, task: Task, settings: Settings, epochs_csv: Path | None, share: Share, group: Group
+) -> Training:
+    """A training before its first step; `epochs_csv` is None on ranks that do not write."""
+    epochs = Epochs(epochs_csv, share, settings.machine.log)
+    return Training(method, Outcome(), epochs, Passes(method, group), task.train.labels.device, {})
+
+
+def _prepare(training: Training, task: Task, settings: Settings, streams: Streams) -> None:
     """The method's pass over the training images before the first step; nothing for a method that asks for none."""
-    method.eval()
-    with torch.no_grad(), passes.counted():
-        method.prepare(unaugmented(task, settings.dataset, streams))
+    training.method.eval()
+    with torch.no_grad(), training.passes.counted():
+        training.method.prepare(unaugmented(task, settings.dataset, streams))
 
 
 def _begin(stretch: Stretch, training: Training, settings: Settings, group: Group, share: Share) -> Update:

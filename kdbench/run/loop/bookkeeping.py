@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -13,41 +11,21 @@ from torch import Tensor
 from kdbench.config.settings import Settings
 from kdbench.data.task import Task
 from kdbench.errors import RunError
-from kdbench.run.budget import Budget
+from kdbench.run.caller import Caller, Progress
 from kdbench.run.evaluate import accuracy
-from kdbench.run.group import Group
+from kdbench.run.loop.budget import Budget
+from kdbench.run.loop.state import Training
 from kdbench.run.resume import Keeper, Stopped
-from kdbench.run.state import Training
 
 CHECK_EVERY = 50
 """Steps between two looks at whether the loss is finite: each look waits for the device."""
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a run has come, for a display.
-
-    Attributes:
-        measured: share of the final evaluation that is done; None before it.
-    """
-
-    images: int
-    budget: int
-    epoch: int
-    epochs: int
-    images_per_second: float
-    validation: float | None
-    measured: float | None = None
-
-
-Report = Callable[[Progress], None]
 
 
 class Bookkeeper:
     """Keeps the books of one training: called after every step.
 
     Args:
-        report: receives the progress, on the first rank.
+        caller: its `report` receives the progress, on the first rank.
         keeper: of the state of training; says when it is written.
 
     Raises:
@@ -55,11 +33,10 @@ class Bookkeeper:
     """
 
     def __init__(
-        self, training: Training, task: Task, settings: Settings, budget: Budget, group: Group, report: Report,
-        keeper: Keeper | None,
-    ):  # fmt: skip
+        self, training: Training, task: Task, settings: Settings, budget: Budget, caller: Caller, keeper: Keeper | None
+    ):
         self._training, self._task, self._settings, self._budget = training, task, settings, budget
-        self._group, self._report, self._keeper = group, report, keeper
+        self._group, self._report, self._keeper = caller.group, caller.report, keeper
         self._since = time.perf_counter()
         states = settings.teaching.states
         self._kept_after = {round(number * budget.steps / states) for number in range(1, states)}

@@ -12,7 +12,7 @@ from kdbench.data.augment import Augmenter, Draws, normalise
 from kdbench.data.task import Task
 from kdbench.errors import RunError
 from kdbench.method import Batch, Method, Share
-from kdbench.run.budget import Budget
+from kdbench.run.loop.budget import Budget
 from kdbench.streams import Streams
 
 UNAUGMENTED = 500

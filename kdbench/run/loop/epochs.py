@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from torch import Tensor
 from kdbench.errors import RunError
 from kdbench.files import write_atomically
 from kdbench.method import Share
-from kdbench.run.state import Outcome
+from kdbench.run.loop.state import Outcome
 
 if TYPE_CHECKING:
     from kdbench.run.tensorboard import Events
@@ -69,6 +70,8 @@ class Epochs:
     def means(self, step: int) -> dict[str, float]:
         """Mean of the loss and of each term over the whole batches since the last epoch's end. Collective.
 
+        A term counts as 0 in steps that do not have it: the terms then add up to the loss.
+
         Raises:
             RunError: the loss is not finite.
         """
@@ -94,12 +97,25 @@ class Epochs:
                 "accuracy.val": outcome.validation,
                 **means,
             }
-            fresh = not self._path.exists()
-            with self._path.open("a", newline="", encoding="utf-8") as file:
-                writer = csv.DictWriter(file, row)
-                if fresh:
-                    writer.writeheader()
-                writer.writerow(row)
+            _append(self._path, row)
             if self._events is not None:
                 self._events.add(row)
         self.epoch, self._sums, self._count = epoch, {}, 0
+
+
+def _append(path: Path, row: dict[str, Any]) -> None:
+    """One more line. A phase may bring terms that the lines before do not have: the file then gets their columns."""
+    before = path.read_bytes().decode() if path.exists() else ""
+    columns = next(csv.reader(before.splitlines()), [])
+    new = [column for column in row if column not in columns]
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, [*columns, *new])
+    if new:
+        writer.writeheader()
+        writer.writerows(csv.DictReader(before.splitlines()))
+    writer.writerow(row)
+    if new and before:
+        write_atomically(path, text.getvalue().encode())
+    else:
+        with path.open("a", newline="", encoding="utf-8") as file:
+            file.write(text.getvalue())

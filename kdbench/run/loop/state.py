@@ -12,8 +12,8 @@ from torch import Tensor
 from kdbench.method import Method
 
 if TYPE_CHECKING:
-    from kdbench.run.epochs import Epochs
-    from kdbench.run.passes import Passes
+    from kdbench.run.loop.epochs import Epochs
+    from kdbench.run.loop.passes import Passes
 
 
 @dataclass
@@ -90,3 +90,8 @@ class Training:
             torch.cuda.set_rng_state(state["random"]["cuda"], self.device)
         step: int = state["step"]
         return step
+
+    def restore_optimisers(self, state: Mapping[str, Any]) -> None:
+        """Take up the optimisers of `state`, in the phase that it was saved in."""
+        for name, optimiser in self.optimisers.items():
+            optimiser.load_state_dict(state["optimisers"][name])
