@@ -13,7 +13,7 @@ from kdbench.errors import UserError, nearest
 from kdbench.plan import expand
 from kdbench.plan import request as request_
 from kdbench.plan.spec import Spec
-from kdbench.store import ids
+from kdbench.store import ids, teachers
 from kdbench.store.folder import CONFIG, RunFolder
 
 SHARED, MACHINE, MEASURES, RUN, CONTROL = "shared", "machine", "measures", "the run's", "the control's"
@@ -88,7 +88,7 @@ def diff(a: str, b: str, runs: Path, words: Sequence[str] = ()) -> Comparison:
     """
     folder_a, folder_b = _folder(a, runs), _folder(b, runs)
     if folder_a is None and folder_b is None:
-        sides = _methods(a, b, words)
+        sides = _methods(a, b, words, runs)
     elif folder_a is None or folder_b is None:
         method, run = (a, b) if folder_a is None else (b, a)
         raise UserError(f"'{method}' is a method and '{run}' is a run; diff compares two methods or two runs")
@@ -211,7 +211,7 @@ def _folder(word: str, runs: Path) -> Path | None:
     )
 
 
-def _methods(a: str, b: str, words: Sequence[str]) -> tuple[Side, Side]:
+def _methods(a: str, b: str, words: Sequence[str], runs: Path) -> tuple[Side, Side]:
     if any(word.startswith("methods=") for word in words):
         raise UserError("diff takes its two methods without 'methods=', as in kdbench diff A B")
     request = request_.parse([f"methods={a},{b}", *words])
@@ -219,9 +219,8 @@ def _methods(a: str, b: str, words: Sequence[str]) -> tuple[Side, Side]:
         if len(getattr(request, key)) > 1:
             raise UserError(f"diff takes one {key}, not {len(getattr(request, key))}")
     # The plan fills in what the dataset proposes, and refuses a binding that neither method uses.
-    specs = {
-        spec.method: spec for spec in expand.plan(replace(request, seeds=request.seeds[:1])) if not spec.is_teacher
-    }
+    planned = expand.plan(replace(request, seeds=request.seeds[:1]), teachers.finder(runs))
+    specs = {spec.method: spec for spec in planned if not spec.is_teacher}
 
     def side(name: str) -> Side:
         spec = specs[name]

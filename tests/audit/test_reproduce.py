@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -344,3 +345,16 @@ def test_the_functions_return_data_and_what_is_trained_has_the_stored_configurat
     bindings = [line for line in stored.read_text().splitlines(True) if not line.startswith(headings)]
     assert sorted(line for line in written.splitlines(True) if not line.startswith(headings)) == sorted(bindings)
     assert written.splitlines()[0] == stored.read_text().splitlines()[0]
+
+
+def test_of_a_chain_what_is_not_what_it_was_is_trained_again_and_the_rest_copied(tmp_path):
+    plugin, runs = Path(__file__).parents[1] / "teaching", tmp_path / "runs"
+    words = ["methods=dense", *(word for word in SHORT if not word.startswith("teacher=")), "teacher=resnet20"]
+    assert main(["run", *words, "Machine.threads=1", "--runs", str(runs), "--plugins", str(plugin)]) == 0
+    (student,) = runs.glob("dense-digits-resnet8-*")
+    (assistant,) = runs.glob("dense-digits-resnet14-*")
+    (assistant / "checkpoint.pt").write_bytes(b"other")
+    reproduction = prepare(student.name, runs, out=tmp_path / "again", board=tmp_path)
+    assert [spec.id for spec in reproduction.teachers] == [assistant.name]
+    assert [folder.name for folder in reproduction.teacher_folders] == [teacher(runs).name]
+    assert carry_out(reproduction).identical

@@ -1,5 +1,8 @@
+from pathlib import Path
+
 import pytest
 
+from kdbench.config import places
 from kdbench.launch import backlog
 from kdbench.plan import expand, request
 from kdbench.store.folder import CHECKPOINT, RunFolder
@@ -33,3 +36,15 @@ def test_what_a_plan_does_with_each_run(tmp_path, end):
 def test_a_teacher_whose_students_are_finished_is_left_out(tmp_path, end):
     end(FIRST, "finished"), end(SECOND, "finished")
     assert backlog.open_runs(PLAN, tmp_path) == []
+
+
+def test_of_a_chain_only_what_is_missing_above_the_student_is_done(tmp_path, end, own_plugins):
+    places.add_plugins([str(Path(__file__).parents[1] / "teaching")])
+    chain = expand.plan(request.parse(["methods=kd_chain", "dataset=digits", "teacher=resnet32", "student=resnet8"]))
+    *_, second, student = chain
+    assert backlog.open_runs(chain, tmp_path) == chain
+    end(second, "finished")
+    assert backlog.open_runs(chain, tmp_path) == [student], "what it is taught by is there"
+    end(student, "finished")
+    assert backlog.open_runs(chain, tmp_path) == []
+    assert backlog.open_runs(chain, tmp_path, rerun=True) == [student]

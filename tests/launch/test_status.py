@@ -5,9 +5,11 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
+from kdbench.config import places
 from kdbench.launch import status as status_
 from kdbench.launch.slurm.queue import QueuedJob, SlurmQueue
 from kdbench.plan import expand, request
@@ -202,3 +204,15 @@ def test_a_thousand_runs_take_no_second(tmp_path, ask):
     began = time.perf_counter()
     assert len(status_.read(tmp_path)) == 1000
     assert time.perf_counter() - began < 1
+
+
+def test_a_run_waits_for_the_first_of_its_teachers_that_has_not_ended(tmp_path, ask, finished, own_plugins):
+    places.add_plugins([str(Path(__file__).parents[1] / "teaching")])
+    planned = expand.plan(request.parse(["methods=dense", "dataset=digits", "teacher=resnet32", "student=resnet8"]))
+    teacher, first, second, student = planned
+    finished(teacher)
+    ask(first, begun=True), ask(second), ask(student)
+    states = {run.id: run for run in status_.read(tmp_path)}
+    assert [states[spec.id].state for spec in planned] == ["done", "stopped", "waiting", "waiting"]
+    assert states[student.id].why == f"for its teacher ({first.id}), which is stopped"
+    assert states[student.id].teacher_runs == student.teacher_runs

@@ -246,3 +246,16 @@ def test_dry_run_prints_the_studies_without_torch_or_optuna(tmp_path):
     assert "0 trials done, 3 to do, seeds 0, teacher ce-digits-resnet14-s0-" in done.stdout
     assert "temperature: log 1 to 16 (gin: 4.0)" in done.stdout
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_method_whose_values_train_its_assistants_is_refused(capsys, monkeypatch):
+    monkeypatch.setenv("KDBENCH_PLUGINS", str(Path(__file__).parents[1] / "teaching"))
+    places.add_plugins([])
+    assert main(["tune", "kd_chain", "trials=2", *WORDS]) == 2
+    assert "the method 'kd_chain' trains assistants (Teaching.chain)" in capsys.readouterr().err
+
+
+def test_a_finished_run_teaches_the_trials(capsys):
+    assert main(["run", "methods=byot", *(w for w in WORDS if "student" not in w), "student=resnet14"]) == 0
+    assert main(["tune", "kd", "trials=2", *(w for w in WORDS if "teacher" not in w), "teacher=byot-digits"]) == 0
+    assert [trial["status"] for trial in stored()["kd"]] == ["finished"] * 2

@@ -3,10 +3,12 @@
 import os
 import pickle
 import re
+from pathlib import Path
 
 import pytest
 
 from kdbench.cli.main import main
+from kdbench.config import places
 from kdbench.errors import UserError
 from kdbench.launch import backlog
 from kdbench.launch.slurm import submission as submission_
@@ -54,6 +56,21 @@ def test_students_of_other_teachers_wait_for_those_alone(tmp_path):
         [["ce-resnet14-s0"], ["ce-resnet20-s0"]], [["kd-resnet8-s0"]], [["kd-resnet8-s0"]],
     ]  # fmt: skip
     assert [array.teachers for array in found[1:]] == [(found[0].jobs[0][0].id,), (found[0].jobs[1][0].id,)]
+
+
+def test_a_chain_of_teachers_is_submitted_from_its_top(tmp_path, own_plugins):
+    places.add_plugins([str(Path(__file__).parents[2] / "teaching")])
+    words = ["methods=dense", "dataset=digits", "teacher=resnet32", "seeds=0,1"]
+    found = submission(tmp_path, *words).arrays
+    assert [runs_of(array) for array in found] == [
+        [["ce-resnet32-s0"]], [["dense-resnet20-s0"]], [["dense-resnet14-s0"]], [["dense-resnet8-s0"], ["dense-resnet8-s1"]],
+    ]  # fmt: skip
+    above = [array.jobs[0][0].id for array in found[:3]]
+    assert [list(array.teachers) for array in found] == [[], above[:1], above[:2], above]
+    specs = [array.jobs[0][0] for array in found]
+    put_down(tmp_path, specs[:2], "7")
+    behind = submission(tmp_path, *words, jobs={"7": "PENDING"}).arrays
+    assert [(list(array.teachers), array.behind) for array in behind] == [([], ("7",)), (above[2:], ("7",))]
 
 
 def test_several_runs_in_one_job(tmp_path):
