@@ -112,7 +112,9 @@ def test_gin_used_every_value_of_the_configuration_and_no_other(everything):
         resolved = keys((runs / result["run"] / "config.gin").read_text())
         # Bound by controls and on the command line only; here they keep the defaults that Python gives them.
         assert {
-            key for key in operative if not key.startswith(("Control.", "Teaching.", "Selection.", "Parallel.", "Strong."))
+            key
+            for key in operative
+            if not key.startswith(("Control.", "Teaching.", "Selection.", "Parallel.", "Strong."))
         } == resolved
 
 
