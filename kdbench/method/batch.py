@@ -24,7 +24,8 @@ class Info:
         label_smoothing: the recipe's; `Method.cross_entropy` applies it.
         device: where the run trains.
         batch_size: B, images in a whole batch, all views included.
-        steps: steps that the recipe's budget pays for.
+        steps: steps that the budget pays for.
+        epochs: epochs in them, rounded up; `Batch.epoch` goes from 1 to this.
         network: builds a backbone by name (None: the student's architecture) with the initial weights of a named stream.
     """
 
@@ -35,6 +36,7 @@ class Info:
     device: torch.device
     batch_size: int = 0
     steps: int = 0
+    epochs: int = 0
     network: Callable[[str | None, str], Backbone] = field(repr=False, default=None)  # type: ignore[assignment]
 
     @property

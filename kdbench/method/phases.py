@@ -20,6 +20,8 @@ class Phase:
         share: of the budget; None: what the other phases leave. At most one phase has None.
         losses: terms by name, in place of `Method.losses`.
         trains: the parameters that this phase trains; None: all that require a gradient.
+        passes: images through the student for each anchor in this phase, 0 where it trains something else; None: those of
+            the method. The budget counts the method's in every phase.
         rate: the "recipe"'s schedule over the length of the phase, or "constant" at the peak rate.
         on_top: spend its images in addition to the budget, in place of a share of it. The result then has more
             `images_seen` than other rows, and tables say so.
@@ -29,5 +31,6 @@ class Phase:
     share: float | None = None
     losses: Callable[[Batch], dict[str, Tensor]] | None = None
     trains: Iterable[nn.Parameter] | None = field(default=None, repr=False)
+    passes: int | None = None
     rate: Literal["recipe", "constant"] = "recipe"
     on_top: bool = False

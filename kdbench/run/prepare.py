@@ -96,6 +96,7 @@ def build(spec: Spec, ready: Ready, streams: Streams) -> Method:
         device=ready.device,
         batch_size=budget.anchors * ready.method_class.images_per_anchor * len(ready.method_class.views),
         steps=budget.paid,
+        epochs=budget.epochs,
         network=network,
     )
     student = network(spec.student, STUDENT)

@@ -64,7 +64,7 @@ SECTIONS: dict[str, tuple[Key, ...]] = {
         Key("accuracy.val", float, "percent", "validation accuracy after the last epoch; null without validation split",
             null=True, leading=True),
         Key("images_seen", int, "images", "images that passed through the student in training", leading=True),
-        Key("passes.student", int, "images", "the same, counted by the network itself; equals `images_seen`"),
+        Key("passes.student", int, "images", "the same, counted by the network itself; fewer where a phase trains something else"),
         Key("passes.peers", int, "images", "images that passed through peers in training"),
         Key("passes.teachers", int, "images", "images that passed through teachers in training"),
         Key("accuracy.best_test", float, "percent", "highest test accuracy of any epoch, with `Selection.on_test` only", null=True),

@@ -56,7 +56,7 @@ def made(name, task):
     with Streams(0).as_global("init"):
         student, teacher = (registry.build(which, task.classes, 1) for which in ("resnet8", "resnet14"))
         info = Info(
-            task.classes, task.train.labels, (1, 8, 8), 0.0, torch.device("cpu"), 13, 7,
+            task.classes, task.train.labels, (1, 8, 8), 0.0, torch.device("cpu"), 13, 7, 2,
             network=lambda name, stream: registry.build(name or "resnet8", task.classes, 1),
         )  # fmt: skip
         return cls(student, [Teacher(teacher)] if cls.needs_teacher else [], info, **parameters)

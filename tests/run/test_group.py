@@ -100,7 +100,7 @@ def test_gathered_rows_carry_the_gradient_of_the_whole_batch(ranks):
         assert relative(gather.found, gather.expected) < 1e-12
         assert torch.equal(gather.integers, torch.arange(21))
         assert gather.numbers.abs().max() < 1e-12, "mean of means, sum of sums"
-        assert "a row for each of this rank's" in gather.refused
+        assert "gather takes rows in blocks of this rank's" in gather.refused
 
 
 def test_normalisation_is_that_of_the_whole_batch(ranks):

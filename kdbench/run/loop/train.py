@@ -82,7 +82,8 @@ def train(
             method.update(terms, update)
             with torch.no_grad():
                 method.after_step(batch)
-        training.passes.check(round(share.weight * budget.anchors), declared)
+        in_phase = declared if stretch.phase.passes is None else stretch.phase.passes
+        training.passes.check(round(share.weight * budget.anchors), in_phase)
         books.after_step(batch.step, rate, update.loss, terms)
     books.finish()
     return training.outcome
