@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from kdbench.backbones import registry
-from kdbench.config import resolve, settings, signature
+from kdbench.config import places, resolve, settings, signature
 from kdbench.config.schedules import Cosine
 from kdbench.config.settings import SGD, Augment, Dataset, Machine, Measures, Settings, Split
 from kdbench.data import task as task_
@@ -29,9 +29,10 @@ from kdbench.run.sync_bn import synchronise
 from kdbench.streams import Streams
 
 DIGITS = Dataset(source="digits", mean=(0.3,), std=(0.35,), mirrored=False)
+METHODS = sorted(places.sources())
 CASES = [
-    *((name, batch, "float64") for name in ("ce", "kd", "rkd", "crd", "byot", "corsd") for batch in (16, 13)),
-    *((name, 13, "float32") for name in ("ce", "kd", "rkd", "crd", "byot", "corsd")),
+    *((name, batch, "float64") for name in METHODS for batch in (16, 13)),
+    *((name, 13, "float32") for name in METHODS),
     ("corsd", 16, "bfloat16"),
 ]
 SHORT = [

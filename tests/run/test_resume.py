@@ -10,20 +10,14 @@ import signal
 import pytest
 import torch
 
+from kdbench.config import places
 from kdbench.plan import expand, request
 from kdbench.run.caller import Caller
 from kdbench.run.execute import run
 from kdbench.run.resume import Damaged, Keeper, Stopped, dump, parse
 from kdbench.store.folder import EPOCHS, LOG, RESUME, RESUME_BEFORE, RunFolder
 
-METHODS = {
-    "ce": [],
-    "kd": [],
-    "rkd": [],
-    "crd": [],
-    "byot": [],
-    "corsd": ["CORSD.class_memory_weight=0.5"],
-}
+METHODS = {name: [] for name in sorted(places.sources())} | {"corsd": ["CORSD.class_memory_weight=0.5"]}
 KILLS = int(os.environ.get("KDBENCH_KILLS", 12))
 """Random stop points over all methods; 100 take two minutes."""
 
