@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 
 
 def plan_runs(*words: str, **selections: Any) -> list[Spec]:
-    """The runs that selections and bindings mean, teachers first; nothing is trained.
+    """The runs that selections and bindings describe, teachers first; nothing is trained.
 
     Args:
-        words: as behind `kdbench run`: "methods=ce,kd", "Train.epochs=5".
-        selections: the same as keywords; values may be lists: `methods=["ce", "kd"]`, `**{"Train.epochs": 5}`.
+        words: words as for `kdbench run`: "methods=ce,kd", "Train.epochs=5".
+        selections: such words as keywords; values may be lists: `methods=["ce", "kd"]`, `**{"Train.epochs": 5}`.
 
     Raises:
         UserError: a word that is unknown or cannot be combined with the others.
@@ -70,15 +70,12 @@ def run_all(
         RunError: the disk is full, or no process can be started.
         KeyboardInterrupt: the user stopped it; the same call resumes.
     """
-    from kdbench.config import resolve
-    from kdbench.data.readers import registry
     from kdbench.launch import backlog, local
     from kdbench.report import records
 
     folder, images = Path(runs).expanduser().resolve(), Path(data).expanduser().resolve() if data else None
     to_do = backlog.open_runs(specs, folder, rerun)
-    for dataset in {spec.dataset for spec in to_do}:
-        registry.check_folder(resolve.group_bindings("dataset", dataset)["Dataset.source"].value, images)
+    backlog.check_data(to_do, images)
     if to_do and (workers or to_do[0].gpus > 1):
         local.local(to_do, folder, images, workers, rerun)
     elif to_do:
@@ -114,7 +111,7 @@ def make_tables(results: pd.DataFrame | Iterable[Mapping[str, Any]]) -> list[Tab
     """The leaderboard's tables of results: one for each protocol, dataset and student, with ranks and differences.
 
     Args:
-        results: what `load_results` or `run_all` returned, or a selection of its rows; or results as `result.json` holds them.
+        results: the results of `load_results` or `run_all`, or some of their rows; or results as `result.json` holds them.
     """
     import pandas as pd
 
@@ -139,7 +136,7 @@ def load_student(run_folder: str | Path) -> nn.Sequential:
     from torchvision.transforms import Normalize
 
     from kdbench.backbones import registry
-    from kdbench.config import ginfile
+    from kdbench.config import run_config
     from kdbench.run import checkpoint
     from kdbench.store.folder import CHECKPOINT, CONFIG
 
@@ -148,7 +145,7 @@ def load_student(run_folder: str | Path) -> nn.Sequential:
         if not (folder / name).is_file():
             raise UserError(f"'{run_folder}' is not the folder of a finished run (it has no {name})")
     saved = checkpoint.load(folder / CHECKPOINT)
-    values = {f"{each.selector}.{each.arg_name}": each.value for each in ginfile.statements(folder / CONFIG)}
+    values = run_config.read(folder / CONFIG).values
     mean, std = values["Dataset.mean"], values["Dataset.std"]
     network = registry.build(saved["backbone"], classes=len(saved["student"]["fc.weight"]), channels=len(mean))
     network.load_state_dict(saved["student"])
@@ -159,7 +156,7 @@ def load_student(run_folder: str | Path) -> nn.Sequential:
 
 
 def _text(key: str, value: Any) -> str:
-    """A value as the command line takes it: bindings (with a dot) are gin values, selections comma-separated lists."""
+    """A value as on the command line: bindings (with a dot) are gin values, selections comma-separated lists."""
     if isinstance(value, str):
         return value
     if "." in key:

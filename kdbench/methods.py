@@ -1,7 +1,8 @@
-"""The package of all methods: `kdbench.methods.NAME` is the file methods/NAME.py of whichever root has it.
+"""The package of all methods: `kdbench.methods.NAME` is the file methods/NAME.py of the root that has it.
 
-Its search path is what kdbench.places finds, so that a method outside the repository is imported like one inside, and one
-method can build on another (`from kdbench.methods.kd import KD`). The class itself is found by `kdbench.config.signature`.
+Its search path is the folder methods/ of all roots (`kdbench.config.places`), so that a method outside the repository is
+imported like one inside, and one method can build on another (`from kdbench.methods.kd import KD`).
+`kdbench.config.signature` finds the class itself.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ def load(name: str) -> type:
     """The configurable class of the method file `name`: called with (student, teacher, info), it takes the rest from gin.
 
     Raises:
-        ImportError, SyntaxError: what importing the file raises.
+        ImportError, SyntaxError: raised by importing the file.
     """
     __path__[:] = [str(root / "methods") for root in places.roots()]
     signature = of_method(name)

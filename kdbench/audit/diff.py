@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from kdbench.config import places, resolve, signature, stored
+from kdbench.config import places, resolve, run_config, signature
 from kdbench.config.settings import Control, Machine, Measures
 from kdbench.errors import UserError, nearest
 from kdbench.plan import expand
@@ -247,11 +247,11 @@ def of_run(name: str, path: Path, result: Mapping[str, Any] | None = None) -> Si
         value = result.get(key)
         names[key] = (_NONE if value is None else str(value), result.get(_CHECKSUMS.get(key, "")))
     title = f"{path.name}, recipe {result.get('recipe', _NONE)}, {result.get('status', _NONE)}"
-    return Side(name, title, stored.read(path / CONFIG).values, names)
+    return Side(name, title, run_config.read(path / CONFIG).values, names)
 
 
 def of_spec(name: str, spec: Spec) -> Side:
     """A planned run; `name` is the title of its column."""
     names = {key: getattr(spec, key) for key in (*_TABLE, "teacher", "seed")}
     texts = {key: (_NONE if value is None else str(value), None) for key, value in names.items()}
-    return Side(name, f"{spec.id}, recipe {spec.recipe}", stored.parse(spec.config, spec.id).values, texts)
+    return Side(name, f"{spec.id}, recipe {spec.recipe}", run_config.parse(spec.config, spec.id).values, texts)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from kdbench.audit import diff
-from kdbench.config import stored
+from kdbench.config import run_config
 from kdbench.errors import RunError, UserError
 from kdbench.plan import expand
 from kdbench.plan import request as request_
@@ -137,14 +137,14 @@ def retraining(run: FinishedRun) -> Retraining:
     specs = _planned(run)
     (planned,) = (spec for spec in specs if not spec.is_teacher)
     teacher = next((spec for spec in specs if spec.id == planned.teacher_run), None)
-    now = stored.parse(planned.config, planned.id).values
+    now = run_config.parse(planned.config, planned.id).values
     changes: tuple[str, ...] = ()
     if run.folder is None:
         if planned.id != run.id:
             raise RunError(_changed_row(run, planned))
         recorded: Mapping[str, Any] = {"Machine.gpus": int(run.result.get("provenance.gpus", 1))}
     else:
-        config = stored.read(run.folder / CONFIG)
+        config = run_config.read(run.folder / CONFIG)
         recorded, changes = config.values, _changes(run, run.folder, planned)
         if planned.id != run.id:
             planned = replace(_with_identity(planned, run), config=config.text)

@@ -10,11 +10,10 @@ from typing import Any
 
 from kdbench.audit import finished
 from kdbench.audit.finished import FinishedRun, Retraining
-from kdbench.config import stored
-from kdbench.data.readers import registry
+from kdbench.config import run_config
 from kdbench.errors import RunError, UserError
 from kdbench.files import write_atomically
-from kdbench.launch import gpus, local
+from kdbench.launch import backlog, gpus, local
 from kdbench.plan.spec import Spec
 from kdbench.report.records import cell
 from kdbench.store.folder import CHECKPOINT, CONFIG, REPRODUCED, RESULT, RunFolder
@@ -105,7 +104,7 @@ def prepare(
         raise UserError(f"--out {out} is the folder of the stored runs; choose another folder")
     plan = finished.retraining(run)
     spec, machine_changes = _on_this_machine(run, plan.spec)
-    registry.check_folder(stored.parse(spec.config, spec.id).values["Dataset.source"], data)
+    backlog.check_data([spec], data)
     gpus.shares(None, spec.gpus)  # refuses what this machine has too few GPUs for
     teacher, teacher_folder = _teacher(run, plan, spec, (out, origin, runs), board)
     for each in filter(None, (teacher, spec)):
@@ -176,7 +175,7 @@ def _on_this_machine(run: FinishedRun, spec: Spec) -> tuple[Spec, list[str]]:
 
     from kdbench.store import provenance
 
-    values = stored.parse(spec.config, spec.id).values
+    values = run_config.parse(spec.config, spec.id).values
     machine = {key: value for key, value in values.items() if key.startswith("Machine.")}
     then = run.result.get("provenance.device")
     has_gpu = torch.cuda.is_available()

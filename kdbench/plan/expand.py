@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from kdbench.config import places, resolve, signature
+from kdbench.config import bindings, places, resolve, signature
 from kdbench.config.ginfile import Binding
 from kdbench.config.resolve import Config
 from kdbench.config.settings import BASELINE
@@ -26,9 +26,7 @@ def plan(request: Request) -> list[Spec]:
     configs: list[Config] = []
     for dataset in request.dataset:
         defaults = {
-            b.parameter: b.value
-            for b in resolve.group_bindings("dataset", dataset).values()
-            if b.configurable == "Defaults"
+            b.parameter: b.value for b in bindings.of_group("dataset", dataset).values() if b.configurable == "Defaults"
         }
         recipes = request.recipe or _default("recipe", defaults, dataset)
         students = request.student or _default("student", defaults, dataset)

@@ -9,10 +9,9 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from kdbench.config import resolve, signature
-from kdbench.data.readers import registry
+from kdbench.config import bindings, resolve, signature
 from kdbench.errors import RunError, UserError
-from kdbench.launch import display, local
+from kdbench.launch import backlog, display, local
 from kdbench.plan import expand
 from kdbench.plan.request import Request
 from kdbench.plan.spec import Spec
@@ -112,7 +111,7 @@ def _study(request: Request, specs: tuple[Spec, ...]) -> Study:
             f"the recipe '{spec.recipe}' has no validation split, and tuning cannot use the test set: "
             "pass one, such as Split.validation=0.1"
         )
-    space = resolve.search_space(spec.method)
+    space = bindings.search_space(spec.method)
     if not space:
         raise UserError(
             f"the method '{spec.method}' has nothing to tune: gin/method/{spec.method}.gin has no Search.space "
@@ -147,8 +146,7 @@ def carry_out(tuning: Tuning, data: Path | None = None) -> dict[str, str]:
     if tuning.is_done:
         return {}
     suggest.check_optuna()
-    for dataset in dict.fromkeys(study.spec.dataset for study in tuning.studies):
-        registry.check_folder(resolve.group_bindings("dataset", dataset)["Dataset.source"].value, data)
+    backlog.check_data([study.spec for study in tuning.studies], data)
     if tuning.teachers:
         local.inline(tuning.teachers, tuning.runs, data)
     errors: dict[str, str] = {}

@@ -2,9 +2,10 @@ import gin
 import pytest
 
 from kdbench import methods
-from kdbench.config import places, settings
+from kdbench.config import bindings, places, settings
 from kdbench.config import resolve as resolve_
-from kdbench.config.resolve import parse_overrides, resolve
+from kdbench.config.bindings import of_command_line
+from kdbench.config.resolve import resolve
 from kdbench.errors import UserError
 
 EVERY = [(m, d, r) for m in places.members("method") for d in ("digits",) for r in places.members("recipe")] + [
@@ -18,7 +19,7 @@ def test_every_configuration_that_comes_with_kdbench_is_complete(method, dataset
 
 
 def test_the_text_gives_the_same_values_through_gin_itself():
-    resolved = resolve("kd", "digits", "corsd_paper", parse_overrides(["SGD.lr=0.03"]))
+    resolved = resolve("kd", "digits", "corsd_paper", of_command_line(["SGD.lr=0.03"]))
     methods.load("kd")
     gin.clear_config()
     gin.parse_config(resolved.text())
@@ -32,26 +33,26 @@ def test_the_text_gives_the_same_values_through_gin_itself():
 def test_the_protocol_is_what_all_methods_share_and_nothing_else():
     base = resolve("kd", "digits", "quick").protocol()
     assert resolve("crd", "digits", "quick").protocol() == base
-    assert resolve("kd", "digits", "quick", parse_overrides(["KD.temperature=2"])).protocol() == base
+    assert resolve("kd", "digits", "quick", of_command_line(["KD.temperature=2"])).protocol() == base
     assert (
-        resolve("kd", "digits", "quick", parse_overrides(["Machine.device=cpu", "Machine.threads=1"])).protocol()
+        resolve("kd", "digits", "quick", of_command_line(["Machine.device=cpu", "Machine.threads=1"])).protocol()
         == base
     )
     for different in ("Train.epochs=7", "SGD.lr=0.2", "Split.validation=0.1", "Dataset.mean=(0.5,)"):
-        assert resolve("kd", "digits", "quick", parse_overrides([different])).protocol() != base
+        assert resolve("kd", "digits", "quick", of_command_line([different])).protocol() != base
     assert resolve("kd", "digits", "smoke").protocol() != base
 
 
 def test_no_gin_file_can_let_the_test_set_choose(tmp_path, monkeypatch):
     root_with(tmp_path, monkeypatch, recipe__peek="include 'recipe/standard.gin'\nSelection.on_test = True\n")
-    with pytest.raises(UserError, match=r"the recipe 'peek' binds Selection.on_test, which is not its own"):
+    with pytest.raises(UserError, match=r"the recipe 'peek' binds Selection.on_test, which does not belong to it"):
         resolve("ce", "digits", "peek")
-    switched = resolve("ce", "digits", "quick", parse_overrides(["Selection.on_test=True"]))
+    switched = resolve("ce", "digits", "quick", of_command_line(["Selection.on_test=True"]))
     assert switched.protocol() != resolve("ce", "digits", "quick").protocol()
 
 
 def test_an_override_of_the_value_that_stands_there_changes_nothing():
-    changed = resolve("kd", "digits", "quick", parse_overrides(["KD.temperature=4", "Train.epochs=60"]))
+    changed = resolve("kd", "digits", "quick", of_command_line(["KD.temperature=4", "Train.epochs=60"]))
     assert changed.overrides() == {}
     assert changed.own_overrides() == {}
     assert changed.defines() == resolve("kd", "digits", "quick").defines()
@@ -59,7 +60,7 @@ def test_an_override_of_the_value_that_stands_there_changes_nothing():
 
 def test_overrides_are_told_apart_by_whose_they_are():
     found = resolve(
-        "kd", "digits", "quick", parse_overrides(["KD.temperature=2", "Train.epochs=5", "RKD.angle_weight=1"])
+        "kd", "digits", "quick", of_command_line(["KD.temperature=2", "Train.epochs=5", "RKD.angle_weight=1"])
     )
     assert found.own_overrides() == {"KD.temperature": 2.0}
     assert found.overrides() == {"Train.epochs": 5.0}
@@ -76,9 +77,9 @@ def test_another_schedule_leaves_nothing_of_the_first_behind():
 
 def test_a_schedule_chosen_on_the_command_line_needs_its_values():
     with pytest.raises(UserError, match=r"does not set MultiStep\.milestones"):
-        resolve("ce", "digits", "standard", parse_overrides(["Train.schedule=MultiStep"]))
+        resolve("ce", "digits", "standard", of_command_line(["Train.schedule=MultiStep"]))
     given = ["Train.schedule=MultiStep", "MultiStep.milestones=(0.5,)", "MultiStep.gamma=0.1"]
-    assert "MultiStep.gamma" in resolve("ce", "digits", "standard", parse_overrides(given)).shared
+    assert "MultiStep.gamma" in resolve("ce", "digits", "standard", of_command_line(given)).shared
 
 
 @pytest.mark.parametrize(
@@ -92,7 +93,7 @@ def test_a_schedule_chosen_on_the_command_line_needs_its_values():
     ],
 )
 def test_values_out_of_range_are_seen_before_anything_starts(override):
-    overrides = parse_overrides([override])
+    overrides = of_command_line([override])
     with pytest.raises(UserError) as caught:
         resolve("ce", "digits", "quick", overrides)
     assert override.split("=")[0] in str(caught.value)
@@ -100,7 +101,7 @@ def test_values_out_of_range_are_seen_before_anything_starts(override):
 
 
 def test_an_override_that_a_configuration_does_not_contain_is_unused():
-    overrides = parse_overrides(["MultiStep.gamma=0", "SGD.lr=1", "KD.temperature=2"])
+    overrides = of_command_line(["MultiStep.gamma=0", "SGD.lr=1", "KD.temperature=2"])
     unused = resolve_.unused(overrides, [resolve("ce", "digits", "quick", overrides)])
     assert [b.key for b in unused] == ["MultiStep.gamma", "KD.temperature"]
 
@@ -122,14 +123,14 @@ def test_a_variant_is_another_methods_class_under_its_own_name(tmp_path, monkeyp
     root_with(tmp_path, monkeypatch, method__kd_cold="include 'method/kd.gin'\nKD.temperature = 1.0\n")
     cold = resolve("kd_cold", "digits", "quick")
     assert (cold.method, cold.source, cold.own["KD.temperature"].value) == ("kd_cold", "kd", 1.0)
-    assert resolve_.is_variant("kd_cold")
+    assert bindings.is_variant("kd_cold")
     assert cold.own_overrides() == {}
 
 
 def test_a_method_file_that_binds_what_is_shared_is_refused(tmp_path, monkeypatch):
     root_with(tmp_path, monkeypatch, method__kd_long="include 'method/kd.gin'\nTrain.epochs = 400\n")
     with pytest.raises(
-        UserError, match=r"the method 'kd_long' binds Train.epochs, which is not its own; it may bind KD"
+        UserError, match=r"the method 'kd_long' binds Train.epochs, which does not belong to it; it may bind KD"
     ):
         resolve("kd_long", "digits", "quick")
 

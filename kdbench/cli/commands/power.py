@@ -70,13 +70,11 @@ def _differences(words: Sequence[str]) -> tuple[float, ...]:
     Raises:
         UserError: another word than `difference=`, or a value that is not a number above 0.
     """
-    parsed = words_.parse(words, ["difference"], _unknown)
-    for word in (*parsed.bare, *parsed.bindings):
-        raise _unknown(word.partition("=")[0])
-    return tuple(dict.fromkeys(_difference(text) for text in parsed.values.get("difference", ())))
+    values = words_.selections(words, ["difference"], _unknown_key).get("difference", ())
+    return tuple(dict.fromkeys(_difference(text) for text in values))
 
 
-def _unknown(key: str) -> UserError:
+def _unknown_key(key: str) -> UserError:
     hint = "did you mean 'difference'?" if nearest(key, ["difference"]) else "valid: difference=0.5,1."
     return UserError(f"unknown selection '{key}'; {hint} See: kdbench power --help")
 

@@ -169,7 +169,7 @@ def _notes(over: Aggregate) -> list[str]:
     difference = f"critical difference {over.critical_difference:.2f} (Nemenyi, 95 %)"
     if over.critical_difference >= k - 1:
         notes.append(
-            f"{difference}: average ranks over {n} tables cannot differ by more than {k - 1}, so no methods can be told apart"
+            f"{difference}: average ranks over {n} tables cannot differ by more than {k - 1}, so no two methods differ significantly"
         )
     else:
         notes.append(f"{difference}: average ranks that differ by less are statistically indistinguishable")
