@@ -91,7 +91,7 @@ def test_values_that_fit(value, type_):
 
 @pytest.mark.parametrize(
     ("value", "type_", "words"),
-    [(True, float, "a number"), ("1", float, "a number"), (1.0, int, "an integer"), (True, int, "a whole number"),
+    [(True, float, "a number"), ("1", float, "a number"), (1.0, int, "an integer"), (True, int, "an integer"),
      (1, bool, "True or False"), (3, str, "a string"), ("x", float | None, "a number such as 0.5 or None"),
      ((1, "b"), tuple[float, ...], "a list, each item a number"), (1.0, tuple[float, ...], "a list")],
 )  # fmt: skip
