@@ -32,7 +32,7 @@ class Side:
         name: the title of its column.
         title: one line that describes it.
         values: its resolved parameters by key.
-        names: for a run, its dataset, student, protocol, teacher and seed, each with a checksum or None; empty for a method.
+        names: dataset, student, protocol, teacher and seed of a run, each with a checksum or None; empty for a method.
     """
 
     name: str
@@ -81,7 +81,7 @@ def diff(a: str, b: str, runs: Path, words: Sequence[str] = ()) -> Comparison:
     Args:
         a, b: names of methods; or run folders, or ids or beginnings of ids in `runs`.
         runs: the folder of all runs.
-        words: for methods, the selections and bindings to resolve them with, such as "dataset=cifar100".
+        words: selections and bindings to resolve methods with, such as "dataset=cifar100".
 
     Raises:
         UserError: a name that is neither a method nor a run, a method with a run, a run without a result, or a wrong word.

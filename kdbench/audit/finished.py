@@ -1,4 +1,4 @@
-"""A finished run as it is stored, in its folder or as a row of the leaderboard, and what trains it again. No torch here."""
+"""A finished run, read from its folder or from a row of the leaderboard, and the plan that trains it again. No torch here."""
 
 from __future__ import annotations
 
@@ -114,11 +114,11 @@ def _rows(board: Path) -> dict[str, dict[str, str]]:
 
 @dataclass(frozen=True)
 class Retraining:
-    """What trains a finished run again.
+    """The plan that trains a finished run again.
 
     Attributes:
         spec: the run, with the configuration and machine that it ran with, as far as they are recorded.
-        changes: what is different now, a sentence each.
+        changes: differences from the recorded run, a sentence each.
         teacher: the run of its teacher that its command plans now; None without one.
     """
 

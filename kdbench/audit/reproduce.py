@@ -30,11 +30,11 @@ class Outcome:
     """How a retrained run compares with the stored one.
 
     Attributes:
-        identical: whether the weights are the same, bit for bit.
-        status, error: of the retrained run.
+        identical: whether the weights are bit-identical.
+        status, error: status and error of the retrained run.
         weights: `weights.sha256` → {"stored": …, "here": …}, None where one is not recorded.
-        accuracy: by key of the results, {"stored": …, "here": …, "difference": here - stored}, in percent.
-        environment: by key of the results, {"stored": …, "here": …}: what describes code, machine and data.
+        accuracy: {"stored": …, "here": …, "difference": here - stored} by key of the results, in percent.
+        environment: {"stored": …, "here": …} by key of the results, for keys that describe code, machine and data.
     """
 
     identical: bool
@@ -69,7 +69,7 @@ class Reproduction:
         teacher_folder: the folder of a teacher with the recorded weights, if that is to be copied to `out`.
         out: the folder of runs that both go to.
         data: the folder of the datasets.
-        changes: what is different from the first time, a sentence each.
+        changes: differences from the recorded run, a sentence each.
     """
 
     run: FinishedRun
@@ -95,7 +95,7 @@ def prepare(
 
     Raises:
         UserError: there is no such finished run, `out` holds other runs, or this machine lacks the data or the GPUs.
-        RunError: what is recorded of the run does not suffice to train it.
+        RunError: the records of the run are not sufficient to train it.
     """
     run = finished.find(word, runs, board)
     out = (out or runs / REPRODUCED).expanduser().resolve()

@@ -25,7 +25,7 @@ class RunFilter:
 
     Attributes:
         prefixes: run ids or prefixes; a run's id must match one of them.
-        values: by key, the values of which a run must have one.
+        values: allowed values by key.
         is_all: whether the user wrote "all".
     """
 

@@ -90,7 +90,7 @@ class SGD:
 
     Attributes:
         lr: peak learning rate; the schedule multiplies it.
-        momentum, weight_decay, nesterov: as in torch.optim.SGD.
+        momentum, weight_decay, nesterov: the same as for torch.optim.SGD.
     """
 
     lr: float

@@ -38,7 +38,7 @@ class RunStatus:
         id: name of the run's folder.
         state: one of `STATES`.
         why: reason for the state, in words for the user.
-        method, dataset, student, teacher, teacher_run, recipe, seed: as in its spec; None where no file records it.
+        method, dataset, student, teacher, teacher_run, recipe, seed: fields of its spec; None where no file records them.
         epoch, epochs: current epoch, or the last one before it stopped, and number of epochs.
         images_per_second, seconds_left: speed and time left of a running run.
         where: host of the process that does it.

@@ -48,7 +48,7 @@ def prepare(request: Request, trials: int, runs: Path) -> Tuning:
 
     Args:
         request: methods, selections and shared bindings.
-        trials: of each study, the first with the gin values.
+        trials: number of trials of each study, the first with the gin values.
         runs: the folder of all runs.
 
     Raises:
@@ -141,7 +141,7 @@ def carry_out(tuning: Tuning, data: Path | None = None) -> dict[str, str]:
         The error that ended a study before its last trial, by the study's id; empty if all have their trials.
 
     Raises:
-        UserError: before anything starts: Optuna or the data is missing.
+        UserError: Optuna or the data is missing; raised before anything starts.
     """
     if tuning.is_done:
         return {}

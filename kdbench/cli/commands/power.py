@@ -95,7 +95,7 @@ def _grid(table: TablePower) -> Table:
 
     grid = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     grid.add_column("Method")
-    for header in ("n", "sd", "shows", "detects", *(f"seeds for {size:g}" for size in table.lines[0].seeds)):
+    for header in ("n", "sd", "shows", "detects", *(f"seeds for {size:g}" for size in table.lines[0].seeds_needed)):
         grid.add_column(header, justify="right", no_wrap=True)
     for line in table.lines:
         grid.add_row(*_cells(line))
@@ -109,5 +109,5 @@ def _cells(line: LinePower) -> list[str]:
     from kdbench.report.detectable import MOST
 
     differences = [size_text(value) if value is not None else "–" for value in (line.shows, line.detects)]
-    seeds = [f"over {MOST}" if n is None else str(n) for n in line.seeds.values()]
+    seeds = [f"over {MOST}" if n is None else str(n) for n in line.seeds_needed.values()]
     return [line.line, str(line.n or "–"), f"{line.sd:.2f}", *differences, *seeds]

@@ -44,7 +44,7 @@ class Column:
         taught: nothing to measure without a teacher.
         signed: print a + before gains.
         compares: the column compares another one with the baseline.
-        worth: where the terminal has no room, the column worth least goes first; 0 never goes.
+        worth: columns worth less are dropped first where the terminal has no room; 0 is never dropped.
         source: the value of a row, where it is not the mean of `key`.
     """
 
