@@ -1,4 +1,4 @@
-"""What a run costs besides FLOPs (`flops.py`) and energy (`energy.py`): parameters and memory."""
+"""Costs of a run other than FLOPs (`flops.py`) and energy (`energy.py`): parameters and memory."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ import torch
 
 
 class Energy:
-    """Energy that GPUs used since the making of this object, whatever used it.
+    """Energy that GPUs have used since this object was created, by all processes.
 
     Args:
         gpus: their UUIDs ("GPU-…"), which do not depend on `CUDA_VISIBLE_DEVICES`.
