@@ -1,4 +1,4 @@
-"""A package with plug-ins that is installed next to kdbench."""
+"""Gin files of a user, and a package with plug-ins that is installed next to kdbench."""
 
 import pytest
 
@@ -19,3 +19,19 @@ def install(tmp_path, monkeypatch):
         places.add_plugins([])
 
     return package
+
+
+@pytest.fixture
+def root_with(tmp_path, monkeypatch):
+    """Adds gin files to a root of the user's: their text, by GROUP__NAME."""
+
+    def add(**files):
+        for name, text in files.items():
+            group, _, stem = name.partition("__")
+            path = tmp_path / "gin" / group / f"{stem}.gin"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        monkeypatch.setenv("KDBENCH_PLUGINS", str(tmp_path))
+        places.add_plugins([])
+
+    return add

@@ -1,5 +1,6 @@
 import pytest
 
+from kdbench.errors import UserError
 from kdbench.launch import backlog
 from kdbench.plan import expand, request
 from kdbench.store.folder import CHECKPOINT, RunFolder
@@ -33,3 +34,13 @@ def test_what_a_plan_does_with_each_run(tmp_path, end):
 def test_a_teacher_whose_students_are_finished_is_left_out(tmp_path, end):
     end(FIRST, "finished"), end(SECOND, "finished")
     assert backlog.open_runs(PLAN, tmp_path) == []
+
+
+def test_the_folder_of_a_dataset_is_checked_before_anything_starts(tmp_path):
+    backlog.check_data(PLAN, None)
+    specs = expand.plan(request.parse(["methods=ce", "dataset=digits,cifar10"]))
+    with pytest.raises(UserError, match="cifar10 needs a data folder"):
+        backlog.check_data(specs, None)
+    with pytest.raises(UserError, match="does not exist or is not a folder"):
+        backlog.check_data(specs, tmp_path / "none")
+    backlog.check_data(specs, tmp_path)
