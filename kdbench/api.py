@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 
 
 def plan_runs(*words: str, runs: str | Path | None = None, **selections: Any) -> list[Spec]:
-    """The runs that selections and bindings mean, teachers first; nothing is trained.
+    """The runs that selections and bindings describe, teachers first; nothing is trained.
 
     Args:
+        words: words as for `kdbench run`: "methods=ce,kd", "Train.epochs=5".
         runs: the folder of the run folders, where `teacher=RUN` looks for a finished run.
-        words: as behind `kdbench run`: "methods=ce,kd", "Train.epochs=5".
-        selections: the same as keywords; values may be lists: `methods=["ce", "kd"]`, `**{"Train.epochs": 5}`.
+        selections: such words as keywords; values may be lists: `methods=["ce", "kd"]`, `**{"Train.epochs": 5}`.
 
     Raises:
         UserError: a word that is unknown or cannot be combined with the others.
@@ -72,15 +72,12 @@ def run_all(
         RunError: the disk is full, or no process can be started.
         KeyboardInterrupt: the user stopped it; the same call resumes.
     """
-    from kdbench.config import resolve
-    from kdbench.data.readers import registry
     from kdbench.launch import backlog, local
     from kdbench.report import records
 
     folder, images = Path(runs).expanduser().resolve(), Path(data).expanduser().resolve() if data else None
     to_do = backlog.open_runs(specs, folder, rerun)
-    for dataset in {spec.dataset for spec in to_do}:
-        registry.check_folder(resolve.group_bindings("dataset", dataset)["Dataset.source"].value, images)
+    backlog.check_data(to_do, images)
     if to_do and (workers or to_do[0].gpus > 1):
         local.local(to_do, folder, images, workers, rerun)
     elif to_do:
@@ -116,7 +113,7 @@ def make_tables(results: pd.DataFrame | Iterable[Mapping[str, Any]]) -> list[Tab
     """The leaderboard's tables of results: one for each protocol, dataset and student, with ranks and differences.
 
     Args:
-        results: what `load_results` or `run_all` returned, or a selection of its rows; or results as `result.json` holds them.
+        results: the results of `load_results` or `run_all`, or some of their rows; or results as `result.json` holds them.
     """
     import pandas as pd
 
@@ -154,7 +151,7 @@ def load_student(run_folder: str | Path) -> nn.Sequential:
 
 
 def _text(key: str, value: Any) -> str:
-    """A value as the command line takes it: bindings (with a dot) are gin values, selections comma-separated lists."""
+    """A value as on the command line: bindings (with a dot) are gin values, selections comma-separated lists."""
     if isinstance(value, str):
         return value
     if "." in key:

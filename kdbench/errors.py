@@ -1,4 +1,4 @@
-"""What a user gets to read when something is wrong: one sentence, the wrong word, the nearest valid one."""
+"""Error messages: one sentence with the wrong word and the nearest valid one."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """Input that cannot be right. The command line prints the message and exits with status 2."""
+    """Invalid input. The command line prints the message and exits with status 2."""
 
 
 class RunError(Exception):
-    """A run that cannot go on (a loss that is not finite, a teacher that is not the one claimed)."""
+    """A run that cannot continue (a loss that is not finite, a teacher that is not the one claimed)."""
 
 
 def nearest(word: str, valid: Iterable[str]) -> str | None:
-    """The valid word most like `word`, or None if none is."""
+    """The valid word that is most similar to `word`, or None if none is similar."""
     by_lower = {v.lower(): v for v in valid}
-    found = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.5)
-    return by_lower[found[0]] if found else None
+    close = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.5)
+    return by_lower[close[0]] if close else None
 
 
 def unknown(kind: str, word: str, valid: Iterable[str], see: str = "") -> UserError:
-    """The error for a word that is none of `valid`.
+    """The error for a word that is not in `valid`.
 
     Args:
-        kind: what the word should have been ("method", "parameter of CRD").
+        kind: kind of word that was expected ("method", "parameter of CRD").
         see: the command that lists all valid words; without it they are listed here when none is near.
     """
     valid = sorted(valid)

@@ -47,7 +47,7 @@ def lock(path: Path, wait: bool = True) -> Iterator[None]:
     """Hold the lock of the file `path`, which is created if it is missing; the lock ends with the process at the latest.
 
     Args:
-        wait: until the lock is free.
+        wait: wait until the lock is free.
 
     Raises:
         BlockingIOError: another process holds the lock, and `wait` is false.

@@ -1,7 +1,8 @@
-"""The package of all methods: `kdbench.methods.NAME` is the file methods/NAME.py of whichever root has it.
+"""The package of all methods: `kdbench.methods.NAME` is the file methods/NAME.py of the root that has it.
 
-Its search path is what kdbench.places finds, so that a method outside the repository is imported like one inside, and one
-method can build on another (`from kdbench.methods.kd import KD`). The class itself is found by `kdbench.config.signature`.
+Its search path is the folder methods/ of all roots (`kdbench.config.places`), so that a method outside the repository is
+imported like one inside, and one method can build on another (`from kdbench.methods.kd import KD`).
+`kdbench.config.signature` finds the class itself.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ def class_of(name: str) -> type:
     """The class of the method file `name`: called with (student, teachers, info) and all its parameters.
 
     Raises:
-        ImportError, SyntaxError: what importing the file raises.
+        ImportError, SyntaxError: raised by importing the file.
     """
     __path__[:] = [str(root / "methods") for root in places.roots()]
     signature = of_method(name)

@@ -1,4 +1,4 @@
-"""Where mixed precision ends: what must not be computed in half precision."""
+"""The limits of mixed precision: computations that must not run in half precision."""
 
 from __future__ import annotations
 
@@ -12,5 +12,5 @@ def at_least_float32(x: Tensor) -> Tensor:
 
 
 def full_precision(device: torch.device) -> torch.autocast:
-    """A context in which autocast is off: matrix products inside keep the precision of what they are given."""
+    """A context in which autocast is off: matrix products inside keep the precision of their operands."""
     return torch.autocast(device.type, enabled=False)

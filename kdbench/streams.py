@@ -1,7 +1,7 @@
-"""Named random streams: what one part of a run draws cannot disturb another part.
+"""Named random streams: draws of one part of a run do not affect those of another part.
 
-Every generator is made afresh from (seed, name, counters), so a stream has no state to save: whoever knows the step knows
-all that will be drawn. Generators are drawn from on the CPU unless a device is asked for, hence the same images in the same
+Every generator is created from (seed, name, counters), so a stream has no state to save: the step determines all that
+will be drawn. Generators are drawn from on the CPU unless a device is asked for, hence the same images in the same
 order with the same augmentations on every machine.
 """
 
@@ -42,7 +42,7 @@ class Streams:
     def as_global(self, *path: str | int) -> Iterator[None]:
         """Make torch's global generators equal this stream inside the block, and put them back afterwards.
 
-        For code that only knows the global generators: the constructors of torch.nn, drop-out, a user's method.
+        For code that draws from the global generators: the constructors of torch.nn, drop-out, a user's method.
         """
         devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
         with torch.random.fork_rng(devices=devices):

@@ -58,6 +58,20 @@ def parse(
     return Words(tuple(bare), values, tuple(bindings))
 
 
+def selections(
+    words: Sequence[str], keys: Collection[str], unknown_key: Callable[[str], UserError]
+) -> Mapping[str, tuple[str, ...]]:
+    """The values of each `key=A,B` of a command that takes nothing else.
+
+    Raises:
+        UserError: see `parse`; a word without "=" or a binding counts as an unknown key.
+    """
+    parsed = parse(words, keys, unknown_key)
+    for word in (*parsed.bare, *parsed.bindings):
+        raise unknown_key(word.partition("=")[0])
+    return parsed.values
+
+
 def whole_number(key: str, text: str, least: int = 0, example: str = "") -> int:
     """The integer that `text` writes.
 
@@ -70,8 +84,8 @@ def whole_number(key: str, text: str, least: int = 0, example: str = "") -> int:
     return int(text)
 
 
-def seeds(texts: Iterable[str]) -> tuple[int, ...]:
-    """The seeds of a run or of several.
+def seed_numbers(texts: Iterable[str]) -> tuple[int, ...]:
+    """The seeds that `seeds=A,B` lists.
 
     Raises:
         UserError: one is not a non-negative integer in ASCII digits.

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from kdbench.config import places, resolve, signature, stored
+from kdbench.config import places, resolve, run_config, signature
 from kdbench.config.settings import Control, Machine, Measures, Teaching
 from kdbench.errors import UserError, nearest
 from kdbench.plan import expand
@@ -32,7 +32,7 @@ class Side:
         name: the title of its column.
         title: one line that describes it.
         values: its resolved parameters by key.
-        names: for a run, its dataset, student, protocol, teacher and seed, each with a checksum or None; empty for a method.
+        names: dataset, student, protocol, teacher and seed of a run, each with a checksum or None; empty for a method.
     """
 
     name: str
@@ -81,7 +81,7 @@ def diff(a: str, b: str, runs: Path, words: Sequence[str] = ()) -> Comparison:
     Args:
         a, b: names of methods; or run folders, or ids or beginnings of ids in `runs`.
         runs: the folder of all runs.
-        words: for methods, the selections and bindings to resolve them with, such as "dataset=cifar100".
+        words: selections and bindings to resolve methods with, such as "dataset=cifar100".
 
     Raises:
         UserError: a name that is neither a method nor a run, a method with a run, a run without a result, or a wrong word.
@@ -251,11 +251,11 @@ def of_run(name: str, path: Path, result: Mapping[str, Any] | None = None) -> Si
         value = result.get(key)
         names[key] = (_NONE if value is None else str(value), result.get(_CHECKSUMS.get(key, "")))
     title = f"{path.name}, recipe {result.get('recipe', _NONE)}, {result.get('status', _NONE)}"
-    return Side(name, title, stored.read(path / CONFIG).values, names)
+    return Side(name, title, run_config.read(path / CONFIG).values, names)
 
 
 def of_spec(name: str, spec: Spec) -> Side:
     """A planned run; `name` is the title of its column."""
     names = {key: getattr(spec, key) for key in (*_TABLE, "teacher", "seed")}
     texts = {key: (_NONE if value is None else str(value), None) for key, value in names.items()}
-    return Side(name, f"{spec.id}, recipe {spec.recipe}", stored.parse(spec.config, spec.id).values, texts)
+    return Side(name, f"{spec.id}, recipe {spec.recipe}", run_config.parse(spec.config, spec.id).values, texts)

@@ -1,4 +1,4 @@
-"""A finished run as it is stored, in its folder or as a row of the leaderboard, and what trains it again. No torch here."""
+"""A finished run, read from its folder or from a row of the leaderboard, and the plan that trains it again. No torch here."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from kdbench.audit import diff
-from kdbench.config import stored
+from kdbench.config import run_config
 from kdbench.errors import RunError, UserError
 from kdbench.plan import expand
 from kdbench.plan import request as request_
@@ -115,11 +115,11 @@ def _rows(board: Path) -> dict[str, dict[str, str]]:
 
 @dataclass(frozen=True)
 class Retraining:
-    """What trains a finished run again.
+    """The plan that trains a finished run again.
 
     Attributes:
         spec: the run, with the configuration and machine that it ran with, as far as they are recorded.
-        changes: what is different now, a sentence each.
+        changes: differences from the recorded run, a sentence each.
         teachers: the runs of its teachers, and of theirs, that its command plans now, teachers first.
     """
 
@@ -142,14 +142,14 @@ def retraining(run: FinishedRun, runs: Path | None = None) -> Retraining:
     specs = _planned(run, runs)
     (planned,) = (spec for spec in specs if not spec.is_teacher)
     teachers = tuple(spec for spec in specs if spec.is_teacher)
-    now = stored.parse(planned.config, planned.id).values
+    now = run_config.parse(planned.config, planned.id).values
     changes: tuple[str, ...] = ()
     if run.folder is None:
         if planned.id != run.id:
             raise RunError(_changed_row(run, planned))
         recorded: Mapping[str, Any] = {"Machine.gpus": int(run.result.get("provenance.gpus", 1))}
     else:
-        config = stored.read(run.folder / CONFIG)
+        config = run_config.read(run.folder / CONFIG)
         recorded, changes = config.values, _changes(run, run.folder, planned)
         if planned.id != run.id:
             planned = replace(_with_identity(planned, run), config=config.text)

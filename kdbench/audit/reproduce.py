@@ -10,11 +10,10 @@ from typing import Any
 
 from kdbench.audit import finished
 from kdbench.audit.finished import FinishedRun
-from kdbench.config import stored
-from kdbench.data.readers import registry
+from kdbench.config import run_config
 from kdbench.errors import RunError, UserError
 from kdbench.files import write_atomically
-from kdbench.launch import gpus, local
+from kdbench.launch import backlog, gpus, local
 from kdbench.plan.spec import Spec
 from kdbench.report.records import cell
 from kdbench.store.folder import CHECKPOINT, CONFIG, REPRODUCED, RESULT, RunFolder
@@ -31,11 +30,11 @@ class Outcome:
     """How a retrained run compares with the stored one.
 
     Attributes:
-        identical: whether the weights are the same, bit for bit.
-        status, error: of the retrained run.
+        identical: whether the weights are bit-identical.
+        status, error: status and error of the retrained run.
         weights: `weights.sha256` → {"stored": …, "here": …}, None where one is not recorded.
-        accuracy: by key of the results, {"stored": …, "here": …, "difference": here - stored}, in percent.
-        environment: by key of the results, {"stored": …, "here": …}: what describes code, machine and data.
+        accuracy: {"stored": …, "here": …, "difference": here - stored} by key of the results, in percent.
+        environment: {"stored": …, "here": …} by key of the results, for keys that describe code, machine and data.
     """
 
     identical: bool
@@ -70,7 +69,7 @@ class Reproduction:
         teacher_folders: folders of teachers with the recorded weights that are to be copied to `out`.
         out: the folder of runs that all go to.
         data: the folder of the datasets.
-        changes: what is different from the first time, a sentence each.
+        changes: differences from the recorded run, a sentence each.
     """
 
     run: FinishedRun
@@ -96,7 +95,7 @@ def prepare(
 
     Raises:
         UserError: there is no such finished run, `out` holds other runs, or this machine lacks the data or the GPUs.
-        RunError: what is recorded of the run does not suffice to train it.
+        RunError: the records of the run are not sufficient to train it.
     """
     run = finished.find(word, runs, board)
     out = (out or runs / REPRODUCED).expanduser().resolve()
@@ -105,7 +104,7 @@ def prepare(
         raise UserError(f"--out {out} is the folder of the stored runs; choose another folder")
     plan = finished.retraining(run, origin)
     spec, machine_changes = _on_this_machine(run, plan.spec)
-    registry.check_folder(stored.parse(spec.config, spec.id).values["Dataset.source"], data)
+    backlog.check_data([spec], data)
     gpus.shares(None, spec.gpus)  # refuses what this machine has too few GPUs for
     elsewhere = [Path(path).parent for path in spec.teacher_folders.values()]
     teachers = _Teachers((out, origin, runs, *elsewhere), board)
@@ -179,7 +178,7 @@ def _on_this_machine(run: FinishedRun, spec: Spec) -> tuple[Spec, list[str]]:
 
     from kdbench.store import provenance
 
-    values = stored.parse(spec.config, spec.id).values
+    values = run_config.parse(spec.config, spec.id).values
     machine = {key: value for key, value in values.items() if key.startswith("Machine.")}
     then = run.result.get("provenance.device")
     has_gpu = torch.cuda.is_available()

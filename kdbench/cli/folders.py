@@ -18,6 +18,17 @@ def add_data(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, metavar="DIR", help="folder of the datasets (default: KDBENCH_DATA)")
 
 
+def add_leaderboard(parser: argparse.ArgumentParser, option: str, purpose: str) -> None:
+    """Add an option for the folder of a leaderboard, which is leaderboard/ by default.
+
+    Args:
+        purpose: beginning of its help, such as "folder to write".
+    """
+    parser.add_argument(
+        option, type=Path, default=Path("leaderboard"), metavar="DIR", help=f"{purpose} (default: leaderboard/)"
+    )
+
+
 def runs(arguments: argparse.Namespace) -> Path:
     """The folder of the runs: --runs, KDBENCH_RUNS, or runs/ in the current folder."""
     return _folder(arguments.runs, "KDBENCH_RUNS") or Path("runs").resolve()

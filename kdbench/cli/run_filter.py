@@ -25,7 +25,7 @@ class RunFilter:
 
     Attributes:
         prefixes: run ids or prefixes; a run's id must match one of them.
-        values: by key, the values of which a run must have one.
+        values: allowed values by key.
         is_all: whether the user wrote "all".
     """
 
@@ -91,7 +91,7 @@ def parse(words: Sequence[str]) -> RunFilter:
     if "state" in values:
         values["state"] = tuple(_STATES[state] for state in values["state"])
     if "seeds" in values:
-        values["seeds"] = tuple(map(str, words_.seeds(values["seeds"])))
+        values["seeds"] = tuple(map(str, words_.seed_numbers(values["seeds"])))
     if "all" in parsed.bare and len(words) > 1:
         raise UserError("'all' cannot be combined with other selections")
     if parsed.bare == ("all",):

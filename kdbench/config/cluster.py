@@ -1,4 +1,4 @@
-"""What a job asks a SLURM cluster for: the profile in slurm/NAME.gin as one checked object. No torch here."""
+"""The resources that a job requests from a SLURM cluster: the profile slurm/NAME.gin as one checked object. No torch here."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ OURS = {
 @gin.configurable
 @dataclass(frozen=True)
 class Cluster:
-    """What each job asks for, and how many there are; no part of what defines a result.
+    """The resources of each job, and the number of jobs; not part of what defines a result.
 
     Attributes:
-        partition, account, qos, constraint: as sbatch has them; None: not given.
-        gpus: of each job; a run over several GPUs (`Machine.gpus`) asks for its own number. 0: jobs on CPUs.
-        gpus_per_node: that one node has (without GPUs: processes that one node takes); a run over more goes over several.
-        cpus: CPU cores of each job; a run over several GPUs asks for as many times as many.
-        memory: of each job, such as '16G', in the same way; None: what the partition gives.
-        time: the limit, in minutes or as sbatch has it ('1-12:00:00'); what is not done by then goes on in the same job again.
-        array_parallelism: how many jobs of one array run at a time.
-        runs_per_job: runs that one job does, one after the other on each GPU.
-        signal_delay_s: seconds before the limit at which a job is told to keep its state.
-        max_requeues: how often a job may come to its time limit and go on.
+        partition, account, qos, constraint: options of sbatch of the same name; None: not passed.
+        gpus: GPUs of each job; a run over several GPUs (`Machine.gpus`) requests its own number. 0: jobs on CPUs.
+        gpus_per_node: GPUs of one node (without GPUs: processes per node); a run over more uses several nodes.
+        cpus: CPU cores of each job, multiplied by the number of GPUs for a run over several.
+        memory: memory of each job, such as '16G', multiplied in the same way; None: the partition's default.
+        time: time limit in minutes or as for sbatch ('1-12:00:00'); a job that reaches it is requeued and resumes.
+        array_parallelism: number of jobs of one array that run at a time.
+        runs_per_job: runs of one job, one after the other on each GPU.
+        signal_delay_s: seconds before the limit at which a job is signalled to save its state.
+        max_requeues: how often a job may reach its time limit and resume.
         options: further options of sbatch by name, such as {'mail-type': 'END'}; True for one without a value.
         setup: shell lines before the job's command.
         python: the command of the interpreter in jobs; None: the one that submits.
@@ -92,11 +92,11 @@ class Cluster:
         _check(good, f"Cluster.options takes options by name, such as {{'mail-type': 'END'}}, not {self.options!r}")
         for name, value in self.options.items():
             bare = name.lstrip("-").replace("_", "-")
-            _check(bare not in OURS, f"Cluster.options cannot give '{name}': that is for {OURS.get(bare)} to say")
+            _check(bare not in OURS, f"Cluster.options cannot give '{name}': it is set by {OURS.get(bare)}")
             _check(name == bare != "", f"Cluster.options takes names as in '{bare or 'mail-type'}', not '{name}'")
             _check(
                 value is True or (isinstance(value, (str, int)) and value is not False),
-                f"Cluster.options['{name}'] takes a text, a number, or True for an option without a value, not {value!r}",
+                f"Cluster.options['{name}'] takes a string, a number, or True for an option without a value, not {value!r}",
             )
 
     @property
@@ -104,10 +104,10 @@ class Cluster:
         """The time limit in whole minutes, rounded up; ValueError if it is none."""
         if isinstance(self.time, int):
             return self.time
-        found = _DAYS.fullmatch(self.time) or _HOURS.fullmatch(self.time)
-        _check(found is not None, f"Cluster.time takes minutes or 'days-hours:minutes:seconds', not '{self.time}'")
-        assert found is not None
-        parts = {name: int(value or 0) for name, value in found.groupdict().items()}
+        match = _DAYS.fullmatch(self.time) or _HOURS.fullmatch(self.time)
+        _check(match is not None, f"Cluster.time takes minutes or 'days-hours:minutes:seconds', not '{self.time}'")
+        assert match is not None
+        parts = {name: int(value or 0) for name, value in match.groupdict().items()}
         seconds = 60 * (60 * (24 * parts.get("d", 0) + parts["h"]) + parts["m"] + parts.get("only", 0)) + parts["s"]
         return -(-seconds // 60)
 

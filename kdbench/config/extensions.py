@@ -58,7 +58,7 @@ class Extension:
 
     Attributes:
         object: name of its class or function in the file.
-        options: of its entry.
+        options: options of its entry.
         summary: first line of the file's docstring.
         origin: "built in", the plug-in folder, or "package NAME".
     """
@@ -100,12 +100,12 @@ def load(extension: Extension) -> Any:
         UserError: the file cannot be imported, or lacks it.
     """
     try:
-        found = getattr(importlib.import_module(_module(extension.path)), extension.object, None)
+        target = getattr(importlib.import_module(_module(extension.path)), extension.object, None)
     except Exception as error:
         raise UserError(f"{extension.path} cannot be imported: {type(error).__name__}: {error}") from error
-    if not callable(found):
+    if not callable(target):
         raise UserError(f"{extension.path}: '{extension.object}' is neither a class nor a function")
-    return found
+    return target
 
 
 def _module(path: Path) -> str:

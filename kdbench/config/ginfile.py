@@ -1,4 +1,4 @@
-"""Reads gin files without running anything: gin's own parser, with every binding checked and its place remembered.
+"""Reads gin files without running anything: gin's own parser, with every binding checked and its origin recorded.
 
 gin itself accepts a misspelt macro, a binding that nothing uses and a value of the wrong type in silence; here each is a
 `UserError` before anything starts.
@@ -37,7 +37,7 @@ class _Macro:
 
 @dataclass(frozen=True)
 class Binding:
-    """`Configurable.parameter = value`, and where it stands ("recipe/smoke.gin:12" or "command line")."""
+    """`Configurable.parameter = value`, and where it is set ("recipe/smoke.gin:12" or "command line")."""
 
     configurable: str
     parameter: str
@@ -57,24 +57,26 @@ class _Delegate(config_parser.ParserDelegate):
         return _Macro(macro_name)
 
 
-def read(path: Path, known: Mapping[str, Signature], owner: str) -> dict[str, Binding]:
-    """All bindings of a gin file and of what it includes, by key; a file's own come after those that it includes.
+def read(path: Path, configurables: Mapping[str, Signature], owner: str) -> dict[str, Binding]:
+    """All bindings of a gin file and of the files it includes, by key; a file's own replace those that it includes.
 
     Args:
-        known: the configurables that the file may bind.
-        owner: whose file it is, for the sentence about a foreign binding ("the method 'kd'").
+        configurables: the configurables that the file may bind.
+        owner: owner of the file, for the error about a foreign binding ("the method 'kd'").
 
     Raises:
-        UserError: whatever is wrong in it, with file and line.
+        UserError: an error in the file, with file and line.
     """
-    bindings, macros, used = _read(path, known, owner, ())
+    bindings, macros, used = _read(path, configurables, owner, ())
     resolved = {
-        key: Binding(b.configurable, b.parameter, checked(b.key, _expand(b.value, macros, b.origin), known), b.origin)
+        key: Binding(
+            b.configurable, b.parameter, checked(b.key, _expand(b.value, macros, b.origin), configurables), b.origin
+        )
         for key, b in bindings.items()
     }
     for name, (_, where) in macros.items():
         if name not in used:
-            near = _near_parameter(name, known)
+            near = _near_parameter(name, configurables)
             raise UserError(f"{where}: nothing uses '{name}'" + (f"; did you mean '{near}'?" if near else ""))
     return resolved
 
@@ -83,7 +85,7 @@ _Macros = dict[str, tuple[Any, str]]
 
 
 def _read(
-    path: Path, known: Mapping[str, Signature], owner: str, parents: tuple[Path, ...]
+    path: Path, configurables: Mapping[str, Signature], owner: str, parents: tuple[Path, ...]
 ) -> tuple[dict[str, Binding], _Macros, set[str]]:
     if path in parents:
         raise UserError(f"{label(path)} includes itself")
@@ -97,14 +99,16 @@ def _read(
         where = f"{label(path)}:{statement.location.line_num}"
         if isinstance(statement, config_parser.IncludeStatement):
             if own:
-                raise UserError(f"{where}: includes stand at the top, before the file's own bindings")
-            included = _read(places.included(statement.filename, path), known, owner, (*parents, path))
+                raise UserError(f"{where}: includes must come first, before the file's own bindings")
+            included = _read(places.included(statement.filename, path), configurables, owner, (*parents, path))
             bindings |= included[0]
             macros |= included[1]
             used |= included[2]
             continue
         if isinstance(statement, config_parser.ImportStatement):
-            raise UserError(f"{where}: gin files of kdbench import nothing; methods are found by their place")
+            raise UserError(
+                f"{where}: imports are not allowed in kdbench gin files; methods are discovered by file name"
+            )
         if statement.scope:
             raise UserError(f"{where}: gin scopes ('{statement.scope}/') are not used here")
         name = f"{statement.selector}.{statement.arg_name}" if statement.arg_name else statement.selector
@@ -115,13 +119,13 @@ def _read(
         if not statement.arg_name:
             macros[name] = (statement.value, where)
             continue
-        check_name(statement.selector, statement.arg_name, known, owner, where)
+        check_name(statement.selector, statement.arg_name, configurables, owner, where)
         bindings[name] = Binding(statement.selector, statement.arg_name, statement.value, where)
     return bindings, macros, used
 
 
 def statements(path: Path) -> Iterable[Any]:
-    """What gin's parser finds in a file, unchecked and unresolved; `UserError` where it does not parse."""
+    """The statements of a file as gin's parser yields them, unchecked and unresolved; `UserError` where it does not parse."""
     try:
         with path.open(encoding="utf-8") as file:
             yield from config_parser.ConfigParser(file, _Delegate())
@@ -131,7 +135,7 @@ def statements(path: Path) -> Iterable[Any]:
 
 
 def statements_in(text: str) -> Iterable[Any]:
-    """The same of text that kdbench itself has written."""
+    """The statements of a text that kdbench itself has written; `SyntaxError` where it does not parse."""
     return config_parser.ConfigParser(text, _Delegate())
 
 
@@ -142,43 +146,49 @@ def label(path: Path) -> str:
 
 def includes(path: Path) -> list[Path]:
     """The files that a gin file includes itself."""
-    found = (s for s in statements(path) if isinstance(s, config_parser.IncludeStatement))
-    return [places.included(statement.filename, path) for statement in found]
+    return [
+        places.included(statement.filename, path)
+        for statement in statements(path)
+        if isinstance(statement, config_parser.IncludeStatement)
+    ]
 
 
-def check_name(configurable: str, parameter: str, known: Mapping[str, Signature], owner: str, where: str) -> None:
+def check_name(
+    configurable: str, parameter: str, configurables: Mapping[str, Signature], owner: str, where: str
+) -> None:
     """Refuse a binding whose configurable or parameter does not exist, or is not the file's to bind."""
-    if configurable not in known:
+    if configurable not in configurables:
         if configurable in every_configurable():
             raise UserError(
-                f"{where}: {owner} binds {configurable}.{parameter}, which is not its own; it may bind {_listed(known)}"
+                f"{where}: {owner} binds {configurable}.{parameter}, which does not belong to it; "
+                f"it may bind {_listed(configurables)}"
             )
-        error = unknown("configurable", configurable, [*known], "kdbench show")
+        error = unknown("configurable", configurable, [*configurables], "kdbench show")
         raise UserError(f"{where}: {error}")
-    if parameter not in known[configurable].parameters:
-        error = unknown(f"parameter of {configurable}", parameter, known[configurable].parameters)
+    if parameter not in configurables[configurable].parameters:
+        error = unknown(f"parameter of {configurable}", parameter, configurables[configurable].parameters)
         raise UserError(f"{where}: {error}")
 
 
-def _listed(known: Mapping[str, Signature]) -> str:
-    *first, last = [f"{name}.*" for name in known]
+def _listed(configurables: Mapping[str, Signature]) -> str:
+    *first, last = [f"{name}.*" for name in configurables]
     return f"{', '.join(first)} and {last}" if first else last
 
 
 def every_configurable() -> dict[str, Signature]:
-    """All configurables there are, those of all methods included; a method file that does not parse is passed by."""
-    found = dict(signature.shared())
+    """All configurables, including those of all methods; a method file that does not parse is skipped."""
+    every = dict(signature.shared())
     for name in places.sources():
         try:
             method = signature.of_method(name)
         except UserError:
             continue
-        found[method.name] = method
-    return found
+        every[method.name] = method
+    return every
 
 
-def _near_parameter(name: str, known: Mapping[str, Signature]) -> str | None:
-    full = {p: f"{c}.{p}" for c, s in known.items() for p in s.parameters}
+def _near_parameter(name: str, configurables: Mapping[str, Signature]) -> str | None:
+    full = {p: f"{c}.{p}" for c, s in configurables.items() for p in s.parameters}
     guess = nearest(name, full)
     return full[guess] if guess else None
 
@@ -205,14 +215,14 @@ def _expand(value: Any, macros: _Macros, where: str) -> Any:
     return value
 
 
-def checked(key: str, value: Any, known: Mapping[str, Signature]) -> Any:
+def checked(key: str, value: Any, configurables: Mapping[str, Signature]) -> Any:
     """`value` in the parameter's own type (1 becomes 1.0 where a number is wanted, a list a tuple).
 
     Raises:
         UserError: it does not fit.
     """
     configurable, parameter = key.split(".")
-    type_ = known[configurable].parameters[parameter].type
+    type_ = configurables[configurable].parameters[parameter].type
     if key == "Train.schedule":
         name = value.name if isinstance(value, Reference) else str(value)
         if not isinstance(value, Reference) or name not in SCHEDULE_NAMES:
@@ -221,7 +231,7 @@ def checked(key: str, value: Any, known: Mapping[str, Signature]) -> Any:
         return value
     wrong = misfit(value, type_)
     if wrong or isinstance(value, Reference):
-        raise UserError(f"{key} {wrong or 'takes no reference'}")
+        raise UserError(f"{key} {wrong or 'does not accept a configurable reference'}")
     return _in_type(value, type_)
 
 
@@ -233,18 +243,18 @@ def _in_type(value: Any, type_: Any) -> Any:
     return float(value) if wants_float and isinstance(value, int) and not isinstance(value, bool) else value
 
 
-def parse_override(text: str, known: Mapping[str, Signature]) -> Binding:
-    """`Configurable.parameter=value` from the command line; a text or a schedule may stand there without quotes.
+def parse_override(text: str, configurables: Mapping[str, Signature]) -> Binding:
+    """`Configurable.parameter=value` from the command line; strings and schedules need no quotes.
 
     Raises:
         UserError: unknown name, or a value that does not parse or fit.
     """
     key, _, written = text.partition("=")
     configurable, _, parameter = key.strip().rpartition(".")
-    if configurable not in known:
-        raise unknown("configurable", configurable, known, "kdbench show")
-    if parameter not in known[configurable].parameters:
-        raise unknown(f"parameter of {configurable}", parameter, known[configurable].parameters, "kdbench show")
+    if configurable not in configurables:
+        raise unknown("configurable", configurable, configurables, "kdbench show")
+    if parameter not in configurables[configurable].parameters:
+        raise unknown(f"parameter of {configurable}", parameter, configurables[configurable].parameters, "kdbench show")
     key, written = key.strip(), written.strip()
     bare = written.removeprefix("@").removesuffix("()")
     if key == "Train.schedule":
@@ -257,4 +267,4 @@ def parse_override(text: str, known: Mapping[str, Signature]) -> Binding:
             value = written
     if isinstance(value, _Macro):
         raise UserError(f"{key}: macros ('{written}') belong in gin files, not on the command line")
-    return Binding(configurable, parameter, checked(key, value, known), COMMAND_LINE)
+    return Binding(configurable, parameter, checked(key, value, configurables), COMMAND_LINE)

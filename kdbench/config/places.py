@@ -40,7 +40,7 @@ _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 
 
 def own_root() -> Path:
-    """The root that comes with kdbench: inside the package in a wheel, beside it in a clone."""
+    """The root that comes with kdbench: inside the package in a wheel, next to it in a clone."""
     package = Path(__file__).resolve().parents[1]
     bundled = package / "bundled"
     return bundled if bundled.is_dir() else package.parent
@@ -71,18 +71,18 @@ def roots() -> dict[Path, str]:
 
 
 def origin(path: Path) -> str:
-    """Where a file comes from, as `roots` has it."""
+    """The origin of a file, as in the values of `roots`."""
     # A plug-in folder may lie inside kdbench's own root, so the innermost root counts.
     inside = [root for root in roots() if path.is_relative_to(root)]
     return roots()[max(inside, key=lambda root: len(root.parts))] if inside else BUILT_IN
 
 
 def add_plugins(folders: list[str]) -> None:
-    """Put further roots of the user's into the environment, where jobs started from here find them too."""
-    known = list(filter(None, os.environ.get("KDBENCH_PLUGINS", "").split(os.pathsep)))
-    known += [str(Path(folder).expanduser().resolve()) for folder in folders]
-    if known:
-        os.environ["KDBENCH_PLUGINS"] = os.pathsep.join(dict.fromkeys(known))
+    """Add plug-in folders to the environment, so that jobs started from here also find them."""
+    every = list(filter(None, os.environ.get("KDBENCH_PLUGINS", "").split(os.pathsep)))
+    every += [str(Path(folder).expanduser().resolve()) for folder in folders]
+    if every:
+        os.environ["KDBENCH_PLUGINS"] = os.pathsep.join(dict.fromkeys(every))
     invalidate_caches()  # of the import system: a plug-in may have just been written
     roots.cache_clear()
     members.cache_clear()

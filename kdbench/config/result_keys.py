@@ -31,7 +31,7 @@ class Key(NamedTuple):
 
     Attributes:
         type: "float" or "int"; a value may also be None.
-        unit: of the value ("percent", "nats").
+        unit: unit of the value ("percent", "nats").
         meaning: one line.
     """
 
@@ -41,7 +41,7 @@ class Key(NamedTuple):
 
 
 def declared() -> dict[str, Key]:
-    """What each measure returns, by key; a key that ends in `.*` is a family (`robustness.noise.*`).
+    """The keys that measures return, with their declarations; a key that ends in `.*` is a family (`robustness.noise.*`).
 
     Raises:
         UserError: a declaration that is not right, or a key that two measures declare.
@@ -50,7 +50,7 @@ def declared() -> dict[str, Key]:
 
 
 def by_measure() -> Mapping[str, Mapping[str, Key]]:
-    """The same for each measure."""
+    """The declared keys of each measure, by its name."""
     return _by_measure(tuple(places.roots()))
 
 
@@ -60,7 +60,7 @@ def is_declared(key: str, keys: Mapping[str, Key]) -> bool:
 
 
 def columns() -> Mapping[str, Mapping[str, Any]]:
-    """What each declared column of the leaderboard says (`_COLUMN`), and its unit, by name.
+    """The fields of each declared column of the leaderboard (`_COLUMN`), and its unit, by name.
 
     Raises:
         UserError: a column that is not right, or that two measures declare.

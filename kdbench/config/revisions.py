@@ -1,7 +1,7 @@
 """Versions of method files that compute the same: `methods/revisions.csv`, next to the files it is about.
 
 A change of imports or comments changes the checksum of a method file (`provenance.method_sha256`) but not the method. Each
-row of the CSV file says so of one checksum, with the reason; all other checksums that differ are different methods.
+row of the CSV file declares this for one checksum, with the reason; all other checksums that differ are different methods.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ class Revision(NamedTuple):
 
     Attributes:
         file: its path in its root, such as methods/kd.py.
-        sha256: of this version.
-        same_as: sha256 of the earlier version.
-        reason: what changed, a few words.
+        sha256: checksum of this version.
+        same_as: checksum of the earlier version.
+        reason: the change, in a few words.
     """
 
     file: str

@@ -1,7 +1,7 @@
 """Everything about a run that all methods share, as gin configurables. No torch here: the plan checks them before anything starts.
 
-The values stand in gin/ and nowhere else; defaults in Python have only `Selection`, `Parallel`, `Control` and, in
-kdbench/config/views.py, `Strong`. `Machine` and `Measures` alone do not belong to what defines a result.
+The values are set in gin/ and nowhere else; the only classes with defaults in Python are `Selection`, `Parallel`, `Control` and, in
+kdbench/config/views.py, `Strong`. Only `Machine` and `Measures` do not affect results.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import gin
 from kdbench.config.views import Strong
 
 BASELINE = "ce"
-"""The method that is the student alone: it trains the teachers, and differences in tables are taken to it."""
+"""The method that trains the student alone: it trains the teachers, and tables show differences from it."""
 
 
 def _check(holds: bool, sentence: str) -> None:
@@ -25,11 +25,11 @@ def _check(holds: bool, sentence: str) -> None:
 @gin.configurable
 @dataclass(frozen=True)
 class Dataset:
-    """What the images are.
+    """The images of a dataset.
 
     Attributes:
         source: name of the reader (kdbench/data/readers/digits.py).
-        mean, std: of each channel, for pixel values in 0..1.
+        mean, std: mean and standard deviation of each channel, for pixel values in 0..1.
         mirrored: whether a mirror image shows the same class; without it no recipe flips.
     """
 
@@ -50,7 +50,7 @@ class Split:
 
     Attributes:
         validation: share of the training images, 0 for none.
-        seed: of the cut; the same for all runs, whatever their seed.
+        seed: seed used to draw the split; the same for all runs, whatever their seed.
     """
 
     validation: float
@@ -90,7 +90,7 @@ class SGD:
 
     Attributes:
         lr: peak learning rate; the schedule multiplies it.
-        momentum, weight_decay, nesterov: as in torch.optim.SGD.
+        momentum, weight_decay, nesterov: the same as for torch.optim.SGD.
     """
 
     lr: float
@@ -115,7 +115,7 @@ class Train:
         batch_size: images a step; a method with structured batches takes the next multiple of its group.
         schedule: a schedule of kdbench/config/schedules.py, such as @Cosine().
         warmup: epochs over which the learning rate first rises linearly from 0.
-        label_smoothing: of the cross-entropy with the true labels, in every method.
+        label_smoothing: label smoothing of the cross-entropy with the true labels, in every method.
         precision: "float32", or "bfloat16" for autocast.
         clip_norm: largest L2 norm of the gradient; 0 is no clipping.
     """
@@ -139,16 +139,16 @@ class Train:
 @gin.configurable
 @dataclass(frozen=True)
 class Machine:
-    """Where and how a run is computed; no part of what defines its result.
+    """Where and how a run is computed; it does not affect the result.
 
     Attributes:
         device: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1", …
         threads: CPU threads; 0 leaves torch's own choice.
         compile: torch.compile for the student.
         deterministic: only deterministic kernels (slower on a GPU).
-        checkpoint_every: seconds between two states of training on disk, besides those at epoch ends; 0: after each step.
+        checkpoint_every: seconds between two saved states of training, in addition to those at epoch ends; 0: after each step.
         gpus: processes that share each batch, a GPU each (on a CPU: processes).
-        log: "tensorboard" writes its event files beside epochs.csv, "" nothing more.
+        log: "tensorboard" also writes event files next to epochs.csv; "" does not.
     """
 
     device: str
@@ -164,19 +164,19 @@ class Machine:
         _check(self.threads >= 0, "Machine.threads must be at least 0 (0: torch's own choice)")
         _check(self.gpus >= 1, "Machine.gpus must be at least 1")
         named = self.gpus > 1 and ":" in self.device
-        _check(not named, f"Machine.device='{self.device}' names one GPU, and Machine.gpus={self.gpus} wants more")
+        _check(not named, f"Machine.device='{self.device}' names one GPU, and Machine.gpus={self.gpus} requires more")
 
 
 @gin.configurable
 @dataclass(frozen=True)
 class Measures:
-    """What is measured when training is over; no part of what defines a result. docs/measures.md has all of it.
+    """What is measured after training; it does not affect the result (docs/measures.md).
 
     Attributes:
         noise: standard deviations of Gaussian noise on test images, for pixel values in 0..1.
         corruptions: whether to measure the fifteen corruptions.
         images: test images for each severity of each corruption, and five times as many for each noise; 0: all of them.
-        accuracies: on the validation split, in percent, of which to tell when they were reached.
+        accuracies: validation accuracies in percent for which the time until they are reached is recorded.
     """
 
     noise: tuple[float, ...]
@@ -195,11 +195,11 @@ class Measures:
 @gin.configurable
 @dataclass(frozen=True)
 class Selection:
-    """Whether the test set may choose. Shared by all methods, and only the command line can bind it: no file makes it a habit.
+    """Model selection on the test set. Shared by all methods; only the command line can bind it, so that no file makes it a habit.
 
     Attributes:
-        on_test: measure every epoch on the test set and report the best, as much published code does. The protocol is then
-            another one, and the run and every table that shows it are stamped.
+        on_test: measure every epoch on the test set and report the best, as much published code does. This changes the
+            protocol, and the run and every table that shows it are stamped.
     """
 
     on_test: bool = False
@@ -221,9 +221,9 @@ class Parallel:
 @gin.configurable
 @dataclass(frozen=True)
 class Control:
-    """What a control changes besides its method's own parameters; only a method's gin file can bind it.
+    """What a control changes apart from its method's own parameters; only a method's gin file can bind it.
 
-    These are the differences that a control is there to show, so every table that holds one says so. It has defaults,
+    These are the differences that a control is there to show, so every table with a control lists them. It has defaults,
     since a method that is not a control binds nothing here.
 
     Attributes:
@@ -268,10 +268,10 @@ class Teaching:
 @gin.configurable
 @dataclass(frozen=True)
 class Search:
-    """What `kdbench tune` may choose of a method's own parameters; no part of the configuration of a run.
+    """The values that `kdbench tune` may choose for a method's own parameters; not part of a run's configuration.
 
     Attributes:
-        space: from a parameter's name to ("linear", low, high), ("log", low, high), ("int", low, high) or ("choice", …);
+        space: maps the name of a parameter to ("linear", low, high), ("log", low, high), ("int", low, high) or ("choice", …);
             checked in kdbench/config/space.py.
     """
 
@@ -304,7 +304,7 @@ def from_gin() -> Settings:
 @gin.configurable
 @dataclass(frozen=True)
 class Defaults:
-    """What a dataset's gin file proposes where the command line is silent."""
+    """Selections that apply where the command line makes none, from a dataset's gin file."""
 
     student: str
     teacher: str
@@ -314,7 +314,7 @@ class Defaults:
 @gin.configurable
 @dataclass(frozen=True)
 class Sweep:
-    """A named set of selections; what the command line says comes first."""
+    """A named set of selections; selections on the command line come first."""
 
     methods: tuple[str, ...] = ()
     dataset: tuple[str, ...] = ()

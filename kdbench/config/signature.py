@@ -1,4 +1,4 @@
-"""What a configurable takes, known without importing torch: method files are read, not run.
+"""The parameters of configurables, read without importing torch: method files are parsed, not run.
 
 So `kdbench run CORSD.margn=2` is answered at once. Settings and schedules need no torch and are simply inspected.
 """
@@ -24,7 +24,7 @@ from kdbench.errors import UserError, nearest, unknown
 
 @dataclass(frozen=True)
 class Parameter:
-    """One parameter: its type, or Any where the annotation says nothing that can be checked, and its default if it has one."""
+    """One parameter: its type, or Any where the annotation cannot be checked, and its default if it has one."""
 
     type: Any
     default: Any
@@ -35,8 +35,8 @@ class Signature:
     """One configurable.
 
     Attributes:
-        name: as gin files write it.
-        parameters: by name, in order.
+        name: name in gin files.
+        parameters: parameters by name, in order.
         attributes: literal class attributes (a method's `needs_teacher`, `images_per_anchor`).
         summary: first line of the docstring.
     """
@@ -57,7 +57,7 @@ SHARED_BY_GROUP: dict[str, tuple[type, ...]] = {
     "measures": (settings.Measures,),
     "cluster": (Cluster,),
 }
-"""Which configurables the files of a group may bind; a method's file also its own class."""
+"""The configurables that the files of a group may bind; the file of a method also binds its class."""
 
 SCHEDULE_NAMES = tuple(cls.__name__ for cls in schedules.SCHEDULES)
 
@@ -66,6 +66,11 @@ SCHEDULE_NAMES = tuple(cls.__name__ for cls in schedules.SCHEDULES)
 def shared() -> dict[str, Signature]:
     """Every configurable of the harness by name."""
     return {cls.__name__: _inspect(cls) for group in SHARED_BY_GROUP.values() for cls in group}
+
+
+def of_group(group: str) -> dict[str, Signature]:
+    """The configurables that the gin files of a group may bind, by name."""
+    return {cls.__name__: shared()[cls.__name__] for cls in SHARED_BY_GROUP[group]}
 
 
 def _inspect(cls: type) -> Signature:
@@ -187,7 +192,7 @@ def _literal(node: ast.expr | None) -> Any:
 
 
 def misfit(value: Any, type_: Any) -> str | None:
-    """What is wrong with `value` for a parameter of `type_` ("takes a number, not 'ten'"), or None if it fits."""
+    """The reason why `value` does not fit a parameter of `type_` ("takes a number, not 'ten'"), or None if it does."""
     if _fits(value, type_):
         return None
     origin = get_origin(type_)
@@ -220,9 +225,9 @@ def _fits(value: Any, type_: Any) -> bool:
 
 _WORDS = {
     float: "a number such as 0.5",
-    int: "a whole number such as 10",
+    int: "an integer such as 10",
     bool: "True or False",
-    str: "a text",
+    str: "a string",
     type(None): "None",
 }
 

@@ -1,4 +1,4 @@
-"""Search spaces: what a method's gin file offers `kdbench tune` to choose from. No torch and no Optuna here."""
+"""Search spaces: the values that a method's gin file lets `kdbench tune` choose from. No torch and no Optuna here."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ class Dimension:
     """The values that one parameter may take.
 
     Attributes:
-        kind: "linear" and "log" for numbers between two bounds, "int" for whole ones, "choice" for one of several.
-        options: (low, high), both included; of a choice all that there are.
+        kind: "linear" and "log" for numbers between two bounds, "int" for integers, "choice" for one of several.
+        options: (low, high), both included, or all options of a choice.
     """
 
     kind: str
     options: tuple[Any, ...]
 
     def holds(self, value: Any) -> bool:
-        """Whether `value` is one of them; a gin file may give a parameter a value outside."""
+        """Whether `value` is in the dimension; a gin file may set a value outside it."""
         if self.kind == "choice":
             return value in self.options
         return isinstance(value, (int, float)) and self.options[0] <= value <= self.options[1]
@@ -44,7 +44,7 @@ class Dimension:
         return min(max(float(f"{value:.3g}"), low), high)
 
     def plain(self) -> list[Any]:
-        """As JSON has it."""
+        """The dimension as JSON."""
         return [self.kind, *self.options]
 
     def __str__(self) -> str:
@@ -59,15 +59,15 @@ Space = Mapping[str, Dimension]
 def of_file(path: Path, bindings: Mapping[str, ginfile.Binding], own: Signature) -> Space:
     """The search space of a method's gin file, by parameter; empty if it has none.
 
-    A variant inherits the space of the file that it includes, less the parameters that it binds itself: their values are
-    what makes it that variant.
+    A variant inherits the space of the file that it includes, except for the parameters that it binds itself: their values
+    define the variant.
 
     Args:
-        bindings: all of the file, with what it includes.
-        own: the method's class.
+        bindings: all bindings of the file and the files that it includes.
+        own: signature of the method's class.
 
     Raises:
-        UserError: an unknown parameter, a kind or an option that does not fit it, bounds that are none.
+        UserError: an unknown parameter, a kind or an option that does not fit it, or invalid bounds.
     """
     if KEY not in bindings:
         return {}
@@ -85,7 +85,7 @@ def of_file(path: Path, bindings: Mapping[str, ginfile.Binding], own: Signature)
 
 
 def _chain(path: Path) -> Iterator[str]:
-    """A gin file and all that it includes, the nearest first."""
+    """A gin file and the files that it includes, the nearest first."""
     yield ginfile.label(path)
     for included in ginfile.includes(path):
         yield from _chain(included)
@@ -113,7 +113,7 @@ def _choices(options: list[Any], parameter: Parameter, place: str) -> tuple[Any,
     for option in options:
         # Optuna takes no other, and JSON gives no other back as it was.
         if option is not None and not isinstance(option, (bool, int, float, str)):
-            raise UserError(f"{place}: an option is a number, a text, True, False or None, not {option!r}")
+            raise UserError(f"{place}: an option is a number, a string, True, False or None, not {option!r}")
         if wrong := misfit(option, parameter.type):
             raise UserError(f"{place}: the parameter {wrong}")
     if len(set(options)) < 2 or len(set(options)) < len(options):
@@ -125,7 +125,7 @@ def _bounds(kind: str, options: list[Any], parameter: Parameter, place: str) -> 
     wanted = int if kind == "int" else (int, float)
     numbers = [o for o in options if isinstance(o, wanted) and not isinstance(o, bool) and math.isfinite(o)]
     if len(options) != 2 or len(numbers) != 2:
-        what = "whole numbers" if kind == "int" else "numbers"
+        what = "integers" if kind == "int" else "numbers"
         raise UserError(f"{place}: '{kind}' takes two {what}, the lower and the upper bound, not {tuple(options)!r}")
     low, high = options if kind == "int" else map(float, options)
     if not low < high:

@@ -22,10 +22,10 @@ class Strong:
     Attributes:
         policy: "randaugment" (Cubuk et al., 2020) or "trivialaugment" (Müller and Hutter, 2021), which is one operation
             from a wider range at a random magnitude.
-        operations: of RandAugment, one after another; 0 leaves the image as it is.
-        magnitude: of RandAugment, 0..30.
-        random_magnitude: of RandAugment: draw each operation's magnitude uniformly from 0..magnitude; with magnitude 30
-            as in FixMatch (Sohn et al., 2020).
+        operations: number of RandAugment's operations, one after another; 0 leaves the image as it is.
+        magnitude: magnitude of RandAugment, 0..30.
+        random_magnitude: draw each operation's magnitude of RandAugment uniformly from 0..magnitude; with
+            magnitude 30 as in FixMatch (Sohn et al., 2020).
         cutout: side of the square set to the mean, as a share of the image's width; 0 is none.
     """
 

@@ -19,9 +19,9 @@ class Anchors:
     Args:
         count: number of training images N.
         augmenter: draws the augmentations.
-        streams: of the run; "order" and "augment" are used.
-        position: anchors already taken; all that a resumed run needs to know.
-        kind: of the augmentations, as a method's first view names it.
+        streams: streams of the run; "order" and "augment" are used.
+        position: anchors already taken; the only state that a resumed run needs.
+        kind: kind of augmentation, the kind of a method's first view.
     """
 
     def __init__(self, count: int, augmenter: Augmenter, streams: Streams, position: int = 0, kind: str = "recipe"):

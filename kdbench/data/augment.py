@@ -56,9 +56,10 @@ class Augmenter:
     """Turns places in a set of images into normalised, augmented batches.
 
     Args:
-        images: (N, H, W, C) uint8, on the device on which batches are wanted.
-        settings, dataset: what to do, and how to normalise.
-        strong: what the kind "strong" does besides; without it there is only the kind "recipe".
+        images: (N, H, W, C) uint8, on the device of the batches.
+        settings: the recipe's augmentation.
+        dataset: mean and standard deviation for normalisation, and whether images may be mirrored.
+        strong: policy and cutout of the kind "strong"; without it there is only the kind "recipe".
     """
 
     def __init__(self, images: Tensor, settings: Augment, dataset: Dataset, strong: Strong | None = None):
@@ -102,8 +103,8 @@ class Augmenter:
         """The images at `index` (B,), augmented: (B, C, H, W) float32, normalised, channels last in memory.
 
         Args:
-            index: on the device of the images.
-            draws: for the same B images and the same kind, brought to the device by `Draws.to`.
+            index: places of the images, on their device.
+            draws: draws for the same B images and kind, brought to the device by `Draws.to`.
 
         Raises:
             ValueError: this augmenter does not have the kind, or the draws are for another one.
@@ -124,11 +125,11 @@ class Augmenter:
 
         Args:
             index: (B,) places of the images, on their device.
-            draws: of each view, on the CPU.
-            kinds: of each view.
+            draws: draws of each view, on the CPU.
+            kinds: kind of each view.
 
         Raises:
-            ValueError: as for a single view, or the numbers of draws and kinds differ.
+            ValueError: see `__call__`; or the numbers of draws and kinds differ.
         """
         views = [self(index, each.to(index.device), kind) for each, kind in zip(draws, kinds, strict=True)]
         return views[0] if len(views) == 1 else torch.cat(views)

@@ -29,8 +29,8 @@ class RandAugment:
 
     Args:
         strong: policy, number of operations and magnitude.
-        height, width: of the images, in pixels.
-        fill: grey level, 0..255, of what comes from outside the image.
+        height, width: height and width of the images in pixels.
+        fill: grey level, 0..255, of pixels from outside the image.
     """
 
     def __init__(self, strong: Strong, height: int, width: int, fill: int):

@@ -13,9 +13,9 @@ def validation_split(labels: np.ndarray, share: float, seed: int) -> tuple[np.nd
 
     Args:
         labels: (N,) integers.
-        share: of the images for validation, at least 0 and below 1; round(share × N) images in all. Where the share of
-            a class is no whole number, the classes with the largest remainders get one more (the lower label first).
-        seed: of the draw.
+        share: share of the images for validation, at least 0 and below 1; round(share × N) images in all. Where the
+            share of a class is not an integer, the classes with the largest remainders get one more (lower labels first).
+        seed: seed of the draw.
 
     Returns:
         Indices of training and of validation images, each sorted, int64; together 0..N-1.

@@ -32,7 +32,7 @@ class SealedTest:
     """The test images, which can be read once, and only after training has been declared over.
 
     Args:
-        may_choose: whether the user gave the switch that lets the test set choose the epoch (`settings.Selection`).
+        may_choose: whether the test set may select the epoch (`settings.Selection`).
     """
 
     def __init__(self, images: Images, may_choose: bool = False):
@@ -44,14 +44,14 @@ class SealedTest:
         """The test images during training, for runs that are stamped as selected on them.
 
         Raises:
-            RunError: the switch was not given.
+            RunError: `Selection.on_test` is not set.
         """
         if not self._may_choose or self._images is None:
-            raise RunError("the test set was asked to choose, and Selection.on_test=True was not given")
+            raise RunError("model selection on the test set needs Selection.on_test=True")
         return self._images
 
     def training_is_over(self) -> None:
-        """From here on nothing can be chosen any more, and the test images may be read."""
+        """Allow the test images to be read, because nothing can be selected any more."""
         self._training_over = True
 
     def read(self) -> Images:
@@ -61,9 +61,9 @@ class SealedTest:
             RunError: training is not over, or they were read before.
         """
         if not self._training_over:
-            raise RunError("the test set was asked for before training was over: it may choose nothing")
+            raise RunError("the test set was read before training finished")
         if self._images is None:
-            raise RunError("the test set was asked for twice: it is read once, by the run's one final evaluation")
+            raise RunError("the test set was read twice; only the final evaluation reads it, once")
         images, self._images = self._images, None
         return images
 
@@ -104,7 +104,8 @@ def load(
     channels = arrays.train_images.shape[-1]
     if channels != len(dataset.mean):
         raise RunError(
-            f"Dataset.mean has {len(dataset.mean)} values, and the images of '{dataset.source}' {channels} channels"
+            f"Dataset.mean has {len(dataset.mean)} values but images of '{dataset.source}' have "
+            f"{channels} channel{'s' * (channels != 1)}"
         )
     train, validation = validation_split(arrays.train_labels, split.validation, split.seed)
 

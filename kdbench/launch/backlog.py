@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kdbench.config import places
+from kdbench.config import places, run_config
 from kdbench.config.revisions import earliest
+from kdbench.data.readers import registry
 from kdbench.plan.spec import Spec
 from kdbench.store.folder import RunFolder, State
 
@@ -43,7 +44,7 @@ class PlannedRun:
     """A run of a plan, and whether the plan does it.
 
     Attributes:
-        state: of its folder.
+        state: state of its folder.
         to_do: whether it is trained; a finished run is repeated only on request.
     """
 
@@ -59,6 +60,19 @@ def planned(specs: Sequence[Spec], runs: Path, rerun: bool = False) -> list[Plan
         PlannedRun(spec, state, state != "finished" or (rerun and not spec.is_teacher))
         for spec, state in zip(specs, states, strict=True)
     ]
+
+
+def check_data(specs: Iterable[Spec], data: Path | None) -> None:
+    """Check, without reading images, that the datasets of these runs have a folder to be read from.
+
+    Args:
+        data: the folder of the datasets; None for those that come with kdbench.
+
+    Raises:
+        UserError: the folder of a dataset is missing.
+    """
+    for spec in {spec.dataset: spec for spec in specs}.values():
+        registry.check_folder(run_config.parse(spec.config, spec.id).values["Dataset.source"], data)
 
 
 def outdated(specs: Sequence[Spec], runs: Path) -> list[Spec]:

@@ -54,7 +54,7 @@ def visible_gpus() -> list[str]:
     if variable is not None:
         return [gpu for gpu in variable.split(",") if gpu and gpu != "-1"]
     try:
-        listing = subprocess.run(["nvidia-smi", "--list-gpus"], capture_output=True, text=True, timeout=20, check=True)
+        devices = subprocess.run(["nvidia-smi", "--list-gpus"], capture_output=True, text=True, timeout=20, check=True)
     except (OSError, subprocess.SubprocessError):
         return []
-    return [str(number) for number, line in enumerate(listing.stdout.splitlines()) if line.startswith("GPU ")]
+    return [str(number) for number, line in enumerate(devices.stdout.splitlines()) if line.startswith("GPU ")]

@@ -43,7 +43,7 @@ class Workload:
 
     Attributes:
         specs: the runs, teachers first; at least one.
-        request: what the user asked for: workers, cluster profile.
+        request: the user's request: workers, cluster profile.
         runs, data: the folders of runs and datasets.
         rerun: whether finished runs are repeated.
     """

@@ -14,7 +14,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from kdbench import words as words_
+from kdbench.config import run_config
+from kdbench.errors import UserError
 from kdbench.launch.slurm.queue import QueuedJob, SlurmQueue
+from kdbench.plan.request import PLAN_KEYS
 from kdbench.store import folder as folder_
 from kdbench.store import lease
 from kdbench.store.folder import RunFolder
@@ -35,7 +39,7 @@ class RunStatus:
         id: name of the run's folder.
         state: one of `STATES`.
         why: reason for the state, in words for the user.
-        method, dataset, student, teacher, recipe, seed: as in its spec; None where no file records it.
+        method, dataset, student, teacher, recipe, seed: fields of its spec; None where no file records them.
         teacher_runs: ids of the runs of its teachers.
         epoch, epochs: current epoch, or the last one before it stopped, and number of epochs.
         images_per_second, seconds_left: speed and time left of a running run.
@@ -164,9 +168,11 @@ def _command(folder: RunFolder) -> dict[str, Any]:
     """The identity in the first line of a run's configuration, for folders that have no other record."""
     try:
         with (folder / folder_.CONFIG).open(encoding="utf-8") as file:
-            words = dict(word.split("=", 1) for word in shlex.split(file.readline()) if "=" in word)
-        return {**words, "method": words.get("methods"), "seed": int(words["seeds"])}
-    except (OSError, ValueError, KeyError):
+            command = run_config.command_in(file.readline())
+        words = shlex.split(command or "")[2:]
+        values = {key: values[0] for key, values in words_.parse(words, PLAN_KEYS, UserError).values.items()}
+        return {**values, "method": values.get("methods"), "seed": int(values["seeds"])}
+    except (OSError, ValueError, KeyError, UserError):
         return {}
 
 

@@ -47,7 +47,7 @@ class Point(NamedTuple):
 
     Attributes:
         images: through the student so far.
-        seconds: of training so far, without evaluation.
+        seconds: seconds of training so far, without evaluation.
         accuracy: on the validation split, in percent.
     """
 
@@ -77,7 +77,7 @@ def convergence(curve: Sequence[Point], chance: float, accuracies: Sequence[floa
     Args:
         curve: one point an epoch, in order.
         chance: accuracy in percent before training.
-        accuracies: in percent; of each, images and seconds until the first epoch's end at which it was reached. They are
+        accuracies: targets in percent; for each, images and seconds until the first epoch's end at which it was reached. They are
             not interpolated: between two epochs nothing was measured.
     """
     result: dict[str, float | int | None] = {

@@ -1,4 +1,4 @@
-"""What a run costs besides FLOPs (`flops.py`) and energy (`energy.py`): parameters and memory."""
+"""Costs of a run other than FLOPs (`flops.py`) and energy (`energy.py`): parameters and memory."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ class PeakMemory:
         if self._device.type == "cuda":
             return torch.cuda.max_memory_allocated(self._device)
         try:
-            found = re.search(r"VmHWM:\s+(\d+) kB", (_PROC / "status").read_text())
+            peak_line = re.search(r"VmHWM:\s+(\d+) kB", (_PROC / "status").read_text())
         except OSError:
-            found = None
-        if found:
-            return int(found[1]) * 1024
+            peak_line = None
+        if peak_line:
+            return int(peak_line[1]) * 1024
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return peak if sys.platform == "darwin" else peak * 1024

@@ -11,10 +11,10 @@ import torch
 
 
 class Energy:
-    """Energy that GPUs used since the making of this object, whatever used it.
+    """Energy that GPUs have used since this object was created, by all processes.
 
     Args:
-        gpus: their UUIDs ("GPU-…"), which mean the same whatever `CUDA_VISIBLE_DEVICES` says.
+        gpus: their UUIDs ("GPU-…"), which do not depend on `CUDA_VISIBLE_DEVICES`.
         nvml: the module pynvml, or one like it; None where there is none.
     """
 
@@ -28,7 +28,10 @@ class Energy:
         self._before = self._millijoules()
 
     def joules(self) -> float | None:
-        """None where it cannot be had: on a CPU, without pynvml, on a GPU that does not count, on several machines."""
+        """Joules used so far.
+
+        None where this cannot be measured: on a CPU, without pynvml, on a GPU that does not count, on several machines.
+        """
         now = self._millijoules()
         return None if self._before is None or now is None else (now - self._before) / 1000
 
@@ -42,7 +45,7 @@ class Energy:
 
 
 def of_devices(device: torch.device, count: int) -> Energy:
-    """Of the `count` devices of a run, of which `device` is this process's; not to be had if they are on several machines."""
+    """Energy of the `count` devices of a run, of which `device` is this process's; not measured on several machines."""
     if device.type != "cuda" or int(os.environ.get("LOCAL_WORLD_SIZE", count)) < count:
         return Energy([], None)
     first = device.index if device.index is not None else torch.cuda.current_device()
@@ -52,9 +55,9 @@ def of_devices(device: torch.device, count: int) -> Energy:
 
 
 def total(parts: Sequence[float | None]) -> float | None:
-    """Sum over the processes that did a run, None if one of them could not say."""
-    known = [part for part in parts if part is not None]
-    return round(sum(known), 3) if len(known) == len(parts) else None
+    """Sum over the processes that did a run; None if one of them could not measure."""
+    measured = [part for part in parts if part is not None]
+    return round(sum(measured), 3) if len(measured) == len(parts) else None
 
 
 def _nvml() -> Any:

@@ -1,6 +1,6 @@
 """FLOPs of single classifiers, and of training; as everywhere, a multiplication and an addition are two.
 
-Counted are matrix products, convolutions and attention, as torch's own counter does, and nothing that is done per element.
+Matrix products, convolutions and attention count, by the formulas of torch's own counter; element-wise operations do not.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ def of_method(
     there are any, and `cost.flops_training`.
 
     Args:
-        method: one that is not needed any more: it takes a step.
-        batch: a whole batch of training.
-        precision: in which losses are computed.
-        losses: those of each phase, and the share of steps it has; by default `method.losses` alone.
-        images: that pass through the student in a step; by default those in the batch.
+        method: a copy that is not needed afterwards, because it takes a step.
+        batch: a whole training batch.
+        precision: autocast context in which losses are computed.
+        losses: losses of each phase and its share of the steps; by default `method.losses` alone.
+        images: number that passes through the student in a step; by default that of the batch.
     """
     image = torch.zeros_like(batch.images[:1])
     method.eval()
@@ -53,8 +53,8 @@ def of_method(
 def of_outputs(compute: Callable[[], Mapping[str, Tensor]]) -> dict[str, int]:
     """FLOPs that each tensor which `compute` returns depends on, by name, and those of all together as "ensemble".
 
-    What several of them need counts once for all together, also where `compute` does it twice; what none of them needs
-    does not count. `compute` must call nothing that is compiled.
+    An operation that several of them need counts once in "ensemble", even if `compute` repeats it; one that none of them
+    needs does not count. `compute` must not call compiled code.
     """
     with _Tracer() as tracer:
         outputs = compute()
@@ -68,7 +68,7 @@ def of_outputs(compute: Callable[[], Mapping[str, Tensor]]) -> dict[str, int]:
 def of_losses(losses: Losses, batch: Batch) -> int:
     """FLOPs of one call of `losses`, forward only.
 
-    The call changes what a training step changes: give it a method that is not needed any more.
+    The call changes what a training step changes: pass a method that is not needed afterwards.
     """
     with FlopCounterMode(display=False) as counter:
         losses(batch)
@@ -76,7 +76,7 @@ def of_losses(losses: Losses, batch: Batch) -> int:
 
 
 class _Tracer(TorchDispatchMode):
-    """Remembers of every tensor which operations it came from.
+    """Records the operations that every tensor came from.
 
     Contents are numbered: the same operation on the same contents gives the same number, so that what is done twice is
     recognised. They belong to storages, because views share them and operations in place change them.

@@ -54,7 +54,7 @@ CHUNK = 250
 """Images that are corrupted together: what is drawn for them depends on it, so it belongs to `measures.VERSION`."""
 
 PIXELS = 100 * 32 * 32
-"""Pixels of a batch on a CPU, whose caches hold no more. What a network says of an image does not depend on it."""
+"""Pixels of a batch on a CPU, whose caches hold no more. The prediction for an image does not depend on it."""
 
 _STREAMS = Streams(0).within("measures")
 
@@ -75,7 +75,7 @@ def robustness(
     """The `robustness.*` entries of a result, in percent, and `measures.images`.
 
     Args:
-        network: in evaluation mode; images to logits (B, K).
+        network: maps images to logits (B, K), in evaluation mode.
         between: called after each of the up to 75 + noise measurements with the share that is done; may raise.
     """
     order = balanced_order(test.labels)
@@ -88,19 +88,19 @@ def robustness(
         noisy = _chunks(test, places, partial(with_noise, sigma=sigma), f"noise {sigma:g}")
         result[f"robustness.noise.{sigma:g}"] = _accuracy(network, noisy, dataset)
         between(number / total)
-    found: dict[tuple[str, int], float] = {}
+    accuracies: dict[tuple[str, int], float] = {}
     for number, (name, severity) in enumerate(cells, start=1 + len(measures.noise)):
         # Other images for each severity of a corruption, and each corruption of a severity: their means are of many more.
         places = window(order, images, NAMES.index(name) + severity)
         corrupted = _chunks(test, places, partial(corrupt, name=name, severity=severity), f"{name} {severity}")
-        found[name, severity] = _accuracy(network, corrupted, dataset)
+        accuracies[name, severity] = _accuracy(network, corrupted, dataset)
         between(number / total)
-    result["robustness.corruptions"] = round(fmean(found.values()), 6) if found else None
-    if found:
+    result["robustness.corruptions"] = round(fmean(accuracies.values()), 6) if accuracies else None
+    if accuracies:
         for name in NAMES:
-            result[f"robustness.corruption.{name}"] = round(fmean(found[name, s] for s in SEVERITIES), 6)
+            result[f"robustness.corruption.{name}"] = round(fmean(accuracies[name, s] for s in SEVERITIES), 6)
         for severity in SEVERITIES:
-            result[f"robustness.severity.{severity}"] = round(fmean(found[name, severity] for name in NAMES), 6)
+            result[f"robustness.severity.{severity}"] = round(fmean(accuracies[name, severity] for name in NAMES), 6)
     return result
 
 

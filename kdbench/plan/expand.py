@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Mapping
 from functools import cache
 
-from kdbench.config import resolve, signature
+from kdbench.config import bindings, resolve
 from kdbench.config.resolve import Config
 from kdbench.errors import UserError
 from kdbench.plan import teachers as teachers_
@@ -31,9 +31,7 @@ def plan(request: Request, find_run: FindRun | None = None) -> list[Spec]:
     selected = {word: teachers_.look_up(word, find_run) for word in request.teacher}
     for dataset in request.dataset:
         defaults = {
-            b.parameter: b.value
-            for b in resolve.group_bindings("dataset", dataset).values()
-            if b.configurable == "Defaults"
+            b.parameter: b.value for b in bindings.of_group("dataset", dataset).values() if b.configurable == "Defaults"
         }
         recipes = request.recipe or _default("recipe", defaults, dataset)
         students = request.student or _default("student", defaults, dataset)
@@ -41,7 +39,7 @@ def plan(request: Request, find_run: FindRun | None = None) -> list[Spec]:
             resolved = resolve.resolve(method, dataset, recipe, request.overrides)
             configs.append(resolved)
             chosen: list[Teachers] = [teachers_.NONE]
-            if signature.of_method(resolved.source).attributes.get("needs_teacher", False):
+            if resolved.needs_teacher:
                 own = resolved.control().teacher == "student"
                 words = [student] if own else request.teacher or _default("teacher", defaults, dataset)
                 chosen = []

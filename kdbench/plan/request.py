@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from kdbench import words as words_
-from kdbench.config import extensions, places, resolve, result_keys
+from kdbench.config import bindings, extensions, places, resolve, result_keys
 from kdbench.config.cluster import Cluster
 from kdbench.config.ginfile import Binding
 from kdbench.config.settings import BASELINE
@@ -58,8 +58,8 @@ def parse(words: Sequence[str]) -> Request:
     for word in parsed.bare:
         raise UserError(f"'{word}' is neither a selection (such as methods=kd) nor a binding (such as Train.epochs=5)")
     single = {key: parsed.values[key][0] for key in SINGLE_KEYS if key in parsed.values}
-    bindings = _overrides(parsed.bindings, single)
-    of_cluster = tuple(binding for binding in bindings if binding.configurable == "Cluster")
+    overrides = _overrides(parsed.bindings, single)
+    of_cluster = tuple(binding for binding in overrides if binding.configurable == "Cluster")
     executor, workers, cluster = _launch(single, of_cluster)
     lists = _lists({key: parsed.values[key] for key in PLAN_KEYS if key in parsed.values}, single.get("sweep"))
     return Request(
@@ -68,8 +68,8 @@ def parse(words: Sequence[str]) -> Request:
         student=_backbones("student", lists.get("student", ())),
         teacher=_teachers(lists.get("teacher", ())),
         recipe=_members("recipe", lists.get("recipe", ())),
-        seeds=words_.seeds(lists.get("seeds", ("0",))),
-        overrides=tuple(binding for binding in bindings if binding not in of_cluster),
+        seeds=words_.seed_numbers(lists.get("seeds", ("0",))),
+        overrides=tuple(binding for binding in overrides if binding not in of_cluster),
         executor=executor,
         workers=workers,
         cluster=cluster,
@@ -78,20 +78,20 @@ def parse(words: Sequence[str]) -> Request:
 
 
 def _unknown_key(key: str) -> UserError:
-    configurables = resolve.known_overrides().values()
-    bindings = {p: f"{c.name}.{p}" for c in configurables for p in c.parameters if p not in SINGLE_KEYS}
-    guess = nearest(key, [*PLAN_KEYS, *SINGLE_KEYS, *bindings])
+    configurables = bindings.overridable().values()
+    keys = {p: f"{c.name}.{p}" for c in configurables for p in c.parameters if p not in SINGLE_KEYS}
+    guess = nearest(key, [*PLAN_KEYS, *SINGLE_KEYS, *keys])
     valid = f"valid: {', '.join((*PLAN_KEYS, *SINGLE_KEYS))}."
-    hint = f"did you mean '{bindings.get(guess, guess)}'?" if guess else valid
+    hint = f"did you mean '{keys.get(guess, guess)}'?" if guess else valid
     return UserError(f"unknown selection '{key}'; {hint} See all with: kdbench run --help")
 
 
-def _overrides(bindings: Iterable[str], single: Mapping[str, str]) -> tuple[Binding, ...]:
+def _overrides(words: Iterable[str], single: Mapping[str, str]) -> tuple[Binding, ...]:
     """The bindings, parsed, with those that gpus= and log= abbreviate."""
     machine = [f"Machine.{key}={single[key]}" for key in ("gpus", "log") if key in single]
     if "log" in single and single["log"] not in LOGS:
         raise unknown("log", single["log"], LOGS)
-    overrides = tuple(resolve.parse_overrides([*bindings, *machine]))
+    overrides = tuple(bindings.of_command_line([*words, *machine]))
     check_log(binding.value for binding in overrides if binding.key == "Machine.log")
     return overrides
 
@@ -125,14 +125,14 @@ def _lists(given: Mapping[str, tuple[str, ...]], sweep: str | None) -> dict[str,
 
 
 def _sweep(name: str) -> dict[str, tuple[str, ...]]:
-    return {b.parameter: tuple(map(str, b.value)) for b in resolve.group_bindings("sweep", name).values()}
+    return {b.parameter: tuple(map(str, b.value)) for b in bindings.of_group("sweep", name).values()}
 
 
 def _methods(names: Iterable[str]) -> tuple[str, ...]:
     every = places.members("method")
     if "all" in names:
         # A variant (another method's class with other values) is only included when named, also together with "all".
-        plain = sorted((n for n in every if not resolve.is_variant(n)), key=lambda n: (n != BASELINE, n))
+        plain = sorted((n for n in every if not bindings.is_variant(n)), key=lambda n: (n != BASELINE, n))
         names = list(dict.fromkeys([*plain, *(n for n in names if n != "all")]))
     for name in names:
         if name not in every:

@@ -136,7 +136,7 @@ def _teachers_config(taught: Config, overrides: Iterable[Binding]) -> Config:
     places.member("method", method)
     shared = [binding for binding in overrides if binding.configurable in signature.shared()]
     config = resolve.resolve(method, taught.dataset, taught.recipe, shared)
-    if signature.of_method(config.source).attributes.get("needs_teacher", False):
+    if config.needs_teacher:
         raise UserError(
             f"Teaching.method of '{taught.method}' must be a method without a teacher, not '{method}'; "
             "to be taught by a run of any method, pass teacher=RUN"

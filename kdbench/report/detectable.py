@@ -35,7 +35,7 @@ class LinePower:
         sd: sample standard deviation (ddof 1) of the differences paired by seed, in points.
         shows: the smallest mean difference whose 95 % interval excludes zero, in points; None without n.
         detects: the smallest true difference that n seeds show with a power of 80 %, in points; None without n.
-        seeds: the seeds needed to detect a difference, by difference in points; None where `MOST` are too few.
+        seeds_needed: number of seeds needed to detect a difference, by difference in points; None where `MOST` are too few.
     """
 
     line: str
@@ -43,7 +43,7 @@ class LinePower:
     sd: float
     shows: float | None
     detects: float | None
-    seeds: Mapping[float, int | None]
+    seeds_needed: Mapping[float, int | None]
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def read(
     Args:
         runs: the folder of all runs.
         board: a leaderboard whose committed rows are used instead of the runs.
-        differences: in points, for `LinePower.seeds`.
+        differences: differences in points, for `LinePower.seeds_needed`.
 
     Raises:
         UserError: there is no result, or no such leaderboard.
@@ -100,8 +100,8 @@ def of_table(table: Table, differences: Sequence[float] = DIFFERENCES) -> TableP
 
 def _power(line: str, sd: float, n: int | None, differences: Sequence[float]) -> LinePower:
     shows, detects = (None, None) if n is None else (threshold(sd, n), detectable(sd, n))
-    seeds = {difference: seeds_needed(sd, difference, most=MOST) for difference in differences}
-    return LinePower(plain(line), n, sd, shows, detects, seeds)
+    needed = {difference: seeds_needed(sd, difference, most=MOST) for difference in differences}
+    return LinePower(plain(line), n, sd, shows, detects, needed)
 
 
 def _measured(runs: Path) -> tuple[pd.DataFrame, list[str]]:

@@ -28,9 +28,9 @@ class Reading:
     """The results in a folder of runs.
 
     Attributes:
-        results: those that were read now, in the order of the names of their folders.
+        results: results that were read now, in the order of the names of their folders.
         messages: a sentence for each `result.json` that cannot be used.
-        stamps: of all results that can be used, read now or before, by run.
+        stamps: stamps of all results that can be used, read now or before, by run.
         open: number of runs that have no result yet.
     """
 

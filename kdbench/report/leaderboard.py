@@ -36,7 +36,7 @@ class Outcome:
         open: number of runs in the folders that have no result yet.
         messages: a sentence for everything that was skipped or looks wrong.
         changed: the files that were written; the others were up to date.
-        sha256: of results.csv.
+        sha256: checksum of results.csv.
     """
 
     tables: list[Table]
@@ -65,7 +65,7 @@ def regenerate(runs: Path, out: Path, columns: Sequence[str] | None = None, html
     """Merge the run folders under `runs` into `out`/results.csv and write all other files from it.
 
     Args:
-        columns: that the tables show (kdbench.report.tables.columns); None for the default set.
+        columns: columns of the tables (kdbench.report.tables.columns); None for the default set.
         html: also write index.html. It has the curves of the run folders, which are not in the records, so `check`
             ignores it.
 
@@ -116,7 +116,7 @@ def check(out: Path, columns: Sequence[str] | None = None) -> list[str]:
     """A sentence for each file in `out` that does not follow from the committed records; none if all do.
 
     Args:
-        columns: that the tables must show; None for those that the README was made with.
+        columns: columns that the tables must show; None for those that the README records.
 
     Raises:
         UserError: there is no results.csv, or it is not a results file, or published.csv is damaged.

@@ -126,7 +126,7 @@ def from_csv(content: bytes, name: str) -> tuple[pd.DataFrame, list[str]]:
     """The records of a CSV file, in the order of the file, and a sentence for each line that cannot be used.
 
     Args:
-        name: of the file, for the sentences.
+        name: name of the file, for the sentences.
 
     Raises:
         UserError: its first line does not name the columns.

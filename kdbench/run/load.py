@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from kdbench import methods
 from kdbench.backbones import registry
 from kdbench.backbones.backbone import Backbone, Features
-from kdbench.config import places, signature, stored
+from kdbench.config import places, run_config, signature
 from kdbench.errors import RunError, UserError
 from kdbench.method import Info, Method, Teacher
 from kdbench.plan.spec import Spec
@@ -48,7 +48,7 @@ def method(folder: Path) -> Method:
 
 def normalisation(folder: Path) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation of each channel that a run's images were normalised with, for pixel values in 0..1."""
-    values = stored.read(folder / CONFIG).values
+    values = run_config.read(folder / CONFIG).values
     return tuple(values["Dataset.mean"]), tuple(values["Dataset.std"])
 
 
@@ -60,7 +60,7 @@ def description(spec: Spec, method: Method, teachers: Sequence[Mapping[str, Any]
     """
     info = method.info
     prefix = f"{signature.of_method(spec.source).name}."
-    values = stored.parse(spec.config, spec.id).values
+    values = run_config.parse(spec.config, spec.id).values
     deploys_student = method.deployed() is method.student
     per_image = {name for name, buffer in method.named_buffers() if buffer.dim() and len(buffer) == info.images}
     state = {

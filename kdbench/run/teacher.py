@@ -12,7 +12,7 @@ from torch import Tensor
 
 from kdbench.backbones import registry
 from kdbench.backbones.backbone import Backbone
-from kdbench.config import extensions, stored
+from kdbench.config import extensions, run_config
 from kdbench.data.task import Task
 from kdbench.errors import RunError
 from kdbench.method import Method, Teacher
@@ -97,7 +97,7 @@ def load(spec: Spec, runs: Path, task: Task) -> tuple[LoadedTeacher, ...]:
         teachers.append(_of_file(Path(spec.teacher_file).expanduser(), classes, channels))
     for run in spec.teacher_runs:
         folder = Path(spec.teacher_folders.get(run, runs / run))
-        values = stored.parse(spec.config, spec.id).values
+        values = run_config.parse(spec.config, spec.id).values
         own = tuple(values["Dataset.mean"]), tuple(values["Dataset.std"])
         teachers += _of_run(RunFolder(folder.parent, folder.name), own, task.digest)
     return tuple(teachers)

@@ -68,7 +68,7 @@ class Held(RunError):
     """Another process has the lease.
 
     Attributes:
-        owner: that process.
+        owner: the process that holds the lease.
         touched: when it last touched its lease, by the clock of the file system.
     """
 
@@ -121,7 +121,7 @@ class _LeaseFile:
     now: float
 
     @property
-    def live(self) -> bool:
+    def is_live(self) -> bool:
         return self.now - self.touched < STALE and not self.owner.is_dead()
 
 
@@ -163,8 +163,8 @@ def owner(folder: Path) -> Owner | None:
     """The process that does the run of `folder` now, or None. Writes nothing."""
     if not _paths(folder):
         return None
-    live = [each for each in _read(folder, time.time()) if each.live]
-    return live[0].owner if live else None
+    owners = [each.owner for each in _read(folder, time.time()) if each.is_live]
+    return owners[0] if owners else None
 
 
 class Lease:
@@ -227,7 +227,7 @@ def acquire(folder: Path) -> Lease:
     for _ in range(4):
         leases = _read(folder, _now(folder))
         for each in leases:
-            if each.live:
+            if each.is_live:
                 raise Held(each.owner, each.touched)
         number = max((each.number for each in leases), default=0) + 1
         try:
@@ -235,7 +235,7 @@ def acquire(folder: Path) -> Lease:
         except FileExistsError:
             continue
         lease = Lease(folder, number)
-        others = [each for each in _read(folder, _now(folder)) if each.number != number and each.live]
+        others = [each for each in _read(folder, _now(folder)) if each.number != number and each.is_live]
         if not others and max(_paths(folder)) == number:
             return lease
         lease.withdraw()

@@ -24,7 +24,7 @@ class Key(NamedTuple):
     Attributes:
         name: the key; the name of a family ends in `.*`, which stands for any ending.
         type: str, int, float or bool, as JSON stores it; float takes integers too.
-        unit: of a number; "" for a count of nothing in particular and for text.
+        unit: unit of a number; "" for text and for plain counts.
         meaning: half a sentence.
         null: the value may be null.
         leading: the leaderboard's rows always have this column; any other key is a column where at least one run has a

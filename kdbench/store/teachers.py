@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from kdbench.config import stored
+from kdbench.config import run_config
 from kdbench.errors import UserError
 from kdbench.plan.spec import TeacherRun
 from kdbench.plan.teachers import FindRun
@@ -36,5 +36,5 @@ def _in(path: Path, folder: str | None) -> TeacherRun:
     if (state := run.state()) != "finished":
         raise UserError(f"the run {path.name} cannot teach: it is {'not finished' if state == 'absent' else state}")
     result = run.result() or {}
-    source = stored.read(run / CONFIG).values["Dataset.source"]
+    source = run_config.read(run / CONFIG).values["Dataset.source"]
     return TeacherRun(path.name, result["method"], result["student"], source, folder)

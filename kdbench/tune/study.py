@@ -54,9 +54,9 @@ class Study:
 
     def gin_values(self) -> dict[str, Any]:
         """The gin file's values of the parameters of the space: the first trial, so that tuning cannot end below it."""
-        own = resolve.resolve(self.spec.method, self.spec.dataset, self.spec.recipe).own
-        name = signature.of_method(self.spec.source).name
-        return {parameter: resolve.plain(own[f"{name}.{parameter}"].value) for parameter in self.space}
+        config = resolve.resolve(self.spec.method, self.spec.dataset, self.spec.recipe)
+        name = config.signature.name
+        return {parameter: resolve.plain(config.own[f"{name}.{parameter}"].value) for parameter in self.space}
 
     def specs_of(self, number: int, parameters: Mapping[str, Any]) -> Sequence[Spec]:
         """The runs of a trial, one per seed."""

@@ -9,8 +9,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from kdbench.config import resolve, signature
-from kdbench.data.readers import registry
+from kdbench.config import bindings, resolve, signature
 from kdbench.errors import RunError, UserError
 from kdbench.launch import backlog, display, local
 from kdbench.plan import expand
@@ -51,7 +50,7 @@ def prepare(request: Request, trials: int, runs: Path) -> Tuning:
 
     Args:
         request: methods, selections and shared bindings.
-        trials: of each study, the first with the gin values.
+        trials: number of trials of each study, the first with the gin values.
         runs: the folder of all runs.
 
     Raises:
@@ -115,7 +114,7 @@ def _study(request: Request, specs: tuple[Spec, ...], find_run: FindRun | None) 
             f"the recipe '{spec.recipe}' has no validation split, and tuning cannot use the test set: "
             "pass one, such as Split.validation=0.1"
         )
-    space = resolve.search_space(spec.method)
+    space = bindings.search_space(spec.method)
     if not space:
         raise UserError(
             f"the method '{spec.method}' has nothing to tune: gin/method/{spec.method}.gin has no Search.space "
@@ -149,13 +148,12 @@ def carry_out(tuning: Tuning, data: Path | None = None) -> dict[str, str]:
         The error that ended a study before its last trial, by the study's id; empty if all have their trials.
 
     Raises:
-        UserError: before anything starts: Optuna or the data is missing.
+        UserError: Optuna or the data is missing; raised before anything starts.
     """
     if tuning.is_done:
         return {}
     suggest.check_optuna()
-    for dataset in dict.fromkeys(study.spec.dataset for study in tuning.studies):
-        registry.check_folder(resolve.group_bindings("dataset", dataset)["Dataset.source"].value, data)
+    backlog.check_data([study.spec for study in tuning.studies], data)
     if tuning.teachers:
         local.inline(tuning.teachers, tuning.runs, data)
     errors: dict[str, str] = {}

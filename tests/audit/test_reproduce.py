@@ -177,11 +177,11 @@ class MINE(Method):
 
 def forget():
     """What was read of gin and method files."""
-    from kdbench.config import resolve
+    from kdbench.config import bindings
 
     for cached in (places.roots, places.members, places.sources, signature.of_method, signature.parse):
         cached.cache_clear()
-    resolve._method_file.cache_clear()
+    bindings._method_file.cache_clear()
 
 
 @pytest.fixture

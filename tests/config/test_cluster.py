@@ -48,7 +48,7 @@ def test_memory_goes_with_the_gpus():
         (["Cluster.time=soon"], "Cluster.time takes minutes or 'days-hours:minutes:seconds', not 'soon'"),
         (["Cluster.time=0"], "Cluster.time must be at least 1 minute"),
         (["Cluster.gpus=-1"], "Cluster.gpus must be at least 0, not -1"),
-        (["Cluster.gpus=two"], "Cluster.gpus takes a whole number such as 10, not 'two'"),
+        (["Cluster.gpus=two"], "Cluster.gpus takes an integer such as 10, not 'two'"),
         (["Cluster.cpus=0"], "Cluster.cpus must be at least 1"),
         (["Cluster.runs_per_job=0"], "Cluster.runs_per_job must be at least 1"),
         (["Cluster.array_parallelism=0"], "Cluster.array_parallelism must be at least 1"),
@@ -62,11 +62,11 @@ def test_memory_goes_with_the_gpus():
             "signal_delay_s must be at least 1 and below the time limit (60",
         ),
         (["Cluster.options=fast"], "Cluster.options takes options by name, such as {'mail-type': 'END'}, not 'fast'"),
-        (["Cluster.options={'time': 5}"], "Cluster.options cannot give 'time': that is for Cluster.time to say"),
-        (["Cluster.options={'--array': '1'}"], "cannot give '--array': that is for kdbench to say"),
+        (["Cluster.options={'time': 5}"], "Cluster.options cannot give 'time': it is set by Cluster.time"),
+        (["Cluster.options={'--array': '1'}"], "cannot give '--array': it is set by kdbench"),
         (["Cluster.options={'mail_type': 'END'}"], "takes names as in 'mail-type', not 'mail_type'"),
         (["Cluster.options={'hold': False}"], "True for an option without a value, not False"),
-        (["Cluster.setup=echo"], "Cluster.setup takes a list, each item a text, not 'echo'"),
+        (["Cluster.setup=echo"], "Cluster.setup takes a list, each item a string, not 'echo'"),
         (["executor=inline", "cluster=default"], "cluster=default requires executor=slurm, not executor=inline"),
         (["executor=inline", "Cluster.time=5"], "Cluster.time requires executor=slurm, not executor=inline"),
         (["workers=2"], "workers=2 requires executor=local, not executor=slurm"),
@@ -93,7 +93,7 @@ def test_a_profile_of_the_users(tmp_path):
     profile.with_name("theirs.gin").write_text("# Theirs.\ninclude 'slurm/default.gin'\nTrain.epochs = 2\n")
     places.add_plugins([])
     with pytest.raises(
-        UserError, match=r"slurm/theirs.gin:3: the cluster 'theirs' binds Train.epochs, which is not its"
+        UserError, match=r"slurm/theirs.gin:3: the cluster 'theirs' binds Train.epochs, which does not belong to it"
     ):
         cluster("cluster=theirs")
 

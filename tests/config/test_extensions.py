@@ -194,17 +194,11 @@ def test_a_launcher_of_a_plugin(plugin, tmp_path, capsys):
     assert re.search(rf"^recorder +Writes down.* {tmp_path}/mine", capsys.readouterr().out, flags=re.MULTILINE)
 
 
-def test_an_installed_package_offers_extensions(tmp_path, monkeypatch):
+def test_an_installed_package_offers_extensions(tmp_path, install):
     folder = tmp_path / "theirs" / "readers"
     folder.mkdir(parents=True)
-    (tmp_path / "theirs" / "__init__.py").write_text("")
     (folder / "their_format.py").write_text("READERS = {'their_data': 'read'}\ndef read(source, folder): return 3\n")
-    info = tmp_path / "theirs-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: theirs\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[kdbench.methods]\nmine = theirs\n")
-    monkeypatch.syspath_prepend(tmp_path)
-    places.add_plugins([])
+    install()
     extension = extensions.member("reader", "their_data")
     assert extension.origin == "package theirs"
     assert extensions.load(extension)("x", None) == 3

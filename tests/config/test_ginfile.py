@@ -41,13 +41,13 @@ def test_a_macro_is_replaced_by_its_value_wherever_it_is_defined(tmp_path):
         ("bach_size = 3", r"recipe/r.gin:1: nothing uses 'bach_size'; did you mean 'Train.batch_size'\?"),
         ("Train.epochs = 1\nTrain.epochs = 2", "recipe/r.gin:2: 'Train.epochs' is bound twice"),
         ("a/Train.epochs = 1", "scopes"),
-        ("import torch", "import nothing"),
+        ("import torch", "imports are not allowed in kdbench gin files"),
         ("Train.schedule = 'Cosine'", "unknown schedule 'Cosine'; did you mean '@Cosine()'"),
         ("Train.schedule = @Cosin()", "unknown schedule 'Cosin'"),
         ("Train.epochs = @Cosine()", "Train.epochs takes a number"),
-        ("KD.temperature = 3", "the recipe 'r' binds KD.temperature, which is not its own; it may bind Train"),
+        ("KD.temperature = 3", "the recipe 'r' binds KD.temperature, which does not belong to it; it may bind Train"),
         ("include 'recipe/none.gin'", "r.gin includes 'recipe/none.gin', which is in no gin/ folder"),
-        ("Train.epochs = 1\ninclude 'recipe/standard.gin'", "includes stand at the top"),
+        ("Train.epochs = 1\ninclude 'recipe/standard.gin'", "includes must come first"),
     ],
 )
 def test_what_gin_takes_in_silence_is_refused(tmp_path, text, sentence):

@@ -42,14 +42,8 @@ def test_files_that_are_no_methods_by_name_are_passed_by(tmp_path):
     assert set(places.sources()) == before | {"mine"}
 
 
-def test_a_package_offers_its_methods_through_the_entry_point(tmp_path, monkeypatch):
+def test_a_package_offers_its_methods_through_the_entry_point(tmp_path, install):
     root(tmp_path / "theirs", methods__theirs="", gin__method__theirs="")
-    (tmp_path / "theirs" / "__init__.py").write_text("")
-    info = tmp_path / "theirs-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: theirs\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[kdbench.methods]\nmine = theirs\n")
-    monkeypatch.syspath_prepend(tmp_path)
-    places.add_plugins([])
+    install()
     assert places.sources()["theirs"] == tmp_path / "theirs" / "methods" / "theirs.py"
     assert "theirs" in places.members("method")

@@ -2,10 +2,13 @@ import gin
 import pytest
 
 from kdbench import methods
-from kdbench.config import places, settings
+from kdbench.config import places, settings, signature
 from kdbench.config import resolve as resolve_
-from kdbench.config.resolve import parse_overrides, resolve
+from kdbench.config.bindings import of_command_line
+from kdbench.config.resolve import resolve
 from kdbench.errors import UserError
+
+pytestmark = pytest.mark.usefixtures("own_plugins")
 
 EVERY = [(m, d, r) for m in places.members("method") for d in ("digits",) for r in places.members("recipe")] + [
     ("ce", d, "standard") for d in places.members("dataset")
@@ -17,8 +20,15 @@ def test_every_configuration_that_comes_with_kdbench_is_complete(method, dataset
     assert resolve(method, dataset, recipe).text()
 
 
+@pytest.mark.parametrize(("method", "needs_teacher"), [("ce", False), ("kd", True), ("born_again", True)])
+def test_a_configuration_has_the_signature_of_its_method(method, needs_teacher):
+    config = resolve(method, "digits", "quick")
+    assert config.signature == signature.of_method(config.source)
+    assert config.needs_teacher is needs_teacher
+
+
 def test_the_text_gives_the_same_values_through_gin_itself():
-    resolved = resolve("kd", "digits", "corsd_paper", parse_overrides(["SGD.lr=0.03"]))
+    resolved = resolve("kd", "digits", "corsd_paper", of_command_line(["SGD.lr=0.03"]))
     methods.load("kd")
     gin.clear_config()
     gin.parse_config(resolved.text())
@@ -32,43 +42,43 @@ def test_the_text_gives_the_same_values_through_gin_itself():
 def test_the_protocol_is_what_all_methods_share_and_nothing_else():
     base = resolve("kd", "digits", "quick").protocol()
     assert resolve("crd", "digits", "quick").protocol() == base
-    assert resolve("kd", "digits", "quick", parse_overrides(["KD.temperature=2"])).protocol() == base
+    assert resolve("kd", "digits", "quick", of_command_line(["KD.temperature=2"])).protocol() == base
     assert (
-        resolve("kd", "digits", "quick", parse_overrides(["Machine.device=cpu", "Machine.threads=1"])).protocol()
+        resolve("kd", "digits", "quick", of_command_line(["Machine.device=cpu", "Machine.threads=1"])).protocol()
         == base
     )
     for different in ("Train.epochs=7", "SGD.lr=0.2", "Split.validation=0.1", "Dataset.mean=(0.5,)"):
-        assert resolve("kd", "digits", "quick", parse_overrides([different])).protocol() != base
+        assert resolve("kd", "digits", "quick", of_command_line([different])).protocol() != base
     assert resolve("kd", "digits", "smoke").protocol() != base
 
 
-def test_no_gin_file_can_let_the_test_set_choose(tmp_path, monkeypatch):
-    root_with(tmp_path, monkeypatch, recipe__peek="include 'recipe/standard.gin'\nSelection.on_test = True\n")
-    with pytest.raises(UserError, match=r"the recipe 'peek' binds Selection.on_test, which is not its own"):
+def test_no_gin_file_can_let_the_test_set_choose(root_with):
+    root_with(recipe__peek="include 'recipe/standard.gin'\nSelection.on_test = True\n")
+    with pytest.raises(UserError, match=r"the recipe 'peek' binds Selection.on_test, which does not belong to it"):
         resolve("ce", "digits", "peek")
-    switched = resolve("ce", "digits", "quick", parse_overrides(["Selection.on_test=True"]))
+    switched = resolve("ce", "digits", "quick", of_command_line(["Selection.on_test=True"]))
     assert switched.protocol() != resolve("ce", "digits", "quick").protocol()
 
 
 def test_an_override_of_the_value_that_stands_there_changes_nothing():
-    changed = resolve("kd", "digits", "quick", parse_overrides(["KD.temperature=4", "Train.epochs=60"]))
+    changed = resolve("kd", "digits", "quick", of_command_line(["KD.temperature=4", "Train.epochs=60"]))
     assert changed.overrides() == {}
     assert changed.own_overrides() == {}
     assert changed.defines() == resolve("kd", "digits", "quick").defines()
 
 
 def test_overrides_are_told_apart_by_whose_they_are():
-    found = resolve(
-        "kd", "digits", "quick", parse_overrides(["KD.temperature=2", "Train.epochs=5", "RKD.angle_weight=1"])
+    config = resolve(
+        "kd", "digits", "quick", of_command_line(["KD.temperature=2", "Train.epochs=5", "RKD.angle_weight=1"])
     )
-    assert found.own_overrides() == {"KD.temperature": 2.0}
-    assert found.overrides() == {"Train.epochs": 5.0}
-    assert "RKD.angle_weight" not in found.defines()
+    assert config.own_overrides() == {"KD.temperature": 2.0}
+    assert config.overrides() == {"Train.epochs": 5.0}
+    assert "RKD.angle_weight" not in config.defines()
 
 
 def test_another_schedule_leaves_nothing_of_the_first_behind():
-    found = resolve("ce", "digits", "repdistiller")
-    assert {key for key in found.shared if key.startswith(("Cosine", "MultiStep"))} == {
+    config = resolve("ce", "digits", "repdistiller")
+    assert {key for key in config.shared if key.startswith(("Cosine", "MultiStep"))} == {
         "MultiStep.gamma",
         "MultiStep.milestones",
     }
@@ -76,9 +86,9 @@ def test_another_schedule_leaves_nothing_of_the_first_behind():
 
 def test_a_schedule_chosen_on_the_command_line_needs_its_values():
     with pytest.raises(UserError, match=r"does not set MultiStep\.milestones"):
-        resolve("ce", "digits", "standard", parse_overrides(["Train.schedule=MultiStep"]))
+        resolve("ce", "digits", "standard", of_command_line(["Train.schedule=MultiStep"]))
     given = ["Train.schedule=MultiStep", "MultiStep.milestones=(0.5,)", "MultiStep.gamma=0.1"]
-    assert "MultiStep.gamma" in resolve("ce", "digits", "standard", parse_overrides(given)).shared
+    assert "MultiStep.gamma" in resolve("ce", "digits", "standard", of_command_line(given)).shared
 
 
 @pytest.mark.parametrize(
@@ -92,7 +102,7 @@ def test_a_schedule_chosen_on_the_command_line_needs_its_values():
     ],
 )
 def test_values_out_of_range_are_seen_before_anything_starts(override):
-    overrides = parse_overrides([override])
+    overrides = of_command_line([override])
     with pytest.raises(UserError) as caught:
         resolve("ce", "digits", "quick", overrides)
     assert override.split("=")[0] in str(caught.value)
@@ -100,49 +110,12 @@ def test_values_out_of_range_are_seen_before_anything_starts(override):
 
 
 def test_an_override_that_a_configuration_does_not_contain_is_unused():
-    overrides = parse_overrides(["MultiStep.gamma=0", "SGD.lr=1", "KD.temperature=2"])
+    overrides = of_command_line(["MultiStep.gamma=0", "SGD.lr=1", "KD.temperature=2"])
     unused = resolve_.unused(overrides, [resolve("ce", "digits", "quick", overrides)])
     assert [b.key for b in unused] == ["MultiStep.gamma", "KD.temperature"]
 
 
-def root_with(tmp_path, monkeypatch, **files):
-    for name, text in files.items():
-        group, _, stem = name.partition("__")
-        path = tmp_path / "gin" / group / f"{stem}.gin"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-    monkeypatch.setenv("KDBENCH_PLUGINS", str(tmp_path))
-    places.add_plugins([])
-
-
-pytestmark = pytest.mark.usefixtures("own_plugins")
-
-
-def test_a_variant_is_another_methods_class_under_its_own_name(tmp_path, monkeypatch):
-    root_with(tmp_path, monkeypatch, method__kd_cold="include 'method/kd.gin'\nKD.temperature = 1.0\n")
-    cold = resolve("kd_cold", "digits", "quick")
-    assert (cold.method, cold.source, cold.own["KD.temperature"].value) == ("kd_cold", "kd", 1.0)
-    assert resolve_.is_variant("kd_cold")
-    assert cold.own_overrides() == {}
-
-
-def test_a_method_file_that_binds_what_is_shared_is_refused(tmp_path, monkeypatch):
-    root_with(tmp_path, monkeypatch, method__kd_long="include 'method/kd.gin'\nTrain.epochs = 400\n")
-    with pytest.raises(
-        UserError, match=r"the method 'kd_long' binds Train.epochs, which is not its own; it may bind KD"
-    ):
-        resolve("kd_long", "digits", "quick")
-
-
-def test_a_recipe_that_binds_a_schedule_it_does_not_use_is_refused(tmp_path, monkeypatch):
-    root_with(tmp_path, monkeypatch, recipe__odd="include 'recipe/standard.gin'\nMultiStep.gamma = 0.1\n")
-    with pytest.raises(
-        UserError, match=r"recipe/odd.gin:2: nothing uses MultiStep.gamma: Train.schedule is @Cosine\(\)"
-    ):
-        resolve("ce", "digits", "odd")
-
-
-def test_an_incomplete_recipe_is_refused(tmp_path, monkeypatch):
-    root_with(tmp_path, monkeypatch, recipe__thin="Train.epochs = 1\n")
+def test_an_incomplete_recipe_is_refused(root_with):
+    root_with(recipe__thin="Train.epochs = 1\n")
     with pytest.raises(UserError, match="the recipe 'thin' does not set"):
         resolve("ce", "digits", "thin")

@@ -14,16 +14,25 @@ FIRST, SECOND, THIRD, OTHER = ("1" * 64, "2" * 64, "3" * 64, "f" * 64)
 
 
 @pytest.fixture
-def listed(tmp_path, monkeypatch):
+def declare(tmp_path, monkeypatch):
+    """Makes a plug-in folder that declares (version, earlier version, reason) of its method file at."""
+
+    def write(*rows):
+        folder = tmp_path / "plugin" / "methods"
+        folder.mkdir(parents=True)
+        lines = [f"methods/at.py,{sha256},{same_as},{reason}" for sha256, same_as, reason in rows]
+        (folder / revisions.CSV).write_text(HEAD + "\n".join(lines) + "\n")
+        monkeypatch.setenv("KDBENCH_PLUGINS", str(folder.parent))
+        places.roots.cache_clear()
+
+    yield write
+    places.roots.cache_clear()
+
+
+@pytest.fixture
+def listed(declare):
     """A plug-in folder whose method file at was changed in form twice."""
-    folder = tmp_path / "plugin" / "methods"
-    folder.mkdir(parents=True)
-    lines = [f"methods/at.py,{SECOND},{FIRST},imports", f"methods/at.py,{THIRD},{SECOND},declared fields"]
-    (folder / revisions.CSV).write_text(HEAD + "\n".join(lines) + "\n")
-    monkeypatch.setenv("KDBENCH_PLUGINS", str(folder.parent))
-    places.roots.cache_clear()
-    yield
-    places.roots.cache_clear()
+    declare((SECOND, FIRST, "imports"), (THIRD, SECOND, "declared fields"))
 
 
 def runs(result, *checksums):
@@ -70,17 +79,9 @@ def test_of_runs_of_the_newest_versions_the_board_says_nothing(result, store, tm
     assert "Versions of method files" not in (tmp_path / "out" / "README.md").read_text()
 
 
-def test_a_file_that_came_back_to_an_earlier_form_is_one_version(tmp_path, monkeypatch, result):
-    folder = tmp_path / "plugin" / "methods"
-    folder.mkdir(parents=True)
-    lines = [f"methods/at.py,{SECOND},{FIRST},imports", f"methods/at.py,{FIRST},{SECOND},imports again"]
-    (folder / revisions.CSV).write_text(HEAD + "\n".join(lines) + "\n")
-    monkeypatch.setenv("KDBENCH_PLUGINS", str(folder.parent))
-    places.roots.cache_clear()
-    try:
-        assert version_notes(runs(result, FIRST, SECOND)) == []
-    finally:
-        places.roots.cache_clear()
+def test_a_file_that_came_back_to_an_earlier_form_is_one_version(declare, result):
+    declare((SECOND, FIRST, "imports"), (FIRST, SECOND, "imports again"))
+    assert version_notes(runs(result, FIRST, SECOND)) == []
 
 
 @pytest.mark.parametrize(

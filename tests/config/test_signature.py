@@ -91,8 +91,8 @@ def test_values_that_fit(value, type_):
 
 @pytest.mark.parametrize(
     ("value", "type_", "words"),
-    [(True, float, "a number"), ("1", float, "a number"), (1.0, int, "a whole number"), (True, int, "a whole number"),
-     (1, bool, "True or False"), (3, str, "a text"), ("x", float | None, "a number such as 0.5 or None"),
+    [(True, float, "a number"), ("1", float, "a number"), (1.0, int, "an integer"), (True, int, "an integer"),
+     (1, bool, "True or False"), (3, str, "a string"), ("x", float | None, "a number such as 0.5 or None"),
      ((1, "b"), tuple[float, ...], "a list, each item a number"), (1.0, tuple[float, ...], "a list")],
 )  # fmt: skip
 def test_values_that_do_not_fit(value, type_, words):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from kdbench.config import places, resolve
+from kdbench.config import bindings, places, resolve
 from kdbench.config.space import Dimension
 from kdbench.errors import UserError
 from kdbench.plan import expand, request
@@ -16,13 +16,13 @@ def variant(folder, monkeypatch, **files):
         path.write_text(text + "\n")
     monkeypatch.setenv("KDBENCH_PLUGINS", str(folder))
     places.add_plugins([])
-    resolve._method_file.cache_clear()
+    bindings._method_file.cache_clear()
 
 
 @pytest.fixture(autouse=True)
 def forget_plugins():
     yield
-    for cached in (places.roots, places.members, places.sources, resolve._method_file):
+    for cached in (places.roots, places.members, places.sources, bindings._method_file):
         cached.cache_clear()
 
 
@@ -31,8 +31,8 @@ def test_a_space_is_no_part_of_a_configuration(name):
     resolved = resolve.resolve(name, "digits", "quick")
     assert not [key for key in (*resolved.shared, *resolved.own, *resolved.machine) if key.startswith("Search")]
     assert "Search" not in resolved.text()
-    if not resolve.is_variant(name):
-        assert 1 <= len(resolve.search_space(name)) <= 4
+    if not bindings.is_variant(name):
+        assert 1 <= len(bindings.search_space(name)) <= 4
 
 
 def test_the_id_of_a_run_does_not_depend_on_the_space(tmp_path, monkeypatch):
@@ -51,7 +51,7 @@ def test_the_id_of_a_run_does_not_depend_on_the_space(tmp_path, monkeypatch):
 def test_kinds_are_read_in_the_parameters_own_type(tmp_path, monkeypatch):
     space = "{'temperature': ('log', 1, %most), 'negatives': ('int', 16, 64), 'momentum': ('choice', 0.5, 0.9)}"
     variant(tmp_path, monkeypatch, crd_x=f"include 'method/crd.gin'\nmost = 2\nSearch.space = {space}")
-    assert resolve.search_space("crd_x") == {
+    assert bindings.search_space("crd_x") == {
         "temperature": Dimension("log", (1.0, 2.0)),
         "negatives": Dimension("int", (16, 64)),
         "momentum": Dimension("choice", (0.5, 0.9)),
@@ -66,9 +66,9 @@ def test_a_variant_inherits_the_space_less_what_it_binds_itself(tmp_path, monkey
         kd_hotter="include 'method/kd_hot.gin'\nSearch.space = {'temperature': ('linear', 8.0, 16.0)}",
         kd_last="include 'method/kd_hotter.gin'\nKD.ce_weight = 0.0",
     )
-    assert list(resolve.search_space("kd_hot")) == ["kd_weight"]
-    assert resolve.search_space("kd_hotter") == {"temperature": Dimension("linear", (8.0, 16.0))}
-    assert resolve.search_space("kd_last") == resolve.search_space("kd_hotter")
+    assert list(bindings.search_space("kd_hot")) == ["kd_weight"]
+    assert bindings.search_space("kd_hotter") == {"temperature": Dimension("linear", (8.0, 16.0))}
+    assert bindings.search_space("kd_last") == bindings.search_space("kd_hotter")
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_a_variant_inherits_the_space_less_what_it_binds_itself(tmp_path, monkey
         ("{'alpha': ('log', 0, 0.5)}", "the lower bound of 'log' must be above 0, not 0.0"),
         ("{'alpha': ('linear', 0.5)}", "'linear' takes two numbers, the lower and the upper bound, not (0.5,)"),
         ("{'alpha': ('linear', 'a', 1)}", "'linear' takes two numbers"),
-        ("{'alpha': ('int', 0.5, 2)}", "'int' takes two whole numbers"),
+        ("{'alpha': ('int', 0.5, 2)}", "'int' takes two integers"),
         ("{'hint_reduction': ('choice', 'sum', 'maen')}", "not 'maen'; did you mean 'mean'?"),
         ("{'hint_reduction': ('linear', 0, 1)}", "the parameter takes 'sum' or 'mean', not 0.0"),
         ("{'hint_reduction': ('choice', 'sum')}", "a choice takes at least two options, all different"),
@@ -102,13 +102,13 @@ def test_a_wrong_space_is_refused_when_it_is_read(tmp_path, monkeypatch, space, 
 
 def test_whole_numbers_do_not_take_fractions(tmp_path, monkeypatch):
     variant(tmp_path, monkeypatch, crd_x="include 'method/crd.gin'\nSearch.space = {'negatives': ('log', 1, 9)}")
-    with pytest.raises(UserError, match=r"the parameter takes a whole number such as 10, not 1\.0"):
-        resolve.search_space("crd_x")
+    with pytest.raises(UserError, match=r"the parameter takes an integer such as 10, not 1\.0"):
+        bindings.search_space("crd_x")
 
 
 def test_only_a_methods_file_declares_a_space():
     with pytest.raises(UserError, match=r"Search\.\* can be bound in a method's gin file only"):
-        resolve.parse_overrides(["Search.space={'alpha': ('linear', 0, 1)}"])
+        bindings.of_command_line(["Search.space={'alpha': ('linear', 0, 1)}"])
 
 
 def test_chosen_numbers_have_three_digits_and_stay_within_the_bounds():

@@ -1,13 +1,14 @@
 import pytest
 
 from kdbench.config import places
-from kdbench.config.resolve import parse_overrides, resolve
+from kdbench.config.bindings import of_command_line
+from kdbench.config.resolve import resolve
 from kdbench.config.views import Strong
 from kdbench.errors import UserError
 
 
 def with_words(*words, recipe="quick"):
-    return resolve("ce", "digits", recipe, parse_overrides(words))
+    return resolve("ce", "digits", recipe, of_command_line(words))
 
 
 def identity(config):
@@ -31,7 +32,7 @@ def test_any_other_value_is_part_of_the_protocol_of_every_method(word, value):
     assert changed.protocol() != plain.protocol()
     assert changed.overrides() == {word.partition("=")[0]: value}
     assert word.partition("=")[0] in changed.text()
-    assert resolve("kd", "digits", "quick", parse_overrides([word])).protocol() == changed.protocol()
+    assert resolve("kd", "digits", "quick", of_command_line([word])).protocol() == changed.protocol()
 
 
 @pytest.mark.usefixtures("own_plugins")

@@ -12,6 +12,20 @@ RESULT = {"status": "finished", "accuracy.last": 71.234, "seconds.train": 3723.0
 HALF = Progress(images=500, budget=1000, epoch=5, epochs=10, images_per_second=100.0, validation=61.5)
 
 
+def live_text(progress, result=None):
+    """Text of the live display of a run with this progress, which then ends with `result`."""
+    out = io.StringIO()
+    live = display.Live(SPECS)
+    live._console = live._bars.live.console = Console(file=out, force_terminal=True, width=120)
+    with live:
+        live.begin(SPECS[0])
+        live.progress(SPECS[0], progress)
+        live._bars.refresh()
+        if result:
+            live.end(SPECS[0], result)
+    return out.getvalue()
+
+
 def test_plain_lines_where_nobody_watches(capsys, monkeypatch):
     with display.for_terminal(SPECS) as shown:
         assert isinstance(shown, display.Plain)
@@ -35,26 +49,11 @@ def test_a_run_that_is_measured_does_not_look_hung(capsys, monkeypatch):
     plain.begin(SPECS[0])
     plain.progress(SPECS[0], measured)
     assert capsys.readouterr().err.splitlines()[-1] == "[1/1]   trained; measuring, 42% done"
-    out = io.StringIO()
-    live = display.Live(SPECS)
-    live._console = live._bars.live.console = Console(file=out, force_terminal=True, width=120)
-    with live:
-        live.begin(SPECS[0])
-        live.progress(SPECS[0], measured)
-        live._bars.refresh()
-    assert "measuring, 42% done" in out.getvalue()
+    assert "measuring, 42% done" in live_text(measured)
 
 
 def test_live_bars_show_runs_done_epoch_speed_and_time_left():
-    out = io.StringIO()
-    live = display.Live(SPECS)
-    live._console = live._bars.live.console = Console(file=out, force_terminal=True, width=120)
-    with live:
-        live.begin(SPECS[0])
-        live.progress(SPECS[0], HALF)
-        live._bars.refresh()
-        live.end(SPECS[0], {"status": "failed", "error": "the loss is [not] finite"})
-    text = out.getvalue()
+    text = live_text(HALF, {"status": "failed", "error": "the loss is [not] finite"})
     assert "epoch 5/10 · 100 images/s · 0:05 left · val 61.5 %" in text
     assert "0/2" in text
     assert "failed: the loss is [not] finite" in text

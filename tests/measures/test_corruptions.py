@@ -3,7 +3,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kdbench.measures.corruptions import NAMES, SEVERITIES, corrupt, geometry, stored, with_noise
+from kdbench.measures.corruptions import NAMES, SEVERITIES, corrupt, geometry, in_8_bits, with_noise
 from kdbench.measures.corruptions.draws import Draws
 from kdbench.streams import Streams
 
@@ -13,7 +13,7 @@ def scenes(size, channels, count=120):
     draws = Draws(Streams(5)(size, channels), torch.device("cpu"))
     clouds = torch.cat([draws.clouds(torch.empty(count, 1, size, size), 1.5) for _ in range(channels)], dim=1)
     things = (draws.clouds(torch.empty(count, 1, size, size), 2.5) > 0.6) * draws.uniform(count, channels, 1, 1)
-    return stored(0.6 * clouds + 0.4 * things)
+    return in_8_bits(0.6 * clouds + 0.4 * things)
 
 
 @pytest.mark.parametrize(("size", "channels"), [(8, 1), (32, 3), (64, 3)])
@@ -29,7 +29,7 @@ def test_every_severity_is_further_from_the_clean_image(name, size, channels):
         assert images.dtype == torch.float32
         assert images.min() >= 0
         assert images.max() <= 1
-        assert torch.equal(stored(images), images), "as a stored image would be"
+        assert torch.equal(in_8_bits(images), images), "as read from an 8-bit file"
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -68,10 +68,10 @@ def test_the_noise_has_the_deviation_it_is_asked_for():
 def test_contrast_and_brightness_by_hand():
     image = torch.tensor([[0.2, 0.6], [0.4, 0.4]]).repeat(4, 4).expand(1, 3, 8, 8)
     weak = corrupt(image, "contrast", 2, Streams(0)("a"))
-    assert torch.allclose(weak, stored(0.4 + 0.5 * (image - 0.4)))
+    assert torch.allclose(weak, in_8_bits(0.4 + 0.5 * (image - 0.4)))
     red = torch.tensor([0.6, 0.3, 0.0])[None, :, None, None].expand(1, 3, 8, 8)
     bright = corrupt(red, "brightness", 3, Streams(0)("a"))
-    assert torch.allclose(bright, stored(red * 0.75 / 0.6)), "value 0.6 becomes 0.75, hue and saturation stay"
+    assert torch.allclose(bright, in_8_bits(red * 0.75 / 0.6)), "value 0.6 becomes 0.75, hue and saturation stay"
 
 
 def test_a_displacement_by_whole_pixels_is_a_shift():

@@ -179,7 +179,7 @@ def test_no_file_of_a_comparison_can_bind_measures(tmp_path, monkeypatch, own_pl
     (tmp_path / "gin" / "recipe").mkdir(parents=True)
     (tmp_path / "gin" / "recipe" / "mine.gin").write_text("include 'recipe/quick.gin'\nMeasures.images = 3\n")
     places.add_plugins([str(tmp_path)])
-    with pytest.raises(UserError, match=r"binds Measures\.images, which is not its own"):
+    with pytest.raises(UserError, match=r"binds Measures\.images, which does not belong to it"):
         specs("methods=ce", "recipe=mine")
 
 

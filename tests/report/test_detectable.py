@@ -25,7 +25,7 @@ def test_each_line_the_pooled_one_and_the_reasons(three, store, capsys):
     assert messages == []
     assert table.title == "digits · cnn · recipe short · protocol 1f9c20"
     kd, rkd = sorted(table.lines, key=lambda line: line.line)
-    assert (kd.line, kd.n, kd.seeds) == ("kd", 3, {0.5: 34, 1e-3: None})
+    assert (kd.line, kd.n, kd.seeds_needed) == ("kd", 3, {0.5: 34, 1e-3: None})
     # t(2) = 4.302653 and noncentrality 5.653489, both over √3
     assert (kd.sd, kd.shows, kd.detects) == pytest.approx((1, 4.302653 / 3**0.5, 5.653489 / 3**0.5))
     assert rkd.sd == pytest.approx(0.5)

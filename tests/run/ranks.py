@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from kdbench.backbones import registry
-from kdbench.config import places, resolve, settings, signature
+from kdbench.config import bindings, places, settings, signature
 from kdbench.config.schedules import Cosine
 from kdbench.config.settings import SGD, Augment, Dataset, Machine, Measures, Settings, Split
 from kdbench.data import task as task_
@@ -49,9 +49,7 @@ SHORT = [
 def made(name, task):
     """The method, its student and teacher freshly initialised, and its gin file's parameters; CORSD with a memory."""
     cls = getattr(importlib.import_module(f"kdbench.methods.{name}"), signature.of_method(name).name)
-    parameters = {
-        b.parameter: b.value for b in resolve.method_bindings(name).values() if b.configurable == cls.__name__
-    }
+    parameters = {b.parameter: b.value for b in bindings.of_method(name).values() if b.configurable == cls.__name__}
     if name == "corsd":
         parameters["class_memory_weight"] = 0.5
     with Streams(0).as_global("init"):

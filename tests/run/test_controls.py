@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from kdbench.config import places, resolve
+from kdbench.config import bindings, places, resolve
 from kdbench.config.settings import Control
 from kdbench.errors import UserError
 from kdbench.launch import local
@@ -13,7 +13,7 @@ SHORT = [
     *("dataset=digits", "student=resnet8", "teacher=resnet14", "Train.epochs=2", "Train.warmup=0"),
     "Measures.corruptions=False",
 ]
-VARIANTS = sorted(name for name in places.members("method") if resolve.is_variant(name))
+VARIANTS = sorted(name for name in places.members("method") if bindings.is_variant(name))
 
 
 @pytest.fixture(scope="module")

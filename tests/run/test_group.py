@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from kdbench.config import places, resolve
+from kdbench.config import bindings, places, resolve
 from kdbench.errors import RunError, UserError
 from kdbench.method.share import Share
 from kdbench.plan import expand, request
@@ -236,7 +236,7 @@ def test_with_normalisation_apart_the_number_of_gpus_defines_the_result():
 
 def test_no_gin_file_turns_synchronised_normalisation_off():
     assert "Parallel.sync_bn" not in {
-        key for name in ("quick", "standard") for key in resolve.group_bindings("recipe", name)
+        key for name in ("quick", "standard") for key in bindings.of_group("recipe", name)
     }
     assert resolve.resolve("ce", "digits", "quick").shared.keys().isdisjoint({"Parallel.sync_bn", "Selection.on_test"})
 

@@ -2,12 +2,12 @@
 
 from statistics import median
 
-from kdbench.config import resolve
+from kdbench.config import bindings
 from kdbench.tune.suggest import suggest
 
 
 def test_the_sampler_learns_from_stored_trials():
-    space = resolve.search_space("kd")
+    space = bindings.search_space("kd")
     values = [2.0**exponent for exponent in range(5)] * 2
 
     def trials(accuracy):

@@ -10,7 +10,7 @@ import gin
 import pytest
 
 from kdbench.cli.main import main
-from kdbench.config import places, resolve
+from kdbench.config import bindings, places
 from kdbench.data.task import SealedTest
 from kdbench.plan import expand, request
 from kdbench.report.folders import read_runs
@@ -30,7 +30,7 @@ def in_a_folder_of_its_own(tmp_path, monkeypatch):
     yield
     monkeypatch.undo()
     places.add_plugins([])
-    resolve._method_file.cache_clear()
+    bindings._method_file.cache_clear()
 
 
 def stored(runs=RUNS):
@@ -52,7 +52,7 @@ def test_every_method_gets_the_same_trials_the_gin_values_first(capsys):
     assert found["kd"][0]["parameters"] == {"temperature": 4.0, "kd_weight": 0.9}
     assert found["ce"][0]["parameters"] == {"label_smoothing": None}
     for method, trials in found.items():
-        space = resolve.search_space(method)
+        space = bindings.search_space(method)
         assert len({json.dumps(trial["parameters"]) for trial in trials}) == 3
         assert all(space[name].holds(value) for trial in trials[1:] for name, value in trial["parameters"].items())
         for trial in trials:

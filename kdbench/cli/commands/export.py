@@ -17,13 +17,7 @@ check it and how to retrain its runs. Fails if the page or a plot is out of date
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     folders.add_runs(parser)
-    parser.add_argument(
-        "--out",
-        type=Path,
-        default=Path("leaderboard"),
-        metavar="DIR",
-        help="leaderboard to package (default: leaderboard/)",
-    )
+    folders.add_leaderboard(parser, "--out", "leaderboard to package")
     parser.add_argument(
         "--to", type=Path, metavar="FILE.zip", help="archive to write (default: leaderboard.zip next to it)"
     )

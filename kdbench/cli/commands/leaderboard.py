@@ -31,9 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "words", nargs="*", metavar="columns=A,B", help="columns of the tables (see kdbench list columns)"
     )
     folders.add_runs(parser)
-    parser.add_argument(
-        "--out", type=Path, default=Path("leaderboard"), metavar="DIR", help="folder to write (default: leaderboard/)"
-    )
+    folders.add_leaderboard(parser, "--out", "folder to write")
     parser.add_argument(
         "--check", action="store_true", help="write nothing; fail if the generated files are out of date"
     )

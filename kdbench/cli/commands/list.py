@@ -62,9 +62,9 @@ def members(kind: str) -> list[tuple[str, str, str]]:
 
 
 def _description(group: str, name: str, path: Path) -> str:
-    from kdbench.config import resolve, signature
+    from kdbench.config import bindings, signature
 
-    if group == "method" and not resolve.is_variant(name):
+    if group == "method" and not bindings.is_variant(name):
         method = signature.of_method(name)
         return method.summary + (" [teacher]" if method.attributes.get("needs_teacher") else "")
     return path.read_text(encoding="utf-8").split("\n", 1)[0].removeprefix("#").strip()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shutil
-import sys
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -119,8 +117,10 @@ class _Printer:
 
 
 def _widths(names: Sequence[str]) -> list[int]:
-    """The widths of the columns that fit the terminal."""
-    available = shutil.get_terminal_size().columns if sys.stdout.isatty() else 10**6
+    """The widths of the columns that fit the terminal; all columns where the output is not a terminal."""
+    from kdbench.cli.console import console
+
+    available = console(pipe_width=10**6).width
     widths = [max(len(name), 9) for name in names]
     while len(widths) > 1 and sum(widths) + 2 * (len(widths) - 1) > available:
         widths.pop()

@@ -70,13 +70,11 @@ def _differences(words: Sequence[str]) -> tuple[float, ...]:
     Raises:
         UserError: another word than `difference=`, or a value that is not a number above 0.
     """
-    parsed = words_.parse(words, ["difference"], _unknown)
-    for word in (*parsed.bare, *parsed.bindings):
-        raise _unknown(word.partition("=")[0])
-    return tuple(dict.fromkeys(_difference(text) for text in parsed.values.get("difference", ())))
+    values = words_.selections(words, ["difference"], _unknown_key).get("difference", ())
+    return tuple(dict.fromkeys(_difference(text) for text in values))
 
 
-def _unknown(key: str) -> UserError:
+def _unknown_key(key: str) -> UserError:
     hint = "did you mean 'difference'?" if nearest(key, ["difference"]) else "valid: difference=0.5,1."
     return UserError(f"unknown selection '{key}'; {hint} See: kdbench power --help")
 
@@ -97,7 +95,7 @@ def _grid(table: TablePower) -> Table:
 
     grid = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     grid.add_column("Method")
-    for header in ("n", "sd", "shows", "detects", *(f"seeds for {size:g}" for size in table.lines[0].seeds)):
+    for header in ("n", "sd", "shows", "detects", *(f"seeds for {size:g}" for size in table.lines[0].seeds_needed)):
         grid.add_column(header, justify="right", no_wrap=True)
     for line in table.lines:
         grid.add_row(*_cells(line))
@@ -111,5 +109,5 @@ def _cells(line: LinePower) -> list[str]:
     from kdbench.report.detectable import MOST
 
     differences = [size_text(value) if value is not None else "–" for value in (line.shows, line.detects)]
-    seeds = [f"over {MOST}" if n is None else str(n) for n in line.seeds.values()]
+    seeds = [f"over {MOST}" if n is None else str(n) for n in line.seeds_needed.values()]
     return [line.line, str(line.n or "–"), f"{line.sd:.2f}", *differences, *seeds]

@@ -32,13 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="folder to train in (default: reproduced/ in the folder of the runs)"
     )
-    parser.add_argument(
-        "--board",
-        type=Path,
-        default=Path("leaderboard"),
-        metavar="DIR",
-        help="leaderboard to search (default: leaderboard/)",
-    )
+    folders.add_leaderboard(parser, "--board", "leaderboard to search")
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -40,8 +40,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from kdbench.config import resolve
-    from kdbench.data.readers import registry
     from kdbench.launch import backlog, launchers
     from kdbench.plan import expand
     from kdbench.plan import request as request_
@@ -57,8 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
             _print_arrays(to_do, runs, request.profile)
         return 0
     _warn_of_outdated([spec for spec in backlog.outdated(specs, runs) if spec not in to_do])
-    for dataset in {spec.dataset for spec in to_do}:
-        registry.check_folder(resolve.group_bindings("dataset", dataset)["Dataset.source"].value, data)
+    backlog.check_data(to_do, data)
     if not to_do:
         return _conclude(specs, runs, trained=False)
     handovers: list[Handover] = []

@@ -19,12 +19,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from kdbench.config import resolve
+    from kdbench.config import bindings, resolve
     from kdbench.plan import request as request_
 
     request = request_.parse(arguments.words)
     for dataset in request.dataset:
-        default = resolve.group_bindings("dataset", dataset)["Defaults.recipe"].value
+        default = bindings.of_group("dataset", dataset)["Defaults.recipe"].value
         for recipe in request.recipe or (default,):
             configs = [resolve.resolve(method, dataset, recipe, request.overrides) for method in request.methods]
             print(f"# dataset={dataset} recipe={recipe}: protocol {configs[0].protocol()}")
@@ -32,7 +32,7 @@ def run(arguments: argparse.Namespace) -> int:
             for config in configs:
                 print(f"\n# methods={config.method}")
                 _print(config.own)
-                for name, dimension in resolve.search_space(config.method).items():
+                for name, dimension in bindings.search_space(config.method).items():
                     print(f"# kdbench tune chooses {name}: {dimension}")
             print("\n# machine (does not affect results)")
             _print(configs[0].machine)
@@ -41,8 +41,8 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _print(bindings: Mapping[str, Binding]) -> None:
-    lines = [(f"{key} = {binding.value!r}", binding.origin) for key, binding in bindings.items()]
+def _print(part: Mapping[str, Binding]) -> None:
+    lines = [(f"{key} = {binding.value!r}", binding.origin) for key, binding in part.items()]
     width = max((len(line) for line, _ in lines), default=0)
     for line, origin in lines:
         print(f"{line:<{width}}  # {origin}")

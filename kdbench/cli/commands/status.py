@@ -94,12 +94,12 @@ def _watch(
                     return statuses
                 time.sleep(EVERY)
                 statuses = read()
-        with Live(states.fitting(terminal, statuses, names, every), console=terminal, auto_refresh=False) as live:
+        with Live(states.fitting(terminal, statuses, names, every), console=terminal, auto_refresh=False) as screen:
             while not all(each.state in ENDED for each in statuses):
                 time.sleep(EVERY)
                 statuses = read()
                 names = {*names, *(each.id for each in statuses)}
-                live.update(states.fitting(terminal, statuses, names, every), refresh=True)
+                screen.update(states.fitting(terminal, statuses, names, every), refresh=True)
     except KeyboardInterrupt:  # the runs do not depend on who watches them
         pass
     return statuses

@@ -37,7 +37,7 @@ SHAPE = (32, 32, 3)
 
 @dataclass(frozen=True)
 class _Cifar:
-    """What tells the two apart: the number of classes, the class in torchvision.datasets, the names on disk."""
+    """What differs between the two: the number of classes, the class in torchvision.datasets, the names on disk."""
 
     classes: int
     torchvision: str
@@ -70,12 +70,12 @@ def read(source: str, folder: Path | None) -> Arrays:
         if arrays is not None:
             return arrays
         # Taken before decoding, so that what changes meanwhile makes the cache look old and not new.
-        known = _fingerprint(source, folder)
+        fingerprint = _fingerprint(source, folder)
         root = _class_folders(source, folder)
         arrays = _from_folders(root, _CIFARS[source].classes) if root else _from_archive(source, folder)
-        known = known or _fingerprint(source, folder)  # there was nothing before the download
-        if known:
-            cache.store(path, known, {**vars(arrays), "classes": np.array(arrays.classes)})
+        fingerprint = fingerprint or _fingerprint(source, folder)  # there was nothing before the download
+        if fingerprint:
+            cache.store(path, fingerprint, {**vars(arrays), "classes": np.array(arrays.classes)})
         return arrays
 
 
@@ -88,7 +88,7 @@ def _class_folders(source: str, folder: Path) -> Path | None:
 
 
 def _fingerprint(source: str, folder: Path) -> str | None:
-    """Of what the arrays would be decoded from; None if nothing is there."""
+    """Fingerprint of the files that the arrays are decoded from; None if there are none."""
     paths: list[Path]
     if root := _class_folders(source, folder):
         paths = [p for part in ("train", "test") if (root / part).is_dir() for p in _visible(root / part)]
@@ -102,17 +102,17 @@ def _fingerprint(source: str, folder: Path) -> str | None:
 
 
 def _cached(path: Path, source: str, folder: Path) -> Arrays | None:
-    known = _fingerprint(source, folder)
-    found = cache.load(path, known) if known else None
-    if found is None:
+    fingerprint = _fingerprint(source, folder)
+    content = cache.load(path, fingerprint) if fingerprint else None
+    if content is None:
         return None
     try:
-        classes = tuple(str(name) for name in found.pop("classes"))
-        arrays = Arrays(**found, classes=classes)
+        classes = tuple(str(name) for name in content.pop("classes"))
+        arrays = Arrays(**content, classes=classes)
     except (KeyError, TypeError, ValueError):
         return None
-    right = arrays.train_images.shape[1:] == SHAPE and len(classes) == _CIFARS[source].classes
-    return arrays if right else None
+    fits = arrays.train_images.shape[1:] == SHAPE and len(classes) == _CIFARS[source].classes
+    return arrays if fits else None
 
 
 def _visible(folder: Path) -> list[Path]:

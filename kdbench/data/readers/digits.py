@@ -24,10 +24,10 @@ def read(source: str, folder: Path | None) -> Arrays:
     import numpy as np
     from sklearn.datasets import load_digits
 
-    found = load_digits()
-    pixels = np.rint(found.images * (255 / 16)).astype(np.uint8)[..., None]
-    images, labels = canonical(pixels, found.target.astype(np.int64))
+    digits = load_digits()
+    pixels = np.rint(digits.images * (255 / 16)).astype(np.uint8)[..., None]
+    images, labels = canonical(pixels, digits.target.astype(np.int64))
     rank = np.arange(len(labels)) - np.searchsorted(labels, labels)
     train = rank < DIGITS_TRAIN_PER_CLASS
-    names = tuple(str(name) for name in found.target_names)
+    names = tuple(str(name) for name in digits.target_names)
     return Arrays(images[train], labels[train], images[~train], labels[~train], names)

@@ -42,7 +42,7 @@ def read(source: str, folder: Path | None) -> Arrays:
         folder: the user's data folder, where the source needs one.
 
     Raises:
-        UserError: as `check_folder`; the folder does not hold the data and it cannot be downloaded; a reader that does
+        UserError: see `check_folder`; or the folder does not hold the data and it cannot be downloaded; a reader that does
             not return `Arrays`.
         RunError: a file or class folder in it is not what it should be, or its arrays do not fit each other.
     """

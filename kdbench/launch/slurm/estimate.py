@@ -10,8 +10,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from kdbench.config import stored
-from kdbench.config.stored import StoredConfig
+from kdbench.config import run_config
+from kdbench.config.run_config import RunConfig
 from kdbench.errors import UserError
 from kdbench.plan.spec import Spec
 from kdbench.store.folder import CONFIG, RunFolder
@@ -42,7 +42,7 @@ class Past:
                 return median(result["seconds.total"] for result in results), {result["run"] for result in results}
         if not self._alike.get(scaled):
             return None, set()
-        wanted = _budget(stored.parse(spec.config, spec.id))
+        wanted = _budget(run_config.parse(spec.config, spec.id))
         times = {r["run"]: r["seconds.total"] * wanted / self._budget_of(r["run"]) for r in self._alike[scaled]}
         times = {run: seconds for run, seconds in times.items() if math.isfinite(seconds)}
         return (median(times.values()), set(times)) if times else (None, set())
@@ -51,7 +51,7 @@ class Past:
         """The budget of a finished run; not a number where its configuration cannot be read."""
         if run not in self._budgets:
             try:
-                self._budgets[run] = _budget(stored.read(self._runs / run / CONFIG))
+                self._budgets[run] = _budget(run_config.read(self._runs / run / CONFIG))
             except (OSError, UserError):
                 self._budgets[run] = math.nan
         return self._budgets[run]
@@ -62,7 +62,7 @@ def _keys(protocol: str, method: str, student: str, dataset: str) -> list[tuple[
     return [("method", protocol, method, student), ("protocol", protocol, student), ("dataset", dataset, student)]
 
 
-def _budget(config: StoredConfig) -> float:
+def _budget(config: RunConfig) -> float:
     """The epochs of a configuration, including those that a control adds; not a number if it has none."""
     try:
         return float(config.values["Train.epochs"]) * float(config.values.get("Control.budget", 1))

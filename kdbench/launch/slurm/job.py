@@ -87,8 +87,8 @@ class Job:
         """Cancelled, requeued, or preempted with a grace period, after which SLURM may not requeue the job."""
         self._stop()
         job = lease.slurm_job()
-        if queue.ask("squeue", "--noheader", f"--jobs={job}", "--format=%T") == ["RUNNING"]:  # preempted, not cancelled
-            queue.ask("scontrol", "requeue", job)
+        if queue.is_running(job):  # preempted, not cancelled
+            queue.requeue(job)
         sys.exit(128 + signal.SIGTERM)
 
     def _stop(self) -> None:

@@ -26,10 +26,10 @@ class QueuedJob:
     """A job as SLURM reports it.
 
     Attributes:
-        id: as users name it: 1234, or 1234_5 for a task of an array.
+        id: number as users write it: 1234, or 1234_5 for a task of an array.
         state: SLURM's word, such as PENDING, RUNNING, TIMEOUT; "" for a job that has left the queue without a record.
         reason: why it is pending, in SLURM's words.
-        nodes: where it runs.
+        nodes: nodes it runs on.
         number: its SLURM_JOB_ID, which differs from `id` for a task of an array.
         in_queue: whether squeue lists it.
     """
@@ -52,7 +52,7 @@ class QueuedJob:
 
 
 class SlurmQueue:
-    """The jobs that were asked about, queried again every `EVERY` seconds at most."""
+    """The jobs that were queried, queried again every `EVERY` seconds at most."""
 
     def __init__(self) -> None:
         self._jobs: dict[str, QueuedJob] | None = None
@@ -64,7 +64,7 @@ class SlurmQueue:
         """Query the state of jobs.
 
         Args:
-            jobs: by id, the number of the user who submitted it.
+            jobs: numbers of the users who submitted them, by id.
         """
         now = time.monotonic()
         recent = self._queried_at is not None and now - self._queried_at < EVERY
@@ -77,20 +77,20 @@ class SlurmQueue:
             self._last_states.update(_last_states([id_ for id_ in gone if id_ not in self._last_states]))
 
     def job(self, id_: str) -> QueuedJob | None:
-        """A job that was asked about; None if squeue is missing or does not respond."""
+        """A job that was queried; None if squeue is missing or does not respond."""
         if self._jobs is None:
             return None
         return self._jobs.get(id_) or QueuedJob(id_, self._last_states.get(id_, ""), in_queue=False)
 
     def is_pending(self, number: str) -> bool:
-        """Whether the job with this SLURM_JOB_ID is known not to run yet."""
+        """Whether the last query returned the job with this SLURM_JOB_ID as pending."""
         return any(job.number == number and job.is_pending for job in (self._jobs or {}).values())
 
 
 def read(users: Iterable[int]) -> dict[str, QueuedJob] | None:
     """All jobs of some users that SLURM has not ended yet, tasks of arrays one by one, by id; None if SLURM does not respond."""
-    # --jobs fails if one of them is unknown, so all jobs of the users are asked for.
-    lines = ask(
+    # --jobs fails if one of them is unknown, so all jobs of the users are queried.
+    lines = _ask(
         *("squeue", "--noheader", "--array", "--all", f"--user={','.join(map(str, sorted(users)))}"),
         *("-o", "%i|%A|%T|%N|%r"),
     )
@@ -98,6 +98,17 @@ def read(users: Iterable[int]) -> dict[str, QueuedJob] | None:
         return None
     rows = [cells for line in lines if len(cells := line.strip().split("|", 4)) == 5]
     return {id_: QueuedJob(id_, state, reason, nodes, number) for id_, number, state, nodes, reason in rows}
+
+
+def is_running(id_: str) -> bool:
+    """Whether SLURM reports a job of this user as running."""
+    job = (read({os.getuid()}) or {}).get(id_)
+    return job is not None and job.state == "RUNNING"
+
+
+def requeue(id_: str) -> None:
+    """Put a running job back into the queue."""
+    _ask("scontrol", "requeue", id_)
 
 
 def cancel(jobs: Sequence[str]) -> str | None:
@@ -118,7 +129,7 @@ def _last_states(jobs: Sequence[str]) -> dict[str, str]:
     if not jobs:
         return {}
     arrays = sorted({id_.partition("_")[0] for id_ in jobs})  # a short list, also for thousands of tasks
-    lines = ask(
+    lines = _ask(
         "sacct", "--noheader", "--parsable2", "--allocations", f"--jobs={','.join(arrays)}", "--format=JobID,State"
     )
     states = dict(cells for line in lines or () if len(cells := line.strip().split("|")) == 2)
@@ -126,7 +137,7 @@ def _last_states(jobs: Sequence[str]) -> dict[str, str]:
     return {id_: word for id_, word in words.items() if word not in _NOT_ENDED}  # accounting lags behind the queue
 
 
-def ask(*words: str) -> list[str] | None:
+def _ask(*words: str) -> list[str] | None:
     """The lines that one of SLURM's programs prints; None if it is missing, fails, or takes too long."""
     # The user's own SQUEUE_STATES, SACCT_FORMAT and the like would change the output.
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("SQUEUE_", "SACCT_"))}

@@ -81,8 +81,8 @@ class Submission:
         UserError: several nodes cannot share the GPUs of a run evenly.
 
     Attributes:
-        arrays: in the order of their submission.
-        submitted: runs that jobs of an earlier submission will do; the job of each.
+        arrays: arrays of jobs, in the order of their submission.
+        submitted: job of each run that an earlier submission will do.
     """
 
     def __init__(self, specs: Sequence[Spec], runs: Path, cluster: Cluster, queue: Mapping[str, QueuedJob]):

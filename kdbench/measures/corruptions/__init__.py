@@ -54,17 +54,17 @@ def corrupt(images: Tensor, name: str, severity: int, generator: torch.Generator
         generator: on the CPU; it alone decides what is random.
 
     Returns:
-        The same shape in 0..1, in steps of 1/255 as if the images had been stored.
+        The same shape in 0..1, in steps of 1/255, as in 8-bit files.
     """
     draws = Draws(generator, images.device)
-    return stored(_CORRUPTIONS[name](images, SEVERITIES.index(severity), draws))
+    return in_8_bits(_CORRUPTIONS[name](images, SEVERITIES.index(severity), draws))
 
 
 def with_noise(images: Tensor, sigma: float, generator: torch.Generator) -> Tensor:
-    """Images (B, C, H, W) in 0..1 with Gaussian noise of standard deviation `sigma` added, clipped and stored."""
-    return stored(noise.with_noise(images, sigma, Draws(generator, images.device)))
+    """Images (B, C, H, W) in 0..1 with Gaussian noise of standard deviation `sigma` added, clipped and rounded to 8 bits."""
+    return in_8_bits(noise.with_noise(images, sigma, Draws(generator, images.device)))
 
 
-def stored(images: Tensor) -> Tensor:
-    """Clipped to 0..1 and rounded to 8 bits."""
+def in_8_bits(images: Tensor) -> Tensor:
+    """Images clipped to 0..1 and rounded to 8 bits."""
     return images.clamp(0, 1).mul_(255).round_().div_(255)

@@ -15,7 +15,7 @@ from kdbench.measures.corruptions.draws import Draws
 
 
 def contrast(images: Tensor, severity: int, draws: Draws) -> Tensor:
-    """What is left of the difference to each channel's mean."""
+    """What is left of the difference from each channel's mean."""
     left = (0.75, 0.50, 0.40, 0.30, 0.15)[severity]
     return torch.lerp(images.mean(dim=(2, 3), keepdim=True), images, left)
 
@@ -41,13 +41,13 @@ def jpeg_compression(images: Tensor, severity: int, draws: Draws) -> Tensor:
     count, channels, height, width = images.shape
     pixels = (images * 255).round().to(torch.uint8).cpu()
     pixels = pixels.permute(0, 2, 3, 1) if channels == 3 else pixels.reshape(count * channels, height, width)
-    found = torch.from_numpy(np.stack([_through_jpeg(image, quality) for image in pixels.numpy()]))
-    found = found.permute(0, 3, 1, 2) if channels == 3 else found.reshape(images.shape)
-    return found.to(images.device).float() / 255
+    decoded = torch.from_numpy(np.stack([_through_jpeg(image, quality) for image in pixels.numpy()]))
+    decoded = decoded.permute(0, 3, 1, 2) if channels == 3 else decoded.reshape(images.shape)
+    return decoded.to(images.device).float() / 255
 
 
 def _through_jpeg(image: np.ndarray, quality: int) -> np.ndarray:
     with io.BytesIO() as file:
         Image.fromarray(np.ascontiguousarray(image)).save(file, "JPEG", quality=quality)
-        with Image.open(file) as stored:
-            return np.asarray(stored)
+        with Image.open(file) as compressed:
+            return np.asarray(compressed)

@@ -11,7 +11,7 @@ class Draws:
 
     Args:
         generator: on the CPU.
-        device: where the numbers are wanted.
+        device: device of the numbers that are drawn.
     """
 
     def __init__(self, generator: torch.Generator, device: torch.device):

@@ -50,8 +50,8 @@ def blurred(images: Tensor, sigma: float) -> Tensor:
         taps = torch.arange(-radius, radius + 1, dtype=torch.float32)
         weights = torch.exp(-0.5 * (taps / sigma).square())
         source = (torch.arange(size)[:, None] + taps.long()).clamp(0, size - 1)
-        found = torch.zeros(size, size).scatter_add_(1, source, (weights / weights.sum()).expand(size, -1))
-        return found.to(images.device)
+        banded = torch.zeros(size, size).scatter_add_(1, source, (weights / weights.sum()).expand(size, -1))
+        return banded.to(images.device)
 
     height, width = images.shape[-2:]
     return transformed(images, matrix(height), matrix(width))

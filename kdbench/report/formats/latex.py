@@ -67,7 +67,7 @@ def document(tables: Iterable[Table], names: Sequence[str] | None = None, sectio
     """The file `tables.tex`, to be read with \\input.
 
     Args:
-        names: of the columns; None for the default set.
+        names: names of the columns; None for the default set.
         sections: follow after the tables.
     """
     return "\n".join([_HEAD, *(latex(table, names) for table in tables), *(latex_section(each) for each in sections)])

@@ -41,8 +41,8 @@ def page(
 
     Args:
         runs: number of records.
-        content: of results.csv.
-        columns: that the tables show; None for the default set.
+        content: content of results.csv.
+        columns: columns of the tables; None for the default set.
         sections: follow after the tables.
     """
     command = f"{_COMMAND} columns={','.join(columns)}" if columns else _COMMAND

@@ -38,7 +38,7 @@ def document(tables: Sequence[Table], names: Sequence[str] | None = None) -> str
     digits, whole ones all of theirs.
 
     Args:
-        names: of the columns; None for those of the default set that any row has.
+        names: names of the columns; None for those of the default set that any row has.
     """
     columns = shown(names, [row for table in tables for row in table.rows])
     out = io.StringIO()

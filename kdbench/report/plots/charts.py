@@ -11,7 +11,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocat
 from matplotlib.transforms import Bbox
 
 from kdbench.report.plots.series import Costs, Point, Series, labels, pareto
-from kdbench.report.plots.style import Style, annotate_point, beside, footer, frame, height, plain, view
+from kdbench.report.plots.style import Style, annotate_point, footer, frame, height, line_labels, plain, view
 from kdbench.report.stats.intervals import Interval
 from kdbench.report.tables.columns import compact
 from kdbench.report.tables.notes import stamps
@@ -57,7 +57,7 @@ def cost(table: Table, costs: Costs, styles: Styles) -> Figure:
             capsize=2, **styles[one.label].kwargs(6.5), zorder=3,
         )  # fmt: skip
     _numbers(axes, costs.axis)
-    beside(axes, [(one.label, styles[one.label], None) for one in series], tall)
+    line_labels(axes, [(one.label, styles[one.label], None) for one in series], tall)
     _front_labels(figure, axes, [(series[i].label, points[i]) for i in front], points)
     shapes = {(styles[one.label].marker, styles[one.label].filled) for one in series}
     _finish(axes, table, series, ACCURACY, [_FRONT, *[_ALIKE] * (len(shapes) < len(series)), _CUT])
@@ -165,7 +165,9 @@ def _moves(count: int, sideways: float) -> list[float]:
 
 def _beside_ends(axes: Axes, series: Sequence[Series], styles: Styles, tall: float, sideways: float = 0.0) -> None:
     ends = [(one, one.points[-1], move) for one, move in zip(series, _moves(len(series), sideways), strict=True)]
-    beside(axes, [(one.label, styles[one.label], (end.x.mean + move, end.y.mean)) for one, end, move in ends], tall)
+    line_labels(
+        axes, [(one.label, styles[one.label], (end.x.mean + move, end.y.mean)) for one, end, move in ends], tall
+    )
 
 
 def _numbers(axes: Axes, label: str) -> None:

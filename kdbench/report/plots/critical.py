@@ -78,7 +78,7 @@ def _critical(axes: Axes, difference: float, place: Callable[[float], float], k:
     axes.plot([0, end], [y, y], color="black", linewidth=1.2)
     for x in (0, end) if shown == difference else (0,):
         axes.plot([x, x], [y - 0.05, y + 0.05], color="black", linewidth=1.2)
-    more = "" if shown == difference else " (longer than the axis: no methods can be told apart)"
+    more = "" if shown == difference else " (longer than the axis: no two methods differ significantly)"
     axes.annotate(f"critical difference {difference:.2f}{more}", (end / 2, y + 0.06), ha="center", va="bottom",
                   fontsize=8)  # fmt: skip
 

@@ -59,7 +59,7 @@ def write(tables: Sequence[Table], runs: Path, out: Path, sha256: str = "") -> D
 
     Args:
         runs: the folder of all runs, for their epochs.
-        sha256: of the results.csv of the tables; "" for none.
+        sha256: checksum of the results.csv of the tables; "" for none.
     """
     from kdbench.report.plots import style
 
@@ -91,8 +91,8 @@ class _Plot(NamedTuple):
     """A figure of one table, before it is drawn.
 
     Attributes:
-        data: what it shows; without any it is not drawn.
-        reason: why it has no data; "" where another sentence says so.
+        data: data of the plot; without any it is not drawn.
+        reason: reason why there are no data; "" where another sentence gives it.
         expected: names of the rows that should be in it.
     """
 

@@ -24,8 +24,8 @@ class Point:
     """One point of a plot.
 
     Attributes:
-        x, y: mean and interval over seeds; of an x that all seeds share the interval is None wide.
-        name: of the exit; "" elsewhere.
+        x, y: mean and interval over seeds; an x that all seeds share has no half-width (None).
+        name: name of the exit; "" elsewhere.
     """
 
     x: Interval

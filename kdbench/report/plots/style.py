@@ -139,7 +139,7 @@ def footer(axes: Axes, sentences: Sequence[str]) -> None:
     )
 
 
-def beside(axes: Axes, entries: Sequence[tuple[str, Style, tuple[float, float] | None]], tall: float) -> None:
+def line_labels(axes: Axes, entries: Sequence[tuple[str, Style, tuple[float, float] | None]], tall: float) -> None:
     """Labels on the right of the axes, each with its marker and line style; the limits of the axes must be set.
 
     Args:

@@ -21,11 +21,11 @@ _SEED = 0
 
 
 class Friedman(NamedTuple):
-    """Whether any method differs: Friedman's χ², and the F of Iman and Davenport, which is less conservative.
+    """A test of whether any method differs: Friedman's χ², and the F of Iman and Davenport, which is less conservative.
 
     Attributes:
         freedom: the two degrees of freedom of F.
-        p: of F.
+        p: p-value of F.
     """
 
     chi2: float
@@ -38,7 +38,7 @@ class Improvement(NamedTuple):
     """P(a run of the method is better than one of the other), averaged over tables.
 
     Attributes:
-        low, high: of the 95 % bootstrap interval; None where a side of a table has one run only.
+        low, high: ends of the 95 % bootstrap interval; None where a side of a table has only one run.
     """
 
     probability: float

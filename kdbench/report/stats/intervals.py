@@ -14,7 +14,7 @@ class Interval(NamedTuple):
     Attributes:
         n: number of values.
         mean: NaN without values.
-        half_width: of the t interval with the sample standard deviation (ddof 1); None for fewer than two values.
+        half_width: half-width of the t interval with the sample standard deviation (ddof 1); None for fewer than two values.
     """
 
     n: int

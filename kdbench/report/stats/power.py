@@ -44,7 +44,7 @@ def seeds_needed(sd: float, difference: float, power: float = POWER, most: int =
     """The smallest n at which a true difference is `detectable`; None if `most` seeds are too few.
 
     Raises:
-        ValueError: as `detectable`, or difference is not above 0.
+        ValueError: see `detectable`; or difference is not above 0.
     """
     if not difference > 0:
         raise ValueError(f"difference must be above 0, not {difference}")

@@ -21,7 +21,7 @@ class Cells:
     Attributes:
         texts: one per row, still to be escaped.
         number: aligned to the right and never broken.
-        worth: where there is no room, the column worth least goes first; 0 never goes.
+        worth: columns worth less are dropped first where there is no room; 0 is never dropped.
     """
 
     header: str

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from kdbench import words as words_
 from kdbench.config import result_keys
 from kdbench.config.settings import BASELINE
 from kdbench.errors import UserError, nearest, unknown
@@ -30,20 +31,20 @@ class Column:
     """One column.
 
     Attributes:
-        name: what the user selects. Of a family it ends in `.*`, for the last part of the key.
+        name: name for `columns=`; that of a family ends in `.*`, for the last part of the key.
         title: its head, with the unit that is shown.
         about: one sentence.
-        key: of the results; "" for what is computed from several.
-        unit: of the value behind it, as CSV has it.
+        key: key of the results; "" for a column that is computed from several.
+        unit: unit of the value, as in CSV.
         digits: after the point; None for three digits and a prefix (1.68G).
         scale: one unit of the title in units of the value.
-        better: which way is better; "" for what is neither.
+        better: "higher" or "lower"; "" if neither is better.
         spread: shown with its interval.
         optional: rows may rightly lack it, and are not "not measured" then.
         taught: nothing to measure without a teacher.
-        signed: with a + before gains.
-        compares: of another column, with the baseline.
-        worth: where the terminal has no room, the column worth least goes first; 0 never goes.
+        signed: print a + before gains.
+        compares: the column compares another one with the baseline.
+        worth: columns worth less are dropped first where the terminal has no room; 0 is never dropped.
         source: the value of a row, where it is not the mean of `key`.
     """
 
@@ -148,7 +149,7 @@ _OF_RUNS = (
             key="images_seen", unit="images", better="", worth=4),
     replace(_COST, name="teacher_images", title="Teacher images", about="through teachers in training",
             key="passes.teachers", unit="images"),
-    replace(_COST, name="peer_images", title="Peer images", about="through networks that are trained beside the student",
+    replace(_COST, name="peer_images", title="Peer images", about="through networks that are trained next to the student",
             key="passes.peers", unit="images"),
     replace(_COST, name="train_seconds", title="Train s", about="of training, without evaluation",
             key="seconds.train", unit="seconds", digits=1, worth=5),
@@ -232,27 +233,20 @@ def _compared(family: Column, column: Column) -> Column:
 
 
 def parse(words: Sequence[str]) -> tuple[str, ...] | None:
-    """The columns that `columns=A,B` asks for, each once; None without any word.
+    """The columns that `columns=A,B` selects, each once; None without any word.
 
     Raises:
         UserError: another word, or an unknown column.
     """
-    asked: tuple[str, ...] | None = None
-    for word in words:
-        key, equals, value = word.partition("=")
-        if key != "columns" or not equals:
-            hint = "; did you mean 'columns'?" if nearest(key, ["columns"]) else "; valid: columns=accuracy,delta."
-            raise UserError(f"unknown selection '{key}'{hint} See: kdbench leaderboard --help")
-        if asked is not None:
-            raise UserError(
-                "'columns' is given twice; pass several values as one comma-separated list (columns=accuracy,ece)"
-            )
-        asked = tuple(dict.fromkeys(filter(None, value.split(","))))
-        if not asked:
-            raise UserError("'columns=' has no value")
-        for name in asked:
-            find(name)
-    return asked
+    names = words_.selections(words, ["columns"], _unknown_key).get("columns")
+    for name in names or ():
+        find(name)
+    return names
+
+
+def _unknown_key(key: str) -> UserError:
+    hint = "did you mean 'columns'?" if nearest(key, ["columns"]) else "valid: columns=accuracy,delta."
+    return UserError(f"unknown selection '{key}'; {hint} See: kdbench leaderboard --help")
 
 
 def shown(names: Iterable[str] | None, rows: Sequence[Row]) -> list[Column]:

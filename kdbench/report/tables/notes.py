@@ -164,7 +164,7 @@ def _comparison(rows: list[Row], names: list[str], base: Row | None) -> Iterator
             yield f"{name}: the difference is over the {common} that {BASELINE} has also finished"
     equal = [n for n, row in zip(names, rows, strict=True) if row.difference and row.difference.n > 1 and row.p is None]
     if equal:
-        yield f"no p value where all differences to {BASELINE} are equal ({_shortened(equal)})"
+        yield f"no p value where all differences from {BASELINE} are equal ({_shortened(equal)})"
 
 
 def _power(rows: list[Row]) -> Iterator[str]:

@@ -40,7 +40,7 @@ class Aggregate:
     """Methods that several tables share, the lowest average rank first.
 
     Attributes:
-        critical_difference: of the average ranks, at α = 0.05.
+        critical_difference: critical difference of the average ranks, at α = 0.05.
         left_out: methods of these tables that are not in all of them, or have several rows in one.
     """
 
@@ -169,7 +169,8 @@ def _notes(over: Aggregate) -> list[str]:
     difference = f"critical difference {over.critical_difference:.2f} (Nemenyi, 95 %)"
     if over.critical_difference >= k - 1:
         notes.append(
-            f"{difference}: average ranks over {n} tables cannot differ by more than {k - 1}, so no methods can be told apart"
+            f"{difference}: average ranks over {n} tables cannot differ by more than {k - 1}, "
+            "so no two methods differ significantly"
         )
     else:
         notes.append(f"{difference}: average ranks that differ by less are statistically indistinguishable")

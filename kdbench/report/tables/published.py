@@ -187,7 +187,7 @@ def section(comparisons: Sequence[Comparison], file: Span) -> Section:
     """The section of a leaderboard.
 
     Args:
-        file: of the published values.
+        file: file of the published values.
     """
     pairs = [pair for pair in comparisons if pair.same_budget]
     units = (

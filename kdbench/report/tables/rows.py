@@ -24,12 +24,12 @@ class Row:
     Attributes:
         method: its name, with its own parameters where they are not the usual ones.
         teacher: its name and accuracy; "" for none.
-        runs: those that count, one per seed.
+        runs: the runs that count, one per seed.
         superseded: older runs of the same seeds, which do not count.
         teachers: runs that were trained as teachers for students of the same architecture, which do not count either.
-        accuracy: on the test set after the last epoch, percent; None if no run has finished.
+        accuracy: accuracy on the test set after the last epoch, percent; None if no run has finished.
         exits: mean accuracy of each classifier that was trained, percent.
-        differences: of all rows of the table from the baseline; None until the row is in a table.
+        differences: differences of all rows of the table from the baseline; None until the row is in a table.
         rank: 1 + the number of rows that are significantly better (kdbench.report.stats.significance); None without two
             seeds.
         marks: signs that a note below the table explains.

@@ -23,8 +23,8 @@ class Section:
         intro: a paragraph.
         columns: a table; none if there is nothing to show.
         about_notes: introduces the notes, ending in a colon, or "".
-        left_out: what the table could show and does not.
-        about_left_out: why not, ending in a colon.
+        left_out: entries that the table omits.
+        about_left_out: the reason, ending in a colon.
     """
 
     heading: str

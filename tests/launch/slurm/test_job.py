@@ -104,7 +104,12 @@ def test_terminated_it_requeues_itself_unless_it_was_cancelled(tmp_path, pool, m
     monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "12")
     monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "3")
     called = []
-    monkeypatch.setattr(job.queue, "ask", lambda *words: called.append(words) or ([state] if state else None))
+
+    def ask(*words):
+        called.append(words)
+        return ["12_2|13|RUNNING|n1|None", f"12_3|14|{state}|n1|None"] if state else None
+
+    monkeypatch.setattr(job.queue, "_ask", ask)
     one = make(tmp_path)
     one()
     pool.stops = 0

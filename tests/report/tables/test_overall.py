@@ -64,7 +64,7 @@ def test_nothing_shared_is_no_overview(result):
 def test_few_tables_and_single_seeds_say_so(result):
     found = aggregate(summarise(rows(result, "a", (0,), ce=50, kd=60) + rows(result, "b", ce=50, kd=60)))
     text = markdown_section(section(found))
-    assert "average ranks over 2 tables cannot differ by more than 1, so no methods can be told apart" in text
+    assert "average ranks over 2 tables cannot differ by more than 1, so no two methods differ significantly" in text
     assert "n = 1 in some table: no interval can be given (ce, kd)" in text
     assert "the same order in all tables" in text
     assert "1.00 (" not in text, "no interval beside the probability"

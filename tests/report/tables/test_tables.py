@@ -80,7 +80,7 @@ def test_p_values_are_corrected_for_the_differences_of_the_table(three, result):
 def test_equal_differences_give_no_p_value_and_say_so(result):
     table = only([result(m, seed, a + seed) for m, a in (("ce", 50.0), ("kd", 60.0)) for seed in SEEDS])
     assert [(row.method, row.rank, row.p) for row in table.rows] == [("kd", 1, None), ("ce", 2, None)]
-    assert table.notes == ["no p value where all differences to ce are equal (kd)"]
+    assert table.notes == ["no p value where all differences from ce are equal (kd)"]
 
 
 def test_other_measures_are_told(result, three):

@@ -76,8 +76,8 @@ def page(
 
     Args:
         curve: gives the validation curve of a run by its id; empty without one.
-        content: of results.csv.
-        columns: that the tables show; None for the default set.
+        content: content of results.csv.
+        columns: columns of the tables; None for the default set.
         sections: follow after the tables.
     """
     curves = Curves(curve)

@@ -1,6 +1,6 @@
 import pytest
 
-from kdbench.config import stored
+from kdbench.config import run_config
 from kdbench.config.ginfile import Reference
 from kdbench.errors import UserError
 from kdbench.plan import expand, request
@@ -16,15 +16,17 @@ def test_values_are_those_of_the_text_and_their_repr_is_the_text(words, tmp_path
     for spec in specs(*words):
         folder = RunFolder(tmp_path, spec.id)
         folder.begin(f"# {spec.command()}\n\n{spec.config}")
-        config = stored.read(folder / "config.gin")
-        assert config == stored.StoredConfig(stored.parse(spec.config, spec.id).values, spec.config, spec.command())
+        config = run_config.read(folder / "config.gin")
+        assert config == run_config.RunConfig(
+            run_config.parse(spec.config, spec.id).values, spec.config, spec.command()
+        )
         written = [f"{key} = {value!r}" for key, value in config.values.items()]
         assert written == [line for line in spec.config.splitlines() if line and not line.startswith("#")]
 
 
 def test_values_are_python_objects():
     text = "Train.epochs = 60.0\nTrain.schedule = @Cosine()\nGone.names = ('a', 'b')\nMachine.log = ''\n"
-    config = stored.parse(text, "a run")
+    config = run_config.parse(text, "a run")
     assert config.values == {
         "Train.epochs": 60.0, "Train.schedule": Reference("Cosine"), "Gone.names": ("a", "b"), "Machine.log": "",
     }  # fmt: skip
@@ -32,9 +34,9 @@ def test_values_are_python_objects():
 
 
 def test_the_command_is_that_of_the_first_line_only():
-    assert stored.command_in("# kdbench run methods=ce seeds=0\n") == "kdbench run methods=ce seeds=0"
-    assert stored.command_in("# what all methods share\n") is None
-    assert stored.parse("Train.epochs = 1\n# kdbench run methods=ce\n", "a run").command is None
+    assert run_config.command_in("# kdbench run methods=ce seeds=0\n") == "kdbench run methods=ce seeds=0"
+    assert run_config.command_in("# what all methods share\n") is None
+    assert run_config.parse("Train.epochs = 1\n# kdbench run methods=ce\n", "a run").command is None
 
 
 @pytest.mark.parametrize(
@@ -53,11 +55,11 @@ def test_anything_but_bindings_is_refused_in_one_sentence(tmp_path, text, senten
     path.parent.mkdir()
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(UserError) as caught:
-        stored.read(path)
+        run_config.read(path)
     assert sentence in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_a_file_that_is_not_there(tmp_path):
     with pytest.raises(FileNotFoundError):
-        stored.read(tmp_path / "config.gin")
+        run_config.read(tmp_path / "config.gin")

@@ -1,4 +1,4 @@
-"""A run's config.gin as it is stored: the command in its first line, and all its values. Nothing is executed or imported."""
+"""The config.gin of a run: the command in its first line, and all its values. Nothing is executed or imported."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _PREFIX = "# kdbench "
 
 
 @dataclass(frozen=True)
-class StoredConfig:
+class RunConfig:
     """The resolved configuration of one run.
 
     Attributes:
@@ -30,12 +30,12 @@ class StoredConfig:
     command: str | None = None
 
 
-def read(path: Path) -> StoredConfig:
+def read(path: Path) -> RunConfig:
     """The configuration in a file.
 
     Raises:
         OSError: the file cannot be read.
-        UserError: as `parse`.
+        UserError: see `parse`.
     """
     try:
         return parse(path.read_text(encoding="utf-8"), ginfile.label(path))
@@ -43,14 +43,14 @@ def read(path: Path) -> StoredConfig:
         raise UserError(f"{ginfile.label(path)} does not parse: {error}") from None
 
 
-def parse(text: str, label: str) -> StoredConfig:
+def parse(text: str, label: str) -> RunConfig:
     """The configuration in a text, also of methods that no longer exist.
 
     Args:
         label: the name of the file or run, for messages.
 
     Raises:
-        UserError: it does not parse, or holds more than bindings (such as an import).
+        UserError: the text does not parse, or holds more than bindings (such as an import).
     """
     values = {}
     try:
@@ -63,12 +63,12 @@ def parse(text: str, label: str) -> StoredConfig:
         raise UserError(f"{label} does not parse: {last}") from None
     first, _, rest = text.partition("\n")
     command = command_in(first)
-    return StoredConfig(values, rest.lstrip("\n") if command else text, command)
+    return RunConfig(values, rest.lstrip("\n") if command else text, command)
 
 
 def command_in(line: str) -> str | None:
-    """The command in the first line of a stored configuration, "kdbench run methods=…"; None in any other line.
+    """The command in the first line of a run's configuration, "kdbench run methods=…"; None in any other line.
 
-    For callers that read many files and need no more of them than this line.
+    For callers that read only this line, of many files.
     """
     return line.removeprefix("# ").strip() if line.startswith(_PREFIX) else None

@@ -1,0 +1,108 @@
+"""The bindings of gin files by group and of the command line, each checked against what it may bind. No torch here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+
+from kdbench.config import ginfile, places, signature, space
+from kdbench.config.ginfile import Binding
+from kdbench.errors import UserError
+
+_FILES_ONLY = {"Defaults": "dataset", "Sweep": "sweep", "Control": "method", "Teaching": "method", "Search": "method"}
+"""Configurables that the command line cannot bind, and whose gin file can."""
+
+
+def overridable() -> dict[str, signature.Signature]:
+    """The configurables that the command line may bind."""
+    return {n: s for n, s in ginfile.every_configurable().items() if n not in _FILES_ONLY}
+
+
+def of_command_line(texts: Iterable[str]) -> list[Binding]:
+    """The command line's bindings.
+
+    Raises:
+        UserError: a name or value that cannot be, or a key given twice.
+    """
+    configurables = overridable()
+    bindings: dict[str, Binding] = {}
+    for text in texts:
+        configurable = text.partition("=")[0].rpartition(".")[0]
+        if configurable in _FILES_ONLY:
+            raise UserError(f"{configurable}.* can be bound in a {_FILES_ONLY[configurable]}'s gin file only")
+        binding = ginfile.parse_override(text, configurables)
+        if binding.key in bindings:
+            raise UserError(f"{binding.key} is given twice on the command line")
+        bindings[binding.key] = binding
+    return list(bindings.values())
+
+
+@cache
+def of_file(group: str, path: Path, name: str) -> dict[str, Binding]:
+    """The bindings of a gin file that may bind the configurables of `group`.
+
+    Args:
+        name: name of the file for messages, which say "the GROUP 'NAME'".
+
+    Raises:
+        UserError: the file has an error, or binds a schedule that it does not use.
+    """
+    bindings = ginfile.read(path, signature.of_group(group), f"the {group} '{name}'")
+    schedule = bindings.get("Train.schedule")
+    for binding in bindings.values():
+        in_file_itself = binding.origin.startswith(f"{ginfile.label(path)}:")
+        if is_unused_schedule(binding, schedule) and in_file_itself and schedule is not None:
+            raise UserError(f"{binding.origin}: nothing uses {binding.key}: Train.schedule is {schedule.value!r}")
+    return bindings
+
+
+def is_unused_schedule(binding: Binding, schedule: Binding | None) -> bool:
+    """Whether a binding belongs to a schedule other than `schedule`, the binding of `Train.schedule`."""
+    used = schedule.value.name if schedule else None
+    return binding.configurable in signature.SCHEDULE_NAMES and binding.configurable != used
+
+
+def of_group(group: str, name: str) -> dict[str, Binding]:
+    """The bindings of gin/GROUP/NAME.gin, or of slurm/NAME.gin for the group cluster."""
+    return of_file(group, places.member(group, name), name)
+
+
+def method_source(name: str) -> str:
+    """The method file that `name` uses: its own, or that of the gin file that its gin file includes (a variant)."""
+    path = places.member("method", name)
+    for _ in range(8):
+        if path.stem in places.sources():
+            return path.stem
+        bases = ginfile.includes(path)
+        if not bases:
+            break
+        path = bases[0]
+    raise UserError(
+        f"the method '{name}' has a gin file but no methods/{name}.py, and includes no other method's gin file"
+    )
+
+
+def is_variant(name: str) -> bool:
+    """Whether a method is another one's class with other values: a gin file without a Python file."""
+    return name not in places.sources()
+
+
+def of_method(name: str) -> dict[str, Binding]:
+    """The bindings of a method's gin file: the method's own parameters, `Control.*` and `Teaching.*`."""
+    return _method_file(name)[0]
+
+
+def search_space(name: str) -> space.Space:
+    """The values that `kdbench tune` may choose from, by parameter, as the method's gin file declares them."""
+    return _method_file(name)[1]
+
+
+@cache
+def _method_file(name: str) -> tuple[dict[str, Binding], space.Space]:
+    own = signature.of_method(method_source(name))
+    configurables = {own.name: own, **signature.of_group("method")}
+    path = places.member("method", name)
+    bindings = ginfile.read(path, configurables, f"the method '{name}'")
+    search = space.of_file(path, bindings, own)
+    return {key: binding for key, binding in bindings.items() if key != space.KEY}, search
