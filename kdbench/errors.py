@@ -38,3 +38,9 @@ def unknown(kind: str, word: str, valid: Iterable[str], see: str = "") -> UserEr
     if see:
         text += f"{' ' if guess else '; '}See all with: {see}"
     return UserError(text)
+
+
+def require(holds: bool, sentence: str) -> None:
+    """Raise ValueError with a sentence unless a condition holds; for the values of settings."""
+    if not holds:
+        raise ValueError(sentence)

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from kdbench.config import places, resolve, run_config, signature
-from kdbench.config.settings import Control, Machine, Measures, Teaching
+from kdbench.config.settings import Machine, Measures
+from kdbench.config.switches import Control, Teaching
 from kdbench.errors import UserError, nearest
 from kdbench.plan import expand
 from kdbench.plan import request as request_

@@ -9,6 +9,8 @@ from typing import Any
 
 import gin
 
+from kdbench.errors import require
+
 _MEMORY = re.compile(r"(\d+)([KMGT]?)")
 _DAYS = re.compile(r"(?:(?P<d>\d+)-(?P<h>\d+)(?::(?P<m>\d+)(?::(?P<s>\d+))?)?)")
 _HOURS = re.compile(r"(?:(?:(?P<h>\d+):)?(?P<m>\d+):(?P<s>\d+))|(?P<only>\d+)")
@@ -66,7 +68,7 @@ class Cluster:
     def __post_init__(self) -> None:
         for name in ("partition", "account", "qos", "constraint", "python"):
             value = getattr(self, name)
-            _check(value is None or bool(value.strip()), f"Cluster.{name} must be a name, or None")
+            require(value is None or bool(value.strip()), f"Cluster.{name} must be a name, or None")
         for name, least in (
             ("gpus", 0),
             ("gpus_per_node", 1),
@@ -75,13 +77,13 @@ class Cluster:
             ("runs_per_job", 1),
             ("max_requeues", 0),
         ):
-            _check(getattr(self, name) >= least, f"Cluster.{name} must be at least {least}, not {getattr(self, name)}")
-        _check(
+            require(getattr(self, name) >= least, f"Cluster.{name} must be at least {least}, not {getattr(self, name)}")
+        require(
             self.memory is None or ((m := _MEMORY.fullmatch(self.memory)) is not None and int(m[1]) > 0),
             f"Cluster.memory must be a number with K, M, G or T, such as '16G', not '{self.memory}'",
         )
-        _check(self.minutes >= 1, f"Cluster.time must be at least 1 minute, not {self.time!r}")
-        _check(
+        require(self.minutes >= 1, f"Cluster.time must be at least 1 minute, not {self.time!r}")
+        require(
             1 <= self.signal_delay_s < 60 * self.minutes,
             f"Cluster.signal_delay_s must be at least 1 and below the time limit ({60 * self.minutes} seconds)",
         )
@@ -89,12 +91,12 @@ class Cluster:
 
     def _check_options(self) -> None:
         good = isinstance(self.options, Mapping) and all(isinstance(name, str) for name in self.options)
-        _check(good, f"Cluster.options takes options by name, such as {{'mail-type': 'END'}}, not {self.options!r}")
+        require(good, f"Cluster.options takes options by name, such as {{'mail-type': 'END'}}, not {self.options!r}")
         for name, value in self.options.items():
             bare = name.lstrip("-").replace("_", "-")
-            _check(bare not in OURS, f"Cluster.options cannot give '{name}': it is set by {OURS.get(bare)}")
-            _check(name == bare != "", f"Cluster.options takes names as in '{bare or 'mail-type'}', not '{name}'")
-            _check(
+            require(bare not in OURS, f"Cluster.options cannot give '{name}': it is set by {OURS.get(bare)}")
+            require(name == bare != "", f"Cluster.options takes names as in '{bare or 'mail-type'}', not '{name}'")
+            require(
                 value is True or (isinstance(value, (str, int)) and value is not False),
                 f"Cluster.options['{name}'] takes a string, a number, or True for an option without a value, not {value!r}",
             )
@@ -105,7 +107,7 @@ class Cluster:
         if isinstance(self.time, int):
             return self.time
         match = _DAYS.fullmatch(self.time) or _HOURS.fullmatch(self.time)
-        _check(match is not None, f"Cluster.time takes minutes or 'days-hours:minutes:seconds', not '{self.time}'")
+        require(match is not None, f"Cluster.time takes minutes or 'days-hours:minutes:seconds', not '{self.time}'")
         assert match is not None
         parts = {name: int(value or 0) for name, value in match.groupdict().items()}
         seconds = 60 * (60 * (24 * parts.get("d", 0) + parts["h"]) + parts["m"] + parts.get("only", 0)) + parts["s"]
@@ -114,7 +116,7 @@ class Cluster:
     def nodes_for(self, processes: int) -> int:
         """The nodes of a run over so many GPUs; ValueError if they do not share them evenly."""
         nodes = -(-processes // self.gpus_per_node)
-        _check(
+        require(
             processes % nodes == 0,
             f"gpus={processes} is not the same number on each of {nodes} nodes with {self.gpus_per_node} GPUs "
             f"(Cluster.gpus_per_node); take {processes // nodes * nodes} or {-(-processes // nodes) * nodes}",
@@ -127,8 +129,3 @@ class Cluster:
             return None
         number, unit = _MEMORY.fullmatch(self.memory).groups()  # type: ignore[union-attr]  # checked above
         return f"{int(number) * times}{unit}"
-
-
-def _check(holds: bool, sentence: str) -> None:
-    if not holds:
-        raise ValueError(sentence)

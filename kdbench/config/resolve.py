@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field
 from typing import Any
 
-from kdbench.config import bindings, ginfile, places, schedules, settings, signature, views
+from kdbench.config import bindings, ginfile, places, schedules, settings, signature, switches
 from kdbench.config.cluster import Cluster
 from kdbench.config.ginfile import Binding, Reference
 from kdbench.config.signature import Signature
@@ -60,13 +60,13 @@ class Config:
         """The method's own values that the command line changed from those of its gin file."""
         return {key: plain(self.own[key].value) for key in sorted(self.changed) if key in self.own}
 
-    def control(self) -> settings.Control:
+    def control(self) -> switches.Control:
         """The settings that make this method a control; all defaults for a method that is not a control."""
-        return settings.Control(**self._every_value(settings.Control))
+        return switches.Control(**self._every_value(switches.Control))
 
-    def teaching(self) -> settings.Teaching:
+    def teaching(self) -> switches.Teaching:
         """How this is taught, and what it keeps to teach others."""
-        return settings.Teaching(**self._every_value(settings.Teaching))
+        return switches.Teaching(**self._every_value(switches.Teaching))
 
     def _every_value(self, cls: type) -> dict[str, Any]:
         # What is left out gin would fill in from the run that this process did last.
@@ -189,7 +189,10 @@ _SYNC_BN = Binding("Parallel", "sync_bn", True, "default in Python")
 _UNBOUND = (
     Binding("Selection", "on_test", False, "default in Python"),
     _SYNC_BN,
-    *(Binding("Strong", name, p.default, "default in Python") for name, p in _shared(views.Strong).parameters.items()),
+    *(
+        Binding("Strong", name, p.default, "default in Python")
+        for name, p in _shared(switches.Strong).parameters.items()
+    ),
 )
 """Switches that gin files need not bind, with their defaults."""
 

@@ -11,15 +11,8 @@ from typing import Any, Literal, NamedTuple
 
 import gin
 
-from kdbench.config.views import Strong
-
-BASELINE = "ce"
-"""The method that trains the student alone: it trains the teachers, and tables show differences from it."""
-
-
-def _check(holds: bool, sentence: str) -> None:
-    if not holds:
-        raise ValueError(sentence)
+from kdbench.config.switches import Control, Parallel, Selection, Strong, Teaching
+from kdbench.errors import require
 
 
 @gin.configurable
@@ -39,8 +32,8 @@ class Dataset:
     mirrored: bool
 
     def __post_init__(self) -> None:
-        _check(len(self.mean) == len(self.std), "Dataset.mean and Dataset.std must have one value for each channel")
-        _check(all(s > 0 for s in self.std), "Dataset.std must be above 0")
+        require(len(self.mean) == len(self.std), "Dataset.mean and Dataset.std must have one value for each channel")
+        require(all(s > 0 for s in self.std), "Dataset.std must be above 0")
 
 
 @gin.configurable
@@ -57,7 +50,7 @@ class Split:
     seed: int
 
     def __post_init__(self) -> None:
-        _check(0 <= self.validation < 1, "Split.validation must be at least 0 and below 1")
+        require(0 <= self.validation < 1, "Split.validation must be at least 0 and below 1")
 
 
 @gin.configurable
@@ -78,9 +71,9 @@ class Augment:
     cutout: float
 
     def __post_init__(self) -> None:
-        _check(0 <= self.padding <= 1, "Augment.padding must be between 0 and 1 (a share of the width)")
-        _check(0 <= self.fill <= 255, "Augment.fill must be between 0 and 255")
-        _check(0 <= self.cutout <= 1, "Augment.cutout must be between 0 and 1 (a share of the width)")
+        require(0 <= self.padding <= 1, "Augment.padding must be between 0 and 1 (a share of the width)")
+        require(0 <= self.fill <= 255, "Augment.fill must be between 0 and 255")
+        require(0 <= self.cutout <= 1, "Augment.cutout must be between 0 and 1 (a share of the width)")
 
 
 @gin.configurable
@@ -99,10 +92,10 @@ class SGD:
     nesterov: bool
 
     def __post_init__(self) -> None:
-        _check(self.lr > 0, "SGD.lr must be above 0")
-        _check(0 <= self.momentum < 1, "SGD.momentum must be at least 0 and below 1")
-        _check(self.weight_decay >= 0, "SGD.weight_decay must be at least 0")
-        _check(self.momentum > 0 or not self.nesterov, "SGD.nesterov needs SGD.momentum above 0")
+        require(self.lr > 0, "SGD.lr must be above 0")
+        require(0 <= self.momentum < 1, "SGD.momentum must be at least 0 and below 1")
+        require(self.weight_decay >= 0, "SGD.weight_decay must be at least 0")
+        require(self.momentum > 0 or not self.nesterov, "SGD.nesterov needs SGD.momentum above 0")
 
 
 @gin.configurable
@@ -129,11 +122,11 @@ class Train:
     clip_norm: float
 
     def __post_init__(self) -> None:
-        _check(self.epochs > 0, "Train.epochs must be above 0")
-        _check(self.batch_size > 1, "Train.batch_size must be above 1 (batch normalisation)")
-        _check(0 <= self.warmup < self.epochs, "Train.warmup must be at least 0 and below Train.epochs")
-        _check(0 <= self.label_smoothing < 1, "Train.label_smoothing must be at least 0 and below 1")
-        _check(self.clip_norm >= 0, "Train.clip_norm must be at least 0 (0: no clipping)")
+        require(self.epochs > 0, "Train.epochs must be above 0")
+        require(self.batch_size > 1, "Train.batch_size must be above 1 (batch normalisation)")
+        require(0 <= self.warmup < self.epochs, "Train.warmup must be at least 0 and below Train.epochs")
+        require(0 <= self.label_smoothing < 1, "Train.label_smoothing must be at least 0 and below 1")
+        require(self.clip_norm >= 0, "Train.clip_norm must be at least 0 (0: no clipping)")
 
 
 @gin.configurable
@@ -160,11 +153,11 @@ class Machine:
     log: Literal["", "tensorboard"]
 
     def __post_init__(self) -> None:
-        _check(self.checkpoint_every >= 0, "Machine.checkpoint_every must be at least 0 (seconds; 0: after each step)")
-        _check(self.threads >= 0, "Machine.threads must be at least 0 (0: torch's own choice)")
-        _check(self.gpus >= 1, "Machine.gpus must be at least 1")
+        require(self.checkpoint_every >= 0, "Machine.checkpoint_every must be at least 0 (seconds; 0: after each step)")
+        require(self.threads >= 0, "Machine.threads must be at least 0 (0: torch's own choice)")
+        require(self.gpus >= 1, "Machine.gpus must be at least 1")
         named = self.gpus > 1 and ":" in self.device
-        _check(not named, f"Machine.device='{self.device}' names one GPU, and Machine.gpus={self.gpus} requires more")
+        require(not named, f"Machine.device='{self.device}' names one GPU, and Machine.gpus={self.gpus} requires more")
 
 
 @gin.configurable
@@ -185,84 +178,11 @@ class Measures:
     accuracies: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        _check(all(sigma > 0 for sigma in self.noise), "Measures.noise must be above 0")
-        _check(self.images >= 0, "Measures.images must be at least 0 (0: all test images)")
-        _check(
+        require(all(sigma > 0 for sigma in self.noise), "Measures.noise must be above 0")
+        require(self.images >= 0, "Measures.images must be at least 0 (0: all test images)")
+        require(
             all(0 < a <= 100 for a in self.accuracies), "Measures.accuracies must be above 0 and at most 100 (percent)"
         )
-
-
-@gin.configurable
-@dataclass(frozen=True)
-class Selection:
-    """Model selection on the test set. Shared by all methods; only the command line can bind it, so that no file makes it a habit.
-
-    Attributes:
-        on_test: measure every epoch on the test set and report the best, as much published code does. This changes the
-            protocol, and the run and every table that shows it are stamped.
-    """
-
-    on_test: bool = False
-
-
-@gin.configurable
-@dataclass(frozen=True)
-class Parallel:
-    """How several GPUs share a batch. Shared by all methods; only the command line can bind it.
-
-    Attributes:
-        sync_bn: batch normalisation over the images of all GPUs, as one would do it. Without it each GPU normalises over
-            its own share, so that the number of GPUs is part of what defines the result.
-    """
-
-    sync_bn: bool = True
-
-
-@gin.configurable
-@dataclass(frozen=True)
-class Control:
-    """What a control changes apart from its method's own parameters; only a method's gin file can bind it.
-
-    These are the differences that a control is there to show, so every table with a control lists them. It has defaults,
-    since a method that is not a control binds nothing here.
-
-    Attributes:
-        teacher: whose network teaches: the "selected" one, one of the "student"'s own architecture trained alone, or the
-            selected one "untrained".
-        budget: times the recipe's images.
-    """
-
-    teacher: Literal["selected", "student", "untrained"] = "selected"
-    budget: float = 1.0
-
-    def __post_init__(self) -> None:
-        _check(self.budget > 0, "Control.budget must be above 0")
-
-
-@gin.configurable
-@dataclass(frozen=True)
-class Teaching:
-    """How a run is taught, and what it keeps to teach others; only a method's gin file can bind it, where it needs to.
-
-    Attributes:
-        method: the method that trains the teacher. Give it a gin file of its own for a teacher that is trained for another
-            budget (`Control.budget`) or keeps states.
-        chain: backbones of assistants, from the largest to the smallest. Those between teacher and student are trained by
-            this method, each taught by the one before it, and the last one teaches the student. A student that is in the
-            chain is taught as the assistant in its place is.
-        all_above: the teacher and all assistants above a network teach it, and not only the nearest.
-        states: number of states that a run keeps of its own training, at equal shares of it, the last being its end. As a
-            teacher it is that many teachers, the earliest first.
-    """
-
-    method: str = BASELINE
-    chain: tuple[str, ...] = ()
-    all_above: bool = False
-    states: int = 1
-
-    def __post_init__(self) -> None:
-        _check(self.states >= 1, "Teaching.states must be at least 1 (the end of training alone)")
-        _check(len(set(self.chain)) == len(self.chain), "Teaching.chain must name each backbone once")
 
 
 @gin.configurable

@@ -16,9 +16,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
-from kdbench.config import places, schedules, settings, views
+from kdbench.config import places, schedules, settings, switches
 from kdbench.config.cluster import Cluster
-from kdbench.config.views import KINDS
+from kdbench.config.switches import KINDS
 from kdbench.errors import UserError, nearest, unknown
 
 
@@ -49,10 +49,10 @@ class Signature:
 
 SHARED_BY_GROUP: dict[str, tuple[type, ...]] = {
     "dataset": (settings.Dataset, settings.Defaults),
-    "recipe": (settings.Split, settings.Augment, views.Strong, settings.SGD, settings.Train, *schedules.SCHEDULES),
+    "recipe": (settings.Split, settings.Augment, switches.Strong, settings.SGD, settings.Train, *schedules.SCHEDULES),
     "sweep": (settings.Sweep,),
-    "method": (settings.Control, settings.Teaching, settings.Search),
-    "command line": (settings.Selection, settings.Parallel),
+    "method": (switches.Control, switches.Teaching, settings.Search),
+    "command line": (switches.Selection, switches.Parallel),
     "machine": (settings.Machine,),
     "measures": (settings.Measures,),
     "cluster": (Cluster,),

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from kdbench.config.settings import Augment, Dataset
-from kdbench.config.views import Strong
+from kdbench.config.switches import Strong
 from kdbench.data.randaugment import RandAugment
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from kdbench.config.views import Strong
+from kdbench.config.switches import Strong
 
 MAGNITUDES = 31
 """Magnitudes of an operation are numbered 0..30."""

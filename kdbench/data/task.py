@@ -32,7 +32,7 @@ class SealedTest:
     """The test images, which can be read once, and only after training has been declared over.
 
     Args:
-        may_choose: whether the test set may select the epoch (`settings.Selection`).
+        may_choose: whether the test set may select the epoch (`switches.Selection`).
     """
 
     def __init__(self, images: Images, may_choose: bool = False):

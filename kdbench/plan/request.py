@@ -8,10 +8,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from kdbench import words as words_
-from kdbench.config import bindings, extensions, places, resolve, result_keys
+from kdbench.config import BASELINE, bindings, extensions, places, resolve, result_keys
 from kdbench.config.cluster import Cluster
 from kdbench.config.ginfile import Binding
-from kdbench.config.settings import BASELINE
 from kdbench.errors import UserError, nearest, unknown
 
 PLAN_KEYS = ("methods", "dataset", "student", "teacher", "recipe", "seeds")

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from kdbench.config.settings import BASELINE
+from kdbench.config import BASELINE
 
 TEACHER_SEED = 0
 """Seed of the run that trains a teacher: one teacher for all seeds of the students."""
@@ -31,7 +31,7 @@ class Spec:
         teacher_untrained: the backbone whose fresh weights teach, for that control.
         recipe: name of the recipe.
         teacher_word: the teacher as `teacher=` takes it; None if the method names its own.
-        control: what makes the method a control, by parameter of `settings.Control`.
+        control: what makes the method a control, by parameter of `switches.Control`.
         overrides, own_overrides: what the command line changed, shared and the method's own.
         values: a hash of all values, shared and own: equal for all seeds and teachers.
         config: gin text, complete.

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from kdbench.config.settings import BASELINE
+from kdbench.config import BASELINE
 from kdbench.errors import UserError
 from kdbench.report import folders, records
 from kdbench.report.formats.markdown import plain

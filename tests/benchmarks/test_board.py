@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from kdbench.config.settings import BASELINE
+from kdbench.config import BASELINE
 from kdbench.report.leaderboard import regenerate
 
 RUNS = 10_000

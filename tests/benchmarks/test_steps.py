@@ -9,9 +9,9 @@ import torch
 
 from kdbench import methods
 from kdbench.backbones import registry
-from kdbench.config import places, settings
-from kdbench.config.settings import BASELINE, Augment, Dataset
-from kdbench.config.views import KINDS, Strong
+from kdbench.config import BASELINE, places, settings
+from kdbench.config.settings import Augment, Dataset
+from kdbench.config.switches import KINDS, Strong
 from kdbench.data.augment import Augmenter
 from kdbench.data.task import Images, SealedTest, Task
 from kdbench.measures.cost import PeakMemory

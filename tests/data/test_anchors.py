@@ -3,7 +3,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kdbench.config.settings import Augment, Dataset
-from kdbench.config.views import Strong
+from kdbench.config.switches import Strong
 from kdbench.data.anchors import Anchors
 from kdbench.data.augment import Augmenter, Draws
 from kdbench.streams import Streams

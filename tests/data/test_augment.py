@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kdbench.config.settings import Augment, Dataset
-from kdbench.config.views import KINDS, Strong
+from kdbench.config.switches import KINDS, Strong
 from kdbench.data.augment import Augmenter, Draws, normalise
 from kdbench.run.group import Group
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.transforms import v2
 
-from kdbench.config.views import Strong
+from kdbench.config.switches import Strong
 from kdbench.data.randaugment import MAGNITUDES, OPERATIONS, RandAugment
 
 FILL = 77

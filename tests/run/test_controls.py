@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from kdbench.config import bindings, places, resolve
-from kdbench.config.settings import Control
+from kdbench.config.switches import Control
 from kdbench.errors import UserError
 from kdbench.launch import local
 from kdbench.plan import expand, request

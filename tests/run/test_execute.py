@@ -8,7 +8,7 @@ import torch
 
 from kdbench import methods
 from kdbench.backbones import registry
-from kdbench.config import places, settings
+from kdbench.config import BASELINE, places, settings
 from kdbench.config.ginfile import every_configurable
 from kdbench.config.settings import Augment, Dataset, Split
 from kdbench.data import task as task_
@@ -181,13 +181,13 @@ def built():
 
 @pytest.mark.parametrize("name", EVERY)
 def test_all_methods_start_from_the_same_weights(built, name):
-    assert built[name][0] == built[settings.BASELINE][0]
+    assert built[name][0] == built[BASELINE][0]
 
 
 @pytest.mark.parametrize("name", EVERY)
 def test_all_methods_meet_the_same_anchors_with_the_same_augmentations(built, name):
     _, places_, images = built[name]
-    _, base_places, base_images = built[settings.BASELINE]
+    _, base_places, base_images = built[BASELINE]
     n = min(len(places_), len(base_places))
     assert n >= 50 * 11
     assert torch.equal(places_[:n], base_places[:n])

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from kdbench import words as words_
 from kdbench.cli import folders
 from kdbench.cli.console import console
-from kdbench.config.settings import BASELINE
+from kdbench.config import BASELINE
 from kdbench.errors import UserError, nearest
 from kdbench.report.stats.power import POWER, size_text
 

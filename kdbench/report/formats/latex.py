@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import lru_cache
 
-from kdbench.config.settings import BASELINE
+from kdbench.config import BASELINE
 from kdbench.report.formats.markdown import plain
 from kdbench.report.tables import sections as sections
 from kdbench.report.tables.cells import Cells, cells

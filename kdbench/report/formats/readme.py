@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 
-from kdbench.config.settings import BASELINE
+from kdbench.config import BASELINE
 from kdbench.errors import UserError
 from kdbench.report.formats.markdown import code, escape, markdown, markdown_section
 from kdbench.report.tables.columns import SEE, parse

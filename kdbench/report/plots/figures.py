@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from kdbench.config.settings import BASELINE
+from kdbench.config import BASELINE
 from kdbench.errors import UserError
 from kdbench.report import records
 from kdbench.report.plots import series

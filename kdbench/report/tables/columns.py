@@ -11,8 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from kdbench import words as words_
-from kdbench.config import result_keys
-from kdbench.config.settings import BASELINE
+from kdbench.config import BASELINE, result_keys
 from kdbench.errors import UserError, nearest, unknown
 from kdbench.report.records import ACCURACY, number
 from kdbench.report.stats.intervals import Interval

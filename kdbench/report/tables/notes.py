@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from kdbench.config.settings import BASELINE
+from kdbench.config import BASELINE
 from kdbench.report.records import Record
 from kdbench.report.stats.power import POWER, detectable, pooled, seeds_needed_text, size_text
 from kdbench.report.tables import revisions

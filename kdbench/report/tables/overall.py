@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from kdbench.config.settings import BASELINE
+from kdbench.config import BASELINE
 from kdbench.report.stats.across import Friedman, Improvement, average_ranks, critical_difference, friedman, improvement
 from kdbench.report.stats.significance import ALPHA
 from kdbench.report.tables.cells import Cells

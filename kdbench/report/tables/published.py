@@ -10,8 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kdbench.config import places
-from kdbench.config.settings import BASELINE
+from kdbench.config import BASELINE, places
 from kdbench.errors import UserError
 from kdbench.report.stats.intervals import Interval
 from kdbench.report.stats.power import deviation

@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 
+from kdbench.config import BASELINE
 from kdbench.config.resolve import digest
-from kdbench.config.settings import BASELINE
 from kdbench.plan.spec import EQUAL_TEACHER_SEED
 from kdbench.report.records import ACCURACY, Record, number, scored
 from kdbench.report.stats.differences import Differences

@@ -3,7 +3,7 @@ import pytest
 from kdbench.config import places
 from kdbench.config.bindings import of_command_line
 from kdbench.config.resolve import resolve
-from kdbench.config.views import Strong
+from kdbench.config.switches import Strong
 from kdbench.errors import UserError
 
 

@@ -1,0 +1,127 @@
+"""Settings that hardly any gin file binds. Their values have defaults here, and at its default a value leaves no trace in
+configurations, ids and protocols.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import gin
+
+from kdbench.config import BASELINE
+from kdbench.errors import require
+
+KINDS = ("recipe", "strong")
+"""Kinds of views: the recipe's own augmentation, and the strong one of `Strong`."""
+
+
+@gin.configurable
+@dataclass(frozen=True)
+class Strong:
+    """The strong view: the recipe's crop and mirror image, then RandAugment or TrivialAugment, then cutout.
+
+    Shared by all methods, and of no effect on those without a strong view. The values have defaults here, and at its
+    default a value leaves no trace in configurations, ids and protocols; any other one is part of them for every method.
+
+    Attributes:
+        policy: "randaugment" (Cubuk et al., 2020) or "trivialaugment" (Müller and Hutter, 2021), which is one operation
+            from a wider range at a random magnitude.
+        operations: number of RandAugment's operations, one after another; 0 leaves the image as it is.
+        magnitude: magnitude of RandAugment, 0..30.
+        random_magnitude: draw each operation's magnitude of RandAugment uniformly from 0..magnitude; with
+            magnitude 30 as in FixMatch (Sohn et al., 2020).
+        cutout: side of the square set to the mean, as a share of the image's width; 0 is none.
+    """
+
+    policy: Literal["randaugment", "trivialaugment"] = "randaugment"
+    operations: int = 2
+    magnitude: int = 9
+    random_magnitude: bool = False
+    cutout: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.operations < 0:
+            raise ValueError("Strong.operations must be at least 0")
+        if not 0 <= self.magnitude <= 30:
+            raise ValueError("Strong.magnitude must be between 0 and 30")
+        if not 0 <= self.cutout <= 1:
+            raise ValueError("Strong.cutout must be between 0 and 1 (a share of the width)")
+        own = self.operations, self.magnitude, self.random_magnitude
+        if self.policy == "trivialaugment" and own != (2, 9, False):
+            raise ValueError(
+                "Strong.operations, Strong.magnitude and Strong.random_magnitude require Strong.policy='randaugment'"
+            )
+
+
+@gin.configurable
+@dataclass(frozen=True)
+class Selection:
+    """Model selection on the test set. Shared by all methods; only the command line can bind it, so that no file makes it a habit.
+
+    Attributes:
+        on_test: measure every epoch on the test set and report the best, as much published code does. This changes the
+            protocol, and the run and every table that shows it are stamped.
+    """
+
+    on_test: bool = False
+
+
+@gin.configurable
+@dataclass(frozen=True)
+class Parallel:
+    """How several GPUs share a batch. Shared by all methods; only the command line can bind it.
+
+    Attributes:
+        sync_bn: batch normalisation over the images of all GPUs, as one would do it. Without it each GPU normalises over
+            its own share, so that the number of GPUs is part of what defines the result.
+    """
+
+    sync_bn: bool = True
+
+
+@gin.configurable
+@dataclass(frozen=True)
+class Control:
+    """What a control changes apart from its method's own parameters; only a method's gin file can bind it.
+
+    These are the differences that a control is there to show, so every table with a control lists them. It has defaults,
+    since a method that is not a control binds nothing here.
+
+    Attributes:
+        teacher: whose network teaches: the "selected" one, one of the "student"'s own architecture trained alone, or the
+            selected one "untrained".
+        budget: times the recipe's images.
+    """
+
+    teacher: Literal["selected", "student", "untrained"] = "selected"
+    budget: float = 1.0
+
+    def __post_init__(self) -> None:
+        require(self.budget > 0, "Control.budget must be above 0")
+
+
+@gin.configurable
+@dataclass(frozen=True)
+class Teaching:
+    """How a run is taught, and what it keeps to teach others; only a method's gin file can bind it, where it needs to.
+
+    Attributes:
+        method: the method that trains the teacher. Give it a gin file of its own for a teacher that is trained for another
+            budget (`Control.budget`) or keeps states.
+        chain: backbones of assistants, from the largest to the smallest. Those between teacher and student are trained by
+            this method, each taught by the one before it, and the last one teaches the student. A student that is in the
+            chain is taught as the assistant in its place is.
+        all_above: the teacher and all assistants above a network teach it, and not only the nearest.
+        states: number of states that a run keeps of its own training, at equal shares of it, the last being its end. As a
+            teacher it is that many teachers, the earliest first.
+    """
+
+    method: str = BASELINE
+    chain: tuple[str, ...] = ()
+    all_above: bool = False
+    states: int = 1
+
+    def __post_init__(self) -> None:
+        require(self.states >= 1, "Teaching.states must be at least 1 (the end of training alone)")
+        require(len(set(self.chain)) == len(self.chain), "Teaching.chain must name each backbone once")
