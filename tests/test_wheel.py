@@ -28,8 +28,8 @@ def installed(tmp_path_factory):
 def test_it_runs_in_an_empty_folder(installed, tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(installed), "KDBENCH_PLUGINS": ""}
     where = [sys.executable, "-c", "import kdbench; print(kdbench.__file__)"]
-    found = subprocess.run(where, cwd=tmp_path, env=environment, check=True, capture_output=True, text=True).stdout
-    assert found.startswith(str(installed)), "the wheel, not the clone, is what is tested"
+    printed = subprocess.run(where, cwd=tmp_path, env=environment, check=True, capture_output=True, text=True).stdout
+    assert printed.startswith(str(installed)), "the wheel, not the clone, is what is tested"
     words = ["run", "methods=all", "dataset=digits", "Train.epochs=1", "Train.warmup=0", "Measures.images=20"]
     done = subprocess.run(
         [sys.executable, "-m", "kdbench", *words], cwd=tmp_path, env=environment, capture_output=True, text=True
@@ -42,10 +42,10 @@ def test_it_runs_in_an_empty_folder(installed, tmp_path):
 
 def test_it_holds_the_same_methods_and_gin_files_as_the_clone(installed):
     def files(root):
-        found = [path for folder in ("methods", "gin", "slurm") for path in (root / folder).rglob("*.[pg]*")]
-        found = [path for path in found if path.suffix in (".py", ".gin")]
-        found.append(root / "leaderboard" / "published.csv")
-        return {path.relative_to(root): path.read_bytes() for path in found}
+        paths = [path for folder in ("methods", "gin", "slurm") for path in (root / folder).rglob("*.[pg]*")]
+        paths = [path for path in paths if path.suffix in (".py", ".gin")]
+        paths.append(root / "leaderboard" / "published.csv")
+        return {path.relative_to(root): path.read_bytes() for path in paths}
 
     assert files(installed / "kdbench" / "bundled") == files(ROOT)
 

@@ -107,9 +107,9 @@ def test_runs_with_other_shared_parameters_do_not_belong_together(made, capsys):
     a, b = made(*KD), made(*KD, "Train.epochs=5", "SGD.lr=0.3", "KD.temperature=2")
     assert main(["diff", a, b]) == 1
     out = capsys.readouterr().out
-    found = rows(out)
-    assert found.pop("protocol")[2] == "shared"
-    assert found == {
+    lines = rows(out)
+    assert lines.pop("protocol")[2] == "shared"
+    assert lines == {
         "SGD.lr": ("0.05", "0.3", "shared"),
         "Train.epochs": ("60.0", "5.0", "shared"),
         "KD.temperature": ("4.0", "2.0", "KD's own"),
@@ -120,10 +120,10 @@ def test_runs_with_other_shared_parameters_do_not_belong_together(made, capsys):
 def test_another_schedule_brings_parameters_of_its_own(made, capsys):
     a, b = made(*KD), made(*KD, "Train.schedule=MultiStep", "MultiStep.milestones=(0.5,)", "MultiStep.gamma=0.1")
     assert main(["diff", a, b]) == 1
-    found = rows(capsys.readouterr().out)
-    assert found["Train.schedule"] == ("@Cosine()", "@MultiStep()", "shared")
-    assert found["Cosine.final"] == ("0.0", "–", "shared")
-    assert found["MultiStep.milestones"] == ("–", "(0.5,)", "shared")
+    lines = rows(capsys.readouterr().out)
+    assert lines["Train.schedule"] == ("@Cosine()", "@MultiStep()", "shared")
+    assert lines["Cosine.final"] == ("0.0", "–", "shared")
+    assert lines["MultiStep.milestones"] == ("–", "(0.5,)", "shared")
 
 
 @pytest.mark.parametrize(

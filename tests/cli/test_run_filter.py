@@ -14,7 +14,7 @@ CE, CE1, KD = SPECS[:3]
 def ask(tmp_path):
     def put(spec, begun=False):
         folder = RunFolder(tmp_path, spec.id)
-        folder.ask(spec.plain())
+        folder.enqueue(spec.plain())
         if begun:
             folder.begin(spec.config)
 

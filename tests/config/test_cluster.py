@@ -103,8 +103,8 @@ def test_a_profile_may_include_another_and_the_command_line_comes_last(tmp_path)
     profile.parent.mkdir()
     profile.write_text("# Ours.\ninclude 'slurm/default.gin'\nCluster.partition = 'gpu'\nCluster.cpus = 8\n")
     places.add_plugins([str(tmp_path)])
-    found = cluster("cluster=ours", "Cluster.cpus=2")
-    assert (found.partition, found.cpus, found.time) == ("gpu", 2, 240)
+    resolved = cluster("cluster=ours", "Cluster.cpus=2")
+    assert (resolved.partition, resolved.cpus, resolved.time) == ("gpu", 2, 240)
 
 
 def test_a_cluster_changes_no_run():

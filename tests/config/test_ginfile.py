@@ -16,12 +16,12 @@ def write(tmp_path, text, name="r.gin"):
 
 def test_values_come_in_the_parameters_own_type_with_their_place(tmp_path):
     path = write(tmp_path, "# why\nTrain.epochs = 5\nTrain.schedule = @Cosine()\n\nSGD:\n  lr = 1e-1\n")
-    found = read(path, KNOWN, "the recipe 'r'")
-    assert found["Train.epochs"].value == 5.0
-    assert isinstance(found["Train.epochs"].value, float)
-    assert found["Train.epochs"].origin == "recipe/r.gin:2"
-    assert found["Train.schedule"].value == Reference("Cosine")
-    assert found["SGD.lr"].value == 0.1
+    bindings = read(path, KNOWN, "the recipe 'r'")
+    assert bindings["Train.epochs"].value == 5.0
+    assert isinstance(bindings["Train.epochs"].value, float)
+    assert bindings["Train.epochs"].origin == "recipe/r.gin:2"
+    assert bindings["Train.schedule"].value == Reference("Cosine")
+    assert bindings["SGD.lr"].value == 0.1
 
 
 def test_a_macro_is_replaced_by_its_value_wherever_it_is_defined(tmp_path):

@@ -53,12 +53,12 @@ class Far(Near):
     reach: tuple[float, ...]
 """
     plugin(tmp_path, monkeypatch, near=BASE, far=far)
-    found = signature.of_method("far")
-    assert found.name == "Far"
-    assert {name: parameter.type for name, parameter in found.parameters.items()} == {
+    method = signature.of_method("far")
+    assert method.name == "Far"
+    assert {name: parameter.type for name, parameter in method.parameters.items()} == {
         "weight": float, "power": int | None, "kind": Literal["a", "b"], "reach": tuple[float, ...],
     }  # fmt: skip
-    assert found.attributes == {"needs_teacher": True, "images_per_anchor": 2}
+    assert method.attributes == {"needs_teacher": True, "images_per_anchor": 2}
 
 
 @pytest.mark.parametrize(

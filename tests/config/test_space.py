@@ -36,7 +36,7 @@ def test_a_space_is_no_part_of_a_configuration(name):
 
 
 def test_the_id_of_a_run_does_not_depend_on_the_space(tmp_path, monkeypatch):
-    found = []
+    identities = []
     for space in (
         "",
         "Search.space = {'temperature': ('log', 1, 2)}",
@@ -44,8 +44,8 @@ def test_the_id_of_a_run_does_not_depend_on_the_space(tmp_path, monkeypatch):
     ):
         variant(tmp_path, monkeypatch, kd_x=f"include 'method/kd.gin'\nKD.ce_weight = 0.2\n{space}")
         spec = expand.plan(request.parse(["methods=kd_x"]))[-1]
-        found.append((spec.id, spec.protocol, spec.values, spec.config))
-    assert len(set(found)) == 1
+        identities.append((spec.id, spec.protocol, spec.values, spec.config))
+    assert len(set(identities)) == 1
 
 
 def test_kinds_are_read_in_the_parameters_own_type(tmp_path, monkeypatch):

@@ -61,8 +61,8 @@ def specs(*words):
 
 
 def weights(runs):
-    found = {path.parent.name: RunFolder(runs, path.parent.name).result() for path in runs.glob("*/result.json")}
-    return {run: result.get("weights.sha256", result["status"]) for run, result in found.items()}
+    results = {path.parent.name: RunFolder(runs, path.parent.name).result() for path in runs.glob("*/result.json")}
+    return {run: result.get("weights.sha256", result["status"]) for run, result in results.items()}
 
 
 def begun(errors):

@@ -13,17 +13,17 @@ def test_the_area_by_hand():
 
 
 def test_when_an_accuracy_was_first_reached_is_not_interpolated():
-    found = convergence(CURVE, 10.0, (20.0, 30, 30.5, 60, 61))
-    assert {key: value for key, value in found.items() if key.startswith("convergence.images")} == {
+    entries = convergence(CURVE, 10.0, (20.0, 30, 30.5, 60, 61))
+    assert {key: value for key, value in entries.items() if key.startswith("convergence.images")} == {
         "convergence.images.20": 100,
         "convergence.images.30": 100,
         "convergence.images.30.5": 400,
         "convergence.images.60": 400,
         "convergence.images.61": None,
     }
-    assert found["convergence.seconds.30.5"] == 4.0
-    assert found["convergence.seconds.61"] is None
-    assert found["convergence.highest"] == 60.0
+    assert entries["convergence.seconds.30.5"] == 4.0
+    assert entries["convergence.seconds.61"] is None
+    assert entries["convergence.highest"] == 60.0
 
 
 def test_without_a_validation_split_there_is_nothing(tmp_path):

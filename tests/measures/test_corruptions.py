@@ -20,11 +20,11 @@ def scenes(size, channels, count=120):
 @pytest.mark.parametrize("name", NAMES)
 def test_every_severity_is_further_from_the_clean_image(name, size, channels):
     clean = scenes(size, channels, count=120 if size < 64 else 24)
-    found = [corrupt(clean, name, severity, Streams(0)(name, severity)) for severity in SEVERITIES]
-    distances = [(images - clean).abs().mean().item() for images in found]
+    by_severity = [corrupt(clean, name, severity, Streams(0)(name, severity)) for severity in SEVERITIES]
+    distances = [(images - clean).abs().mean().item() for images in by_severity]
     assert distances == sorted(set(distances)), distances
     assert distances[0] > 1 / 1000
-    for images in found:
+    for images in by_severity:
         assert images.shape == clean.shape
         assert images.dtype == torch.float32
         assert images.min() >= 0
@@ -46,17 +46,17 @@ def test_a_corruption_is_its_generator_and_leaves_its_images_alone(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_black_and_white_images_stay_finite(name):
     for value in (0.0, 1.0):
-        found = corrupt(torch.full((3, 3, 8, 8), value), name, 5, Streams(0)("a"))
-        assert found.isfinite().all()
+        corrupted = corrupt(torch.full((3, 3, 8, 8), value), name, 5, Streams(0)("a"))
+        assert corrupted.isfinite().all()
 
 
 @settings(deadline=None, max_examples=40)
 @given(st.sampled_from(NAMES), st.integers(1, 5), st.integers(8, 20), st.integers(8, 20), st.sampled_from([1, 2, 3, 4]))
 def test_every_size_and_number_of_channels(name, severity, height, width, channels):
     clean = torch.rand(2, channels, height, width, generator=Streams(0)("images"))
-    found = corrupt(clean, name, severity, Streams(0)("a"))
-    assert found.shape == clean.shape
-    assert 0 <= found.min() <= found.max() <= 1
+    corrupted = corrupt(clean, name, severity, Streams(0)("a"))
+    assert corrupted.shape == clean.shape
+    assert 0 <= corrupted.min() <= corrupted.max() <= 1
 
 
 def test_the_noise_has_the_deviation_it_is_asked_for():
@@ -84,16 +84,16 @@ def test_a_displacement_by_whole_pixels_is_a_shift():
 def test_an_average_over_points_by_hand():
     images = torch.rand(2, 3, 9, 9, generator=Streams(0)("images"))
     right_and_half_down = torch.tensor([[[1.0, 0.0], [0.0, 0.5]]])
-    found = geometry.averaged(images, right_and_half_down)[..., 2:6, 2:6]
+    moved = geometry.averaged(images, right_and_half_down)[..., 2:6, 2:6]
     right, here, down = images[..., 2:6, 3:7], images[..., 2:6, 2:6], images[..., 3:7, 2:6]
-    assert torch.allclose(found, (right + (here + down) / 2) / 2, atol=1e-6)
+    assert torch.allclose(moved, (right + (here + down) / 2) / 2, atol=1e-6)
 
 
 def test_cells_of_two_pixels_are_their_means():
     images = torch.rand(2, 3, 8, 8, generator=Streams(0)("images"))
     means = torch.nn.functional.avg_pool2d(images, 2).repeat_interleave(2, 2).repeat_interleave(2, 3)
-    found = geometry.in_cells(images, 2.0, torch.tensor([[0.0, 0.0], [0.0, 0.5]]))
-    assert torch.allclose(found[0], means[0], atol=1e-6)
-    assert torch.allclose(found[1, :, :2, 1], images[1, :, :2, 1:3].mean(dim=(1, 2))[:, None], atol=1e-6), (
+    moved = geometry.in_cells(images, 2.0, torch.tensor([[0.0, 0.0], [0.0, 0.5]]))
+    assert torch.allclose(moved[0], means[0], atol=1e-6)
+    assert torch.allclose(moved[1, :, :2, 1], images[1, :, :2, 1:3].mean(dim=(1, 2))[:, None], atol=1e-6), (
         "half a cell on"
     )

@@ -29,9 +29,9 @@ def by_torch(network, image_shape):
 
 def test_flops_of_a_network_by_hand():
     network = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.Flatten(), nn.Linear(8 * 16, 10))
-    found = flops.of_outputs(lambda: {"own": network(torch.zeros(1, 3, 4, 4))})["own"]
-    assert found == 2 * (8 * 3 * 9 * 16) + 2 * (8 * 16 * 10)
-    assert found == by_torch(network, (3, 4, 4))
+    count = flops.of_outputs(lambda: {"own": network(torch.zeros(1, 3, 4, 4))})["own"]
+    assert count == 2 * (8 * 3 * 9 * 16) + 2 * (8 * 16 * 10)
+    assert count == by_torch(network, (3, 4, 4))
 
 
 def test_what_an_output_needs_by_hand():
@@ -44,8 +44,8 @@ def test_what_an_output_needs_by_hand():
         nn.Linear(8, 100)(hidden)  # nobody needs it
         return {"first": first, "second": deep(hidden.relu_())}
 
-    found = flops.of_outputs(compute)
-    assert found == {
+    counts = flops.of_outputs(compute)
+    assert counts == {
         "first": 2 * 4 * 8 + 2 * 8 * 3,
         "second": 2 * 4 * 8 + 2 * 8 * 5,
         "ensemble": 2 * 4 * 8 + 16 * (3 + 5),
@@ -57,8 +57,8 @@ def test_what_is_computed_twice_counts_once_in_the_ensemble():
     heads = nn.Linear(4 * 36, 3), nn.Linear(4 * 36, 3)
     x = torch.randn(1, 1, 8, 8)
     once, head = 2 * 9 * 4 * 36, 2 * 4 * 36 * 3
-    found = flops.of_outputs(lambda: {"a": heads[0](trunk(x)), "b": heads[1](trunk(x))})
-    assert found == {"a": once + head, "b": once + head, "ensemble": once + 2 * head}
+    counts = flops.of_outputs(lambda: {"a": heads[0](trunk(x)), "b": heads[1](trunk(x))})
+    assert counts == {"a": once + head, "b": once + head, "ensemble": once + 2 * head}
     other = flops.of_outputs(lambda: {"a": heads[0](trunk(x)), "b": heads[1](trunk(2 * x))})
     assert other["ensemble"] == 2 * (once + head), "of other images it is not the same"
 
@@ -67,12 +67,12 @@ def test_what_is_computed_twice_counts_once_in_the_ensemble():
 def test_exits_cost_more_the_deeper_they_are_and_less_than_all_together(make, name):
     made = make(name, student="resnet14").eval()
     image = torch.zeros(1, *made.info.image_shape)
-    found = flops.of_outputs(lambda: {**made.exits(image), "own": made.deployed()(image)})
-    assert found["own"] == by_torch(made.deployed(), made.info.image_shape)
-    *exits, together = (number for key, number in found.items() if key != "own")
+    counts = flops.of_outputs(lambda: {**made.exits(image), "own": made.deployed()(image)})
+    assert counts["own"] == by_torch(made.deployed(), made.info.image_shape)
+    *exits, together = (number for key, number in counts.items() if key != "own")
     assert exits == sorted(set(exits))
-    assert together <= sum(exits) + found["own"]
-    assert together > max([*exits, found["own"]]) if exits else together == found["own"]
+    assert together <= sum(exits) + counts["own"]
+    assert together > max([*exits, counts["own"]]) if exits else together == counts["own"]
 
 
 @pytest.mark.parametrize("name", EVERY)
@@ -80,26 +80,26 @@ def test_training_costs_what_student_teacher_and_the_methods_own_parts_cost(make
     made = make(name)
     student = by_torch(made.student, made.info.image_shape)
     least = student + (by_torch(made.teacher, made.info.image_shape) if made.needs_teacher else 0)
-    found = flops.of_method(made, first_batch(made), FULL)["cost.flops_training"]
+    count = flops.of_method(made, first_batch(made), FULL)["cost.flops_training"]
     # The numerical library may know matrix products beside those of networks.
-    assert found >= least
+    assert count >= least
     if name in ("ce", "kd"):
-        assert found == least
+        assert count == least
 
 
 def test_the_entries_of_a_method_with_exits_and_of_one_without(make):
     plain, with_exits = make("ce"), make("byot")
     assert set(flops.of_method(plain, first_batch(plain), FULL)) == {"cost.flops", "cost.flops_training"}
-    found = flops.of_method(with_exits, first_batch(with_exits), FULL)
-    assert found["cost.flops"] == by_torch(with_exits.deployed(), with_exits.info.image_shape)
-    assert set(found) == {
+    entries = flops.of_method(with_exits, first_batch(with_exits), FULL)
+    assert entries["cost.flops"] == by_torch(with_exits.deployed(), with_exits.info.image_shape)
+    assert set(entries) == {
         "cost.flops",
         "cost.flops.exit1",
         "cost.flops.exit2",
         "cost.flops.ensemble",
         "cost.flops_training",
     }
-    assert found["cost.flops_training"] == found["cost.flops.ensemble"], "training computes every classifier once"
+    assert entries["cost.flops_training"] == entries["cost.flops.ensemble"], "training computes every classifier once"
 
 
 def test_training_in_phases_costs_their_mean_by_the_share_of_steps(make):

@@ -26,16 +26,16 @@ def measured(images=0, corruptions=True, noise=(0.1,), **more):
 
 
 def test_all_keys_and_means_of_their_parts():
-    found = measured()
-    assert found["measures.images"] == 90
-    assert set(found) == {
+    result = measured()
+    assert result["measures.images"] == 90
+    assert set(result) == {
         "measures.images", "robustness.noise.0.1", "robustness.corruptions",
         *(f"robustness.corruption.{name}" for name in NAMES), *(f"robustness.severity.{n}" for n in range(1, 6)),
     }  # fmt: skip
     for parts in ("corruption", "severity"):
-        values = [value for key, value in found.items() if key.startswith(f"robustness.{parts}.")]
-        assert sum(values) / len(values) == pytest.approx(found["robustness.corruptions"], abs=1e-4)
-    assert all(0 <= value <= 100 for key, value in found.items() if key != "measures.images")
+        values = [value for key, value in result.items() if key.startswith(f"robustness.{parts}.")]
+        assert sum(values) / len(values) == pytest.approx(result["robustness.corruptions"], abs=1e-4)
+    assert all(0 <= value <= 100 for key, value in result.items() if key != "measures.images")
 
 
 def test_the_batches_of_the_network_and_the_global_generator_do_not_matter(monkeypatch):
@@ -47,9 +47,9 @@ def test_the_batches_of_the_network_and_the_global_generator_do_not_matter(monke
 
 
 def test_without_corruptions_there_is_noise_alone():
-    found = measured(corruptions=False, noise=(0.05, 0.1))
-    assert found["robustness.corruptions"] is None
-    assert set(found) == {
+    values = measured(corruptions=False, noise=(0.05, 0.1))
+    assert values["robustness.corruptions"] is None
+    assert set(values) == {
         "measures.images", "robustness.corruptions", "robustness.noise.0.05", "robustness.noise.0.1",
     }  # fmt: skip
 

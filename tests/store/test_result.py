@@ -80,8 +80,8 @@ def test_a_result_as_declared_has_no_defects(good):
     ],
 )
 def test_each_defect_gets_a_sentence(name, value, sentence):
-    (found,) = defects({"status": "finished", name: value})
-    assert sentence in found
+    (defect,) = defects({"status": "finished", name: value})
+    assert sentence in defect
 
 
 @pytest.fixture

@@ -57,11 +57,11 @@ def test_a_damaged_study_is_not_written_over(capsys):
 def test_studies_of_a_product_are_apart_and_know_nothing_of_how_many_trials_there_are():
     def ids(*words):
         request, _ = tune.parse([*words, "teacher=resnet14", "Split.validation=0.2"])
-        found = trials.studies_of(request, expand.plan(request))
-        assert all(sorted(spec.seed for spec in each.specs) == [0, 1] for each in found)
-        return [each.id for each in found]
+        studies = trials.studies_of(request, expand.plan(request))
+        assert all(sorted(spec.seed for spec in each.specs) == [0, 1] for each in studies)
+        return [each.id for each in studies]
 
-    found = ids("ce,kd", "trials=4", "student=resnet8,resnet20", "seeds=0,1")
-    assert len(set(found)) == 4
-    assert set(ids("kd,ce", "trials=9", "student=resnet20,resnet8", "seeds=1,0")) == set(found)
-    assert not set(ids("kd,ce", "trials=9", "student=resnet20", "seeds=1,0", "Train.epochs=5")) & set(found)
+    studies = ids("ce,kd", "trials=4", "student=resnet8,resnet20", "seeds=0,1")
+    assert len(set(studies)) == 4
+    assert set(ids("kd,ce", "trials=9", "student=resnet20,resnet8", "seeds=1,0")) == set(studies)
+    assert not set(ids("kd,ce", "trials=9", "student=resnet20", "seeds=1,0", "Train.epochs=5")) & set(studies)

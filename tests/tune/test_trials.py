@@ -47,11 +47,11 @@ def commands(out):
 def test_every_method_gets_the_same_trials_the_gin_values_first(capsys):
     assert main(["tune", "ce,kd", "trials=3", *WORDS, "seeds=0,1"]) == 0
     out = capsys.readouterr().out
-    found = stored()
-    assert {method: len(trials) for method, trials in found.items()} == {"ce": 3, "kd": 3}
-    assert found["kd"][0]["parameters"] == {"temperature": 4.0, "kd_weight": 0.9}
-    assert found["ce"][0]["parameters"] == {"label_smoothing": None}
-    for method, trials in found.items():
+    studies = stored()
+    assert {method: len(trials) for method, trials in studies.items()} == {"ce": 3, "kd": 3}
+    assert studies["kd"][0]["parameters"] == {"temperature": 4.0, "kd_weight": 0.9}
+    assert studies["ce"][0]["parameters"] == {"label_smoothing": None}
+    for method, trials in studies.items():
         space = bindings.search_space(method)
         assert len({json.dumps(trial["parameters"]) for trial in trials}) == 3
         assert all(space[name].holds(value) for trial in trials[1:] for name, value in trial["parameters"].items())

@@ -45,9 +45,9 @@ def test_each_line_and_the_pooled_one_by_hand(three, store, capsys):
 
 def test_differences_can_be_asked_for(three, store, capsys):
     assert main(["power", "difference=0.8,0.05", "--runs", str(store(*three))]) == 0
-    found = grid(capsys.readouterr().out)
-    assert found["Method"][-2:] == ["seeds for 0.8", "seeds for 0.05"]
-    assert found["kd, teacher resnet20 (61.3)"][-2:] == ["15", "over 1000"]
+    lines = grid(capsys.readouterr().out)
+    assert lines["Method"][-2:] == ["seeds for 0.8", "seeds for 0.05"]
+    assert lines["kd, teacher resnet20 (61.3)"][-2:] == ["15", "over 1000"]
 
 
 def test_rows_of_a_leaderboard(three, store, tmp_path, capsys):
@@ -80,10 +80,10 @@ def test_tables_without_a_difference_say_why(result, store, capsys):
 def test_lines_with_other_numbers_of_seeds_share_no_n(three, result, store, capsys):
     fewer = [one for one in three if one["run"] != "rkd2"]
     main(["power", "--runs", str(store(*fewer))])
-    found = grid(capsys.readouterr().out)
-    assert (found["rkd"][0], found["kd, teacher resnet20 (61.3)"][0]) == ("2", "3")
+    lines = grid(capsys.readouterr().out)
+    assert (lines["rkd"][0], lines["kd, teacher resnet20 (61.3)"][0]) == ("2", "3")
     # variances 1 with two degrees of freedom and ⅛ with one
-    assert found["all lines"][:4] == ["–", "0.84", "–", "–"]
+    assert lines["all lines"][:4] == ["–", "0.84", "–", "–"]
 
 
 def test_numbers_stay_whole_in_a_narrow_terminal(three, store, monkeypatch, capsys):

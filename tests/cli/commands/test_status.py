@@ -19,7 +19,7 @@ def ask(tmp_path):
 
     def put(spec, **result):
         folder = RunFolder(tmp_path, spec.id)
-        folder.ask(spec.plain())
+        folder.enqueue(spec.plain())
         if result:
             folder.begin(spec.config)
             (folder / CHECKPOINT).touch()
@@ -46,8 +46,8 @@ def test_status_in_a_pipe(tmp_path, ask, finished, capsys):
     assert main([*words, "ce-digits"]) == 0
     assert capsys.readouterr().out.startswith("2 runs: 1 planned, 1 done\n")
     assert main([*words, "--json", "state=done"]) == 0
-    (found,) = json.loads(capsys.readouterr().out)
-    assert found == found | {"id": CE1.id, "state": "done", "accuracy": 71.234, "seed": 1, "error": None}
+    (status,) = json.loads(capsys.readouterr().out)
+    assert status == status | {"id": CE1.id, "state": "done", "accuracy": 71.234, "seed": 1, "error": None}
 
 
 def test_no_folder_and_no_runs_are_one_sentence(tmp_path, capsys):

@@ -83,8 +83,8 @@ def _other_keys(file: Path) -> None:
 
 
 def _changed(file: Path, **changes: np.ndarray) -> None:
-    with np.load(file) as found:
-        np.savez(file, **{**found, **changes})
+    with np.load(file) as content:
+        np.savez(file, **{**content, **changes})
 
 
 def _other_fingerprint(file: Path) -> None:
@@ -180,8 +180,8 @@ def test_store_and_load(tmp_path: Path):
     path = tmp_path / ".kdbench" / "a.npz"
     assert cache.load(path, "x") is None
     assert cache.store(path, "x", {"numbers": np.arange(3), "names": np.array(["a", "bc"])})
-    found = cache.load(path, "x")
-    assert {name: array.tolist() for name, array in found.items()} == {"numbers": [0, 1, 2], "names": ["a", "bc"]}
+    content = cache.load(path, "x")
+    assert {name: array.tolist() for name, array in content.items()} == {"numbers": [0, 1, 2], "names": ["a", "bc"]}
     assert cache.load(path, "y") is None
     assert not cache.store(tmp_path / "no" / "parent" / "a.npz", "x", {})
 

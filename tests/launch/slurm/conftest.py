@@ -54,13 +54,13 @@ class Cluster:
         """Waits until a job is in a state, having been started again at least so often; returns its `show`."""
         states = {states} if isinstance(states, str) else states
         end = time.monotonic() + timeout
-        while (found := self.show(job))["JobState"] not in states or int(found["Restarts"]) < restarts:
+        while (shown := self.show(job))["JobState"] not in states or int(shown["Restarts"]) < restarts:
             assert time.monotonic() < end, (
-                f"job {job} is {found['JobState']} ({found['Reason']}) after {timeout:g} s, with {found['Restarts']} "
+                f"job {job} is {shown['JobState']} ({shown['Reason']}) after {timeout:g} s, with {shown['Restarts']} "
                 f"restarts; expected {' or '.join(sorted(states))} with {restarts}"
             )
             time.sleep(0.2)
-        return found
+        return shown
 
     def requeue(self, job: str) -> None:
         self.run("scontrol", "requeue", job)
@@ -90,12 +90,12 @@ def cluster() -> Iterator[Cluster]:
     SLURM_CONF is set for the rest of the session. Skips where no cluster can run, or fails if KDBENCH_REQUIRE_SLURM is set.
     """
     running = _running()
-    found = running or _start()
+    started = running or _start()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SLURM_CONF", found.env["SLURM_CONF"])
-        yield found
+        patch.setenv("SLURM_CONF", started.env["SLURM_CONF"])
+        yield started
     if not running:
-        found.run(TESTCLUSTER, "stop")
+        started.run(TESTCLUSTER, "stop")
 
 
 def _running() -> Cluster | None:
@@ -103,19 +103,19 @@ def _running() -> Cluster | None:
     # Any other cluster is a real one, where tests must neither cancel all jobs nor stop nodes.
     if not (folder / ".testcluster").exists():
         return None
-    found = Cluster(folder)
-    answer = subprocess.run([TESTCLUSTER, "status"], env=found.env, capture_output=True)
-    return found if answer.returncode == 0 else None
+    started = Cluster(folder)
+    answer = subprocess.run([TESTCLUSTER, "status"], env=started.env, capture_output=True)
+    return started if answer.returncode == 0 else None
 
 
 def _start() -> Cluster:
     # Not below pytest's own temporary folder: paths of sockets may have no more than 107 characters.
-    found = Cluster(Path(tempfile.mkdtemp(prefix="kdbench-testcluster-")))
-    done = subprocess.run([TESTCLUSTER, "start"], env=found.env, capture_output=True, text=True)
+    started = Cluster(Path(tempfile.mkdtemp(prefix="kdbench-testcluster-")))
+    done = subprocess.run([TESTCLUSTER, "start"], env=started.env, capture_output=True, text=True)
     if done.returncode == 0:
-        return found
+        return started
     if done.returncode == 3:
-        found.folder.rmdir()
+        started.folder.rmdir()
         if not os.environ.get("KDBENCH_REQUIRE_SLURM"):
             pytest.skip(done.stderr.strip())
     pytest.fail(done.stderr.strip(), pytrace=False)

@@ -19,10 +19,10 @@ def finished(runs, spec, seconds, status="finished"):
 
 
 def test_the_median_of_the_same_method(tmp_path):
-    found = {finished(tmp_path, spec("ce", f"seeds={seed}"), seconds) for seed, seconds in ((0, 10), (1, 30), (2, 20))}
+    past = {finished(tmp_path, spec("ce", f"seeds={seed}"), seconds) for seed, seconds in ((0, 10), (1, 30), (2, 20))}
     finished(tmp_path, spec("byot"), 1000)
     finished(tmp_path, spec("ce", "seeds=7"), 1000, "failed")
-    assert estimate.Past(tmp_path).seconds(spec("ce", "seeds=3")) == (20, found)
+    assert estimate.Past(tmp_path).seconds(spec("ce", "seeds=3")) == (20, past)
 
 
 def test_else_of_other_methods_of_the_protocol(tmp_path):

@@ -53,12 +53,12 @@ def test_pending_jobs_with_slurms_reason_and_jobs_that_have_gone(cluster, submit
     submitted(FIRST, f"{array}_0"), submitted(SECOND, f"{array}_1"), submitted(THIRD, held), submitted(FOURTH, gone)
     until(lambda: gone not in {job["job"] for job in cluster.squeue()})
     until(lambda: states(tmp_path)[SECOND.id] == ("queued", f"job {array}_1: JobArrayTaskLimit"))
-    found = states(tmp_path)
-    assert found[FIRST.id][0] == "queued"
-    assert found[FIRST.id][1].startswith(f"job {array}_0 is running on n")
-    assert found[THIRD.id] == ("queued", f"job {held}: JobHeldUser")
+    by_run = states(tmp_path)
+    assert by_run[FIRST.id][0] == "queued"
+    assert by_run[FIRST.id][1].startswith(f"job {array}_0 is running on n")
+    assert by_run[THIRD.id] == ("queued", f"job {held}: JobHeldUser")
     # Accounting, where it is there, takes a moment.
-    assert found[FOURTH.id] in {("stopped", f"job {gone} has left the queue"), ("stopped", f"job {gone}: FAILED")}
+    assert by_run[FOURTH.id] in {("stopped", f"job {gone} has left the queue"), ("stopped", f"job {gone}: FAILED")}
 
 
 def test_cancel_takes_a_job_out_of_the_queue_once_no_run_of_it_is_left(cluster, submitted, tmp_path, capsys):

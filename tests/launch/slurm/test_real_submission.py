@@ -56,10 +56,10 @@ def weights(runs):
 
 def until(condition, timeout=60.0):
     end = time.monotonic() + timeout
-    while not (found := condition()):
+    while not (value := condition()):
         assert time.monotonic() < end, f"not so after {timeout:g} s"
         time.sleep(0.1)
-    return found
+    return value
 
 
 def test_a_sweep(cluster, kdbench, tmp_path):

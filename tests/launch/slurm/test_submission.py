@@ -51,11 +51,11 @@ def test_teachers_are_one_array_and_only_their_students_wait_for_it(tmp_path):
 
 
 def test_students_of_other_teachers_wait_for_those_alone(tmp_path):
-    found = submission(tmp_path, "methods=kd", "dataset=digits", "teacher=resnet14,resnet20").arrays
-    assert [runs_of(array) for array in found] == [
+    arrays = submission(tmp_path, "methods=kd", "dataset=digits", "teacher=resnet14,resnet20").arrays
+    assert [runs_of(array) for array in arrays] == [
         [["ce-resnet14-s0"], ["ce-resnet20-s0"]], [["kd-resnet8-s0"]], [["kd-resnet8-s0"]],
     ]  # fmt: skip
-    assert [array.teachers for array in found[1:]] == [(found[0].jobs[0][0].id,), (found[0].jobs[1][0].id,)]
+    assert [array.teachers for array in arrays[1:]] == [(arrays[0].jobs[0][0].id,), (arrays[0].jobs[1][0].id,)]
 
 
 def test_a_chain_of_teachers_is_submitted_from_its_top(tmp_path, own_plugins):
@@ -86,8 +86,8 @@ def test_arrays_are_no_longer_than_slurm_allows(tmp_path, monkeypatch):
     assert (len(first.jobs), len(second.jobs)) == (3, 2)
 
 
-def options(found, which=0):
-    return dict(option.removeprefix("--").partition("=")[::2] for option in found.options(found.arrays[which]))
+def options(planned, which=0):
+    return dict(option.removeprefix("--").partition("=")[::2] for option in planned.options(planned.arrays[which]))
 
 
 def test_options_of_sbatch(tmp_path):
@@ -100,8 +100,8 @@ def test_options_of_sbatch(tmp_path):
     ]
     words += ["Cluster.cpus=8", "Cluster.memory=16G", "Cluster.time=1-0:00", "Cluster.array_parallelism=3"]
     words += ["Cluster.signal_delay_s=60", "Cluster.options={'mail-type': 'END', 'exclusive': True}"]
-    found = submission(tmp_path, "methods=ce,byot", "dataset=digits", "seeds=0,1", *words)
-    assert options(found) == {
+    planned = submission(tmp_path, "methods=ce,byot", "dataset=digits", "seeds=0,1", *words)
+    assert options(planned) == {
         **{"partition": "gpu", "account": "me", "qos": "long", "constraint": "a100", "gpus-per-node": "2"},
         **{"cpus-per-task": "8", "mem": "16G", "time": "1440", "array": "0-3%3", "signal": "USR2@60"},
         **{"mail-type": "END", "exclusive": "", "requeue": "", "job-name": "kdbench", "nodes": "1"},
@@ -110,11 +110,11 @@ def test_options_of_sbatch(tmp_path):
 
 
 def test_options_that_the_profile_leaves_to_slurm_are_not_given(tmp_path):
-    found = submission(tmp_path, "methods=kd", "dataset=digits", "Cluster.gpus=0")
-    assert set(options(found)) == {
+    planned = submission(tmp_path, "methods=kd", "dataset=digits", "Cluster.gpus=0")
+    assert set(options(planned)) == {
         *("cpus-per-task", "job-name", "nodes", "ntasks-per-node", "open-mode", "output", "requeue", "signal", "time"),
     }
-    assert options(found, 1)["dependency"] == f"afterany:job-of-{found.arrays[0].jobs[0][0].id}"
+    assert options(planned, 1)["dependency"] == f"afterany:job-of-{planned.arrays[0].jobs[0][0].id}"
 
 
 def test_a_run_for_the_cpu_asks_for_no_gpu(tmp_path):
@@ -124,33 +124,33 @@ def test_a_run_for_the_cpu_asks_for_no_gpu(tmp_path):
 
 def test_a_run_with_more_gpus_than_a_node_has_goes_over_several_nodes(tmp_path):
     words = ["methods=ce", "dataset=digits", "gpus=8", "Cluster.cpus=3", "Cluster.memory=5G"]
-    found = submission(tmp_path, *words, "Cluster.gpus_per_node=4")
+    planned = submission(tmp_path, *words, "Cluster.gpus_per_node=4")
     names = ("nodes", "gpus-per-node", "cpus-per-task", "mem", "ntasks-per-node")
-    assert [options(found, 0)[name] for name in names] == ["2", "4", "12", "20G", "1"]
+    assert [options(planned, 0)[name] for name in names] == ["2", "4", "12", "20G", "1"]
     with pytest.raises(UserError, match=r"gpus=8 is not the same number on each of 3 nodes .* take 6 or 9"):
         submission(tmp_path, *words, "Cluster.gpus_per_node=3")
 
 
 def test_runs_over_several_gpus_are_an_array_of_their_own(tmp_path):
     words = ["methods=ce", "dataset=digits"]
-    found = submission(tmp_path, *words, "gpus=4", "Cluster.cpus=4", "Cluster.memory=8G")
+    planned = submission(tmp_path, *words, "gpus=4", "Cluster.cpus=4", "Cluster.memory=8G")
     specs = [
         spec for number in (1, 4) for spec in expand.plan(request_.parse([*words, f"gpus={number}", f"seeds={number}"]))
     ]
-    found = submission_.Submission(specs, tmp_path, found._cluster, {})
-    assert [(array.gpus, array.processes, len(array.jobs)) for array in found.arrays] == [(1, 1, 1), (4, 4, 1)]
-    assert [options(found, 1)[name] for name in ("gpus-per-node", "cpus-per-task", "mem")] == ["4", "16", "32G"]
+    planned = submission_.Submission(specs, tmp_path, planned._cluster, {})
+    assert [(array.gpus, array.processes, len(array.jobs)) for array in planned.arrays] == [(1, 1, 1), (4, 4, 1)]
+    assert [options(planned, 1)[name] for name in ("gpus-per-node", "cpus-per-task", "mem")] == ["4", "16", "32G"]
 
 
 def test_what_a_job_still_has_to_do_is_left_to_it(tmp_path):
     specs = expand.plan(request_.parse(ALL))
     put_down(tmp_path, specs[:3], "7_0")
-    found = submission(tmp_path, *ALL, jobs={"7_0": "PENDING"})
-    assert set(found.submitted) == {spec.id for spec in specs[:3]}
-    assert [(runs_of(array), array.behind) for array in found.arrays] == [
+    planned = submission(tmp_path, *ALL, jobs={"7_0": "PENDING"})
+    assert set(planned.submitted) == {spec.id for spec in specs[:3]}
+    assert [(runs_of(array), array.behind) for array in planned.arrays] == [
         ([["kd-resnet8-s0"], ["kd-resnet8-s1"]], ("7_0",)), ([["byot-resnet8-s0"], ["byot-resnet8-s1"]], ()),
     ]  # fmt: skip
-    assert options(found)["dependency"] == "afterany:7_0"
+    assert options(planned)["dependency"] == "afterany:7_0"
 
 
 @pytest.mark.parametrize(
@@ -167,9 +167,9 @@ def test_what_a_job_does_no_longer_is_submitted_again(tmp_path, state, of_the_jo
     put_down(tmp_path, expand.plan(request_.parse(words)), "7", state)
     if cancelled:
         (RunFolder(tmp_path, expand.plan(request_.parse(words))[0].id) / CANCELLED).touch()
-    found = submission(tmp_path, *words, jobs={"7": of_the_job} if of_the_job else {"8": "RUNNING"})
-    assert not found.submitted
-    assert [array.behind for array in found.arrays] == [behind]
+    planned = submission(tmp_path, *words, jobs={"7": of_the_job} if of_the_job else {"8": "RUNNING"})
+    assert not planned.submitted
+    assert [array.behind for array in planned.arrays] == [behind]
 
 
 def test_a_teacher_is_left_out_where_its_students_have_jobs(tmp_path):

@@ -147,11 +147,11 @@ def test_a_folder_of_somebody_else_is_left_alone(cluster, tmp_path):
 
 def _processes_with(variable: str) -> list[str]:
     """The commands of all processes that were started with this variable."""
-    found = []
+    commands = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
             if variable.encode() in (process / "environ").read_bytes().split(b"\0"):
-                found.append((process / "cmdline").read_text().replace("\0", " "))
+                commands.append((process / "cmdline").read_text().replace("\0", " "))
         except OSError:  # it ended meanwhile
             continue
-    return found
+    return commands

@@ -42,15 +42,15 @@ def rows(text):
     assert re.findall(r"\\begin\{(\w+)\}", text).count("tabular") == re.findall(r"\\end\{(\w+)\}", text).count(
         "tabular"
     )
-    found = []
+    grids = []
     for columns, body in re.findall(r"\\begin\{tabular\}\{(\w+)\}(.*?)\\end\{tabular\}", text, re.DOTALL):
         lines = [line.strip().removesuffix(r"\\") for line in body.splitlines() if line.strip().endswith(r"\\")]
         lines = [line for line in lines if not line.startswith(r"\multicolumn")]  # which is no row of cells
         cells = [re.split(r"(?<!\\)&", line) for line in lines]
         assert {len(row) for row in cells} == {len(columns)}
         assert not any(re.match(r"\s*[\[*]", row[0]) for row in cells), r"an argument of \\"
-        found.append([[cell.strip() for cell in row] for row in cells])
-    return found
+        grids.append([[cell.strip() for cell in row] for row in cells])
+    return grids
 
 
 def test_a_table_by_hand(result):
@@ -117,9 +117,9 @@ def test_a_section_by_hand():
 
 
 def test_long_texts_that_come_again_are_numbers_that_the_notes_explain():
-    found = made_section()
+    versions = made_section()
     text = latex_section(
-        replace(found, columns=tuple(replace(column, texts=column.texts[:2] * 2) for column in found.columns))
+        replace(versions, columns=tuple(replace(column, texts=column.texts[:2] * 2) for column in versions.columns))
     )
     ((_, *body),) = rows(text)
     assert [row[-1] for row in body] == ["{[}1{]}"] * 4

@@ -169,7 +169,7 @@ def test_the_library_is_there_with_its_licences_and_itables_is_not_imported(page
 def board(result, store, tmp_path):
     """Two tables that share their methods, and published values of which one is compared."""
     where = {"student": "resnet20", "images_seen": 12_000_000}
-    found = [
+    results = [
         result(method, seed, mean + seed, run=f"{dataset}{method}{seed}", dataset=dataset, **where)
         for dataset in ("cifar100", "cifar10")
         for method, mean in (("ce", 60), ("at", 70))
@@ -182,7 +182,7 @@ def board(result, store, tmp_path):
         f"{HOSTILE},cifar100,,resnet20,ce,69.06,{HOSTILE},240,50000,best\n"
         "Other,cifar100,,resnet20,at,71,,2400,50000,last\n"
     )
-    regenerate(store(*found), out, html=True)
+    regenerate(store(*results), out, html=True)
     return out
 
 

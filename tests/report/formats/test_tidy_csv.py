@@ -35,12 +35,12 @@ def test_a_line_by_hand(result):
 
 def test_the_columns_asked_for_are_those_of_all_tables(result):
     made = [result("ce", 0, 50.0), result("ce", run="x", dataset="cifar10") | {"calibration.ece": 4.125}]
-    found = read(document(summarise(made), ["ece", "train_seconds"]))
-    assert [(row["dataset"], row["ece"], row["ece.n"], row["ece.low"]) for row in found] == [
+    records = read(document(summarise(made), ["ece", "train_seconds"]))
+    assert [(row["dataset"], row["ece"], row["ece.n"], row["ece.low"]) for row in records] == [
         ("cifar10", "4.125", "1", ""), ("digits", "", "", ""),
     ]  # fmt: skip
-    assert "accuracy" not in found[0]
-    assert "train_seconds.sd" not in found[0]
+    assert "accuracy" not in records[0]
+    assert "train_seconds.sd" not in records[0]
 
 
 def test_never_reached_is_a_number_of_seeds_beside_the_mean_of_the_others(result):
@@ -49,12 +49,12 @@ def test_never_reached_is_a_number_of_seeds_beside_the_mean_of_the_others(result
 
     seeds = {"a": (reached(60.0, 400), reached(40.0), reached(55.5, 500)), "b": (reached(40.0),) * 3, "c": ({},) * 3}
     made = [result(name, seed) | told for name, three in seeds.items() for seed, told in enumerate(three)]
-    found = read(document(summarise(made), ["images_to.50", "accuracy"]))
+    records = read(document(summarise(made), ["images_to.50", "accuracy"]))
     heads = [f"images_to.50{end}" for end in ("", ".n", ".never")]
-    assert {row["method"]: [row[head] for head in heads] for row in found} == {
+    assert {row["method"]: [row[head] for head in heads] for row in records} == {
         **{"a": ["450.0", "2", "1"], "b": ["", "0", "3"], "c": ["", "", ""]},
     }
-    assert "accuracy.never" not in found[0]
+    assert "accuracy.never" not in records[0]
 
 
 def test_no_table_is_a_head_alone():

@@ -20,12 +20,12 @@ def settings():
 def drawn(kind, results):
     (table,) = summarise(results)
     styles = style.styles(labels(table.rows), "ce")
-    found = {
+    by_kind = {
         "cost": lambda: charts.cost(table, series.costs(table), styles),
         "severity": lambda: charts.severity(table, series.severities(table), styles),
         "exits": lambda: charts.exits(table, series.exits(table, charts.DEPLOYED), styles),
     }
-    return found[kind]().axes[0]
+    return by_kind[kind]().axes[0]
 
 
 def texts(axes):

@@ -184,9 +184,9 @@ def test_names_are_paths_that_any_computer_takes(result):
     tables = summarise(
         [result(run=f"r{i}", dataset=d) for i, d in enumerate(["é", "ü", "..", "a/b", "a_b", "x" * 300, "x" * 301])]
     )
-    found = figures.places(tables)
-    assert len({place.lower() for place in found}) == 7
-    assert all(len(place) < 250 and not place.startswith(".") and "/" not in place for place in found)
+    folders = figures.places(tables)
+    assert len({place.lower() for place in folders}) == 7
+    assert all(len(place) < 250 and not place.startswith(".") and "/" not in place for place in folders)
 
 
 def test_without_matplotlib(filled, results, tmp_path):

@@ -17,8 +17,8 @@ HEAD = "epoch,images,seconds,accuracy.val\n"
 
 
 def table(*results):
-    (found,) = summarise(results)
-    return found
+    (only,) = summarise(results)
+    return only
 
 
 def numbers(points):
@@ -31,10 +31,10 @@ def test_the_pareto_front_is_what_nothing_beats(points):
         return (a[0] < b[0] and a[1] >= b[1]) or (a[0] <= b[0] and a[1] > b[1])
 
     expected = {i for i, point in enumerate(points) if not any(beats(other, point) for other in points)}
-    found = pareto(points)
-    assert set(found) == expected
-    assert len(found) == len(expected)
-    assert [points[i] for i in found] == sorted(points[i] for i in found)
+    front = pareto(points)
+    assert set(front) == expected
+    assert len(front) == len(expected)
+    assert [points[i] for i in front] == sorted(points[i] for i in front)
 
 
 def test_a_band_by_hand():
@@ -66,9 +66,9 @@ def test_curves_of_damaged_and_missing_epochs(result, store):
     (runs / "ce2" / "epochs.csv").write_bytes(b"\xff\0")
     (runs / "kd0" / "epochs.csv").write_text(HEAD + "1,10,1,\n")
     (runs / "kd1" / "epochs.csv").write_text(HEAD + "x" * 200_000 + ",1\n1," + "9" * 400 + ",1,40\n")
-    found = curves(table(*rows), runs)
-    assert [(one.label, numbers(one.points)) for one in found.series] == [("ce", [(10.0, 41.0)])]
-    assert found.folders == 5
+    series = curves(table(*rows), runs)
+    assert [(one.label, numbers(one.points)) for one in series.series] == [("ce", [(10.0, 41.0)])]
+    assert series.folders == 5
 
 
 def test_severities_are_in_order_and_begin_with_the_clean_images(result):
@@ -97,12 +97,12 @@ def test_exits_are_by_flops_with_the_deployed_network_among_them(result):
 def test_cost_is_seconds_on_one_device_and_flops_on_several(result):
     known = {"cost.flops_training": 2.0}
     rows = [result("ce", seed, seconds__train=10.0 + seed) | known for seed in range(2)]
-    found = costs(table(*rows))
-    assert found.axis == "training time, seconds (cpu)"
-    assert (found.series[0].points[0].x.mean, found.series[0].points[0].x.n) == (10.5, 2)
-    found = costs(table(*rows, result("kd", provenance__device="gpu"), result("at") | known))
-    assert "FLOPs of the forward passes" in found.axis
-    assert [(one.label, numbers(one.points)[0][0]) for one in found.series] == [
+    axis = costs(table(*rows))
+    assert axis.axis == "training time, seconds (cpu)"
+    assert (axis.series[0].points[0].x.mean, axis.series[0].points[0].x.n) == (10.5, 2)
+    axis = costs(table(*rows, result("kd", provenance__device="gpu"), result("at") | known))
+    assert "FLOPs of the forward passes" in axis.axis
+    assert [(one.label, numbers(one.points)[0][0]) for one in axis.series] == [
         ("at", 2.0 * 14370),
         ("ce", 2.0 * 14370),
     ]
@@ -110,12 +110,12 @@ def test_cost_is_seconds_on_one_device_and_flops_on_several(result):
 
 @pytest.mark.parametrize("seconds", [0.0, -1.0, "nan", "x", ""])
 def test_a_cost_that_is_none(result, seconds):
-    found = costs(table(result("ce", seconds__train=seconds), result("kd")))
-    assert [one.label for one in found.series] == ["kd"]
+    axis = costs(table(result("ce", seconds__train=seconds), result("kd")))
+    assert [one.label for one in axis.series] == ["kd"]
 
 
 def test_labels_tell_lines_apart(result):
     own = [result("kd", 0, run=f"k{t}", method__parameters=json.dumps({"KD.temperature": t})) for t in (2.0, 4.0)]
     taught = result("ce", 0, taught=True, run="t")
-    found = labels(table(*own, result("ce"), taught).rows)
-    assert sorted(found) == ["ce", "ce, teacher resnet20 (61.3)", "kd (temperature=2.0)", "kd (temperature=4.0)"]
+    names = labels(table(*own, result("ce"), taught).rows)
+    assert sorted(names) == ["ce", "ce, teacher resnet20 (61.3)", "kd (temperature=2.0)", "kd (temperature=4.0)"]

@@ -17,9 +17,9 @@ from kdbench.report.stats.intervals import Interval
 
 
 def test_styles_differ_without_colour():
-    found = style_.styles([f"m{i}" for i in range(109)], "ce")
-    assert len({(style.marker, style.filled, str(style.dashes)) for style in found.values()}) == 110
-    first = list(found.values())[:22]
+    by_label = style_.styles([f"m{i}" for i in range(109)], "ce")
+    assert len({(style.marker, style.filled, str(style.dashes)) for style in by_label.values()}) == 110
+    first = list(by_label.values())[:22]
     assert len({(style.marker, style.filled) for style in first}) == 22, "points alone have no dashes"
 
 
@@ -41,8 +41,8 @@ def test_a_grey_print_tells_methods_apart(methods, size, line):
 
 def test_what_is_in_most_tables_has_the_first_colours():
     shared = [f"z{i}" for i in range(7)]
-    found = style_.styles([*(f"a{i}" for i in range(30)), *shared, *shared], "ce")
-    assert len({found[name].colour for name in [*shared, "ce"]}) == 8
+    by_label = style_.styles([*(f"a{i}" for i in range(30)), *shared, *shared], "ce")
+    assert len({by_label[name].colour for name in [*shared, "ce"]}) == 8
 
 
 def test_styles_do_not_depend_on_order():
@@ -59,10 +59,10 @@ def test_every_colour_is_seen_on_white(colour):
 
 @given(st.lists(st.floats(-2, 3), min_size=1, max_size=20), st.floats(0.001, 0.05))
 def test_labels_do_not_touch_and_stay_on_the_picture(wanted, step):
-    found = style_.apart(sorted(wanted, reverse=True), step)
-    assert len(found) == len(wanted)
-    assert all(a - b >= step - 1e-9 for a, b in pairwise(found))
-    assert all(-1e-9 <= place <= 1 + 1e-9 for place in found)
+    heights = style_.apart(sorted(wanted, reverse=True), step)
+    assert len(heights) == len(wanted)
+    assert all(a - b >= step - 1e-9 for a, b in pairwise(heights))
+    assert all(-1e-9 <= place <= 1 + 1e-9 for place in heights)
 
 
 def test_labels_that_have_room_stay_where_they_belong():

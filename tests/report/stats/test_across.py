@@ -62,11 +62,11 @@ def test_average_ranks_are_a_sharing_of_the_same_sum(scores):
 
 def test_improvement_by_hand():
     # 3 and 5 against 2 and 4: 3 > 2, 5 > 2, 5 > 4; a tie counts half: 4 against 4 and 1
-    found = improvement([([3, 5], [2, 4]), ([4, 4], [4, 1])])
-    assert found.probability == (0.75 + 0.75) / 2
-    assert found.low is not None
-    assert found.high is not None
-    assert 0.0 <= found.low < found.probability < found.high <= 1.0
+    estimate = improvement([([3, 5], [2, 4]), ([4, 4], [4, 1])])
+    assert estimate.probability == (0.75 + 0.75) / 2
+    assert estimate.low is not None
+    assert estimate.high is not None
+    assert 0.0 <= estimate.low < estimate.probability < estimate.high <= 1.0
 
 
 def test_the_bootstrap_draws_runs_of_each_side():
@@ -87,6 +87,6 @@ def test_one_run_on_a_side_has_no_interval():
 @settings(deadline=None, max_examples=30)
 @given(st.lists(st.tuples(accuracies, accuracies), min_size=1, max_size=3), st.randoms(use_true_random=False))
 def test_improvement_turns_round_with_the_sides_and_does_not_depend_on_the_order_of_runs(sides, rng):
-    found = improvement(sides)
-    assert found.probability + improvement([(b, a) for a, b in sides]).probability == pytest.approx(1)
-    assert improvement([(rng.sample(a, len(a)), rng.sample(b, len(b))) for a, b in sides]) == found
+    estimate = improvement(sides)
+    assert estimate.probability + improvement([(b, a) for a, b in sides]).probability == pytest.approx(1)
+    assert improvement([(rng.sample(a, len(a)), rng.sample(b, len(b))) for a, b in sides]) == estimate

@@ -115,10 +115,10 @@ def test_false_alarms_stay_below_five_percent():
 @settings(deadline=None)  # the first call imports scipy
 @given(rows, st.integers(-50, 50), st.randoms(use_true_random=False))
 def test_ranks_do_not_depend_on_the_order_or_on_a_common_shift(made, shift, rng):
-    found = ranks(made)
-    assert ranks([{seed: value + shift for seed, value in row.items()} for row in made]) == found
+    ranked = ranks(made)
+    assert ranks([{seed: value + shift for seed, value in row.items()} for row in made]) == ranked
     order = rng.sample(range(len(made)), len(made))
-    assert ranks([made[i] for i in order]) == [found[i] for i in order]
+    assert ranks([made[i] for i in order]) == [ranked[i] for i in order]
 
 
 @settings(deadline=None)

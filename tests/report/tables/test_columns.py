@@ -51,9 +51,9 @@ def test_every_column_by_its_name(measured):
 def test_what_older_runs_lack_is_called_so(measured, result):
     old = [result("at", seed, 40.0) for seed in SEEDS]
     failed = [result("dkd", 0, None, status="failed", error="boom")]
-    found = cells([*measured, *old, *failed], "ece", "p", "best_val", "agreement", "energy")
-    assert found["at"][:1] + found["at"][2:] == ["not measured", "–", "–", "not measured"]
-    assert found["dkd"] == ["failed", "–", "failed", "failed", "failed"]
+    texts = cells([*measured, *old, *failed], "ece", "p", "best_val", "agreement", "energy")
+    assert texts["at"][:1] + texts["at"][2:] == ["not measured", "–", "–", "not measured"]
+    assert texts["dkd"] == ["failed", "–", "failed", "failed", "failed"]
 
 
 def test_a_mean_over_fewer_seeds_says_over_how_many(measured):
@@ -102,10 +102,10 @@ def test_the_difference_in_any_column_is_paired_by_seed_and_corrected_like_that_
         measured[3 + s]["calibration.nll"] += (s + 1) / 10
         measured[3 + s]["cost.energy_joules"] -= 2000.0 + s
     names = ["delta.nll", "p.nll", "delta.energy", "delta.flops", "delta.accuracy"]
-    found = cells(measured, *names)
+    texts = cells(measured, *names)
     kd = "kd, teacher resnet20 (61.3)"
-    assert found[kd] == ["+0.200 ± 0.248", "0.074", "-2.0 ± 0.0", "0 ± 0", cells(measured, "delta")[kd][0]]
-    assert found["ce"] == ["–"] * 5
+    assert texts[kd] == ["+0.200 ± 0.248", "0.074", "-2.0 ± 0.0", "0 ± 0", cells(measured, "delta")[kd][0]]
+    assert texts["ce"] == ["–"] * 5
     more = [result("at", seed, 40.0) | {"calibration.nll": 1.5 + seed / 5} for seed in SEEDS]
     del measured[3]["calibration.nll"]
     assert cells([*measured, *more], "p.nll")[kd] == ["0.251"], (

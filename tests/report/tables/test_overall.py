@@ -27,16 +27,16 @@ def made(result):
 
 
 def test_an_overview_by_hand(made):
-    found = aggregate(summarise(made))
-    assert [(s.method, s.rank) for s in found.standings] == [
+    over = aggregate(summarise(made))
+    assert [(s.method, s.rank) for s in over.standings] == [
         ("kd", pytest.approx(4 / 3)), ("ce", pytest.approx(5 / 3)), ("rkd", 3.0),
     ]  # fmt: skip
-    assert [s.improvement for s in found.standings] == [(pytest.approx(2 / 3),) * 3, None, (0.0, 0.0, 0.0)]
-    assert found.critical_difference == pytest.approx(2.343 * (12 / 18) ** 0.5, abs=2e-3)
+    assert [s.improvement for s in over.standings] == [(pytest.approx(2 / 3),) * 3, None, (0.0, 0.0, 0.0)]
+    assert over.critical_difference == pytest.approx(2.343 * (12 / 18) ** 0.5, abs=2e-3)
     # χ² = 12·3/12 · (16/9 + 25/9 + 9 - 12) = 14/3, F = 2 · 14/3 / (6 - 14/3) = 7
-    assert (found.test.chi2, found.test.f) == (pytest.approx(14 / 3), pytest.approx(7.0))
-    assert found.left_out == ["at"]
-    text = markdown_section(section(found))
+    assert (over.test.chi2, over.test.f) == (pytest.approx(14 / 3), pytest.approx(7.0))
+    assert over.left_out == ["at"]
+    text = markdown_section(section(over))
     assert "| kd       |           1.33 | 0.67 (0.67 to 0.67) |" in text
     assert (
         "critical difference 1.91 (Nemenyi, 95 %): average ranks that differ by less are statistically indistinguishable"
@@ -51,8 +51,8 @@ def test_a_small_p_is_not_zero():
 
 
 def test_the_largest_block_without_a_gap_is_taken(result, made):
-    found = aggregate(summarise([*made, *rows(result, "d", ce=50, at=60)]))
-    assert ([t.dataset for t in found.tables], len(found.standings)) == (["a", "b", "c"], 3)
+    over = aggregate(summarise([*made, *rows(result, "d", ce=50, at=60)]))
+    assert ([t.dataset for t in over.tables], len(over.standings)) == (["a", "b", "c"], 3)
 
 
 def test_nothing_shared_is_no_overview(result):
@@ -62,8 +62,8 @@ def test_nothing_shared_is_no_overview(result):
 
 
 def test_few_tables_and_single_seeds_say_so(result):
-    found = aggregate(summarise(rows(result, "a", (0,), ce=50, kd=60) + rows(result, "b", ce=50, kd=60)))
-    text = markdown_section(section(found))
+    over = aggregate(summarise(rows(result, "a", (0,), ce=50, kd=60) + rows(result, "b", ce=50, kd=60)))
+    text = markdown_section(section(over))
     assert "average ranks over 2 tables cannot differ by more than 1, so no two methods differ significantly" in text
     assert "n = 1 in some table: no interval can be given (ce, kd)" in text
     assert "the same order in all tables" in text
@@ -72,9 +72,9 @@ def test_few_tables_and_single_seeds_say_so(result):
 
 def test_a_method_with_two_teachers_in_a_table_is_left_out(result, made):
     extra = [result("kd", seed, 61.0, dataset="a", taught=True, run=f"x{seed}") for seed in SEEDS]
-    found = aggregate(summarise([*made, *extra]))
-    assert [s.method for s in found.standings] == ["ce", "rkd"], "three tables of two rather than two tables of three"
-    assert found.left_out == ["at", "kd"]
+    over = aggregate(summarise([*made, *extra]))
+    assert [s.method for s in over.standings] == ["ce", "rkd"], "three tables of two rather than two tables of three"
+    assert over.left_out == ["at", "kd"]
 
 
 def test_controls_are_named_here_too(result, made):
@@ -84,5 +84,5 @@ def test_controls_are_named_here_too(result, made):
 
 
 def test_without_the_baseline_there_is_no_improvement(result):
-    found = aggregate(summarise(rows(result, "a", at=50, kd=60) + rows(result, "b", at=50, kd=60)))
-    assert [s.improvement for s in found.standings] == [None, None]
+    over = aggregate(summarise(rows(result, "a", at=50, kd=60) + rows(result, "b", at=50, kd=60)))
+    assert [s.improvement for s in over.standings] == [None, None]

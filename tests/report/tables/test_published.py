@@ -74,8 +74,8 @@ def test_another_setting_is_not_compared(rows, values, other):
 
 def test_another_budget_is_named_and_not_compared(rows, values):
     short = [row | {"images_seen": 90_000} for row in rows]
-    found = compare(summarise(short), values("A,cifar100,,resnet20,ce,69.06,,240,50000,last"))
-    text = markdown_section(section(found, Span("here")))
+    comparisons = compare(summarise(short), values("A,cifar100,,resnet20,ce,69.06,,240,50000,last"))
+    text = markdown_section(section(comparisons, Span("here")))
     assert text.startswith("No table here has a row for which a value is published")
     assert "ce on cifar100 with resnet20 (69.00 after 90.0k images, published 69.06 after 12.0M" in text
     assert "|" not in text
@@ -117,10 +117,12 @@ def test_a_damaged_file_is_a_sentence(tmp_path, content, sentence):
 
 
 def test_the_values_that_come_with_kdbench():
-    found = read(source(Path("nowhere")))
-    assert len(found) > 200
-    by_setting = {(p.source.split()[0], p.teacher, p.student, p.method): p for p in found if p.dataset == "cifar100"}
+    published = read(source(Path("nowhere")))
+    assert len(published) > 200
+    by_setting = {
+        (p.source.split()[0], p.teacher, p.student, p.method): p for p in published if p.dataset == "cifar100"
+    }
     crd = by_setting["RepDistiller", "resnet56", "resnet20", "crd"]
     assert (crd.top1, crd.budget, crd.epoch, crd.gain) == (71.16, 12e6, "last", False)
-    assert {p.epoch for p in found} == {"last", "best", ""}
-    assert sum(p.gain for p in found) == 3
+    assert {p.epoch for p in published} == {"last", "best", ""}
+    assert sum(p.gain for p in published) == 3
