@@ -5,7 +5,7 @@ import kdbench
 specs = kdbench.plan_runs(methods=["ce", "kd"], dataset="digits", seeds=range(3))
 results = kdbench.run_all(specs, runs="runs")
 for table in kdbench.make_tables(results):
-    print(table.title, [(line.rank, line.method) for line in table.lines])
+    print(table.title, [(row.rank, row.method) for row in table.rows])
 student = kdbench.load_student(f"runs/{results['run'][0]}")
 """
 

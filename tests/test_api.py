@@ -83,11 +83,11 @@ def test_a_failed_run_is_a_row(tmp_path):
 def test_tables_rank_the_results(trained):
     results, runs = trained
     (table,) = kdbench.make_tables(results)
-    assert {line.method for line in table.lines} == {"ce", "kd"}
+    assert {line.method for line in table.rows} == {"ce", "kd"}
     stored = [RunFolder(runs, run).result() for run in results["run"]]
     (same,) = kdbench.make_tables(stored)
-    assert [(line.method, line.rank, line.accuracy) for line in table.lines] == [
-        (line.method, line.rank, line.accuracy) for line in same.lines
+    assert [(line.method, line.rank, line.accuracy) for line in table.rows] == [
+        (line.method, line.rank, line.accuracy) for line in same.rows
     ]
 
 
@@ -102,10 +102,10 @@ def test_committed_rows_give_the_committed_tables():
     rows, _ = records.from_csv(BOARD.read_bytes(), "")
     committed = tables.tables(records.canonical(rows))
     assert [
-        [(line.method, line.teacher, line.rank, line.accuracy, line.p_of("robustness.corruptions")) for line in t.lines]
+        [(line.method, line.teacher, line.rank, line.accuracy, line.p_of("robustness.corruptions")) for line in t.rows]
         for t in kdbench.make_tables(results)
     ] == [
-        [(line.method, line.teacher, line.rank, line.accuracy, line.p_of("robustness.corruptions")) for line in t.lines]
+        [(line.method, line.teacher, line.rank, line.accuracy, line.p_of("robustness.corruptions")) for line in t.rows]
         for t in committed
     ]
 
