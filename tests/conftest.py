@@ -5,8 +5,12 @@ from __future__ import annotations
 import ast
 import importlib
 import json
+import os
 import re
 import signal
+import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -204,3 +208,35 @@ def store(tmp_path: Path) -> Callable[..., Path]:
         return runs
 
     return put
+
+
+@pytest.fixture(scope="session")
+def two_ranks() -> Callable[..., list]:
+    """Runs a script in two processes of one group, and returns what each left in FOLDER/RANK.pt.
+
+    Arguments: the script, the folder, which is the script's first argument, and the others.
+    """
+
+    def run(script: Path, folder: Path, *words: str) -> list:
+        (folder / "alone").mkdir()
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        path = os.pathsep.join([str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")])
+        common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
+        processes = [
+            subprocess.Popen(
+                [sys.executable, str(script), str(folder), *words], stderr=subprocess.PIPE, text=True,
+                env={**os.environ, **common, "PYTHONPATH": path, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            )
+            for rank in range(2)
+        ]  # fmt: skip
+        try:
+            errors = [process.communicate(timeout=300)[1] for process in processes]
+        finally:
+            for process in processes:
+                process.kill()
+        assert [process.returncode for process in processes] == [0, 0], "\n".join(errors)
+        return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(2)]
+
+    return run

@@ -1,14 +1,9 @@
 """What holds for every method of the plug-in folder, whatever part of the contract it shows."""
 
 import csv
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-import torch
 
 from kdbench.config import signature
 from kdbench.run.caller import Caller
@@ -73,28 +68,9 @@ def test_the_result_has_the_counted_passes_and_declared_keys(undisturbed, name):
 
 
 @pytest.fixture(scope="module")
-def ranks(tmp_path_factory):
+def ranks(two_ranks, tmp_path_factory):
     """What each of two processes left."""
-    folder = tmp_path_factory.mktemp("ranks")
-    (folder / "alone").mkdir()
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, str(HERE / "ranks.py"), str(folder), *NAMES], stderr=subprocess.PIPE, text=True,
-            env={**os.environ, **common, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-        )
-        for rank in range(2)
-    ]  # fmt: skip
-    try:
-        errors = [process.communicate(timeout=300)[1] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert [process.returncode for process in processes] == [0, 0], "\n".join(errors)
-    return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(2)]
+    return two_ranks(HERE / "ranks.py", tmp_path_factory.mktemp("ranks"), *NAMES)
 
 
 def relative(one, other):

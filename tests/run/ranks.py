@@ -1,4 +1,4 @@
-"""What tests/test_parallel.py looks at, done by two processes together and by each alone: `python ranks.py FOLDER`.
+"""What tests/run/test_group.py looks at, done by two processes together and by each alone: `python ranks.py FOLDER`.
 
 The environment says which process this is; it leaves FOLDER/RANK.pt. Comparisons are the tests' business.
 """

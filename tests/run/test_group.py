@@ -1,10 +1,6 @@
 """Two processes with gloo against one. They are started once; what they do is in ranks.py."""
 
 import csv
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -22,29 +18,10 @@ TOLERANCE = {"float64": 1e-9, "float32": 1e-4, "bfloat16": 0.01}
 
 
 @pytest.fixture(scope="module")
-def ranks(tmp_path_factory):
+def ranks(two_ranks, tmp_path_factory):
     """What both ranks left, and their folder."""
     folder = tmp_path_factory.mktemp("ranks")
-    (folder / "alone").mkdir()
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
-    path = os.pathsep.join([str(HERE.parent), os.environ.get("PYTHONPATH", "")])
-    processes = [
-        subprocess.Popen(
-            [sys.executable, str(HERE / "ranks.py"), str(folder)], stderr=subprocess.PIPE, text=True,
-            env={**os.environ, **common, "PYTHONPATH": path, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-        )
-        for rank in range(2)
-    ]  # fmt: skip
-    try:
-        errors = [process.communicate(timeout=300)[1] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert [process.returncode for process in processes] == [0, 0], "\n".join(errors)
-    return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(2)], folder
+    return two_ranks(HERE / "ranks.py", folder), folder
 
 
 def relative(found, expected):
