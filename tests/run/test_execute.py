@@ -244,7 +244,7 @@ def test_a_teacher_that_measures_differently_stops_the_run(tmp_path):
     content = json.loads(path.read_text())
     path.write_text(json.dumps({**content, "accuracy.last": content["accuracy.last"] + 3.73}))
     (result,) = local.inline([s for s in specs("methods=kd", "seeds=1") if not s.is_teacher], tmp_path, None)
-    assert "% on the test set, and its run recorded" in result["error"]
+    assert "% on the test set, but its run recorded" in result["error"]
 
 
 def test_the_test_set_chooses_only_where_the_switch_was_given_and_the_run_is_stamped(tmp_path):

@@ -187,12 +187,12 @@ def test_what_happens_on_the_way_to_a_new_state_leaves_a_whole_one(tmp_path, mon
     mine = keeper(tmp_path)
     for step in (1, 2):
         mine.save({"step": step})
-    import kdbench.resume
+    from kdbench.run import resume
 
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(kdbench.resume, "write_atomically", full)
+    monkeypatch.setattr(resume, "write_atomically", full)
     with pytest.raises(OSError, match="No space"):
         mine.save({"step": 3})
     assert keeper(tmp_path).load()["step"] == 2

@@ -160,9 +160,7 @@ def rows(records: Iterable[Record]) -> list[Row]:
 
 def _row(teacher: str, records: list[Record]) -> Row:
     # A run that was trained as a teacher of its own architecture is not one of the seeds that are compared.
-    as_teachers = [
-        record for record in records if record["method"] == BASELINE and int(record["seed"]) == EQUAL_TEACHER_SEED
-    ]
+    as_teachers = [record for record in records if not record["teacher"] and int(record["seed"]) == EQUAL_TEACHER_SEED]
     students = [record for record in records if record not in as_teachers]
     records = sorted(students or records, key=lambda record: (record.get("provenance.finished_at", ""), record["run"]))
     newest = {int(record["seed"]): record for record in records}
