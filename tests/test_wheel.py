@@ -51,7 +51,7 @@ def test_it_holds_the_same_methods_and_gin_files_as_the_clone(installed):
 
 
 def test_it_holds_the_parts_of_the_page(installed):
-    folder = Path("kdbench", "report", "page")
+    folder = Path("kdbench", "report", "formats", "page")
     parts = {"page.html", "page.css", "page.js"}
     assert {name: (installed / folder / name).read_text() for name in parts} == {
         name: (ROOT / folder / name).read_text() for name in parts

@@ -221,11 +221,14 @@ def test_no_gin_file_turns_synchronised_normalisation_off():
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["gpus=four"], "Machine.gpus takes a whole number such as 10, not 'four'"),
+        (["gpus=four"], "Machine.gpus takes an integer such as 10, not 'four'"),
         (["gpus=0"], "Machine.gpus must be at least 1"),
         (["gpus=1,2"], "'gpus' takes one value, not 2"),
         (["gpus=2", "Machine.gpus=2"], "Machine.gpus is given twice on the command line"),
-        (["gpus=2", "Machine.device=cuda:1"], "Machine.device='cuda:1' names one GPU, and Machine.gpus=2 wants more"),
+        (
+            ["gpus=2", "Machine.device=cuda:1"],
+            "Machine.device='cuda:1' names one GPU, and Machine.gpus=2 requires more",
+        ),
     ],
 )
 def test_what_cannot_be_is_one_clear_sentence(words, sentence):

@@ -156,7 +156,7 @@ def test_another_word_is_refused(tmp_path, monkeypatch, capsys, word, sentence):
 def test_without_the_package_it_is_said_before_anything_starts(tmp_path, monkeypatch, capsys, word):
     monkeypatch.chdir(tmp_path)
     find_spec = importlib.util.find_spec
-    monkeypatch.setattr(expand, "find_spec", lambda name: None if name == "tensorboard" else find_spec(name))
+    monkeypatch.setattr(request, "find_spec", lambda name: None if name == "tensorboard" else find_spec(name))
     assert main(["run", "methods=ce", *SHORT, word]) == 2
     assert "pip install 'kdbench[tensorboard]'" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
@@ -164,4 +164,4 @@ def test_without_the_package_it_is_said_before_anything_starts(tmp_path, monkeyp
 
 def test_a_trial_takes_none(capsys):
     assert main(["tune", "kd", "trials=2", "dataset=digits", "log=tensorboard"]) == 2
-    assert "kdbench tune takes no log" in capsys.readouterr().err
+    assert "kdbench tune does not support log=" in capsys.readouterr().err
