@@ -5,6 +5,7 @@ import math
 import re
 import shlex
 import shutil
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -128,3 +129,22 @@ def test_the_tables_of_the_claims_are_what_their_command_gives_of_the_committed_
 
 def test_the_committed_leaderboard_is_what_its_rows_give():
     assert main(["leaderboard", "--check", "--out", str(DOCS.parent / "leaderboard")]) == 0
+
+
+def test_the_architecture_shows_the_rooms_that_there_are_in_the_order_that_lint_holds():
+    text = (DOCS / "architecture.md").read_text()
+    picture = re.search(r"```\nkdbench/\n(.*?)```", text, flags=re.DOTALL)[1]
+    shown = [name for name in re.findall(r"^  ((?:\w+(?:/|\.py) *)+)(?:  |$)", picture, flags=re.MULTILINE)]
+    package = DOCS.parent / "kdbench"
+    rooms = {f"{path.name}/" for path in package.iterdir() if (path / "__init__.py").is_file()}
+    modules = {
+        path.name for path in package.glob("*.py") if not path.name.startswith("__") and path.name != "version.py"
+    }
+    assert {name for line in shown for name in line.split()} == rooms | modules
+    layers = tomllib.loads((DOCS.parent / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"][0][
+        "layers"
+    ]
+    order = re.search(r"Order: `(.*?)`", text, flags=re.DOTALL)[1]
+    assert [re.findall(r"\w+", layer) for layer in order.split(">")] == [
+        re.findall(r"kdbench\.(\w+)", layer) for layer in layers
+    ]
