@@ -90,19 +90,18 @@ def is_variant(name: str) -> bool:
 
 def of_method(name: str) -> dict[str, Binding]:
     """The bindings of a method's gin file: the method's own parameters, `Control.*` and `Teaching.*`."""
-    return _method_file(name)[0]
+    return _method_file(name, places.member("method", name))[0]
 
 
 def search_space(name: str) -> space.Space:
     """The values that `kdbench tune` may choose from, by parameter, as the method's gin file declares them."""
-    return _method_file(name)[1]
+    return _method_file(name, places.member("method", name))[1]
 
 
 @cache
-def _method_file(name: str) -> tuple[dict[str, Binding], space.Space]:
+def _method_file(name: str, path: Path) -> tuple[dict[str, Binding], space.Space]:
     own = signature.of_method(method_source(name))
     configurables = {own.name: own, **signature.of_group("method")}
-    path = places.member("method", name)
     bindings = ginfile.read(path, configurables, f"the method '{name}'")
     search = space.of_file(path, bindings, own)
     return {key: binding for key, binding in bindings.items() if key != space.KEY}, search

@@ -37,7 +37,7 @@ SHORT = [
 ]
 
 
-@pytest.fixture(scope="package", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def plugin():
     """The plug-in folder is one of kdbench's roots."""
     with pytest.MonkeyPatch.context() as environment:
