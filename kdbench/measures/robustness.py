@@ -126,7 +126,7 @@ def balanced_order(labels: Tensor) -> Tensor:
 
 
 def window(order: Tensor, images: int, number: int) -> Tensor:
-    """The `number`-th run of so many places of `order` (N,), which goes on from its end to its beginning."""
+    """Entry `number` of `order` (N,) cut into windows of so many images; past its end it starts again at its beginning."""
     places = torch.arange(number * images, (number + 1) * images, device=order.device)
     return order[places % len(order)]
 

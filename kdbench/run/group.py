@@ -31,7 +31,7 @@ HEAR_OUT = datetime.timedelta(seconds=5)
 
 
 class GroupBroken(Exception):
-    """Another process of the group is gone: no fault of the run's, which goes on in a new group."""
+    """Another process of the group is gone: not the run's fault, and it resumes in a new group."""
 
 
 @contextlib.contextmanager

@@ -110,13 +110,13 @@ class Keeper:
                 state = parse((self._folder / name).read_bytes())
                 self._own(state)
                 self.sessions = state["sessions"]
-                self._log(f"going on at step {state['step']} (process {len(self.sessions) + 1} of this run)")
+                self._log(f"resuming at step {state['step']} (process {len(self.sessions) + 1} of this run)")
                 return state
             except FileNotFoundError:
                 continue
             except Damaged as error:
                 older = name == RESUME and (self._folder / RESUME_BEFORE).exists()
-                following = "going on from the one before" if older else "the run starts anew"
+                following = "resuming from the one before" if older else "the run starts again from step 0"
                 self._log(f"{name} cannot be used: {error}; {following}")
         return None
 

@@ -1,4 +1,4 @@
-"""The lines of epochs.csv for TensorBoard as well (`log=tensorboard`), to be watched while a run goes on."""
+"""The lines of epochs.csv for TensorBoard as well (`log=tensorboard`), to watch a run while it trains."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from kdbench.store.folder import EVENTS
 class Events:
     """The event file of one run, which says what epochs.csv says: a step is an epoch, a tag is a column.
 
-    A process that goes on with a run writes the file anew from the lines that count, so that an epoch which was trained
+    A process that resumes a run rewrites the file from the lines that count, so that an epoch which was trained
     twice is in it once, and the curve is whole also if the processes before wrote none.
 
     Args:

@@ -141,8 +141,8 @@ def test_a_damaged_state_is_recognised_and_the_one_before_taken(how, undisturbed
     run(spec, tmp_path, None)
     log = (folder / LOG).read_text()
     assert f"{RESUME} cannot be used: it is" in log
-    assert "going on from the one before" in log
-    assert f"going on at step {before} " in log
+    assert "resuming from the one before" in log
+    assert f"resuming at step {before} " in log
     assert record(tmp_path, spec) == record(undisturbed, spec)
 
 
@@ -154,8 +154,8 @@ def test_with_both_states_damaged_the_run_starts_anew_and_says_so(undisturbed, t
         (folder / name).write_bytes(content[: len(content) // 2])
     result = run(spec, tmp_path, None)
     log = (folder / LOG).read_text()
-    assert "the run starts anew" in log
-    assert "going on at" not in log
+    assert "the run starts again from step 0" in log
+    assert "resuming at" not in log
     assert "provenance.sessions" not in result
     assert record(tmp_path, spec) == record(undisturbed, spec)
 
@@ -166,7 +166,9 @@ def test_the_state_of_another_run_is_not_gone_on_from(undisturbed, tmp_path):
     ours.path.mkdir()
     (ours / RESUME).write_bytes((theirs / RESUME).read_bytes())
     run(spec, tmp_path, None)
-    assert f"it has another run ({other.id}, not {spec.id}); the run starts anew" in (ours / LOG).read_text()
+    assert (
+        f"it has another run ({other.id}, not {spec.id}); the run starts again from step 0" in (ours / LOG).read_text()
+    )
     assert record(tmp_path, spec) == record(undisturbed, spec)
 
 

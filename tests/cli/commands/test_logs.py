@@ -32,7 +32,7 @@ def folder(tmp_path):
 @pytest.fixture
 def begun(folder, tmp_path):
     folder.begin("")
-    folder.log("going on at step 3\nTraceback: none")
+    folder.log("resuming at step 3\nTraceback: none")
     (folder / EPOCHS).write_text(HEAD + "".join(map(row, range(1, 10))) + "10,half")
     job = tmp_path / "job.out"
     job.write_text("".join(f"line {number}\n" for number in range(50)))
@@ -44,7 +44,7 @@ def test_all_that_was_written_with_headings(begun, tmp_path, capsys):
     assert main(["logs", "ce-digits", "--runs", str(tmp_path)]) == 0
     out = capsys.readouterr().out
     assert out.startswith(f"{SPEC.id}: stopped, ")
-    assert f"== {begun / LOG}\ngoing on at step 3\nTraceback: none\n" in out
+    assert f"== {begun / LOG}\nresuming at step 3\nTraceback: none\n" in out
     assert f"== {begun / EPOCHS}, the last 5 epochs\n" in out
     assert table(out) == [5, 6, 7, 8, 9]
     assert "0.09332" in out
@@ -103,7 +103,7 @@ def test_follow_goes_on_until_the_run_has_ended(begun, tmp_path, capsys, monkeyp
 
     until("line 49\n")
     said = ""
-    begun.log("going on at step 9")
+    begun.log("resuming at step 9")
     with (tmp_path / "job.out").open("a") as file:
         file.write("half a ")
         file.flush()

@@ -100,7 +100,7 @@ def uninterrupted(tmp_path_factory):
 def went_on(folder):
     """Whether a run ended in another process than it began in, and did not start over."""
     return (
-        bool(re.search(r"going on at step [1-9]\d* \(process 2", (folder / "log.txt").read_text()))
+        bool(re.search(r"resuming at step [1-9]\d* \(process 2", (folder / "log.txt").read_text()))
         and json.loads((folder / "result.json").read_text())["provenance.job"] == job_of(folder)
         and not list(folder.glob("lease.*"))
     )
