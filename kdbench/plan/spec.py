@@ -35,7 +35,7 @@ class Spec:
         overrides, own_overrides: what the command line changed, shared and the method's own.
         values: a hash of all values, shared and own: equal for all seeds and teachers.
         config: gin text, complete.
-        gpus, device: as `Machine` has them, for whoever starts the run; no part of its id.
+        gpus, device: as `Machine` has them, for the launcher; not part of the id.
         is_teacher: in the plan because others need it, not because it was asked for.
     """
 

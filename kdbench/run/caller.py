@@ -1,4 +1,4 @@
-"""The process that does a run, as the run sees it: what it is told, what it is asked, and the group it is part of."""
+"""The process that does a run, as the run sees it: where progress goes, when to stop, and the group it is part of."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ class Events:
         lines = list(lines)
         for before in folder.glob(EVENTS):
             before.unlink()
-        # Wall time is training time: a pause between two processes is no part of the curve.
+        # Wall time is training time: a pause between two processes is not part of the curve.
         self._began = time.time() - float(lines[-1]["seconds"] if lines else 0)
         # A TensorBoard that is open forgets what it has read of the file before.
         self._writer = SummaryWriter(str(folder), purge_step=0)

@@ -88,6 +88,6 @@ def test_the_gradient_passes_through_the_teachers_classifier_and_stays_out_of_it
     method.losses(batch(method))["regression"].backward()
     assert method.connector.conv.weight.grad.abs().max() > 0
     assert next(method.student.parameters()).grad.abs().max() > 0
-    assert method.student.fc.weight.grad is None, "the student's own classifier is no part of it"
+    assert method.student.fc.weight.grad is None, "the student's own classifier is not trained"
     assert all(parameter.grad is None for parameter in method.teacher.parameters())
     assert all(torch.equal(value, before[name]) for name, value in method.teacher.state_dict().items())

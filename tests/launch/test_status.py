@@ -1,4 +1,4 @@
-"""States of runs, from real folders and leases; SLURM's queue is told here, and asked in tests/slurm and test_jobs.py."""
+"""States of runs, from real folders and leases; SLURM's queue is given here; tests/launch/slurm asks a real one."""
 
 import json
 import os
@@ -84,7 +84,7 @@ def test_planned_stopped_cancelled_failed_done(tmp_path, ask, finished):
     assert (run.state, run.accuracy, run.seconds, run.epoch) == ("done", 71.234, 75.0, None)
     assert (run.method, run.dataset, run.student, run.seed) == ("ce", "digits", "resnet8", 0)
     (folder / CHECKPOINT).unlink()
-    assert state(tmp_path, CE)[0] == "stopped", "a result whose weights are gone is no finished run"
+    assert state(tmp_path, CE)[0] == "stopped", "a result without its weights is not a finished run"
     ask(CE, status="failed", error="the loss is not finite")
     (run,) = status_.read(tmp_path)
     assert (run.state, run.error) == ("failed", "the loss is not finite")

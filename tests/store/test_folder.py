@@ -11,7 +11,7 @@ def test_the_files_say_the_state(tmp_path):
     folder.finish({"status": "failed", "error": "no"})
     assert folder.state() == "failed"
     folder.finish({"status": "finished"})
-    assert folder.state() == "absent", "a result whose weights are gone is no finished run"
+    assert folder.state() == "absent", "a result without its weights is not a finished run"
     (folder / CHECKPOINT).write_bytes(b"weights")
     assert folder.state() == "finished"
 

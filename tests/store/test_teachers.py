@@ -26,7 +26,7 @@ def test_a_run_is_found_by_id_beginning_and_folder(runs, monkeypatch):
     assert find(SPEC.id) == find("byot-digits") == find("byot") == find(str(runs / SPEC.id)) == run
     elsewhere = finder(runs / "other")
     assert elsewhere(str(runs / SPEC.id)).folder == str(runs / SPEC.id)
-    assert find("resnet21") is None, "that is no beginning of an id, and may be a misspelt backbone"
+    assert find("resnet21") is None, "not the beginning of an id; it may be a misspelt backbone"
 
 
 def test_what_cannot_teach_is_refused(runs):

@@ -24,7 +24,7 @@ def asked(tmp_path):
 
 @pytest.fixture
 def slurm(monkeypatch):
-    """A queue that is told what it holds, and the calls of scancel."""
+    """A queue with given contents, and the calls of scancel that it received."""
     calls, queue = [], {}
     monkeypatch.setattr(queue_, "cancel", lambda ids: calls.append(ids))
     monkeypatch.setattr(queue_, "read", lambda users: queue)

@@ -119,7 +119,7 @@ def test_what_is_wrong_is_named(spoil, class_folders: Path):
 
 @pytest.fixture
 def archive(class_folders: Path, tmp_path_factory, monkeypatch) -> Path:
-    """An archive of the images of `class_folders` in another order, whose checksums torchvision is told to expect."""
+    """An archive of the images of `class_folders` in another order, with torchvision's expected checksums replaced by its own."""
     from torchvision import datasets
 
     folder = tmp_path_factory.mktemp("archive")
