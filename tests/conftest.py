@@ -30,11 +30,30 @@ from kdbench.streams import Streams
 ROOT = Path(__file__).parent.parent
 TEACHER = {"teacher": "resnet20", "teacher.sha256": "c" * 64, "teacher.accuracy": 61.26}
 
+ONE_BY_ONE = ("tests/launch/test_pool.py",)
+"""Files of slow tests that share nothing: several processes may take their tests."""
+CLUSTER = ("tests/launch/slurm/test_real_", "tests/launch/slurm/test_testcluster")
+
 settings.register_profile("untimed", deadline=None)  # what a test says does not depend on how busy the machine is
 settings.load_profile("untimed")
 
 # Whoever starts the tests in the background of a script hands down an ignored Ctrl-C, which no child process would get.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Keep the tests of a file in one process, for the fixtures they share, and those on the SLURM cluster too."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            if file in ONE_BY_ONE:
+                return nodeid
+            return "cluster" if file.startswith(CLUSTER) else file
+
+    return ByFile(config, log)
 
 
 class Case:

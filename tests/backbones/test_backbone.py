@@ -157,10 +157,10 @@ def test_fresh_stages_are_the_same_architecture_with_other_weights(name):
 
 @every_backbone
 def test_a_fresh_copy_is_drawn_as_the_network_was(name):
+    network = network_of(name)  # a copy, in evaluation mode, of other weights
     torch.manual_seed(2)
     built = build(name, classes=7)
     torch.manual_seed(2)
-    network = network_of(name)  # a copy, in evaluation mode, of other weights
     fresh = network.fresh_copy()
     assert type(fresh) is type(network)
     assert all(m.training for m in fresh.modules())

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kdbench.errors import UserError
-from kdbench.report.records import LEADING, canonical, cell, frame, from_csv, merge, to_csv, write
+from kdbench.report.records import LEADING, canonical, cell, frame, from_csv, is_number_column, merge, to_csv, write
 
 
 def test_cells():
@@ -17,11 +17,12 @@ def test_cells():
 
 
 texts = st.text(max_size=12)
+keys = texts.filter(lambda text: not is_number_column(text))  # those take only numbers: see the damages below
 values = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False), texts)
 
 
 @settings(deadline=None, max_examples=60)
-@given(st.lists(st.dictionaries(texts, values, max_size=6), max_size=5), st.randoms(use_true_random=False))
+@given(st.lists(st.dictionaries(keys, values, max_size=6), max_size=5), st.randoms(use_true_random=False))
 def test_csv_gives_back_every_cell_whatever_the_order(further, rng):
     names = {"status": "failed", "method": "kd", "dataset": "d", "student": "s", "protocol": "p"}
     results = [{**extra, **names, "seed": i, "run": f"r{i}"} for i, extra in enumerate(further)]
