@@ -137,6 +137,8 @@ def resolve(method: str, dataset: str, recipe: str, overrides: Iterable[Binding]
         if key not in of_files or binding.value != of_files[key].value
     }
     effective = {**of_files, **ours}
+    if "Train.warmup" not in ours:
+        effective |= _fitting_warmup(of_files, effective)
 
     parts: dict[str, dict[str, Binding]] = {"shared": {}, "own": {}, "machine": {}, "measures": {}}
     part_of = {
@@ -170,6 +172,18 @@ def _of_files(method: str, dataset: str, recipe: str, own: Signature) -> dict[st
         **bindings.of_file("machine", places.own_root() / "gin" / "machine.gin", "machine"),
         **bindings.of_file("measures", places.own_root() / "gin" / "measures.gin", "measures"),
     }
+
+
+def _fitting_warmup(of_files: Mapping[str, Binding], effective: Mapping[str, Binding]) -> dict[str, Binding]:
+    """The binding of a recipe's warm-up that is too long for a shorter budget: the same share of it as in the recipe."""
+    warmup, usual, epochs = of_files.get("Train.warmup"), of_files.get("Train.epochs"), effective.get("Train.epochs")
+    if warmup is None or usual is None or epochs is None or not warmup.value < usual.value:
+        return {}
+    if warmup.value < epochs.value or epochs.value <= 0:
+        return {}
+    share = warmup.value / usual.value
+    origin = f"{warmup.origin}, as a share of Train.epochs={epochs.value:g}"
+    return {warmup.key: Binding(warmup.configurable, warmup.parameter, share * epochs.value, origin)}
 
 
 def _is_unset(binding: Binding) -> bool:

@@ -124,7 +124,12 @@ class Train:
     def __post_init__(self) -> None:
         require(self.epochs > 0, "Train.epochs must be above 0")
         require(self.batch_size > 1, "Train.batch_size must be above 1 (batch normalisation)")
-        require(0 <= self.warmup < self.epochs, "Train.warmup must be at least 0 and below Train.epochs")
+        require(self.warmup >= 0, "Train.warmup must be at least 0")
+        require(
+            self.warmup < self.epochs,
+            f"Train.warmup={self.warmup:g} does not fit into Train.epochs={self.epochs:g}; "
+            f"pass a shorter one, such as Train.warmup={self.epochs / 10:g}",
+        )
         require(0 <= self.label_smoothing < 1, "Train.label_smoothing must be at least 0 and below 1")
         require(self.clip_norm >= 0, "Train.clip_norm must be at least 0 (0: no clipping)")
 

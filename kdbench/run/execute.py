@@ -17,6 +17,7 @@ import gin
 from kdbench.errors import RunError, UserError
 from kdbench.files import write_atomically
 from kdbench.measures import convergence, cost, energy
+from kdbench.measures.load import OtherProcesses
 from kdbench.method import Method
 from kdbench.plan.spec import Spec
 from kdbench.run import checkpoint, evaluate, load
@@ -134,7 +135,8 @@ def _run(spec: Spec, folder: RunFolder, runs: Path, data: Path | None, caller: C
     _log_other_commit(folder, ready, group.first)
     # Before training, so that a method that counting fails for fails at once.
     flops = count_flops(spec, ready) if group.first else {}
-    session = Session(began, ready.peak, energy.of_devices(ready.device, group.size), ready.provenance)
+    others = OtherProcesses() if group.size == 1 else None  # the other ranks are not others
+    session = Session(began, ready.peak, energy.of_devices(ready.device, group.size), others, ready.provenance)
     log = None if group.first else lambda line: None
     every = ready.settings.machine.checkpoint_every
     keeper = Keeper(folder, ready.identity(spec), every, caller.stop, caller.check, log)

@@ -45,6 +45,7 @@ def collect(spec: Spec, device: torch.device, gpus: int) -> dict[str, Any]:
         "device": device_name(device),
         "gpus": gpus,
         "threads": torch.get_num_threads(),
+        "instructions": instruction_set(),
         "platform": platform.platform(),
         "command": spec.command(),
         "started_at": now(),
@@ -78,6 +79,18 @@ def device_name(device: torch.device) -> str:
             return next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
+
+
+def instruction_set() -> str:
+    """The CPU's vector instructions that torch uses, and whether it computes with bfloat16: "AVX512 bfloat16", "AVX2"."""
+    import torch
+
+    try:
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8").split()
+    except OSError:
+        flags = []
+    bfloat16 = {"avx512_bf16", "amx_bf16", "bf16"} & set(flags)  # "bf16": on ARM
+    return " ".join([torch.backends.cpu.get_cpu_capability(), *(["bfloat16"] if bfloat16 else [])])
 
 
 @cache
