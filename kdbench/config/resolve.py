@@ -48,7 +48,7 @@ class Config:
 
     @property
     def needs_teacher(self) -> bool:
-        """Whether the method's class declares `needs_teacher`."""
+        """True if the method's class declares `needs_teacher`."""
         return bool(self.signature.attributes.get("needs_teacher", False))
 
     def overrides(self) -> dict[str, Any]:
@@ -65,7 +65,7 @@ class Config:
         return switches.Control(**self._every_value(switches.Control))
 
     def teaching(self) -> switches.Teaching:
-        """How this is taught, and what it keeps to teach others."""
+        """The `Teaching` settings: how this run is taught, and what it keeps to teach others."""
         return switches.Teaching(**self._every_value(switches.Teaching))
 
     def _every_value(self, cls: type) -> dict[str, Any]:
@@ -187,12 +187,12 @@ def _fitting_warmup(of_files: Mapping[str, Binding], effective: Mapping[str, Bin
 
 
 def _is_unset(binding: Binding) -> bool:
-    """Whether a binding only repeats the default of a switch that no gin file binds."""
+    """True if a binding only repeats the default of a switch that no gin file binds."""
     return any(binding.key == default.key and binding.value == default.value for default in _UNBOUND)
 
 
 def _has_no_effect(binding: Binding, effective: Mapping[str, Binding]) -> bool:
-    """Whether a binding is of a schedule that is not used, or synchronises the normalisation of one GPU."""
+    """True if a binding is of an unused schedule, or synchronises the normalisation of one GPU."""
     if binding.key == _SYNC_BN.key and effective[_GPUS].value == 1:
         return True
     return bindings.is_unused_schedule(binding, effective.get("Train.schedule"))

@@ -137,7 +137,7 @@ class Train:
 @gin.configurable
 @dataclass(frozen=True)
 class Machine:
-    """Where and how a run is computed; it does not affect the result.
+    """Settings of the machine that computes a run; they do not affect the result.
 
     Attributes:
         device: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1", …
@@ -168,7 +168,7 @@ class Machine:
 @gin.configurable
 @dataclass(frozen=True)
 class Measures:
-    """What is measured after training; it does not affect the result (docs/measures.md).
+    """Settings of the measures taken after training; they do not affect the result (docs/measures.md).
 
     Attributes:
         noise: standard deviations of Gaussian noise on test images, for pixel values in 0..1.

@@ -44,7 +44,7 @@ class Teacher:
 
     @torch.no_grad()
     def __call__(self, images: Tensor, want: Sequence[str] = (), batch_statistics: bool = False) -> Features:
-        """What the network computes for images (B, C, H, W) in the student's normalisation; see `Method.teach`.
+        """Return the outputs of the network for images (B, C, H, W) in the student's normalisation; see `Method.teach`.
 
         Raises:
             UserError: a word of `want` is not an output of a backbone.

@@ -121,7 +121,7 @@ def validate(spec: Spec, runs: Path, data: Path | None, caller: Caller | None = 
 
 
 def is_full(error: BaseException) -> bool:
-    """Whether an error says that the disk, or the user's share of it, is full."""
+    """True if an error says that the disk, or the user's share of it, is full."""
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -238,7 +238,7 @@ def _result_of_another_rank(message: str) -> dict[str, Any]:
 
 
 def _sentence(error: Exception) -> str:
-    """How an error is shown: ours are sentences, others need their name."""
+    """An error as it is shown: ours are sentences, others need their name."""
     # gin adds the call in which an error was raised, in lines of its own.
     sentence = str(error).partition("\n  In call to configurable")[0]
     return sentence if isinstance(error, (RunError, UserError)) else f"{type(error).__name__}: {sentence}"

@@ -133,7 +133,7 @@ class Keeper:
         return self.STOP if self.stop() else self.WRITE if self.due(new_epoch) else 0
 
     def due(self, new_epoch: bool) -> bool:
-        """Whether it is time to write: `every` seconds have passed, or an epoch has ended and writing costs little."""
+        """True if it is time to write: `every` seconds have passed, or an epoch has ended and writing costs little."""
         spent = time.monotonic() - self._last
         return spent >= self._every or (new_epoch and spent >= max(SHORTEST, self._cost / SHARE))
 

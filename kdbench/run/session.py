@@ -1,4 +1,4 @@
-"""What one process spends on a run, and what all processes that worked on it spent together."""
+"""Costs of a run: those of one process, and of all processes that worked on it together."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class Session:
         }
 
     def _history(self, before: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """Of a run that several processes worked on: how many, since when, and at which commits."""
+        """The history of a run that several processes worked on: how many, since when, and at which commits."""
         if not before:
             return {}
         commits = dict.fromkeys([*(session["commit"] for session in before), self._provenance["provenance.commit"]])

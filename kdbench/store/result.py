@@ -170,7 +170,7 @@ def declaration(name: str) -> Key | None:
 
 
 def is_number(name: str) -> bool:
-    """Whether a key is declared and its values are numbers or null."""
+    """True if a key is declared and its values are numbers or null."""
     key = declaration(name)
     return key is not None and key.type in (int, float)
 

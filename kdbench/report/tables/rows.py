@@ -53,7 +53,7 @@ class Row:
 
     @property
     def is_baseline(self) -> bool:
-        """Whether this is the student alone with its usual values; the label also says how many trials chose them."""
+        """True for the student alone with its usual values; the label also says how many trials chose them."""
         record = self.runs[0]
         return record["method"] == BASELINE and record["method.parameters"] in ("", "{}")
 
@@ -101,7 +101,7 @@ class Row:
 
     @property
     def difference(self) -> Interval | None:
-        """Of the accuracy from the baseline's, paired by seed; None for the baseline itself and without common seeds."""
+        """Difference of the accuracy from the baseline's, paired by seed; None for the baseline itself and without common seeds."""
         return self.difference_in(ACCURACY)
 
     @property
