@@ -105,7 +105,7 @@ class Train:
 
     Attributes:
         epochs: the budget; an epoch is as many images through the student as there are training images.
-        batch_size: images a step; a method with structured batches takes the next multiple of its group.
+        batch_size: images per step; a method with structured batches takes the next multiple of its group.
         schedule: a schedule of kdbench/config/schedules.py, such as @Cosine().
         warmup: epochs over which the learning rate first rises linearly from 0.
         label_smoothing: label smoothing of the cross-entropy with the true labels, in every method.

@@ -62,7 +62,7 @@ class Teacher:
 
     @torch.no_grad()
     def exits(self, images: Tensor) -> dict[str, Tensor]:
-        """Logits (B, K) of the classifiers that were trained besides the network's own, by name, as `Method.exits` has them.
+        """Logits (B, K) of the classifiers that were trained in addition to the network's own, by name, as `Method.exits` has them.
 
         Args:
             images: (B, C, H, W) in the student's normalisation.

@@ -41,7 +41,7 @@ def run(spec: Spec, runs: Path, data: Path | None, caller: Caller | None = None)
     Args:
         runs: the folder of all runs.
         data: the folder of datasets, for those that need one.
-        caller: what the process that does the run is asked and told, and the group it is part of. Of a run that fails, the
+        caller: the process that does the run: what it is asked, what it receives, and its group. Of a run that fails, the
             rank that failed first writes. A process whose run has failed must then end: others may be waiting for it, until
             torchrun stops them or `group.TIMEOUT` has passed.
 

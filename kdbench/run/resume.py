@@ -1,4 +1,4 @@
-"""The state of training on disk: everything that a run needs to go on to the very bits it would have reached undisturbed.
+"""The state of training on disk: everything that a run needs to resume and end in the very bits it would have reached undisturbed.
 
 Two files, the newest and the one before it. Each begins with the sha256 of the rest, so that a file which is torn, or whose
 bytes have changed, is recognised; and it names the run and the method file, so that a foreign one is.

@@ -97,7 +97,7 @@ def instruction_set() -> str:
 def of_this_code() -> tuple[str | None, bool | None]:
     """The commit of the clone that kdbench runs from, and whether kdbench/, methods/ and gin/ have no uncommitted changes.
 
-    Both are None for an installed wheel. Git is asked once a process: what runs is what was imported, even if the clone
+    Both are None for an installed wheel. Git is asked once per process: what runs is what was imported, even if the clone
     changes meanwhile.
     """
     root = places.own_root()

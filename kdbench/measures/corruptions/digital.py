@@ -1,4 +1,4 @@
-"""Corruptions from processing. They take images (B, C, H, W) in 0..1, the severity from 0, and the draws; lengths are pixels at 32×32."""
+"""Corruptions from processing: functions of images (B, C, H, W) in 0..1, a severity from 0 and draws; lengths: pixels at 32×32."""
 
 from __future__ import annotations
 

@@ -155,7 +155,7 @@ _OF_RUNS = (
     replace(_COST, name="evaluate_seconds", title="Evaluate s", about="of the final evaluation",
             key="seconds.evaluate", unit="seconds", digits=1),
     replace(_COST, name="images_per_second", title="Images/s", about="in training",
-            key="cost.images_per_second", unit="images a second", better="higher", worth=4),
+            key="cost.images_per_second", unit="images per second", better="higher", worth=4),
     replace(_COST, name="flops", title="FLOPs", about="of the deployed network, for one image", key="cost.flops", unit="FLOPs"),
     replace(_COST, name="flops.*", title="FLOPs {}", about="up to one exit", key="cost.flops.{}", unit="FLOPs", optional=True),
     replace(_COST, name="flops_training", title="FLOPs training", about="of the losses of a training step, for one image",
