@@ -41,6 +41,8 @@ def plan_runs(*words: str, runs: str | Path | None = None, **selections: Any) ->
     from kdbench.store import teachers
 
     asked = request.parse([*words, *(f"{key}={_text(key, value)}" for key, value in selections.items())])
+    for sentence in asked.left_out:
+        warnings.warn(f"left out: {sentence}", stacklevel=2)
     if asked.executor != "inline":
         raise UserError("plan_runs does not take executor, workers or cluster; pass workers=N to run_all")
     return expand.plan(asked, teachers.finder(Path(runs).expanduser().resolve()) if runs else None)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from kdbench.config import extensions
 from kdbench.data.readers.arrays import Arrays
-from kdbench.errors import RunError, UserError, unknown
+from kdbench.errors import RunError, UserError
 
 
 def check_folder(source: str, folder: Path | None) -> None:
@@ -22,10 +22,7 @@ def check_folder(source: str, folder: Path | None) -> None:
     Raises:
         UserError: no such source; a folder is needed and there is none.
     """
-    readers = extensions.members("reader")
-    if source not in readers:
-        raise unknown("data source", source, readers)
-    if not readers[source].options.get("needs_folder", False):
+    if not extensions.member("reader", source, "data source").options.get("needs_folder", False):
         return
     how = "name the folder with --data DIR or the environment variable KDBENCH_DATA"
     if folder is None:
