@@ -79,6 +79,7 @@ def run_all(
 
     folder, images = Path(runs).expanduser().resolve(), Path(data).expanduser().resolve() if data else None
     to_do = backlog.open_runs(specs, folder, rerun)
+    backlog.check_teachers(to_do)
     backlog.check_data(to_do, images)
     if to_do and (workers or to_do[0].gpus > 1):
         local.local(to_do, folder, images, workers, rerun)

@@ -237,11 +237,9 @@ def check_imports(tree: ast.Module, path: Path) -> None:
         elif isinstance(statement, ast.ImportFrom) and not statement.level and statement.module:
             _check_package(statement.module, where)
             if statement.module == "kdbench.method":
+                names = _contract_names()
                 for alias in statement.names:
-                    if (
-                        alias.name not in (names := _contract_names())
-                        and not (_CONTRACT / f"{alias.name}.py").is_file()
-                    ):
+                    if alias.name not in ("*", *names) and not (_CONTRACT / f"{alias.name}.py").is_file():
                         raise UserError(f"{where}: {unknown('name of kdbench.method', alias.name, names)}")
 
 

@@ -46,7 +46,7 @@ class Kind:
 
 KINDS = {
     "backbone": Kind("BACKBONES", "backbones", "backbones", "students", None),
-    "reader": Kind("READERS", "data/readers", "readers", "readers", {"needs_folder": bool}),
+    "reader": Kind("READERS", "data/readers", "readers", "readers", {"needs_folder": bool, "classes": int}),
     "measure": Kind("MEASURES", "measures", "measures", "measures", {"keys": dict, "columns": dict}),
     "launcher": Kind("LAUNCHERS", "launch", "launchers", "launchers", {}),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -17,6 +18,8 @@ PLAN_KEYS = ("methods", "dataset", "student", "teacher", "recipe", "seeds")
 """Each takes a comma-separated list; the plan is the product of these lists."""
 SINGLE_KEYS = ("sweep", "executor", "workers", "gpus", "cluster", "log")
 """Each takes one value."""
+WEIGHT_SUFFIXES = (".pt", ".pth", ".safetensors", ".tar", ".ckpt", ".bin")
+"""Endings by which a file of weights in the current folder is told from a backbone and a run."""
 DEFAULT_CLUSTER = "default"
 LOGS = ("tensorboard",)
 
@@ -168,12 +171,15 @@ def _teachers(names: Iterable[str]) -> tuple[str, ...]:
     for name in names:  # backbones and runs are looked up by the plan, which knows the folder of runs
         if is_weight_file(name) and not Path(name).expanduser().is_file():
             raise UserError(f"the teacher's weight file '{name}' does not exist")
+        if is_weight_file(name) and not os.access(Path(name).expanduser(), os.R_OK):
+            raise UserError(f"the teacher's weight file '{name}' cannot be read: permission denied")
     return tuple(names)
 
 
 def is_weight_file(teacher: str) -> bool:
     """Whether a teacher is given as a file, and not as a backbone or a run."""
-    return teacher.endswith((".pt", ".pth")) or ("/" in teacher and not Path(teacher).expanduser().is_dir())
+    path = Path(teacher).expanduser()
+    return not path.is_dir() and ("/" in teacher or path.suffix in WEIGHT_SUFFIXES)
 
 
 def check_log(names: Iterable[str]) -> None:

@@ -51,6 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
     runs, data = folders.runs(arguments), folders.data(arguments)
     specs = expand.plan(request, teachers.finder(runs))
     to_do = backlog.open_runs(specs, runs, arguments.rerun)
+    backlog.check_teachers(to_do)
     if arguments.dry_run:
         _print_plan(backlog.planned(specs, runs, arguments.rerun))
         if request.profile:

@@ -31,6 +31,16 @@ def check_folder(source: str, folder: Path | None) -> None:
         raise UserError(f"the data folder {folder} for {source} does not exist or is not a folder; {how}")
 
 
+def classes(source: str) -> int | None:
+    """The number of classes that a reader declares; None if only reading the images shows it.
+
+    Raises:
+        UserError: there is no such source.
+    """
+    declared: int | None = extensions.member("reader", source, "data source").options.get("classes")
+    return declared
+
+
 def read(source: str, folder: Path | None) -> Arrays:
     """All images of a source, in canonical order.
 
