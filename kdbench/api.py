@@ -41,6 +41,8 @@ def plan_runs(*words: str, runs: str | Path | None = None, **selections: Any) ->
     from kdbench.store import teachers
 
     asked = request.parse([*words, *(f"{key}={_text(key, value)}" for key, value in selections.items())])
+    for sentence in asked.left_out:
+        warnings.warn(f"left out: {sentence}", stacklevel=2)
     if asked.executor != "inline":
         raise UserError("plan_runs does not take executor, workers or cluster; pass workers=N to run_all")
     return expand.plan(asked, teachers.finder(Path(runs).expanduser().resolve()) if runs else None)
@@ -77,6 +79,7 @@ def run_all(
 
     folder, images = Path(runs).expanduser().resolve(), Path(data).expanduser().resolve() if data else None
     to_do = backlog.open_runs(specs, folder, rerun)
+    backlog.check_teachers(to_do)
     backlog.check_data(to_do, images)
     if to_do and (workers or to_do[0].gpus > 1):
         local.local(to_do, folder, images, workers, rerun)

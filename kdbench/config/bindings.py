@@ -8,7 +8,7 @@ from pathlib import Path
 
 from kdbench.config import ginfile, places, signature, space
 from kdbench.config.ginfile import Binding
-from kdbench.errors import UserError
+from kdbench.errors import UserError, unknown
 
 _FILES_ONLY = {"Defaults": "dataset", "Sweep": "sweep", "Control": "method", "Teaching": "method", "Search": "method"}
 """Configurables that the command line cannot bind, and whose gin file can."""
@@ -68,9 +68,27 @@ def of_group(group: str, name: str) -> dict[str, Binding]:
     return of_file(group, places.member(group, name), name)
 
 
+def member(name: str) -> Path:
+    """The gin file of a method or control.
+
+    Raises:
+        UserError: there is none: the nearest name, or what is missing of a method that has a Python file alone.
+    """
+    every, source = places.members("method"), places.sources().get(name)
+    if name in every:
+        return every[name]
+    if source is None:
+        raise unknown("method", name, [*every, "all"], "kdbench list methods")
+    root = source.parents[1]
+    own = signature.of_method(name)
+    values = " and ".join(f"{own.name}.{parameter} = …" for parameter in own.parameters)
+    holds = f", with {values}" if values else "; a comment line is enough, because the class has no fields"
+    raise UserError(f"the method '{name}' has {source} but no gin file: write {root}/gin/method/{name}.gin{holds}")
+
+
 def method_source(name: str) -> str:
     """The method file that `name` uses: its own, or that of the gin file that its gin file includes (a variant)."""
-    path = places.member("method", name)
+    path = member(name)
     for _ in range(8):
         if path.stem in places.sources():
             return path.stem
@@ -90,12 +108,12 @@ def is_variant(name: str) -> bool:
 
 def of_method(name: str) -> dict[str, Binding]:
     """The bindings of a method's gin file: the method's own parameters, `Control.*` and `Teaching.*`."""
-    return _method_file(name, places.member("method", name))[0]
+    return _method_file(name, member(name))[0]
 
 
 def search_space(name: str) -> space.Space:
     """The values that `kdbench tune` may choose from, by parameter, as the method's gin file declares them."""
-    return _method_file(name, places.member("method", name))[1]
+    return _method_file(name, member(name))[1]
 
 
 @cache

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
 from kdbench import words as words_
-from kdbench.config import BASELINE, bindings, extensions, places, resolve, result_keys
+from kdbench.config import BASELINE, bindings, defects, extensions, places, resolve, result_keys
 from kdbench.config.cluster import Cluster
 from kdbench.config.ginfile import Binding
 from kdbench.errors import UserError, nearest, unknown
@@ -17,6 +18,8 @@ PLAN_KEYS = ("methods", "dataset", "student", "teacher", "recipe", "seeds")
 """Each takes a comma-separated list; the plan is the product of these lists."""
 SINGLE_KEYS = ("sweep", "executor", "workers", "gpus", "cluster", "log")
 """Each takes one value."""
+WEIGHT_SUFFIXES = (".pt", ".pth", ".safetensors", ".tar", ".ckpt", ".bin")
+"""Endings by which a file of weights in the current folder is told from a backbone and a run."""
 DEFAULT_CLUSTER = "default"
 LOGS = ("tensorboard",)
 
@@ -32,6 +35,7 @@ class Request:
         workers: processes of executor=local; None for one per GPU.
         cluster: name of the profile, for executor=slurm.
         profile: that profile, with the bindings of `Cluster.*`, which do not concern the runs.
+        left_out: a sentence for each file that it leaves out because of an error in it.
     """
 
     methods: tuple[str, ...]
@@ -45,6 +49,7 @@ class Request:
     workers: int | None = None
     cluster: str | None = None
     profile: Cluster | None = None
+    left_out: tuple[str, ...] = ()
 
 
 def parse(words: Sequence[str]) -> Request:
@@ -57,12 +62,13 @@ def parse(words: Sequence[str]) -> Request:
     for word in parsed.bare:
         raise UserError(f"'{word}' is neither a selection (such as methods=kd) nor a binding (such as Train.epochs=5)")
     single = {key: parsed.values[key][0] for key in SINGLE_KEYS if key in parsed.values}
+    lists = _lists({key: parsed.values[key] for key in PLAN_KEYS if key in parsed.values}, single.get("sweep"))
+    methods = _methods(lists["methods"])
     overrides = _overrides(parsed.bindings, single)
     of_cluster = tuple(binding for binding in overrides if binding.configurable == "Cluster")
     executor, workers, cluster = _launch(single, of_cluster)
-    lists = _lists({key: parsed.values[key] for key in PLAN_KEYS if key in parsed.values}, single.get("sweep"))
     return Request(
-        methods=_methods(lists["methods"]),
+        methods=methods,
         dataset=_members("dataset", lists["dataset"]),
         student=_backbones("student", lists.get("student", ())),
         teacher=_teachers(lists.get("teacher", ())),
@@ -73,6 +79,7 @@ def parse(words: Sequence[str]) -> Request:
         workers=workers,
         cluster=cluster,
         profile=resolve.profile(cluster, of_cluster) if cluster else None,
+        left_out=left_out(lists["methods"]),
     )
 
 
@@ -100,9 +107,7 @@ def _launch(single: Mapping[str, str], of_cluster: Sequence[Binding]) -> tuple[s
     workers = words_.whole_number("workers", single["workers"], 1) if "workers" in single else None
     cluster = single.get("cluster")
     executor = single.get("executor") or ("local" if workers else "slurm" if cluster else "inline")
-    launchers = extensions.members("launcher")
-    if executor not in launchers:
-        raise unknown("executor", executor, launchers, "kdbench list launchers")
+    extensions.member("launcher", executor, "executor")
     result_keys.columns()  # a measure that is declared wrongly is refused before anything starts
     if workers and executor != "local":
         raise UserError(f"workers={workers} requires executor=local, not executor={executor}")
@@ -127,16 +132,27 @@ def _sweep(name: str) -> dict[str, tuple[str, ...]]:
     return {b.parameter: tuple(map(str, b.value)) for b in bindings.of_group("sweep", name).values()}
 
 
-def _methods(names: Iterable[str]) -> tuple[str, ...]:
-    every = places.members("method")
-    if "all" in names:
-        # A variant (another method's class with other values) is only included when named, also together with "all".
-        plain = sorted((n for n in every if not bindings.is_variant(n)), key=lambda n: (n != BASELINE, n))
-        names = list(dict.fromkeys([*plain, *(n for n in names if n != "all")]))
-    for name in names:
-        if name not in every:
-            raise unknown("method", name, [*every, "all"], "kdbench list methods")
-    return tuple(names)
+def _methods(names: Sequence[str]) -> tuple[str, ...]:
+    asked = [name for name in names if name != "all"]
+    for name in asked:
+        bindings.of_method(name)  # an error in its files is reported before one in the words about it
+    if len(asked) == len(names):
+        return tuple(asked)
+    # A variant (another method's class with other values) is only included when named, also together with "all".
+    broken = defects.of_methods()
+    plain = (n for n in places.members("method") if not bindings.is_variant(n) and n not in broken)
+    return tuple(dict.fromkeys([*sorted(plain, key=lambda n: (n != BASELINE, n)), *asked]))
+
+
+def left_out(names: Iterable[str]) -> tuple[str, ...]:
+    """A sentence for each file that a request leaves out because of an error in it; those of methods where it asks for all.
+
+    Args:
+        names: the methods that it names.
+    """
+    methods = defects.of_methods() if "all" in names else {}
+    sources = {name: each for name, each in methods.items() if not bindings.is_variant(name)}
+    return (*sources.values(), *defects.of_extensions())
 
 
 def _members(group: str, names: Iterable[str]) -> tuple[str, ...]:
@@ -147,8 +163,7 @@ def _members(group: str, names: Iterable[str]) -> tuple[str, ...]:
 
 def _backbones(kind: str, names: Iterable[str]) -> tuple[str, ...]:
     for name in names:
-        if name not in extensions.members("backbone"):
-            raise unknown(kind, name, extensions.members("backbone"), "kdbench list students")
+        extensions.member("backbone", name, kind)
     return tuple(names)
 
 
@@ -156,12 +171,15 @@ def _teachers(names: Iterable[str]) -> tuple[str, ...]:
     for name in names:  # backbones and runs are looked up by the plan, which knows the folder of runs
         if is_weight_file(name) and not Path(name).expanduser().is_file():
             raise UserError(f"the teacher's weight file '{name}' does not exist")
+        if is_weight_file(name) and not os.access(Path(name).expanduser(), os.R_OK):
+            raise UserError(f"the teacher's weight file '{name}' cannot be read: permission denied")
     return tuple(names)
 
 
 def is_weight_file(teacher: str) -> bool:
     """True if a teacher is given as a file, and not as a backbone or a run."""
-    return teacher.endswith((".pt", ".pth")) or ("/" in teacher and not Path(teacher).expanduser().is_dir())
+    path = Path(teacher).expanduser()
+    return not path.is_dir() and ("/" in teacher or path.suffix in WEIGHT_SUFFIXES)
 
 
 def check_log(names: Iterable[str]) -> None:

@@ -27,6 +27,7 @@ from kdbench.run import teacher as teachers_
 from kdbench.run.group import Group
 from kdbench.run.loop.batches import passes_per_anchor, steps
 from kdbench.run.loop.budget import Budget
+from kdbench.run.loop.terms import checked
 from kdbench.run.loop.train import autocast
 from kdbench.run.teacher import LoadedTeacher
 from kdbench.store import provenance
@@ -122,7 +123,7 @@ def count_flops(spec: Spec, ready: Ready) -> dict[str, int]:
     augmenter = Augmenter(task.train.images, settings.augment, settings.dataset, settings.strong)
     batch = next(steps(method, task, augmenter, streams, budget))
     weights = [
-        (stretch.phase.losses or method.losses, (stretch.end - stretch.first) / budget.steps)
+        (checked(stretch.phase.losses or method.losses, method), (stretch.end - stretch.first) / budget.steps)
         for stretch in budget.stretches
     ]
     return flops.of_method(method, batch, autocast(settings.train, ready.device), weights, budget.per_step)

@@ -67,6 +67,7 @@ def prepare(request: Request, trials: int, runs: Path) -> Tuning:
                 f"the study {study.id} already has {len(study.trials)} trials, and trials cannot be removed: "
                 f"pass trials={len(study.trials)} or more, for all methods"
             )
+    backlog.check_teachers([study.spec for study in studies if len(study.trials) < trials])
     unfinished = [spec for spec in specs if RunFolder(runs, spec.id).state() != "finished"]
     teachers = backlog.teachers_of([study.spec for study in studies if len(study.trials) < trials], unfinished)
     return Tuning(tuple(studies), trials, runs, tuple(teachers))

@@ -5,7 +5,7 @@ import pytest
 
 from kdbench import methods
 from kdbench.config import places, signature
-from kdbench.config.signature import misfit
+from kdbench.config.fields import misfit
 from kdbench.errors import UserError
 
 
@@ -41,6 +41,8 @@ class Near(Method):
     power: int | None
     bank: Tensor
     reach_of: nn.ModuleList
+    def losses(self, batch):
+        return {}
 """
 
 

@@ -40,15 +40,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    from kdbench.cli.console import print_left_out
     from kdbench.launch import backlog, launchers
     from kdbench.plan import expand
     from kdbench.plan import request as request_
     from kdbench.store import teachers
 
     request = request_.parse(arguments.words)
+    print_left_out(request.left_out)
     runs, data = folders.runs(arguments), folders.data(arguments)
     specs = expand.plan(request, teachers.finder(runs))
     to_do = backlog.open_runs(specs, runs, arguments.rerun)
+    backlog.check_teachers(to_do)
     if arguments.dry_run:
         _print_plan(backlog.planned(specs, runs, arguments.rerun))
         if request.profile:

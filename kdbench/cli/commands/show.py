@@ -19,10 +19,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    from kdbench.cli.console import print_left_out
     from kdbench.config import bindings, resolve
     from kdbench.plan import request as request_
 
     request = request_.parse(arguments.words)
+    print_left_out(request.left_out)
     for dataset in request.dataset:
         default = bindings.of_group("dataset", dataset)["Defaults.recipe"].value
         for recipe in request.recipe or (default,):

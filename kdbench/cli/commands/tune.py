@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from kdbench import words as words_
 from kdbench.cli import folders
-from kdbench.cli.console import console
+from kdbench.cli.console import console, print_left_out
 from kdbench.errors import UserError, nearest
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
     from kdbench.tune import trials
 
     request, number = parse(arguments.words)
+    print_left_out(request.left_out)
     tuning = trials.prepare(request, number, folders.runs(arguments))
     _print_outdated(tuning)
     if arguments.dry_run:

@@ -143,19 +143,38 @@ def with_values(name: str, parameters: str, short: bool, trials: int = 0) -> str
 
 
 def rows(records: Iterable[Record]) -> list[Row]:
-    """The rows of one table, without rank and differences: by method, own parameters, teacher and teacher's weights."""
-    groups: dict[tuple[str, str, str], dict[str, list[Record]]] = defaultdict(lambda: defaultdict(list))
+    """The rows of one table, without rank and differences: by method, own parameters and the teacher's weights.
+
+    Equal weights are one teacher, whatever their file is called.
+    """
+    groups: dict[tuple[str, str], dict[str, list[Record]]] = defaultdict(lambda: defaultdict(list))
     for record in records:
         label = with_values(record["method"], record["method.parameters"], short=True)
-        groups[label, record["method"], record["teacher"]][record.get("teacher.sha256", "")].append(record)
+        groups[label, record["method"]][record.get("teacher.sha256", "")].append(record)
     made = []
-    for (_, _, teacher), by_weights in groups.items():
-        # A run may fail before it knows its teacher's weights; with one teacher to choose from it belongs there.
-        recorded = [weights for weights in by_weights if weights]
-        if len(recorded) == 1 and not any(scored(record) for record in by_weights.get("", [])):
-            by_weights[recorded[0]] += by_weights.pop("", [])
-        made += [_row(teacher, group) for group in by_weights.values()]
+    for by_weights in groups.values():
+        without: dict[str, list[Record]] = defaultdict(list)
+        for record in by_weights.pop("", []):
+            without[record["teacher"]].append(record)
+        for teacher, unknown in without.items():
+            # A run may fail before it knows its teacher's weights; with one teacher to choose from it belongs there.
+            same = [group for group in by_weights.values() if any(r["teacher"] == teacher for r in group)]
+            if len(same) == 1 and not any(scored(record) for record in unknown):
+                same[0].extend(unknown)
+            else:
+                made.append(_row(teacher, unknown))
+        made += [_row(_name(group), group) for group in by_weights.values()]
     return made
+
+
+def _name(records: list[Record]) -> str:
+    """The teacher's name in a row: a backbone's before a file's, then the first in the alphabet."""
+    return min((from_file(record), record["teacher"]) for record in records)[1]
+
+
+def from_file(record: Record) -> bool:
+    """Whether a run's teacher is weights from outside, and no run."""
+    return bool(record["teacher"]) and not record.get("teacher.run")
 
 
 def _row(teacher: str, records: list[Record]) -> Row:

@@ -14,7 +14,7 @@ from kdbench.report.records import Record, frame
 from kdbench.report.stats.differences import Differences
 from kdbench.report.stats.significance import ranks
 from kdbench.report.tables.notes import annotate
-from kdbench.report.tables.rows import Row, rows, with_values
+from kdbench.report.tables.rows import Row, from_file, rows, with_values
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,14 +67,24 @@ def _table(dataset: str, student: str, protocol: str, records: list[Record]) -> 
 
 
 def _with_unique_names(table: Sequence[Row]) -> list[Row]:
-    """Rows that look alike get the beginning of their teacher's checksum."""
+    """Rows that look alike get the beginning of their teacher's checksum, and files of one name that are different weights."""
     alike = Counter((row.method, row.teacher) for row in table)
+    files = {(r["teacher"], r["teacher.sha256"]) for row in table for r in row.runs if from_file(r) and _checksum(r)}
+    several = {name for name, number in Counter(name for name, _ in files).items() if number > 1}
 
     def with_weights(row: Row) -> Row:
-        checksums = (record["teacher.sha256"][:8] for record in row.runs if record.get("teacher.sha256"))
+        checksums = (_checksum(record)[:8] for record in row.runs if _checksum(record))
         return replace(row, teacher=f"{row.teacher} {next(checksums, 'unknown weights')}".strip())
 
-    return [with_weights(row) if alike[row.method, row.teacher] > 1 else row for row in table]
+    def is_ambiguous(row: Row) -> bool:
+        return alike[row.method, row.teacher] > 1 or any(from_file(r) and r["teacher"] in several for r in row.runs)
+
+    return [with_weights(row) if is_ambiguous(row) else row for row in table]
+
+
+def _checksum(record: Record) -> str:
+    checksum: str = record.get("teacher.sha256", "")
+    return checksum
 
 
 def _ranked(table: Sequence[Row]) -> list[Row]:

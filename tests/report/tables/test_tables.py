@@ -116,6 +116,25 @@ def test_weights_that_look_alike_are_told_apart(result):
     }
 
 
+def from_file(result, method, name, weights, accuracy, seed=0):
+    """A run that weights from outside taught, with no run that trained them."""
+    facts = {"teacher": name, "teacher__sha256": weights * 64, "teacher__accuracy": accuracy}
+    return result(method, seed, run=f"{method}{name}{weights}{seed}", **facts)
+
+
+def test_files_of_one_name_and_other_weights_are_told_apart_in_all_rows(result):
+    table = only([from_file(result, "kd", "t", "a", 61.3), from_file(result, "crd", "t", "b", 58.0)])
+    assert {row.teacher for row in table.rows} == {"t (61.3) aaaaaaaa", "t (58.0) bbbbbbbb"}
+
+
+def test_files_of_other_names_and_equal_weights_are_one_line(result):
+    table = only([from_file(result, "kd", "b", "a", 61.3, seed=1), from_file(result, "kd", "a", "a", 61.3)])
+    assert [(row.teacher, len(row.runs)) for row in table.rows] == [("a (61.3)", 2)]
+    run = result("kd", 2, taught=True, teacher__run="ce-x", teacher__sha256="a" * 64)
+    table = only([from_file(result, "kd", "b", "a", 61.26, seed=1), run])
+    assert [(row.teacher, len(row.runs)) for row in table.rows] == [("resnet20 (61.3)", 2)]
+
+
 def test_failed_lines_stand_last_with_their_reason(result, three):
     failed = result("at", 0, None, taught=True, status="failed", error="the loss is not finite")
     table = only([failed, *three])
