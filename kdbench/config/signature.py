@@ -19,7 +19,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 from kdbench.config import places, schedules, settings, switches
 from kdbench.config.cluster import Cluster
 from kdbench.config.switches import KINDS
-from kdbench.errors import UserError, nearest, unknown
+from kdbench.errors import UserError, hint, nearest, unknown
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def of_method(name: str) -> Signature:
     classes = [node for node in tree.body if isinstance(node, ast.ClassDef) and _is_method(node, tree)]
     if len(classes) != 1:
         count = "none" if not classes else ", ".join(node.name for node in classes)
-        raise UserError(f"{path} must define exactly one public subclass of Method, and defines {count}")
+        raise UserError(f"{path} must define exactly one public subclass of Method, but defines {count}")
     parameters, attributes = _of_class(classes[0], tree)
     for kind in attributes.get("views", ()):
         if kind not in KINDS:
@@ -198,10 +198,16 @@ def misfit(value: Any, type_: Any) -> str | None:
     origin = get_origin(type_)
     if origin is Literal:
         options = [str(option) for option in get_args(type_)]
-        guess = nearest(str(value), options)
-        hint = f"; did you mean '{guess}'?" if guess else ""
-        return f"takes {' or '.join(repr(o) for o in options)}, not {value!r}{hint}"
+        return f"takes {' or '.join(repr(o) for o in options)}, not {value!r}{hint(nearest(str(value), options))}"
     return f"takes {_describe(type_)}, not {value!r}"
+
+
+_LISTS = (tuple, list, dict)
+
+
+def takes_list(type_: Any) -> bool:
+    """Whether a parameter of `type_` can hold several items."""
+    return any(option in _LISTS or get_origin(option) in _LISTS for option in (type_, *get_args(type_)))
 
 
 def _fits(value: Any, type_: Any) -> bool:

@@ -20,7 +20,7 @@ selections and bindings that follow; a run's configuration is the one it ran wit
   kdbench diff METHOD OTHER dataset=cifar100 recipe=smoke
   kdbench diff METHOD-digits-resnet8-s0 OTHER-digits-resnet8-s0 --runs runs
   kdbench diff runs/RUN elsewhere/RUN
-exit status: 1 if something differs that must be equal in one table (shared parameters, dataset, student, protocol), or one is
+Exit status: 1 if something differs that must be equal in one table (shared parameters, dataset, student, protocol), or one is
 a control."""
 
 

@@ -22,7 +22,7 @@ trained first.
   kdbench reproduce METHOD-digits-resnet8-s0
   kdbench reproduce elsewhere/RUN --out /tmp/again
 reproduced.json in the new run folder records the outcome: the accuracies, and what changed in the environment.
-exit status: 0 if the weights are bit-identical, else 1."""
+Exit status: 0 if the weights are bit-identical, else 1."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
