@@ -1,4 +1,4 @@
-"""Words that read as translated, and what to write instead: none may come back in messages, help, docs and README."""
+"""Words that read as translated, and what to write instead: none may come back in messages, help, docs and gin files."""
 
 import ast
 import re
@@ -10,14 +10,15 @@ ROOT = Path(__file__).parents[1]
 
 INSTEAD = {
     r"\bgo(es)? on (with|until|from|as)\b": "resumes, continues",
-    r"\bis no (\w+ )?(name|file|folder|run|number|method|measure|teacher)\b": "is not a …",
+    r"(?<!there )\b(is|are) no (\w+ )?(name|file|folder|run|number|method|measure|teacher|state|dictionary)s?\b": "is not a …",
     r"\banew\b|\bonce more\b": "again, re-run, from scratch",
     r"\b(who|what)ever\b": "name the actor, or rewrite",
     r"\bdifferences? to (ce|the baseline)\b": "difference from ce",
     r"\bcomma lists?\b": "comma-separated list",
     r"\bstands? (alone|before|behind|beside)\b": "is listed, comes before",
     r"\bbesides?\b": "next to, in addition to, apart from",
-    r"\bis told\b|\buntold\b": "is reported, is recorded",
+    r"\bis told\b|\buntold\b|\bsay whose\b": "is reported, is recorded",
+    r"\bfits? no\b": "does not fit any",
     r"\b(is|are) there twice\b": "is defined twice",
     r"\bnot to be had\b": "is not available",
     r"\btake no\b|\btakes no\b": "does not accept",
@@ -38,7 +39,7 @@ def messages(path):
 def texts():
     for path in sorted((ROOT / "kdbench").rglob("*.py")):
         yield from ((path, line, text) for line, text in messages(path))
-    for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+    for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "gin").rglob("*.gin"))):
         lines = path.read_text(encoding="utf-8").splitlines()
         yield from ((path, number, line) for number, line in enumerate(lines, 1))
 

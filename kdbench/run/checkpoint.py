@@ -71,5 +71,5 @@ def load(path: Path) -> dict[str, Any]:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise RunError(f"the weights in '{path.name}' cannot be read: {reason}") from None
     if not isinstance(content, dict):
-        raise RunError(f"the weights in '{path.name}' are no dictionary of tensors")
+        raise RunError(f"the weights in '{path.name}' are not a dictionary of tensors")
     return content
