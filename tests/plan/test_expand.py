@@ -1,3 +1,5 @@
+import shlex
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -115,8 +117,6 @@ def test_weights_from_outside_are_known_by_content_not_by_place(tmp_path):
     ["methods=corsd", "CORSD.kl=raw", "recipe=corsd_paper"],
 ])  # fmt: skip
 def test_the_command_of_a_run_makes_that_run(words):
-    import shlex
-
     spec = one(*words)
     assert one(*shlex.split(spec.command())[2:]) == spec
 
@@ -144,8 +144,6 @@ def test_several_parameters_with_several_values_make_their_product():
     assert len({spec.protocol for spec in asked}) == 2
     assert len([spec for spec in found if spec.is_teacher]) == 2, "one for each number of epochs"
     for spec in asked:
-        import shlex
-
         assert one(*shlex.split(spec.command())[2:]) == spec
 
 

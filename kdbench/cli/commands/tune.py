@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 SUMMARY = "choose a method's own parameters on the validation split"
 DETAILS = """\
-Every method gets the same N trials over the Search.space of its gin file; the first uses its gin values. A trial is a run
+Every method gets the same N trials over the Search.space of its gin file; the first trial uses the gin values. A trial is a run
 that never reads the test set: the objective is the mean validation accuracy over seeds, after the last epoch. An interrupted
 study resumes, and a larger N continues it.
   kdbench tune METHOD trials=20 dataset=cifar100
