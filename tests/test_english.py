@@ -23,7 +23,7 @@ INSTEAD = {
     r"\bnot to be had\b": "is not available",
     r"\btake no\b|\btakes no\b": "does not accept",
     r"\btold apart\b": "distinguished",
-    r"; [A-Z][a-z]+ (all|with|a|the)\b": "no capital after a semicolon",
+    r"; (?!None\b)[A-Z][a-z]+\b": "no capital after a semicolon",
 }
 
 
