@@ -233,7 +233,7 @@ def test_a_teacher_of_other_images_stops_the_run(tmp_path):
     path = tmp_path / teacher.id / "result.json"
     path.write_text(path.read_text().replace('"data.sha256": "', '"data.sha256": "x'))
     (result,) = local.inline([s for s in specs("methods=kd", "seeds=1") if not s.is_teacher], tmp_path, None)
-    assert "was trained on other images" in result["error"]
+    assert "was trained on different images" in result["error"]
     assert not (tmp_path / result["run"] / "epochs.csv").exists(), "stopped before training"
 
 
