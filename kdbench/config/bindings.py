@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 
-from kdbench.config import ginfile, places, signature, space
+from kdbench import words
+from kdbench.config import fields, ginfile, places, signature, space
 from kdbench.config.ginfile import Binding
 from kdbench.errors import UserError, unknown
 
@@ -19,23 +20,45 @@ def overridable() -> dict[str, signature.Signature]:
     return {n: s for n, s in ginfile.every_configurable().items() if n not in _FILES_ONLY}
 
 
+_ONE_VALUE = ("Machine", "Measures", "Cluster")
+"""Configurables that do not define a result: several values would be the same run several times."""
+
+
 def of_command_line(texts: Iterable[str]) -> list[Binding]:
-    """The command line's bindings.
+    """The command line's bindings; `KD.temperature=1,2` makes one for each value, in a row.
 
     Raises:
         UserError: a name or value that cannot be, or a key given twice.
     """
     configurables = overridable()
-    bindings: dict[str, Binding] = {}
+    bindings: dict[str, list[Binding]] = {}
     for text in texts:
         configurable = text.partition("=")[0].rpartition(".")[0]
         if configurable in _FILES_ONLY:
             raise UserError(f"{configurable}.* can be bound in a {_FILES_ONLY[configurable]}'s gin file only")
-        binding = ginfile.parse_override(text, configurables)
-        if binding.key in bindings:
-            raise UserError(f"{binding.key} is given twice on the command line")
-        bindings[binding.key] = binding
-    return list(bindings.values())
+        values = _values(text, configurables)
+        key = values[0].key
+        if key in bindings:
+            remedy = "" if configurable in _ONE_VALUE else f"; to compare values, pass a list ({key}=A,B)"
+            raise UserError(f"{key} is given twice on the command line{remedy}")
+        bindings[key] = values
+    return [binding for values in bindings.values() for binding in values]
+
+
+def _values(text: str, configurables: Mapping[str, signature.Signature]) -> list[Binding]:
+    """The binding of a word, or one for each item where the parameter does not take the comma-separated list itself."""
+    try:
+        return [ginfile.parse_override(text, configurables)]
+    except UserError:
+        key, _, written = text.partition("=")
+        configurable, _, parameter = key.strip().rpartition(".")
+        items = words.listed_values(written)
+        owner = configurables.get(configurable)
+        if len(items) < 2 or configurable in _ONE_VALUE or owner is None or parameter not in owner.parameters:
+            raise
+        if fields.takes_list(owner.parameters[parameter].type):
+            raise
+    return list(dict.fromkeys(ginfile.parse_override(f"{key}={item}", configurables) for item in items))
 
 
 @cache

@@ -190,7 +190,7 @@ def _table(table: str, path: Path, tree: ast.Module) -> dict[Any, Any]:
             raise UserError(f"{path}: {table} must be a literal dict, because it is read without running the file")
         return value
     raise UserError(
-        f"{path} has no table {table} at its top level; begin the file's name with _ if others only import it"
+        f"{path} has no table {table} at its top level; start the file's name with _ if other files only import it"
     )
 
 

@@ -7,7 +7,7 @@ import types
 import typing
 from typing import Any, Literal, Union, get_args, get_origin
 
-from kdbench.errors import nearest
+from kdbench.errors import hint, nearest
 
 PLAIN = "a number, a string, a bool, None, Literal[…], or a tuple, list or dict of these"
 
@@ -48,10 +48,16 @@ def misfit(value: Any, type_: Any) -> str | None:
     origin = get_origin(type_)
     if origin is Literal:
         options = [str(option) for option in get_args(type_)]
-        guess = nearest(str(value), options)
-        hint = f"; did you mean '{guess}'?" if guess else ""
-        return f"takes {' or '.join(repr(o) for o in options)}, not {value!r}{hint}"
+        return f"takes {' or '.join(repr(o) for o in options)}, not {value!r}{hint(nearest(str(value), options))}"
     return f"takes {_describe(type_)}, not {value!r}"
+
+
+_LISTS = (tuple, list, dict)
+
+
+def takes_list(type_: Any) -> bool:
+    """True if a parameter of `type_` can hold several items."""
+    return any(option in _LISTS or get_origin(option) in _LISTS for option in (type_, *get_args(type_)))
 
 
 def _fits(value: Any, type_: Any) -> bool:

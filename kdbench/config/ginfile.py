@@ -17,7 +17,7 @@ from gin import config_parser
 from kdbench.config import places, signature
 from kdbench.config.fields import PLAIN, misfit
 from kdbench.config.signature import SCHEDULE_NAMES, Signature
-from kdbench.errors import UserError, nearest, unknown
+from kdbench.errors import UserError, hint, nearest, unknown
 
 COMMAND_LINE = "command line"
 
@@ -77,7 +77,7 @@ def read(path: Path, configurables: Mapping[str, Signature], owner: str) -> dict
     for name, (_, where) in macros.items():
         if name not in used:
             near = _near_parameter(name, configurables)
-            raise UserError(f"{where}: nothing uses '{name}'" + (f"; did you mean '{near}'?" if near else ""))
+            raise UserError(f"{where}: nothing uses '{name}'{hint(near)}")
     return resolved
 
 
@@ -110,7 +110,7 @@ def _read(
                 f"{where}: imports are not allowed in kdbench gin files; methods are discovered by file name"
             )
         if statement.scope:
-            raise UserError(f"{where}: gin scopes ('{statement.scope}/') are not used here")
+            raise UserError(f"{where}: gin scopes ('{statement.scope}/') are not supported")
         name = f"{statement.selector}.{statement.arg_name}" if statement.arg_name else statement.selector
         if name in own:
             raise UserError(f"{where}: '{name}' is bound twice in this file")

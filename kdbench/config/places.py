@@ -165,4 +165,6 @@ def included(name: str, from_file: Path) -> Path:
         path = root / name if profile else root / "gin" / name
         if path.is_file():
             return path
-    raise UserError(f"{from_file.name} includes '{name}', which is in no {CLUSTERS if profile else 'gin'}/ folder")
+    raise UserError(
+        f"{from_file.name} includes '{name}', which was not found in any {CLUSTERS if profile else 'gin'}/ folder"
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,10 +10,10 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from kdbench import words as words_
-from kdbench.config import BASELINE, bindings, defects, extensions, places, resolve, result_keys
+from kdbench.config import BASELINE, bindings, defects, extensions, places, resolve, result_keys, signature
 from kdbench.config.cluster import Cluster
 from kdbench.config.ginfile import Binding
-from kdbench.errors import UserError, nearest, unknown
+from kdbench.errors import UserError, hint, nearest, unknown
 
 PLAN_KEYS = ("methods", "dataset", "student", "teacher", "recipe", "seeds")
 """Each takes a comma-separated list; the plan is the product of these lists."""
@@ -31,6 +32,7 @@ class Request:
     Attributes:
         methods, dataset, student, teacher, recipe, seeds: the values of each key; empty where the dataset's default applies.
         overrides: bindings of the runs, parsed.
+        grid: for each parameter with several values, their bindings; the plan has a run for each combination.
         executor: name of a launcher.
         workers: processes of executor=local; None for one per GPU.
         cluster: name of the profile, for executor=slurm.
@@ -45,11 +47,28 @@ class Request:
     recipe: tuple[str, ...]
     seeds: tuple[int, ...]
     overrides: tuple[Binding, ...]
+    grid: tuple[tuple[Binding, ...], ...] = ()
     executor: str = "inline"
     workers: int | None = None
     cluster: str | None = None
     profile: Cluster | None = None
     left_out: tuple[str, ...] = ()
+
+    @property
+    def bound(self) -> tuple[Binding, ...]:
+        """One binding of each parameter that the command line binds."""
+        return (*self.overrides, *(values[0] for values in self.grid))
+
+    def combinations(self, method: str) -> list[tuple[Binding, ...]]:
+        """The overrides of a method's runs: a tuple for each combination of values, without other methods' parameters."""
+        concerned = {*signature.shared(), signature.of_method(bindings.method_source(method)).name}
+        axes = [values for values in self.grid if values[0].configurable in concerned]
+        return [(*self.overrides, *combination) for combination in itertools.product(*axes)]
+
+    def check_one_value(self, command: str) -> None:
+        """Raises UserError if a parameter has several values, which `command` does not take."""
+        for values in self.grid:
+            raise UserError(f"{command} takes one value of {values[0].key}, not {len(values)}")
 
 
 def parse(words: Sequence[str]) -> Request:
@@ -66,6 +85,7 @@ def parse(words: Sequence[str]) -> Request:
     methods = _methods(lists["methods"])
     overrides = _overrides(parsed.bindings, single)
     of_cluster = tuple(binding for binding in overrides if binding.configurable == "Cluster")
+    of_runs = [tuple(values) for _, values in itertools.groupby(overrides, lambda binding: binding.key)]
     executor, workers, cluster = _launch(single, of_cluster)
     return Request(
         methods=methods,
@@ -74,7 +94,8 @@ def parse(words: Sequence[str]) -> Request:
         teacher=_teachers(lists.get("teacher", ())),
         recipe=_members("recipe", lists.get("recipe", ())),
         seeds=words_.seed_numbers(lists.get("seeds", ("0",))),
-        overrides=tuple(binding for binding in overrides if binding not in of_cluster),
+        overrides=tuple(values[0] for values in of_runs if len(values) == 1 and values[0] not in of_cluster),
+        grid=tuple(values for values in of_runs if len(values) > 1),
         executor=executor,
         workers=workers,
         cluster=cluster,
@@ -87,9 +108,8 @@ def _unknown_key(key: str) -> UserError:
     configurables = bindings.overridable().values()
     keys = {p: f"{c.name}.{p}" for c in configurables for p in c.parameters if p not in SINGLE_KEYS}
     guess = nearest(key, [*PLAN_KEYS, *SINGLE_KEYS, *keys])
-    valid = f"valid: {', '.join((*PLAN_KEYS, *SINGLE_KEYS))}."
-    hint = f"did you mean '{keys.get(guess, guess)}'?" if guess else valid
-    return UserError(f"unknown selection '{key}'; {hint} See all with: kdbench run --help")
+    guess = keys.get(guess, guess) if guess else None
+    return UserError(f"unknown selection '{key}'{hint(guess, 'see all with: kdbench run --help')}")
 
 
 def _overrides(words: Iterable[str], single: Mapping[str, str]) -> tuple[Binding, ...]:
@@ -169,10 +189,21 @@ def _backbones(kind: str, names: Iterable[str]) -> tuple[str, ...]:
 
 def _teachers(names: Iterable[str]) -> tuple[str, ...]:
     for name in names:  # backbones and runs are looked up by the plan, which knows the folder of runs
-        if is_weight_file(name) and not Path(name).expanduser().is_file():
-            raise UserError(f"the teacher's weight file '{name}' does not exist")
-        if is_weight_file(name) and not os.access(Path(name).expanduser(), os.R_OK):
-            raise UserError(f"the teacher's weight file '{name}' cannot be read: permission denied")
+        if name.lower() == "none":
+            raise UserError(
+                f"teacher={name} is not needed: methods without a teacher ignore teacher=, and the others need one; "
+                "leave it out"
+            )
+        if is_weight_file(name):
+            if not Path(name).expanduser().is_file():
+                raise UserError(f"the teacher's weight file '{name}' does not exist")
+            if not os.access(Path(name).expanduser(), os.R_OK):
+                raise UserError(f"the teacher's weight file '{name}' cannot be read: permission denied")
+        elif "+" in name:
+            raise UserError(
+                f"teacher={name} is not possible: teacher= selects one teacher per run, and teacher={name.replace('+', ',')} "
+                "compares several; only a method whose gin file sets Teaching.chain or Teaching.states has several at once"
+            )
     return tuple(names)
 
 

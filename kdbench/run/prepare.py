@@ -149,5 +149,10 @@ def _device(machine: Machine, group: Group) -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise RunError(f"Machine.device='{name}' is not available here: {str(error).splitlines()[0]}") from None
+        raise RunError(f"Machine.device='{name}' is not available here: {_first_sentence(error)}") from None
     return group.device or device
+
+
+def _first_sentence(error: Exception) -> str:
+    """The first sentence of torch's message, which may go on for a thousand characters."""
+    return str(error).splitlines()[0].partition(". ")[0].removesuffix(".")

@@ -118,13 +118,11 @@ def _of_run(folder: RunFolder, students: tuple[tuple[float, ...], tuple[float, .
     sha256 = checkpoint.weights_sha256(content["student"])
     if sha256 != result["weights.sha256"]:
         raise RunError(
-            f"the weights of the teacher's run {run} are not those that it recorded (sha256 differs); "
+            f"the weights of the teacher's run {run} do not match the recorded checksum (sha256); "
             f"train it again: {result['provenance.command']} --rerun"
         )
     if result.get("data.sha256") != data:
-        raise RunError(
-            f"the teacher's run {run} was trained on other images than those that are there now (data.sha256)"
-        )
+        raise RunError(f"the teacher's run {run} was trained on different images from the present ones (data.sha256)")
     scale, shift = _renormalisation(students, load_.normalisation(folder.path))
     trained = content.get("method", {}).get("state") or content.get("method", {}).get("deploys_student") is False
     method = load_.filled(content, run) if trained else None

@@ -134,7 +134,7 @@ def fitting_backbone(state: Mapping[str, Tensor], path: Path, classes: int, chan
             return name
     nearest = min(differences, key=lambda name: differences[name].number)
     raise RunError(
-        f"the weights in '{path.name}' fit no backbone with {classes} classes; nearest is {nearest}: {differences[nearest]}"
+        f"the weights in '{path.name}' do not fit any backbone with {classes} classes; nearest is {nearest}: {differences[nearest]}"
     )
 
 

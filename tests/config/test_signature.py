@@ -66,7 +66,7 @@ class Far(Near):
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("x = 1", "exactly one public subclass of Method, and defines none"),
+        ("x = 1", "exactly one public subclass of Method, but defines none"),
         (BASE + "class Other(Method):\n    pass\n", "defines Near, Other"),
         ("class (:", "does not parse"),
         (BASE + "    views = ('recipe', 'stong')\n", "unknown view 'stong'; did you mean 'strong'"),

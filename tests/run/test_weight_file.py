@@ -73,7 +73,7 @@ def test_a_missing_safetensors_names_the_command(tmp_path, monkeypatch, capsys):
         (registry.build("resnet14", 100, 1).state_dict(), "nearest is resnet14: of another shape fc.weight (it has 100 classes,"
          " here 10)"),
         (registry.build("resnet14", 10, 3).state_dict(), "conv1.weight (its images have 3 channels, here 1)"),
-        (models.mobilenet_v2(num_classes=10).state_dict(), "fit no backbone with 10 classes; nearest is "),
+        (models.mobilenet_v2(num_classes=10).state_dict(), "do not fit any backbone with 10 classes; nearest is "),
         ({"a": WEIGHTS, "b": WEIGHTS}, "there are several state dicts in 'w.pth' ('a', 'b')"),
         ({"epoch": 3}, "there are no tensors in 'w.pth'"),
         ([1, 2], "'w.pth' holds a list, not a state dict"),

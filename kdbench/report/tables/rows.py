@@ -15,6 +15,7 @@ from kdbench.plan.spec import EQUAL_TEACHER_SEED
 from kdbench.report.records import ACCURACY, Record, number, scored
 from kdbench.report.stats.differences import Differences
 from kdbench.report.stats.intervals import Interval, mean_interval
+from kdbench.words import shortest
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ class Row:
 
 @lru_cache(maxsize=4096)  # most rows of a board share theirs
 def with_values(name: str, parameters: str, short: bool, trials: int = 0) -> str:
-    """`kd (temperature=2.0; 20 trials)`, or `name` alone where nothing is changed and nothing was tuned.
+    """`kd (temperature=2; 20 trials)`, or `name` alone where nothing is changed and nothing was tuned.
 
     Args:
         parameters: JSON text of an object; anything else is shown as it is.
@@ -135,7 +136,7 @@ def with_values(name: str, parameters: str, short: bool, trials: int = 0) -> str
     texts = []
     for key, end, value in zip(values, last, values.values(), strict=True):
         shown = end if short and last.count(end) == 1 else key
-        texts.append(f"{shown}={value if isinstance(value, str) else json.dumps(value)}")
+        texts.append(f"{shown}={value if isinstance(value, str) else json.dumps(shortest(value))}")
     effort = f"{trials} trial{'s' * (trials != 1)}" if trials else ""
     inside = "; ".join(filter(None, [", ".join(texts), effort]))
     inside = inside.encode(errors="replace").decode()  # JSON can write half a character, and no file can hold one

@@ -102,7 +102,7 @@ def test_own_parameters_and_other_teachers_are_other_lines(result):
     )
     assert {(row.method, row.teacher) for row in table.rows} == {
         ("kd", "resnet20 (61.3)"),
-        ("kd (temperature=2.0)", "resnet20 (61.3)"),
+        ("kd (temperature=2)", "resnet20 (61.3)"),
         ("kd", "resnet14 (58.0)"),
     }
 
@@ -222,7 +222,7 @@ def test_exits_and_best_on_validation_are_means(result):
 
 def test_recipes_with_overrides_in_the_title(result):
     table = only([result("ce", overrides='{"Train.epochs": 1.0}'), result("kd", recipe="tiny")])
-    assert table.recipe == "short (Train.epochs=1.0) or tiny"
+    assert table.recipe == "short (Train.epochs=1) or tiny"
 
 
 @pytest.mark.parametrize(
@@ -230,7 +230,8 @@ def test_recipes_with_overrides_in_the_title(result):
     [
         ("", "kd"),
         ("{}", "kd"),
-        ('{"KD.temperature": 2.0}', "kd (temperature=2.0)"),
+        ('{"KD.temperature": 2.0}', "kd (temperature=2)"),
+        ('{"KD.temperature": 0.5, "KD.weights": [1.0, 0.25]}', "kd (temperature=0.5, weights=[1, 0.25])"),
         ('{"KD.b": true, "KD.a": "x"}', "kd (a=x, b=true)"),
         ('{"KD.weight": 1, "Head.weight": 2}', "kd (Head.weight=2, KD.weight=1)"),
         ('{"KD.a": "\\ud800"}', "kd (a=?)"),
