@@ -63,7 +63,7 @@ def _check_function(function: ast.FunctionDef | ast.AsyncFunctionDef, cls: str, 
     arguments, name = function.args, function.name
     if name == "__init__":
         first = f"'{arguments.kwonlyargs[0].arg}: float'" if arguments.kwonlyargs else "'weight: float'"
-        has = "has parameters in __init__" if arguments.kwonlyargs else "has an __init__, which can take no parameters"
+        has = "has parameters in __init__" if arguments.kwonlyargs else "has an __init__, which cannot have parameters"
         raise UserError(
             f"{where}: the method class {cls} {has}; declare them as fields ({first} in the "
             f"class body) and build modules in setup(self), {_DOCS}"

@@ -104,7 +104,7 @@ def of_method(name: str) -> Signature:
             names = ", ".join(each.node.name for each in classes)
             lines = ", ".join(str(each.node.lineno) for each in classes)
             hint = f"{names} (lines {lines}); begin the name of what it only builds on with _" if classes else "none"
-            raise UserError(f"{path} must define exactly one public subclass of Method, and defines {hint}")
+            raise UserError(f"{path} must define exactly one public subclass of Method, but defines {hint}")
         line_of_descent = _line_of_descent(classes[0])
     except RecursionError:
         raise UserError(f"{path}: its method class extends itself") from None

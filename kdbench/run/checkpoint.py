@@ -100,7 +100,7 @@ def _reason(path: Path, error: Exception) -> str:
         names = ", ".join(others[:3])
         network = any(name.startswith("torch.nn.") for name in others)
         what = "a whole network" if network else "other objects than tensors and plain containers"
-        save = _SAVE if network else "torch.save(content['model'], PATH), or whatever its key is"
+        save = _SAVE if network else "torch.save(content['model'], PATH), with its own key"
         return f"it holds {what} ({names}), and loading that could run code; save its state dict alone: {save}"
     if start[7:9] == b"\0{":  # safetensors
         return f"it is truncated or damaged ({size} bytes)"
