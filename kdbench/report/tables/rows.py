@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 import math
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 
-from kdbench.config import BASELINE
 from kdbench.config.resolve import digest
-from kdbench.plan.spec import EQUAL_TEACHER_SEED
+from kdbench.plan.spec import TEACHER
+from kdbench.report.purposes import PURPOSE
 from kdbench.report.records import ACCURACY, Record, number, scored
 from kdbench.report.stats.differences import Differences
 from kdbench.report.stats.intervals import Interval, mean_interval
+
+UNEVEN = 2.0
+"""Seeds of a row whose training times are further apart did not have the machine to themselves."""
 
 
 @dataclass(frozen=True)
@@ -51,11 +54,21 @@ class Row:
         """The method with its teacher, which no other row of the table shares."""
         return f"{self.method}, teacher {self.teacher}" if self.teacher else self.method
 
-    @property
-    def is_baseline(self) -> bool:
-        """Whether this is the student alone with its usual values; the label also says how many trials chose them."""
+    def has_defaults_of(self, method: str) -> bool:
+        """Whether this is a method with its usual values; the label also gives the number of trials that chose them."""
         record = self.runs[0]
-        return record["method"] == BASELINE and record["method.parameters"] in ("", "{}")
+        return record["method"] == method and record["method.parameters"] in ("", "{}")
+
+    @property
+    def is_of_teachers(self) -> bool:
+        """Whether all of its runs were only made to teach others."""
+        return all(record[PURPOSE] == TEACHER for record in self.runs)
+
+    @property
+    def has_uneven_times(self) -> bool:
+        """Whether the training of one seed took more than `UNEVEN` times as long as that of another."""
+        seconds = self.values("seconds.train").values()
+        return len(seconds) > 1 and max(seconds) > UNEVEN * min(seconds)
 
     @property
     def config(self) -> str:
@@ -66,8 +79,12 @@ class Row:
     @property
     def commits(self) -> list[str]:
         """The commits of the code that made the runs, each once, in the order of the seeds."""
-        texts = [record.get("provenance.commits") or record.get("provenance.commit", "") for record in self.runs]
-        return list(dict.fromkeys(commit for text in texts for commit in text.split()))
+        return list(dict.fromkeys(commit for record in self.runs for commit in commits(record)))
+
+    @property
+    def releases(self) -> list[str]:
+        """The versions of kdbench of the runs that no commit is recorded for, each once: "kdbench 0.4.0"."""
+        return list(dict.fromkeys(name for record in self.runs if (name := release(record))))
 
     @cached_property
     def finished(self) -> list[Record]:
@@ -118,6 +135,18 @@ class Row:
         return self.differences.p(self.name, key) if self.differences else None
 
 
+def commits(record: Record) -> list[str]:
+    """The commits of the code that made a run, the first one first; none where kdbench was installed from a package."""
+    text = record.get("provenance.commits") or record.get("provenance.commit", "")
+    return [commit for commit in text.split() if commit != "None"]  # so joined, for a process without a commit
+
+
+def release(record: Record) -> str:
+    """The version of kdbench of a run without a commit, "kdbench 0.4.0"; "" with one, and where neither is recorded."""
+    version = record.get("provenance.kdbench", "")
+    return f"kdbench {version}" if version and not commits(record) else ""
+
+
 @lru_cache(maxsize=4096)  # most rows of a board share theirs
 def with_values(name: str, parameters: str, short: bool, trials: int = 0) -> str:
     """`kd (temperature=2.0; 20 trials)`, or `name` alone where nothing is changed and nothing was tuned.
@@ -143,24 +172,32 @@ def with_values(name: str, parameters: str, short: bool, trials: int = 0) -> str
 
 
 def rows(records: Iterable[Record]) -> list[Row]:
-    """The rows of one table, without rank and differences: by method, own parameters, teacher and teacher's weights."""
-    groups: dict[tuple[str, str, str], dict[str, list[Record]]] = defaultdict(lambda: defaultdict(list))
+    """The rows of one table, without rank and differences: by method, own parameters and the teacher's weights.
+
+    Equal weights are one teacher, whatever its file or run is called; where none are recorded, its name has to do.
+    """
+    groups: dict[tuple[str, str], dict[tuple[str, str], list[Record]]] = defaultdict(lambda: defaultdict(list))
     for record in records:
         label = with_values(record["method"], record["method.parameters"], short=True)
-        groups[label, record["method"], record["teacher"]][record.get("teacher.sha256", "")].append(record)
-    made = []
-    for (_, _, teacher), by_weights in groups.items():
-        # A run may fail before it knows its teacher's weights; with one teacher to choose from it belongs there.
-        recorded = [weights for weights in by_weights if weights]
-        if len(recorded) == 1 and not any(scored(record) for record in by_weights.get("", [])):
-            by_weights[recorded[0]] += by_weights.pop("", [])
-        made += [_row(teacher, group) for group in by_weights.values()]
-    return made
+        weights = record.get("teacher.sha256", "")
+        groups[label, record["method"]][weights, "" if weights else record["teacher"]].append(record)
+    return [_row(group) for by_teacher in groups.values() for group in _with_early_failures(by_teacher)]
 
 
-def _row(teacher: str, records: list[Record]) -> Row:
+def _with_early_failures(by_teacher: Mapping[tuple[str, str], list[Record]]) -> list[list[Record]]:
+    """The records of each row of a method; runs that failed before they could read their teacher belong to it."""
+    known = {weights: list(group) for (weights, _), group in by_teacher.items() if weights}
+    unknown = {name: group for (weights, name), group in by_teacher.items() if not weights}
+    for name, group in list(unknown.items()):
+        same = [each for each in known.values() if any(record["teacher"] == name for record in each)]
+        if len(same) == 1 and not any(scored(record) for record in group):
+            same[0] += unknown.pop(name)
+    return [*known.values(), *unknown.values()]
+
+
+def _row(records: list[Record]) -> Row:
     # A run that was trained as a teacher of its own architecture is not one of the seeds that are compared.
-    as_teachers = [record for record in records if not record["teacher"] and int(record["seed"]) == EQUAL_TEACHER_SEED]
+    as_teachers = [record for record in records if record[PURPOSE] == TEACHER]
     students = [record for record in records if record not in as_teachers]
     records = sorted(students or records, key=lambda record: (record.get("provenance.finished_at", ""), record["run"]))
     newest = {int(record["seed"]): record for record in records}
@@ -173,6 +210,7 @@ def _row(teacher: str, records: list[Record]) -> Row:
     # Seeds of one row may have been run before and after tuning; the larger effort is what chose the values.
     trials = max(int(number(record, "tuning.trials") or 0) for record in counted)
     last = records[-1]
+    teacher = last["teacher"]
     teacher_accuracy = mean("teacher.accuracy", counted)
     exits = [key for key in last if key.startswith("exits.")]  # all records of a frame have the same keys
     keys = [key for key in exits if any(number(record, key) is not None for record in finished)]

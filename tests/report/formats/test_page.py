@@ -15,6 +15,7 @@ import pytest
 from kdbench.cli.main import main
 from kdbench.errors import UserError
 from kdbench.report.leaderboard import PAGE, check, regenerate
+from kdbench.report.request import Request
 
 HOSTILE = "<img src=x onerror=alert(1)></script><!--"
 CURVE = "epoch,images,seconds,lr,accuracy.val,loss\n" + "".join(
@@ -115,7 +116,7 @@ def test_no_runs_at_all(tmp_path):
 
 
 def test_columns_that_were_asked_for(runs, tmp_path):
-    regenerate(runs, tmp_path / "out", ("delta", "ece"), html=True)
+    regenerate(runs, tmp_path / "out", Request(("delta", "ece")), html=True)
     heads = re.findall(r"<button type=\"button\" title=\"[^\"]*\">([^<]*)<", own(tmp_path / "out" / PAGE))
     assert heads[-4:] == ["Teacher", "n", "Δ ce", "ECE %"]
 
