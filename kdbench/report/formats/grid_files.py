@@ -36,7 +36,7 @@ def _csv(grids: Sequence[Grid], by: Axes) -> str:
     writer = csv.writer(out, lineterminator="\n")
     fixed = "dataset" if by.setting == "student" else "student"
     writer.writerow(
-        [*by, fixed, "recipe", "protocol", "teacher", "accuracy", "half_width", "n", "best"],
+        [*by, fixed, "recipe", "protocol", "teacher", "teacher_accuracy", "accuracy", "half_width", "n", "best"],
     )
     for grid in grids:
         for method, rows in grid.rows.items():
@@ -44,7 +44,15 @@ def _csv(grids: Sequence[Grid], by: Axes) -> str:
                 place = {"method": method, by.setting: setting}
                 table = grid.tables[setting]
                 n, mean, half = row.accuracy or (0, None, None)
-                where = [*(place[axis] for axis in by), grid.title, table.recipe, table.protocol, row.teacher]
-                numbers = [None if value is None else float(f"{value:.9g}") for value in (mean, half)]
+                where = [
+                    *(place[axis] for axis in by),
+                    grid.title,
+                    table.recipe,
+                    table.protocol,
+                    row.runs[0]["teacher"],
+                ]
+                taught = row.measured("teacher.accuracy")
+                values = (taught and taught.mean, mean, half)
+                numbers = [None if value is None else float(f"{value:.9g}") for value in values]
                 writer.writerow([*where, *numbers, n, is_best(grid, method, setting)])
     return out.getvalue()

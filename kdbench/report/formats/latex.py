@@ -53,6 +53,7 @@ _SIGNS = {
     "‡": r"$\ddagger$",
     "§": r"\S{}",
     "¶": r"\P{}",
+    "α": r"$\alpha$",
     "χ": r"$\chi$",
     "²": r"$^2$",
 } | {sign: f"\\{sign}" for sign in "&%$#_{}"}
@@ -112,7 +113,7 @@ def latex_section(section: Section) -> str:
         return "".join(f"% {plain(text)}\n" for text in (f"{section.heading}: {intro}", *left_out))
     caption = "".join(map(_span, section.intro))
     about = [section.about_notes] if section.about_notes and section.notes else []
-    grid, below = ([_FIT, *_tabular(section.columns), "  }"], []) if section.is_wide else _narrow(section.columns)
+    grid, below = (_fitting(section.columns), []) if section.is_wide else _narrow(section.columns)
     return "\n".join(
         [
             r"\begin{table}",
@@ -125,6 +126,12 @@ def latex_section(section: Section) -> str:
             "",
         ]
     )
+
+
+def _fitting(columns: Sequence[Cells]) -> list[str]:
+    """A tabular that is scaled down if it is wider than the text."""
+    *lines, end = _tabular(columns)
+    return [_FIT, *lines, f"{end}}}"]
 
 
 def _narrow(columns: Sequence[Cells]) -> tuple[list[str], list[str]]:

@@ -52,11 +52,12 @@ class Cell:
 
 @dataclass(frozen=True)
 class Grid:
-    """A table for the template."""
+    """A table for the template; `teachers` has the teacher of each row, and is empty in a table without any."""
 
     table: Table
     heads: list[Head]
     rows: list[list[Cell]]
+    teachers: list[str]
 
 
 def page(
@@ -129,7 +130,7 @@ def _grid(table: Table, names: Sequence[str] | None) -> Grid:
     columns: list[Column] = shown(names, table.rows, table.baseline)
     # The columns that one selects follow on those that every table has.
     always = texts[: len(texts) - len(columns)]
-    kinds = {"Method": "name method", "Teacher": "name"}
+    kinds = {"Method": "name method", "Teacher": "name teacher"}
     heads = [Head(each.header, each.about, kinds.get(each.header, "number")) for each in always]
     heads += [
         Head(column.title, column.about, "number down" if column.better == "higher" else "number") for column in columns
@@ -145,7 +146,8 @@ def _grid(table: Table, names: Sequence[str] | None) -> Grid:
                 for each, value in zip(texts, values, strict=True)
             ]
         )
-    return Grid(table, heads, rows)
+    teachers = next((each.texts for each in always if each.header == "Teacher"), [])
+    return Grid(table, heads, rows, teachers)
 
 
 def _row(row: Row, curves: Curves) -> dict[str, Any]:
