@@ -181,7 +181,7 @@ def verdict(test: Friedman) -> str:
     p = f"p = {test.p:.3f}" if test.p >= 0.0005 else "p < 0.001"
     statistic = f"χ² = {test.chi2:.2f}, {p} (exact)" if test.exact else f"F({above}, {below}) = {test.f:.2f}, {p}"
     order = "the same order in all tables, " if test.f == math.inf else ""
-    differ = "the methods differ" if test.p <= ALPHA else "no significant difference between the methods"
+    differ = "at least two methods differ" if test.p <= ALPHA else "no significant difference between the methods"
     return f"Friedman test: {order}{statistic}: {differ}"
 
 
