@@ -1,4 +1,4 @@
-"""Which resolved parameters differ between two methods or two runs. No torch; nothing is executed."""
+"""Differences between the resolved parameters of two methods or two runs. No torch; nothing is executed."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class Comparison:
 
     @property
     def is_fair(self) -> bool:
-        """Whether everything is equal that must be equal in one table, and neither side is a control of the other."""
+        """True if everything is equal that must be equal in one table, and neither side is a control of the other."""
         return not any(difference.owner in (SHARED, CONTROL) for difference in self.differences)
 
     @property
@@ -101,7 +101,7 @@ def diff(a: str, b: str, runs: Path, words: Sequence[str] = ()) -> Comparison:
 
 
 def compare(a: Side, b: Side) -> list[Difference]:
-    """What differs: names of the runs, then shared parameters, the methods' own, the machine's and measures'."""
+    """The differences: names of the runs, then shared parameters, the methods' own, the machine's and measures'."""
     names = []
     for key in a.names:
         (left, left_sum), (right, right_sum) = a.names[key], b.names[key]

@@ -79,7 +79,7 @@ def _is_finished(result: Mapping[str, Any] | None) -> bool:
 
 
 def _is_packed(folder: RunFolder) -> bool:
-    """Whether a folder is as `kdbench export` packs it: a configuration whose result is a row of the leaderboard.
+    """True if a folder is as `kdbench export` packs it: a configuration whose result is a row of the leaderboard.
 
     The folder of a run that is not done yet has a spec too, and its configuration may be of another machine than the row.
     """
@@ -162,7 +162,7 @@ def retraining(run: FinishedRun, runs: Path | None = None) -> Retraining:
 
 
 def with_machine(spec: Spec, machine: Mapping[str, Any]) -> Spec:
-    """The same run on another machine.
+    """This run, planned for another machine.
 
     Args:
         machine: values by key. They replace all values of the configurables that they name; "Machine.device" and
@@ -193,7 +193,7 @@ def _planned(run: FinishedRun, runs: Path | None) -> list[Spec]:
 
 
 def _changes(run: FinishedRun, folder: Path, planned: Spec) -> tuple[str, ...]:
-    """How the stored values differ from those that the run's command resolves to now, a sentence each."""
+    """Differences of the stored values from those that the run's command resolves to now, a sentence each."""
     differences = [
         difference
         for difference in diff.compare(diff.of_run("stored", folder, run.result), diff.of_spec("now", planned))

@@ -27,7 +27,7 @@ _CHECKSUMS = ("data.sha256", "teacher.sha256")
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a retrained run compares with the stored one.
+    """Comparison of a retrained run with the stored one.
 
     Attributes:
         identical: whether the weights are bit-identical.

@@ -1,4 +1,4 @@
-"""What every student and teacher is: a classifier that can also show what it computed on the way."""
+"""The base class of every student and teacher: a classifier that can also return its intermediate features."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Extra = Literal["stem", "preactivations"]
 
 
 class Features(NamedTuple):
-    """What a backbone computes for B images. Stages are counted from 0, the shallowest, to S − 1.
+    """The outputs of a backbone for B images. Stages are counted from 0, the shallowest, to S − 1.
 
     Attributes:
         logits: (B, K), float32 also under autocast.

@@ -58,7 +58,7 @@ def of_file(group: str, path: Path, name: str) -> dict[str, Binding]:
 
 
 def is_unused_schedule(binding: Binding, schedule: Binding | None) -> bool:
-    """Whether a binding belongs to a schedule other than `schedule`, the binding of `Train.schedule`."""
+    """True if a binding belongs to a schedule other than `schedule`, the binding of `Train.schedule`."""
     used = schedule.value.name if schedule else None
     return binding.configurable in signature.SCHEDULE_NAMES and binding.configurable != used
 
@@ -84,7 +84,7 @@ def method_source(name: str) -> str:
 
 
 def is_variant(name: str) -> bool:
-    """Whether a method is another one's class with other values: a gin file without a Python file."""
+    """True if a method is another one's class with other values: a gin file without a Python file."""
     return name not in places.sources()
 
 

@@ -118,7 +118,7 @@ def _collect(folders: tuple[str, ...], suffix: str, kind: str) -> dict[str, Path
 
 
 def is_name(word: str) -> bool:
-    """Whether a word can name a member: letters, digits and underscores, beginning with a letter."""
+    """True if a word can name a member: letters, digits and underscores, beginning with a letter."""
     return _NAME.fullmatch(word) is not None
 
 

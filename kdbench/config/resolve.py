@@ -48,7 +48,7 @@ class Config:
 
     @property
     def needs_teacher(self) -> bool:
-        """Whether the method's class declares `needs_teacher`."""
+        """True if the method's class declares `needs_teacher`."""
         return bool(self.signature.attributes.get("needs_teacher", False))
 
     def overrides(self) -> dict[str, Any]:
@@ -65,7 +65,7 @@ class Config:
         return switches.Control(**self._every_value(switches.Control))
 
     def teaching(self) -> switches.Teaching:
-        """How this is taught, and what it keeps to teach others."""
+        """The `Teaching` settings: how this run is taught, and what it keeps to teach others."""
         return switches.Teaching(**self._every_value(switches.Teaching))
 
     def _every_value(self, cls: type) -> dict[str, Any]:
@@ -137,6 +137,8 @@ def resolve(method: str, dataset: str, recipe: str, overrides: Iterable[Binding]
         if key not in of_files or binding.value != of_files[key].value
     }
     effective = {**of_files, **ours}
+    if "Train.warmup" not in ours:
+        effective |= _fitting_warmup(of_files, effective)
 
     parts: dict[str, dict[str, Binding]] = {"shared": {}, "own": {}, "machine": {}, "measures": {}}
     part_of = {
@@ -172,13 +174,25 @@ def _of_files(method: str, dataset: str, recipe: str, own: Signature) -> dict[st
     }
 
 
+def _fitting_warmup(of_files: Mapping[str, Binding], effective: Mapping[str, Binding]) -> dict[str, Binding]:
+    """The binding of a recipe's warm-up that is too long for a shorter budget: the same share of it as in the recipe."""
+    warmup, usual, epochs = of_files.get("Train.warmup"), of_files.get("Train.epochs"), effective.get("Train.epochs")
+    if warmup is None or usual is None or epochs is None or not warmup.value < usual.value:
+        return {}
+    if warmup.value < epochs.value or epochs.value <= 0:
+        return {}
+    share = warmup.value / usual.value
+    origin = f"{warmup.origin}, as a share of Train.epochs={epochs.value:g}"
+    return {warmup.key: Binding(warmup.configurable, warmup.parameter, share * epochs.value, origin)}
+
+
 def _is_unset(binding: Binding) -> bool:
-    """Whether a binding only repeats the default of a switch that no gin file binds."""
+    """True if a binding only repeats the default of a switch that no gin file binds."""
     return any(binding.key == default.key and binding.value == default.value for default in _UNBOUND)
 
 
 def _has_no_effect(binding: Binding, effective: Mapping[str, Binding]) -> bool:
-    """Whether a binding is of a schedule that is not used, or synchronises the normalisation of one GPU."""
+    """True if a binding is of an unused schedule, or synchronises the normalisation of one GPU."""
     if binding.key == _SYNC_BN.key and effective[_GPUS].value == 1:
         return True
     return bindings.is_unused_schedule(binding, effective.get("Train.schedule"))

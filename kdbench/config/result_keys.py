@@ -55,7 +55,7 @@ def by_measure() -> Mapping[str, Mapping[str, Key]]:
 
 
 def is_declared(key: str, keys: Mapping[str, Key]) -> bool:
-    """Whether a key of a result is one of `keys`, or of one of their families."""
+    """True if a key of a result is one of `keys`, or belongs to one of their families."""
     return key in keys or any(family.endswith(".*") and key.startswith(family[:-1]) for family in keys)
 
 

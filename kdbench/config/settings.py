@@ -105,7 +105,7 @@ class Train:
 
     Attributes:
         epochs: the budget; an epoch is as many images through the student as there are training images.
-        batch_size: images a step; a method with structured batches takes the next multiple of its group.
+        batch_size: images per step; a method with structured batches takes the next multiple of its group.
         schedule: a schedule of kdbench/config/schedules.py, such as @Cosine().
         warmup: epochs over which the learning rate first rises linearly from 0.
         label_smoothing: label smoothing of the cross-entropy with the true labels, in every method.
@@ -124,7 +124,12 @@ class Train:
     def __post_init__(self) -> None:
         require(self.epochs > 0, "Train.epochs must be above 0")
         require(self.batch_size > 1, "Train.batch_size must be above 1 (batch normalisation)")
-        require(0 <= self.warmup < self.epochs, "Train.warmup must be at least 0 and below Train.epochs")
+        require(self.warmup >= 0, "Train.warmup must be at least 0")
+        require(
+            self.warmup < self.epochs,
+            f"Train.warmup={self.warmup:g} does not fit into Train.epochs={self.epochs:g}; "
+            f"pass a shorter one, such as Train.warmup={self.epochs / 10:g}",
+        )
         require(0 <= self.label_smoothing < 1, "Train.label_smoothing must be at least 0 and below 1")
         require(self.clip_norm >= 0, "Train.clip_norm must be at least 0 (0: no clipping)")
 
@@ -132,7 +137,7 @@ class Train:
 @gin.configurable
 @dataclass(frozen=True)
 class Machine:
-    """Where and how a run is computed; it does not affect the result.
+    """Settings of the machine that computes a run; they do not affect the result.
 
     Attributes:
         device: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1", …
@@ -163,7 +168,7 @@ class Machine:
 @gin.configurable
 @dataclass(frozen=True)
 class Measures:
-    """What is measured after training; it does not affect the result (docs/measures.md).
+    """Settings of the measures taken after training; they do not affect the result (docs/measures.md).
 
     Attributes:
         noise: standard deviations of Gaussian noise on test images, for pixel values in 0..1.

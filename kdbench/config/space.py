@@ -31,7 +31,7 @@ class Dimension:
     options: tuple[Any, ...]
 
     def holds(self, value: Any) -> bool:
-        """Whether `value` is in the dimension; a gin file may set a value outside it."""
+        """True if `value` is in the dimension; a gin file may set a value outside it."""
         if self.kind == "choice":
             return value in self.options
         return isinstance(value, (int, float)) and self.options[0] <= value <= self.options[1]

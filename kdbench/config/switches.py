@@ -70,7 +70,7 @@ class Selection:
 @gin.configurable
 @dataclass(frozen=True)
 class Parallel:
-    """How several GPUs share a batch. Shared by all methods; only the command line can bind it.
+    """Settings for several GPUs that share a batch. Shared by all methods; only the command line can bind it.
 
     Attributes:
         sync_bn: batch normalisation over the images of all GPUs, as one would do it. Without it each GPU normalises over
@@ -83,7 +83,7 @@ class Parallel:
 @gin.configurable
 @dataclass(frozen=True)
 class Control:
-    """What a control changes apart from its method's own parameters; only a method's gin file can bind it.
+    """Changes that a control makes apart from its method's own parameters; only a method's gin file can bind it.
 
     These are the differences that a control is there to show, so every table with a control lists them. It has defaults,
     since a method that is not a control binds nothing here.
@@ -104,7 +104,7 @@ class Control:
 @gin.configurable
 @dataclass(frozen=True)
 class Teaching:
-    """How a run is taught, and what it keeps to teach others; only a method's gin file can bind it, where it needs to.
+    """Teaching of a run, and what it keeps to teach others; only a method's gin file can bind it, where it needs to.
 
     Attributes:
         method: the method that trains the teacher. Give it a gin file of its own for a teacher that is trained for another

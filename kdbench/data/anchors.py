@@ -1,7 +1,7 @@
 """The order in which training images come up, and how each is augmented: the same for every method of a seed.
 
 Anchors are one endless sequence: pass after pass over the training images, each pass in a new order with new augmentations,
-drawn for the pass as a whole. A method that takes 43 anchors a step walks the same sequence as one that takes 128.
+drawn for the pass as a whole. A method that takes 43 anchors per step walks the same sequence as one that takes 128.
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ class RandAugment:
         self._amounts = amounts(trivial, height, width)
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
-        """What is done to `count` images: (count, n, 3) int64 for n operations one after another.
+        """The operations on `count` images: (count, n, 3) int64 for n operations one after another.
 
         The last dimension has the number of the operation, its magnitude, and 1 for the negative sign. All three are drawn
         whatever the policy, and each operation's after those of the one before, so that no setting moves another choice.

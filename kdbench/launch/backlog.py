@@ -1,4 +1,4 @@
-"""Which runs of a plan are still to be done, and how they are handed to the processes that do them."""
+"""The runs of a plan that are still to be done, handed to the processes that do them."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class PlannedRun:
 
 
 def planned(specs: Sequence[Spec], runs: Path, rerun: bool = False) -> list[PlannedRun]:
-    """What a plan does with each of its runs, in order."""
+    """The runs of a plan in order, each with what is to be done with it."""
     states = [RunFolder(runs, spec.id).state() for spec in specs]
     return [
         PlannedRun(spec, state, state != "finished" or (rerun and not spec.is_teacher))

@@ -19,7 +19,7 @@ from kdbench.store.folder import CANCELLED, RunFolder
 
 @dataclass(frozen=True)
 class Cancellation:
-    """What `cancel` did.
+    """The outcome of `cancel`.
 
     Attributes:
         runs: the cancelled runs, in their state before.

@@ -50,7 +50,7 @@ class RunLogs:
         self._parts = (_TextFile(folder / LOG), _EpochsFile(folder / EPOCHS), _JobLog(folder))
 
     def read(self) -> list[Piece]:
-        """What was added since the last call; at the first, log.txt as a whole and the end of the others."""
+        """Return what was added since the last call; at the first, log.txt as a whole and the end of the others."""
         return [piece for part in self._parts if (piece := part.read())]
 
 

@@ -36,7 +36,7 @@ LOOK = 1.0
 
 
 class Stop:
-    """Whether to stop, asked after every step: after a signal, after the parent's death, or if the run is cancelled.
+    """A request to stop, checked after every step: after a signal, after the parent's death, or if the run is cancelled.
 
     Args:
         parent: the process whose end also ends this one; None for a process that the user started.
@@ -54,7 +54,7 @@ class Stop:
 
     @property
     def all(self) -> bool:
-        """Whether no further run may begin."""
+        """True if no further run may begin."""
         return self._all
 
     def everything(self, *signal_details: object) -> None:

@@ -1,4 +1,4 @@
-"""How fast a run learned, from the validation curve in its `epochs.csv`."""
+"""Measures of how fast a run learned, from the validation curve in its `epochs.csv`."""
 
 from __future__ import annotations
 

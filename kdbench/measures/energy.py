@@ -1,4 +1,4 @@
-"""What GPUs used of energy, as their driver counts it (NVML; `pip install kdbench[energy]`)."""
+"""Energy used by GPUs, as their driver counts it (NVML; `pip install kdbench[energy]`)."""
 
 from __future__ import annotations
 

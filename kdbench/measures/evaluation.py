@@ -20,7 +20,7 @@ Values = dict[str, float | int | None]
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a measure may use. Training is over; everything here is left as it is.
+    """The inputs of a measure. Training is over; a measure changes none of them.
 
     Attributes:
         network: the deployed network at the last epoch, in evaluation mode; images (B, C, H, W) to logits (B, K).

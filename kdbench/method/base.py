@@ -187,7 +187,7 @@ class Method(nn.Module):
         return self._teachers
 
     def teach(self, batch: Batch, *want: str, teacher: int = 0, batch_statistics: bool = False) -> Features:
-        """What a teacher computes for the images of a batch, without gradient.
+        """Return the outputs of a teacher for the images of a batch, without gradient.
 
         Args:
             want: "logits", "pooled", "stages", "stem", "preactivations"; without any, logits, stages and pooled features.
@@ -197,7 +197,7 @@ class Method(nn.Module):
         return self.teach_images(batch.images, *want, teacher=teacher, batch_statistics=batch_statistics)
 
     def teach_images(self, images: Tensor, *want: str, teacher: int = 0, batch_statistics: bool = False) -> Features:
-        """The same for other images (B, C, H, W) in the student's normalisation; never taken from a cache."""
+        """Return the outputs of a teacher for other images (B, C, H, W) in the student's normalisation; never cached."""
         return self._teachers[teacher](images, want, batch_statistics)
 
     def cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:

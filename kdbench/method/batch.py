@@ -1,4 +1,4 @@
-"""What a method sees: one step's images, and the task that it is built for."""
+"""The inputs of a method: one step's images, and the task that it is built for."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from kdbench.streams import Streams
 
 @dataclass(frozen=True)
 class Info:
-    """What a method may know of the task it is built for.
+    """The facts of its task that a method may use.
 
     Attributes:
         classes: number of classes K.

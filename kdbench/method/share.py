@@ -1,4 +1,4 @@
-"""What one process holds of a step's batch, and how to reach the rest of it."""
+"""The part of a step's batch that one process holds, and access to the rest."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 class Share:
-    """What one rank has of a step's batch. This class: all of it, in a single process; everything returns its argument.
+    """One rank's part of a step's batch. Here the whole batch, in a single process: functions return their argument.
 
     A batch of A anchors with J images each, in V views, is made of J · V blocks of A rows: row i of every block belongs to
     anchor i. A rank has a run of anchors, and of every block the rows that belong to them, in the same order.

@@ -44,7 +44,7 @@ class Teacher:
 
     @torch.no_grad()
     def __call__(self, images: Tensor, want: Sequence[str] = (), batch_statistics: bool = False) -> Features:
-        """What the network computes for images (B, C, H, W) in the student's normalisation; see `Method.teach`.
+        """Return the outputs of the network for images (B, C, H, W) in the student's normalisation; see `Method.teach`.
 
         Raises:
             UserError: a word of `want` is not an output of a backbone.
@@ -62,7 +62,7 @@ class Teacher:
 
     @torch.no_grad()
     def exits(self, images: Tensor) -> dict[str, Tensor]:
-        """Logits (B, K) of the classifiers that were trained besides the network's own, by name, as `Method.exits` has them.
+        """Logits (B, K) of the classifiers that were trained in addition to the network's own, by name, as `Method.exits` has them.
 
         Args:
             images: (B, C, H, W) in the student's normalisation.

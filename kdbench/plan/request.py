@@ -23,7 +23,7 @@ LOGS = ("tensorboard",)
 
 @dataclass(frozen=True)
 class Request:
-    """What the user asked for.
+    """The request of the user.
 
     Attributes:
         methods, dataset, student, teacher, recipe, seeds: the values of each key; empty where the dataset's default applies.
@@ -160,7 +160,7 @@ def _teachers(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def is_weight_file(teacher: str) -> bool:
-    """Whether a teacher is given as a file, and not as a backbone or a run."""
+    """True if a teacher is given as a file, and not as a backbone or a run."""
     return teacher.endswith((".pt", ".pth")) or ("/" in teacher and not Path(teacher).expanduser().is_dir())
 
 

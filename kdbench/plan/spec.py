@@ -80,7 +80,7 @@ class Spec:
         return " ".join(["kdbench run", *words])
 
     def identity(self) -> dict[str, Any]:
-        """What a result says of its run before anything is known of its outcome."""
+        """The entries of a result that identify its run, before the outcome is known."""
         return {
             "run": self.id,
             "status": "failed",
@@ -130,7 +130,7 @@ class TeacherRun:
 
 
 def teacher_name(student: str, method: str) -> str:
-    """How a trained network is called as a teacher: its backbone, and its method if that is not the baseline."""
+    """The name of a trained network as a teacher: its backbone, and its method if that is not the baseline."""
     return student if method == BASELINE else f"{student} {method}"
 
 

@@ -1,4 +1,4 @@
-"""Which runs, files and networks teach a run: the teacher that was selected, and what the method makes of it.
+"""The runs, files and networks that teach a run: the teacher that was selected, and what the method makes of it.
 
 Backbones are trained by the method that `Teaching.method` names, once for all seeds of the students; a chain of assistants
 is trained by the taught method itself, each taught by those above it. No torch here.
@@ -39,7 +39,7 @@ class Teachers:
 
     @property
     def name(self) -> str | None:
-        """How tables call them; None without a teacher."""
+        """Their name in tables; None without a teacher."""
         if self.untrained:
             return f"{self.untrained} untrained"
         names = [Path(self.file).stem] if self.file else []

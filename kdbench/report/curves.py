@@ -18,5 +18,5 @@ def read(epochs_csv: Path) -> list[Point]:
 
 
 def _plausible(point: Point) -> bool:
-    """Whether this can have been measured: a file may be damaged in any way."""
+    """True if this can have been measured: a file may be damaged in any way."""
     return 0 <= point.accuracy <= 100 and 0 < point.images < 1e18

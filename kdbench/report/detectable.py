@@ -27,7 +27,7 @@ MOST = 1000
 
 @dataclass(frozen=True)
 class LinePower:
-    """What the seeds of a line can show. Points are percentage points of accuracy on the test set.
+    """The differences that the seeds of a line can detect. Points are percentage points of accuracy on the test set.
 
     Attributes:
         line: the method, and its teacher; "all lines" for the sd pooled over a table.
@@ -48,7 +48,7 @@ class LinePower:
 
 @dataclass(frozen=True)
 class TablePower:
-    """What the seeds of a table can show.
+    """The differences that the seeds of a table can detect.
 
     Attributes:
         title: dataset, student, recipe and protocol.

@@ -108,7 +108,7 @@ def _defect(result: Any, folder: str) -> str | None:
 
 
 def _is_number(value: Any) -> bool:
-    """Whether a value is a number, or null for what was not measured."""
+    """True if a value is a number, or null for a missing measurement."""
     return value is None or (isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value))
 
 

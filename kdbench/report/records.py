@@ -50,7 +50,7 @@ _UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")  # not the same in
 
 
 def is_number_column(name: str) -> bool:
-    """Whether a column certainly holds only numbers and empty cells, in every version of kdbench."""
+    """True if a column certainly holds only numbers and empty cells, in every version of kdbench."""
     return name.startswith(_NUMBERS) or name in ("images_seen", "teacher.accuracy")
 
 
@@ -64,7 +64,7 @@ def number(record: Record, key: str) -> float | None:
 
 
 def scored(record: Record) -> bool:
-    """Whether this run has a result that can be averaged."""
+    """True if this run has a result that can be averaged."""
     return record["status"] == "finished" and number(record, ACCURACY) is not None
 
 
@@ -88,7 +88,7 @@ def frame(results: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
 
 
 def canonical(rows: pd.DataFrame) -> pd.DataFrame:
-    """The same records in the one order of records and columns that is written; a column of empty cells is left out."""
+    """Sort records and columns into the one order that is written; columns of empty cells are left out."""
     rows = _with_columns(rows, set(rows.columns))
     rows = rows[[name for name in rows.columns if name in LEADING or (rows[name] != "").any()]]
     by_number = rows.assign(seed=[int(seed) if seed else 0 for seed in rows["seed"]])
@@ -96,7 +96,7 @@ def canonical(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _with_columns(rows: pd.DataFrame, names: set[str]) -> pd.DataFrame:
-    """The same records with these columns in the order that is written; new cells are empty."""
+    """Give records these columns, in the order that is written; new cells are empty."""
     return rows.reindex(columns=LEADING + sorted(names - set(LEADING)), fill_value="").astype(object)
 
 

@@ -10,7 +10,7 @@ from kdbench.run.group import Group
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run has come, for a display.
+    """The progress of a run, for a display.
 
     Attributes:
         measured: share of the final evaluation that is done; None before it.

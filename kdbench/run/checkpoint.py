@@ -60,7 +60,7 @@ def _on_cpu(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def load(path: Path) -> dict[str, Any]:
-    """What a file of weights holds.
+    """The contents of a file of weights.
 
     Raises:
         RunError: it cannot be read, or holds something else than tensors and plain containers.

@@ -29,7 +29,7 @@ def accuracies(logits_of: Callable[[Tensor], dict[str, Tensor]], images: Images,
 
 
 def accuracies_of(logits: Mapping[str, Tensor], images: Images) -> dict[str, float]:
-    """The same from logits (N, K) by name."""
+    """Top-1 accuracies in percent from logits (N, K) by name, and that of their ensemble."""
     found = {name: _top1(z, images) for name, z in logits.items()}
     if len(logits) > 1:
         together = torch.stack([z.float().softmax(dim=1) for z in logits.values()]).mean(dim=0)
@@ -39,7 +39,7 @@ def accuracies_of(logits: Mapping[str, Tensor], images: Images) -> dict[str, flo
 
 @torch.no_grad()
 def all_logits(logits_of: Callable[[Tensor], dict[str, Tensor]], images: Images, dataset: Dataset) -> dict[str, Tensor]:
-    """What `logits_of` says of all images, (N, K) by name; it is given normalised batches."""
+    """Collect what `logits_of` returns for all images, (N, K) by name; it is given normalised batches."""
     found: dict[str, list[Tensor]] = {}
     with full_precision(images.labels.device):
         for batch in images.images.split(BATCH):

@@ -17,6 +17,7 @@ import gin
 from kdbench.errors import RunError, UserError
 from kdbench.files import write_atomically
 from kdbench.measures import convergence, cost, energy
+from kdbench.measures.load import OtherProcesses
 from kdbench.method import Method
 from kdbench.plan.spec import Spec
 from kdbench.run import checkpoint, evaluate, load
@@ -40,7 +41,7 @@ def run(spec: Spec, runs: Path, data: Path | None, caller: Caller | None = None)
     Args:
         runs: the folder of all runs.
         data: the folder of datasets, for those that need one.
-        caller: what the process that does the run is asked and told, and the group it is part of. Of a run that fails, the
+        caller: the process that does the run: what it is asked, what it receives, and its group. Of a run that fails, the
             rank that failed first writes. A process whose run has failed must then end: others may be waiting for it, until
             torchrun stops them or `group.TIMEOUT` has passed.
 
@@ -120,7 +121,7 @@ def validate(spec: Spec, runs: Path, data: Path | None, caller: Caller | None = 
 
 
 def is_full(error: BaseException) -> bool:
-    """Whether an error says that the disk, or the user's share of it, is full."""
+    """True if an error says that the disk, or the user's share of it, is full."""
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -134,7 +135,8 @@ def _run(spec: Spec, folder: RunFolder, runs: Path, data: Path | None, caller: C
     _log_other_commit(folder, ready, group.first)
     # Before training, so that a method that counting fails for fails at once.
     flops = count_flops(spec, ready) if group.first else {}
-    session = Session(began, ready.peak, energy.of_devices(ready.device, group.size), ready.provenance)
+    others = OtherProcesses() if group.size == 1 else None  # the other ranks are not others
+    session = Session(began, ready.peak, energy.of_devices(ready.device, group.size), others, ready.provenance)
     log = None if group.first else lambda line: None
     every = ready.settings.machine.checkpoint_every
     keeper = Keeper(folder, ready.identity(spec), every, caller.stop, caller.check, log)
@@ -236,7 +238,7 @@ def _result_of_another_rank(message: str) -> dict[str, Any]:
 
 
 def _sentence(error: Exception) -> str:
-    """How an error is shown: ours are sentences, others need their name."""
+    """An error as it is shown: ours are sentences, others need their name."""
     # gin adds the call in which an error was raised, in lines of its own.
     sentence = str(error).partition("\n  In call to configurable")[0]
     return sentence if isinstance(error, (RunError, UserError)) else f"{type(error).__name__}: {sentence}"

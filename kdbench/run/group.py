@@ -103,7 +103,7 @@ class Group:
             dist.destroy_process_group()
 
     def share(self, anchors: int) -> Share:
-        """What this rank has of every step.
+        """The part of every step that this rank computes.
 
         Raises:
             RunError: there are fewer anchors than ranks.
@@ -150,7 +150,7 @@ class Group:
             gradient.copy_(total.view(gradient.shape))
 
     def from_first(self, compute: Callable[[], float]) -> float:
-        """What `compute` gives on the first rank, which alone calls it."""
+        """Return what `compute` returns on the first rank, which alone calls it."""
         if self.size == 1:
             return compute()
         value = torch.tensor(compute() if self.first else 0.0, dtype=torch.float64, device=self.device)
@@ -187,7 +187,7 @@ class Group:
             return self._store.get(topic).decode()
 
     def last_words(self, topic: str) -> str | None:
-        """What another process said of this topic before it ended, if it did."""
+        """The last message of another process on this topic, if there was one."""
         with contextlib.suppress(RuntimeError):
             self._store.wait([topic], HEAR_OUT)
             return self._store.get(topic).decode()

@@ -53,7 +53,7 @@ def normalisation(folder: Path) -> tuple[tuple[float, ...], tuple[float, ...]]:
 
 
 def description(spec: Spec, method: Method, teachers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What a method is built and filled from again, as plain containers and tensors.
+    """The description from which a method is rebuilt and filled, as plain containers and tensors.
 
     Args:
         teachers: descriptions of its teachers (`LoadedTeacher.description`).

@@ -50,7 +50,7 @@ class Ready:
     teachers: tuple[LoadedTeacher, ...]
 
     def identity(self, spec: Spec) -> dict[str, Any]:
-        """What a state of training must agree with for this run to resume from it."""
+        """The facts that a state of training must share with this run for it to resume from that state."""
         return {
             "run": spec.id,
             "method file": self.provenance["provenance.method_sha256"],

@@ -1,4 +1,4 @@
-"""The state of training on disk: everything that a run needs to go on to the very bits it would have reached undisturbed.
+"""The state of training on disk: everything that a run needs to resume and end in the very bits it would have reached undisturbed.
 
 Two files, the newest and the one before it. Each begins with the sha256 of the rest, so that a file which is torn, or whose
 bytes have changed, is recognised; and it names the run and the method file, so that a foreign one is.
@@ -133,7 +133,7 @@ class Keeper:
         return self.STOP if self.stop() else self.WRITE if self.due(new_epoch) else 0
 
     def due(self, new_epoch: bool) -> bool:
-        """Whether it is time to write: `every` seconds have passed, or an epoch has ended and writing costs little."""
+        """True if it is time to write: `every` seconds have passed, or an epoch has ended and writing costs little."""
         spent = time.monotonic() - self._last
         return spent >= self._every or (new_epoch and spent >= max(SHORTEST, self._cost / SHARE))
 

@@ -1,4 +1,4 @@
-"""What one process spends on a run, and what all processes that worked on it spent together."""
+"""Costs of a run: those of one process, and of all processes that worked on it together."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kdbench.measures import energy
+from kdbench.measures import energy, load
 from kdbench.measures.cost import PeakMemory
 from kdbench.run.loop.state import Outcome
 
@@ -16,29 +16,42 @@ class Session:
 
     Args:
         began: when it began, by `time.perf_counter`.
-        peak, used: watch memory and energy.
+        peak, used, others: watch memory, energy, and the CPU time of other processes; None: not measured.
         provenance: the `provenance.*` entries of the result.
     """
 
-    def __init__(self, began: float, peak: PeakMemory, used: energy.Energy, provenance: Mapping[str, Any]):
-        self._began, self._peak, self._used, self._provenance = began, peak, used, provenance
+    def __init__(
+        self,
+        began: float,
+        peak: PeakMemory,
+        used: energy.Energy,
+        others: load.OtherProcesses | None,
+        provenance: Mapping[str, Any],
+    ):
+        self._began, self._peak, self._used, self._others, self._provenance = began, peak, used, others, provenance
         self._training: dict[str, Any] = {}
         self._trained = began
 
     def training_is_over(self) -> None:
-        """Memory and energy are those of training; the evaluation begins."""
+        """Memory, energy and load are those of training; the evaluation begins."""
         self._trained = time.perf_counter()
-        self._training = {"peak": self._peak.bytes(), "joules": self._used.joules()}
+        self._training = self._measured()
 
     def entries(self) -> dict[str, Any]:
         """This session so far, as the state of training keeps it for the process that resumes."""
         return {
+            **(self._training or self._measured()),
             "seconds": time.perf_counter() - self._began,
-            "peak": self._peak.bytes(),
-            "joules": self._used.joules(),
             "started_at": self._provenance["provenance.started_at"],
             "commit": self._provenance["provenance.commit"],
-            **self._training,
+        }
+
+    def _measured(self) -> dict[str, Any]:
+        return {
+            "watched": time.perf_counter() - self._began,
+            "peak": self._peak.bytes(),
+            "joules": self._used.joules(),
+            "others": self._others.seconds() if self._others else None,
         }
 
     def result(self, before: Sequence[Mapping[str, Any]], outcome: Outcome) -> dict[str, Any]:
@@ -59,11 +72,12 @@ class Session:
             "cost.energy_joules": energy.total([session.get("joules") for session in sessions]),
             "cost.images_per_second": round(outcome.images_seen / outcome.seconds, 1),
             **self._provenance,
+            "provenance.load": load.mean_cores(sessions),
             **self._history(before),
         }
 
     def _history(self, before: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """Of a run that several processes worked on: how many, since when, and at which commits."""
+        """The history of a run that several processes worked on: how many, since when, and at which commits."""
         if not before:
             return {}
         commits = dict.fromkeys([*(session["commit"] for session in before), self._provenance["provenance.commit"]])

@@ -59,7 +59,7 @@ class LoadedTeacher:
             self.method.info = replace(self.method.info, device=device)
 
     def seen_by_methods(self) -> Teacher:
-        """What a method gets of it."""
+        """The teacher as methods see it."""
         device = next(self.network.parameters()).device
         scale, shift = (None if each is None else each.to(device) for each in (self.scale, self.shift))
         return Teacher(self.network, self.method, scale, shift)

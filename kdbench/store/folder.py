@@ -98,7 +98,7 @@ class RunFolder:
         self.write(SPEC, spec, lasting=False)
 
     def is_open(self) -> bool:
-        """Whether the run is to be done: it has no result or is to be repeated, and it is not cancelled."""
+        """True if the run is to be done: it has no result or is to be repeated, and it is not cancelled."""
         if (self / CANCELLED).exists():
             return False
         return (self / AGAIN).exists() or self.state() == "absent"

@@ -52,12 +52,12 @@ class Owner:
         return f"process {self.pid} on {self.host}" + (f" (job {self.job})" if self.job else "")
 
     def is_here(self) -> bool:
-        """Whether the process runs on this machine, in this process namespace."""
+        """True if the process runs on this machine, in this process namespace."""
         me = this_process()
         return (self.host, self.boot, self.namespace) == (me.host, me.boot, me.namespace)
 
     def is_dead(self) -> bool:
-        """Whether the process has certainly ended, as seen from its own machine or from the same job after a requeue."""
+        """True if the process has certainly ended, as seen from its own machine or from the same job after a requeue."""
         me = this_process()
         if self.job and self.job == me.job and self.restart < me.restart:
             return True

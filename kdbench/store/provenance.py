@@ -45,6 +45,7 @@ def collect(spec: Spec, device: torch.device, gpus: int) -> dict[str, Any]:
         "device": device_name(device),
         "gpus": gpus,
         "threads": torch.get_num_threads(),
+        "instructions": instruction_set(),
         "platform": platform.platform(),
         "command": spec.command(),
         "started_at": now(),
@@ -80,11 +81,23 @@ def device_name(device: torch.device) -> str:
         return platform.processor() or platform.machine()
 
 
+def instruction_set() -> str:
+    """The CPU's vector instructions that torch uses, and whether it computes with bfloat16: "AVX512 bfloat16", "AVX2"."""
+    import torch
+
+    try:
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8").split()
+    except OSError:
+        flags = []
+    bfloat16 = {"avx512_bf16", "amx_bf16", "bf16"} & set(flags)  # "bf16": on ARM
+    return " ".join([torch.backends.cpu.get_cpu_capability(), *(["bfloat16"] if bfloat16 else [])])
+
+
 @cache
 def of_this_code() -> tuple[str | None, bool | None]:
     """The commit of the clone that kdbench runs from, and whether kdbench/, methods/ and gin/ have no uncommitted changes.
 
-    Both are None for an installed wheel. Git is asked once a process: what runs is what was imported, even if the clone
+    Both are None for an installed wheel. Git is asked once per process: what runs is what was imported, even if the clone
     changes meanwhile.
     """
     root = places.own_root()

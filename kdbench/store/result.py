@@ -118,6 +118,9 @@ SECTIONS: dict[str, tuple[Key, ...]] = {
         Key("provenance.device", str, "", "name of the GPU or CPU model"),
         Key("provenance.gpus", int, "processes", "processes that share each batch"),
         Key("provenance.threads", int, "threads", "CPU threads that PyTorch used"),
+        Key("provenance.instructions", str, "", "vector instructions of the CPU, and whether it has some for bfloat16"),
+        Key("provenance.load", float, "cores", "CPU cores that other processes kept busy, mean until training ended",
+            null=True),
         Key("provenance.platform", str, "", "operating system"),
         Key("provenance.job", str, "", "SLURM job, in jobs only"),
         Key("provenance.host", str, "", "name of the machine, in jobs only"),
@@ -168,7 +171,7 @@ def declaration(name: str) -> Key | None:
 
 
 def is_number(name: str) -> bool:
-    """Whether a key is declared and its values are numbers or null."""
+    """True if a key is declared and its values are numbers or null."""
     key = declaration(name)
     return key is not None and key.type in (int, float)
 

@@ -1,4 +1,4 @@
-"""The same number of trials for every method, chosen on the validation split alone. No torch before a trial."""
+"""An equal number of trials for every method, chosen on the validation split alone. No torch before a trial."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Tuning:
 
     @property
     def is_done(self) -> bool:
-        """Whether no trial is missing."""
+        """True if no trial is missing."""
         return all(len(study.trials) >= self.trials for study in self.studies)
 
 

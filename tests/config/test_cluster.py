@@ -129,4 +129,4 @@ def test_without_slurm_one_sentence(tmp_path, monkeypatch, capsys):
 
 def test_they_are_listed(capsys):
     assert main(["list", "clusters"]) == 0
-    assert "one GPU a job" in capsys.readouterr().out
+    assert "one GPU per job" in capsys.readouterr().out

@@ -119,3 +119,15 @@ def test_an_incomplete_recipe_is_refused(root_with):
     root_with(recipe__thin="Train.epochs = 1\n")
     with pytest.raises(UserError, match="the recipe 'thin' does not set"):
         resolve("ce", "digits", "thin")
+
+
+@pytest.mark.parametrize(("epochs", "warmup"), [(60, 2.0), (3, 2.0), (2, 2 / 30), (0.3, 0.01)])
+def test_a_warm_up_of_the_recipe_that_does_not_fit_keeps_its_share_of_the_budget(epochs, warmup):
+    config = resolve("ce", "digits", "quick", of_command_line([f"Train.epochs={epochs}"]))
+    assert config.every()["Train.warmup"].value == pytest.approx(warmup)
+    assert set(config.overrides()) <= {"Train.epochs"}, "the command line did not change the warm-up"
+
+
+def test_a_warm_up_of_the_command_line_that_does_not_fit_is_refused_with_one_that_does():
+    with pytest.raises(UserError, match=r"Train.warmup=2 does not fit into Train.epochs=1.5; .* Train.warmup=0.15"):
+        resolve("ce", "digits", "quick", of_command_line(["Train.epochs=1.5", "Train.warmup=2"]))

@@ -58,7 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def parse(words: Sequence[str]) -> tuple[Request, int]:
-    """What to tune and the number of trials, from: methods, `trials=N`, and selections and shared bindings as in `kdbench run`.
+    """Parse what to tune and the number of trials from methods, `trials=N`, and selections and shared bindings as in `kdbench run`.
 
     Raises:
         UserError: a word that is none of these, or a missing one.

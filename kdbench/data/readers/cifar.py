@@ -37,7 +37,7 @@ SHAPE = (32, 32, 3)
 
 @dataclass(frozen=True)
 class _Cifar:
-    """What differs between the two: the number of classes, the class in torchvision.datasets, the names on disk."""
+    """The differences between the two: the number of classes, the class in torchvision.datasets, the names on disk."""
 
     classes: int
     torchvision: str
@@ -116,7 +116,7 @@ def _cached(path: Path, source: str, folder: Path) -> Arrays | None:
 
 
 def _visible(folder: Path) -> list[Path]:
-    """What is in a folder, by name, without what file managers hide there."""
+    """The contents of a folder, by name, without the hidden files of file managers."""
     return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
 
 

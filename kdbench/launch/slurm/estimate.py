@@ -1,4 +1,4 @@
-"""How long runs will take, from finished runs like them. No torch here."""
+"""Estimates of how long runs will take, from similar finished runs. No torch here."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Past:
 
 
 def _keys(protocol: str, method: str, student: str, dataset: str) -> list[tuple[str, ...]]:
-    """What runs must have in common to take equally long, the best first."""
+    """Properties that runs must share to take equally long, the best criterion first."""
     return [("method", protocol, method, student), ("protocol", protocol, student), ("dataset", dataset, student)]
 
 

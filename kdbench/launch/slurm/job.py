@@ -1,4 +1,4 @@
-"""What a SLURM job executes: its runs, in worker processes, until they end or SLURM reclaims the node. No torch here."""
+"""The program of a SLURM job: runs in worker processes, until they end or SLURM reclaims the node. No torch here."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ class QueuedJob:
 
     @property
     def is_over(self) -> bool:
-        """Whether it has ended, or is ending."""
+        """True if it has ended, or is ending."""
         return not self.in_queue or self.state in _ENDING
 
 
@@ -83,7 +83,7 @@ class SlurmQueue:
         return self._jobs.get(id_) or QueuedJob(id_, self._last_states.get(id_, ""), in_queue=False)
 
     def is_pending(self, number: str) -> bool:
-        """Whether the last query returned the job with this SLURM_JOB_ID as pending."""
+        """True if the last query returned the job with this SLURM_JOB_ID as pending."""
         return any(job.number == number and job.is_pending for job in (self._jobs or {}).values())
 
 
@@ -101,7 +101,7 @@ def read(users: Iterable[int]) -> dict[str, QueuedJob] | None:
 
 
 def is_running(id_: str) -> bool:
-    """Whether SLURM reports a job of this user as running."""
+    """True if SLURM reports a job of this user as running."""
     job = (read({os.getuid()}) or {}).get(id_)
     return job is not None and job.state == "RUNNING"
 

@@ -36,7 +36,7 @@ WAITS = ("PENDING", "RUNNING", "SUSPENDED", "CONFIGURING", "REQUEUED", "REQUEUE_
 
 
 def is_here() -> bool:
-    """Whether this machine has SLURM's commands."""
+    """True if this machine has SLURM's commands."""
     return all(shutil.which(command) for command in ("sbatch", "squeue", "scontrol", "srun"))
 
 

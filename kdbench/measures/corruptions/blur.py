@@ -12,7 +12,7 @@ from kdbench.measures.corruptions.draws import Draws
 
 
 def defocus_blur(images: Tensor, severity: int, draws: Draws) -> Tensor:
-    """Of a lens out of focus: the mean over a disk of this radius."""
+    """Blur of a lens out of focus: the mean over a disk of this radius."""
     radius = (0.6, 0.9, 1.2, 1.6, 2.1)[severity] * geometry.scale(images)
     rings = max(8, math.ceil(3 * radius))
     # Rings of equal area, each with as many points: evenly spread over the disk.
@@ -23,7 +23,7 @@ def defocus_blur(images: Tensor, severity: int, draws: Draws) -> Tensor:
 
 
 def glass_blur(images: Tensor, severity: int, draws: Draws) -> Tensor:
-    """Of frosted glass: every pixel from a random place up to this far away, between two slight blurs."""
+    """Blur of frosted glass: every pixel from a random place up to this far away, between two slight blurs."""
     reach = (0.6, 0.8, 1.0, 1.3, 1.7)[severity] * geometry.scale(images)
     count, _, height, width = images.shape
     by = (2 * draws.uniform(count, height, width, 2) - 1) * reach
@@ -31,7 +31,7 @@ def glass_blur(images: Tensor, severity: int, draws: Draws) -> Tensor:
 
 
 def motion_blur(images: Tensor, severity: int, draws: Draws) -> Tensor:
-    """Of a moving camera: the mean along a line of this length, in a direction of each image's own."""
+    """Blur of a moving camera: the mean along a line of this length, in a direction of each image's own."""
     length = (2.0, 3.0, 4.0, 5.0, 6.5)[severity] * geometry.scale(images)
     angle = draws.uniform(len(images)) * math.pi
     steps = max(9, math.ceil(2 * length))
@@ -41,7 +41,7 @@ def motion_blur(images: Tensor, severity: int, draws: Draws) -> Tensor:
 
 
 def zoom_blur(images: Tensor, severity: int, draws: Draws) -> Tensor:
-    """Of moving towards something: the mean of the image enlarged by factors from 1 to this."""
+    """Blur of moving towards something: the mean of the image enlarged by factors from 1 to this."""
     largest = (1.06, 1.11, 1.16, 1.21, 1.26)[severity]
     # So many that the edge moves by half a pixel of 32, or one of the image, from one to the next.
     steps = 3 + math.ceil((largest - 1) / 2 * max(images.shape[-2:]) / max(1.0, geometry.scale(images) / 2))

@@ -1,4 +1,4 @@
-"""Of processing. Each takes images (B, C, H, W) in 0..1, the severity from 0, and what is drawn; lengths are pixels at 32×32."""
+"""Corruptions from processing: functions of images (B, C, H, W) in 0..1, a severity from 0 and draws; lengths: pixels at 32×32."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from kdbench.measures.corruptions.draws import Draws
 
 
 def contrast(images: Tensor, severity: int, draws: Draws) -> Tensor:
-    """What is left of the difference from each channel's mean."""
+    """The share of the difference from each channel's mean that is kept."""
     left = (0.75, 0.50, 0.40, 0.30, 0.15)[severity]
     return torch.lerp(images.mean(dim=(2, 3), keepdim=True), images, left)
 

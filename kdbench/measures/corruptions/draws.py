@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 class Draws:
-    """What a corruption draws, from one generator.
+    """The random numbers of a corruption, from one generator.
 
     Args:
         generator: on the CPU.

@@ -38,7 +38,7 @@ def averaged(images: Tensor, points: Tensor) -> Tensor:
 
 
 def transformed(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """What is linear along each axis: rows (H', H) · images (B, C, H, W) · columns (W', W)ᵀ."""
+    """Apply a map that is linear along each axis: rows (H', H) · images (B, C, H, W) · columns (W', W)ᵀ."""
     return rows @ (images @ columns.T)
 
 

@@ -8,7 +8,7 @@ from kdbench.measures.corruptions.draws import Draws
 
 
 def gaussian_noise(images: Tensor, severity: int, draws: Draws) -> Tensor:
-    """Of low light."""
+    """Gaussian noise, as in low light."""
     return with_noise(images, (0.04, 0.06, 0.08, 0.09, 0.10)[severity], draws)
 
 
@@ -18,13 +18,13 @@ def with_noise(images: Tensor, sigma: float, draws: Draws) -> Tensor:
 
 
 def shot_noise(images: Tensor, severity: int, draws: Draws) -> Tensor:
-    """Of counting photons: a Poisson number with the pixel as its mean, so many photons being white."""
+    """Shot noise of counting photons: a Poisson number with the pixel as its mean, so many photons being white."""
     photons = (500, 250, 100, 75, 50)[severity]
     return draws.poisson(images * photons) / photons
 
 
 def impulse_noise(images: Tensor, severity: int, draws: Draws) -> Tensor:
-    """Of single bits: this share of all values is 0 or 1 instead."""
+    """Impulse noise: this share of all values is 0 or 1 instead."""
     share = (0.01, 0.02, 0.03, 0.05, 0.07)[severity]
     chance = draws.uniform(*images.shape)
     return images.masked_fill(chance < share / 2, 0).masked_fill(chance > 1 - share / 2, 1)

@@ -159,7 +159,7 @@ def _lines(axes: Axes, series: Sequence[Series], styles: Styles, sideways: float
 
 
 def _moves(count: int, sideways: float) -> list[float]:
-    """How far each of so many series is moved, so that together they are `sideways` wide."""
+    """The offset of each of so many series, so that together they are `sideways` wide."""
     return [sideways * (i / (count - 1) - 0.5) if count > 1 else 0.0 for i in range(count)]
 
 

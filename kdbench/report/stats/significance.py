@@ -1,4 +1,4 @@
-"""Which differences the seeds show: t tests, Holm's correction, and the ranks that follow. docs/statistics.md gives the reasons."""
+"""Significance of differences: t tests, Holm's correction, and the ranks that follow. docs/statistics.md gives the reasons."""
 
 from __future__ import annotations
 

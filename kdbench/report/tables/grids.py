@@ -149,7 +149,7 @@ def _of_method(grid: Grid, method: str, settings: Sequence[str]) -> Cells:
 
 
 def is_best(grid: Grid, method: str, setting: str) -> bool:
-    """Whether a cell is significantly better than every other row of its table."""
+    """True if a cell is significantly better than every other row of its table."""
     row = grid.rows[method].get(setting)
     return row is not None and row is grid.best[setting]
 

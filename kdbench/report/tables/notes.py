@@ -1,4 +1,4 @@
-"""What a reader must know before comparing the rows of a table: failures, missing intervals, unequal conditions."""
+"""Notes that a reader needs before comparing the rows of a table: failures, missing intervals, unequal conditions."""
 
 from __future__ import annotations
 

@@ -121,7 +121,7 @@ def _block(by_method: Sequence[dict[str, Row]]) -> tuple[list[int], list[str]]:
 
 
 def _size(block: tuple[list[int], list[str]]) -> tuple[int, int]:
-    """Of two blocks with the same number of rows, the one with more tables is the larger."""
+    """Sort key of a block: among those with equally many rows, the one with more tables is the larger."""
     tables, methods = block
     return len(tables) * len(methods), len(tables)
 

@@ -84,7 +84,7 @@ class Comparison:
 
     @property
     def same_budget(self) -> bool:
-        """Whether the budgets are within `FACTOR`, as far as is known."""
+        """True if the budgets are within `FACTOR`, as far as they are known."""
         seen, theirs = self.row.measured("images_seen"), self.theirs.budget
         return seen is None or theirs is None or 1 / FACTOR <= seen.mean / theirs <= FACTOR
 

@@ -55,18 +55,18 @@ class Row:
         return f"{self.method}, teacher {self.teacher}" if self.teacher else self.method
 
     def has_defaults_of(self, method: str) -> bool:
-        """Whether this is a method with its usual values; the label also gives the number of trials that chose them."""
+        """True for a method with its usual values; the label also gives the number of trials that chose them."""
         record = self.runs[0]
         return record["method"] == method and record["method.parameters"] in ("", "{}")
 
     @property
     def is_of_teachers(self) -> bool:
-        """Whether all of its runs were only made to teach others."""
+        """True if all of its runs were only made to teach others."""
         return all(record[PURPOSE] == TEACHER for record in self.runs)
 
     @property
     def has_uneven_times(self) -> bool:
-        """Whether the training of one seed took more than `UNEVEN` times as long as that of another."""
+        """True if the training of one seed took more than `UNEVEN` times as long as that of another."""
         seconds = self.values("seconds.train").values()
         return len(seconds) > 1 and max(seconds) > UNEVEN * min(seconds)
 
@@ -118,7 +118,7 @@ class Row:
 
     @property
     def difference(self) -> Interval | None:
-        """Of the accuracy from the baseline's, paired by seed; None for the baseline itself and without common seeds."""
+        """Difference of the accuracy from the baseline's, paired by seed; None for the baseline itself and without common seeds."""
         return self.difference_in(ACCURACY)
 
     @property

@@ -41,7 +41,7 @@ class Table:
 
     @property
     def is_of_teachers(self) -> bool:
-        """Whether it only has runs that were made to teach others."""
+        """True if it only has runs that were made to teach others."""
         return all(row.is_of_teachers for row in self.rows)
 
     @property

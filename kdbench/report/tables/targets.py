@@ -19,7 +19,7 @@ def target(key: str) -> float | None:
 
 
 def never_reached(record: Record, accuracy: float) -> bool:
-    """Whether the validation accuracy of a run was measured, and was below `accuracy` at the end of each epoch."""
+    """True if the validation accuracy of a run was measured, and was below `accuracy` at the end of each epoch."""
     highest = number(record, "convergence.highest")
     if highest is not None:
         return highest < accuracy

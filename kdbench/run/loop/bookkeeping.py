@@ -1,4 +1,4 @@
-"""What follows a step: looking at the loss, the end of an epoch, the report, the state on disk, and stopping."""
+"""The work that follows a step: checking the loss, the end of an epoch, the report, the state on disk, and stopping."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the budget of images is cut into steps and phases."""
+"""The budget of images, cut into steps and phases."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What changes as a run proceeds: what training leaves, and all of it as a state that a later process resumes from."""
+"""The state of a training: what it leaves at the end, and all that a later process needs to resume it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Outcome:
-    """What training leaves besides the weights.
+    """The outcome of training, apart from the weights.
 
     Attributes:
         images_seen: images through the student, in training.

@@ -36,7 +36,7 @@ def train(
     caller: Caller | None = None,
     keeper: Keeper | None = None,
 ) -> Outcome:
-    """Train until the budget is spent; writes one line an epoch to `epochs_csv`.
+    """Train until the budget is spent; writes one line per epoch to `epochs_csv`.
 
     Args:
         caller: receives the progress; the ranks of its group share each batch. All of them have the same method and get
