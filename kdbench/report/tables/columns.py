@@ -158,7 +158,7 @@ def _of_runs(baseline: str) -> tuple[Column, ...]:
                 key="seconds.train", unit="seconds", digits=1, worth=5),
         replace(_COST, name="evaluate_seconds", title="Evaluate s", about="seconds of the final evaluation",
                 key="seconds.evaluate", unit="seconds", digits=1),
-        replace(_COST, name="images_per_second", title="Images/s", about="images per second in training, which depend on the device",
+        replace(_COST, name="images_per_second", title="Images/s", about="training images per second; it depends on the device",
                 key="cost.images_per_second", unit="images per second", better="higher", worth=4),
         replace(_COST, name="flops", title="FLOPs", about="FLOPs of the deployed network for one image",
                 key="cost.flops", unit="FLOPs"),
