@@ -34,6 +34,7 @@ def plan_runs(*words: str, runs: str | Path | None = None, **selections: Any) ->
         words: words as for `kdbench run`: "methods=ce,kd", "Train.epochs=5".
         runs: the folder of the run folders, where `teacher=RUN` looks for a finished run.
         selections: such words as keywords; values may be lists: `methods=["ce", "kd"]`, `**{"Train.epochs": 5}`.
+            Text is taken as typed: `**{"KD.temperature": "1,2,4"}` plans a run for each value.
 
     Raises:
         UserError: a word that is unknown or cannot be combined with the others.
@@ -42,6 +43,8 @@ def plan_runs(*words: str, runs: str | Path | None = None, **selections: Any) ->
     from kdbench.store import teachers
 
     asked = request.parse([*words, *(f"{key}={_text(key, value)}" for key, value in selections.items())])
+    for sentence in asked.left_out:
+        warnings.warn(f"left out: {sentence}", stacklevel=2)
     if asked.executor != "inline":
         raise UserError("plan_runs does not take executor, workers or cluster; pass workers=N to run_all")
     return expand.plan(asked, teachers.finder(Path(runs).expanduser().resolve()) if runs else None)
@@ -69,16 +72,18 @@ def run_all(
         run has the status "failed" and its error.
 
     Raises:
-        UserError: a dataset's folder is missing, or this machine has too few GPUs.
+        UserError: a dataset's folder is missing, or this machine lacks the GPUs that a run needs.
         RunError: the disk is full, or no process can be started.
         KeyboardInterrupt: the user stopped it; the same call resumes.
     """
-    from kdbench.launch import backlog, local
+    from kdbench.launch import backlog, devices, local
     from kdbench.report import records
 
     folder, images = Path(runs).expanduser().resolve(), Path(data).expanduser().resolve() if data else None
     to_do = backlog.open_runs(specs, folder, rerun)
+    backlog.check_teachers(to_do)
     backlog.check_data(to_do, images)
+    devices.check(to_do)
     if to_do and (workers or to_do[0].gpus > 1):
         local.local(to_do, folder, images, workers, rerun)
     elif to_do:

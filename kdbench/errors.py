@@ -21,23 +21,37 @@ def nearest(word: str, valid: Iterable[str]) -> str | None:
     return by_lower[close[0]] if close else None
 
 
+LISTED = 8
+"""Valid words up to this number are listed in the message itself."""
+
+
 def unknown(kind: str, word: str, valid: Iterable[str], see: str = "") -> UserError:
     """The error for a word that is not in `valid`.
 
     Args:
         kind: kind of word that was expected ("method", "parameter of CRD").
-        see: the command that lists all valid words; without it they are listed here when none is near.
+        see: the command that lists all valid words; it is named if there are more than `LISTED`.
     """
     valid = sorted(valid)
     guess = nearest(word, valid)
-    text = f"unknown {kind} '{word}'"
-    if guess:
-        text += f"; did you mean '{guess}'?"
-    elif valid and not see:
-        text += f"; valid: {', '.join(valid)}"
-    if see:
-        text += f"{' ' if guess else '; '}See all with: {see}"
-    return UserError(text)
+    listed = len(valid) <= LISTED or (not see and not guess)
+    if listed and valid != [guess]:
+        every = f"valid: {', '.join(valid)}" if valid else ""
+    else:
+        every = f"see all with: {see}" if see and not listed else ""
+    return UserError(f"unknown {kind} '{word}'{hint(guess, every)}")
+
+
+def hint(guess: str | None, every: str = "") -> str:
+    """The end of a message about an unknown word, with the semicolon before it: the nearest word, and where all are listed.
+
+    Args:
+        guess: the nearest valid word, if there is one.
+        every: a clause about all valid words, such as "see all with: kdbench list methods".
+    """
+    if not guess:
+        return f"; {every}" if every else ""
+    return f"; did you mean '{guess}'?" + (f" {every[0].upper()}{every[1:]}" if every else "")
 
 
 def require(holds: bool, sentence: str) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from kdbench.errors import UserError
 
@@ -84,14 +86,57 @@ def whole_number(key: str, text: str, least: int = 0, example: str = "") -> int:
     return int(text)
 
 
+_SEEDS = re.compile(r"(?P<first>[0-9]+)(?:(?:-|\.\.)(?P<last>[0-9]+))?")
+
+
 def seed_numbers(texts: Iterable[str]) -> tuple[int, ...]:
-    """The seeds that `seeds=A,B` lists.
+    """The seeds that `seeds=0,1`, `seeds=0-4` or `seeds=0..4,7` lists, each once; a range includes both ends.
 
     Raises:
-        UserError: one is not a non-negative integer in ASCII digits.
+        UserError: an item is neither a non-negative integer in ASCII digits nor a range of two such integers.
     """
-    texts = tuple(texts)
+    seeds: dict[int, None] = {}
     for text in texts:
-        if not text.isascii() or not text.isdigit():
-            raise UserError(f"seeds must be non-negative integers, such as seeds=0,1,2, not '{text}'")
-    return tuple(map(int, texts))
+        match = _SEEDS.fullmatch(text)
+        if match is None:
+            raise UserError(
+                f"seeds must be non-negative integers or ranges, such as seeds=0,1,2 or seeds=0-4, not '{text}'"
+            )
+        first, last = int(match["first"]), int(match["last"] or match["first"])
+        if last < first:
+            raise UserError(f"a range of seeds begins with its smaller end: seeds={last}-{first}, not '{text}'")
+        seeds |= dict.fromkeys(range(first, last + 1))
+    return tuple(seeds)
+
+
+def count(number: int, noun: str) -> str:
+    """1 run, 2 runs."""
+    return f"{number} {noun}{'s' * (number != 1)}"
+
+
+def shortest(value: Any) -> Any:
+    """A value for display, its whole floats as integers: 4 for 4.0, also inside lists."""
+    if isinstance(value, (list, tuple)):
+        return type(value)(map(shortest, value))
+    return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < 1e15 else value
+
+
+def listed_values(text: str) -> list[str]:
+    """The items of `A,B`; commas inside brackets and quotes do not separate.
+
+    Returns:
+        The items without surrounding space; empty ones are left out.
+    """
+    items, depth, quote = [""], 0, ""
+    for character in text:
+        if quote:
+            quote = "" if character == quote else quote
+        elif character in "'\"":
+            quote = character
+        else:
+            depth += (character in "([{") - (character in ")]}")
+        if character == "," and not depth and not quote:
+            items.append("")
+        else:
+            items[-1] += character
+    return [item.strip() for item in items if item.strip()]

@@ -40,6 +40,62 @@ def test_a_command_that_takes_selections_alone(word):
         selections("a=1", word)
 
 
+@pytest.mark.parametrize(
+    ("texts", "seeds"),
+    [
+        (["0-4"], (0, 1, 2, 3, 4)),
+        (["0..4"], (0, 1, 2, 3, 4)),
+        (["0-2", "7"], (0, 1, 2, 7)),
+        (["7", "1..2", "2-3"], (7, 1, 2, 3)),
+        (["5-5"], (5,)),
+    ],
+)
+def test_ranges_of_seeds_include_both_ends_and_each_seed_is_there_once(texts, seeds):
+    assert words.seed_numbers(texts) == seeds
+
+
+@pytest.mark.parametrize("text", ["0-", "-4", "0.4", "0...4", "0--4", "0-4-6", "a-b", "0 - 4"])
+def test_a_range_has_two_ends(text):
+    with pytest.raises(
+        UserError, match="seeds must be non-negative integers or ranges, such as seeds=0,1,2 or seeds=0-4"
+    ):
+        words.seed_numbers([text])
+
+
+def test_a_range_rises():
+    with pytest.raises(UserError, match="begins with its smaller end: seeds=1-4, not '4-1'"):
+        words.seed_numbers(["4-1"])
+
+
+@pytest.mark.parametrize(
+    ("text", "items"),
+    [
+        ("1,2, 4", ["1", "2", "4"]),
+        ("(1, 2),(3,)", ["(1, 2)", "(3,)"]),
+        ("'a,b',c", ["'a,b'", "c"]),
+        ("@Cosine(),@Step()", ["@Cosine()", "@Step()"]),
+        ("1,,2,", ["1", "2"]),
+    ],
+)
+def test_commas_inside_brackets_and_quotes_do_not_separate(text, items):
+    assert words.listed_values(text) == items
+
+
+def test_numbers_are_shown_in_their_shortest_form():
+    assert [words.shortest(value) for value in (4.0, 0.5, 4, True, "4.0", None, 1e22)] == [
+        4,
+        0.5,
+        4,
+        True,
+        "4.0",
+        None,
+        1e22,
+    ]
+    assert isinstance(words.shortest(4.0), int)
+    assert str(words.shortest((1.0, 0.25))) == "(1, 0.25)"
+    assert [words.count(number, "run") for number in (0, 1, 2)] == ["0 runs", "1 run", "2 runs"]
+
+
 @pytest.mark.parametrize("text", ["-1", "1.0", "²", "", "x"])
 def test_seeds_and_numbers_are_ascii_digits(text):
     assert words.seed_numbers(["0", "17"]) == (0, 17)

@@ -10,7 +10,7 @@ from typing import Any
 from kdbench.config import places, resolve, run_config, signature
 from kdbench.config.settings import Machine, Measures
 from kdbench.config.switches import Control, Teaching
-from kdbench.errors import UserError, nearest
+from kdbench.errors import UserError, hint, nearest
 from kdbench.plan import expand
 from kdbench.plan import request as request_
 from kdbench.plan.spec import Spec
@@ -206,16 +206,15 @@ def _folder(word: str, runs: Path) -> Path | None:
     if run:
         return folders[run]
     guess = ids.nearest_run(word, folders) if "-" in word else nearest(word, methods)  # ids have a "-" in them
-    hint = f"did you mean '{guess}'? " if guess else ""
-    raise UserError(
-        f"'{word}' is neither a method nor a run in {runs}; {hint}See all with: kdbench list methods, kdbench status --all"
-    )
+    end = hint(guess, "see all with: kdbench list methods, kdbench status --all")
+    raise UserError(f"'{word}' is neither a method nor a run in {runs}{end}")
 
 
 def _methods(a: str, b: str, words: Sequence[str], runs: Path) -> tuple[Side, Side]:
     if any(word.startswith("methods=") for word in words):
         raise UserError("diff takes its two methods without 'methods=', as in kdbench diff A B")
     request = request_.parse([f"methods={a},{b}", *words])
+    request.check_one_value("diff")
     for key in ("dataset", "student", "teacher", "recipe"):
         if len(getattr(request, key)) > 1:
             raise UserError(f"diff takes one {key}, not {len(getattr(request, key))}")

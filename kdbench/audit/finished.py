@@ -11,7 +11,7 @@ from typing import Any
 
 from kdbench.audit import diff
 from kdbench.config import run_config
-from kdbench.errors import RunError, UserError
+from kdbench.errors import RunError, UserError, hint
 from kdbench.plan import expand
 from kdbench.plan import request as request_
 from kdbench.plan.spec import Spec
@@ -66,12 +66,8 @@ def find(word: str, runs: Path, board: Path) -> FinishedRun:
         return _in_folder(runs / id_in_runs, board)  # which raises: it has not finished
     if id_in_rows:
         raise UserError(f"the run '{id_in_rows}' has failed; there is nothing to reproduce")
-    guess = ids_.nearest_run(word, [*ids, *rows])
-    hint = f"did you mean '{guess}'? " if guess else ""
-    raise UserError(
-        f"no run in {runs} and no row in {board / CSV} has an id that starts with '{word}'; {hint}"
-        "See all with: kdbench status --all"
-    )
+    end = hint(ids_.nearest_run(word, [*ids, *rows]), "see all with: kdbench status --all")
+    raise UserError(f"no run in {runs} and no row in {board / CSV} has an id that starts with '{word}'{end}")
 
 
 def _is_finished(result: Mapping[str, Any] | None) -> bool:

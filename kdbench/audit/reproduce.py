@@ -104,6 +104,7 @@ def prepare(
         raise UserError(f"--out {out} is the folder of the stored runs; choose another folder")
     plan = finished.retraining(run, origin)
     spec, machine_changes = _on_this_machine(run, plan.spec)
+    backlog.check_teachers([spec])
     backlog.check_data([spec], data)
     gpus.shares(None, spec.gpus)  # refuses what this machine has too few GPUs for
     elsewhere = [Path(path).parent for path in spec.teacher_folders.values()]

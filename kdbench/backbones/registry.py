@@ -6,7 +6,7 @@ import inspect
 from typing import TYPE_CHECKING
 
 from kdbench.config import extensions
-from kdbench.errors import UserError, unknown
+from kdbench.errors import UserError
 
 if TYPE_CHECKING:
     from kdbench.backbones.backbone import Backbone
@@ -25,10 +25,7 @@ def build(name: str, classes: int, channels: int = 3) -> Backbone:
     """
     from kdbench.backbones.backbone import Backbone
 
-    every = extensions.members("backbone")
-    if name not in every:
-        raise unknown("student", name, every)
-    extension = every[name]
+    extension = extensions.member("backbone", name, "student")
     cls = extensions.load(extension)
     if not isinstance(cls, type) or not issubclass(cls, Backbone):
         raise UserError(

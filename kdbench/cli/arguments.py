@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
 from kdbench.cli import commands
-from kdbench.errors import UserError, nearest
+from kdbench.errors import UserError, hint, nearest
 from kdbench.version import __version__
 
 
@@ -19,16 +19,15 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
         SystemExit: help was requested, and is printed.
     """
     parser, parser_of = _parsers()
-    if words and not words[0].startswith("-") and words[0] not in parser_of:
-        guess = nearest(words[0], parser_of)
-        hint = f"; did you mean '{guess}'?" if guess else f"; valid: {', '.join(parser_of)}."
-        raise UserError(f"unknown command '{words[0]}'{hint} See: kdbench --help")
+    if words:
+        words = {"help": [*words[1:], "--help"], "version": ["--version"]}.get(words[0], words)
+        _check_first(words[0], parser, parser_of)
     arguments, rest = parser.parse_known_args(words)
     if hasattr(arguments, "words"):  # argparse does not accept selections after an option that follows selections
         arguments.words += [word for word in rest if not word.startswith("-")]
         rest = [word for word in rest if word.startswith("-")]
     if rest:
-        raise _unknown_option(rest[0], arguments.command, parser_of.get(arguments.command, parser))
+        raise _not_taken(rest[0], arguments.command, parser_of)
     if arguments.command is None:
         parser.print_help()
         raise SystemExit(0)
@@ -78,9 +77,52 @@ def _add(subparsers: argparse._SubParsersAction[_Parser], name: str) -> argparse
     return parser
 
 
-def _unknown_option(option: str, command: str | None, parser: argparse.ArgumentParser) -> UserError:
-    name = f"kdbench {command}" if command else "kdbench"
-    valid = [word for action in parser._actions for word in action.option_strings if word.startswith("--")]
-    guess = nearest(option.split("=")[0], valid)
-    hint = f"; did you mean '{guess}'?" if guess else "."
-    return UserError(f"unknown option '{option}' of {name}{hint} See: {name} --help")
+def _check_first(word: str, parser: argparse.ArgumentParser, parser_of: Mapping[str, argparse.ArgumentParser]) -> None:
+    """Refuse a first word that is neither a command nor an option of kdbench itself."""
+    if "completion" in word:
+        raise UserError(
+            "kdbench does not offer shell completion; kdbench --help lists the commands, kdbench COMMAND --help the options "
+            "of one, and kdbench list the names that can be selected"
+        )
+    if word.startswith("-"):
+        option = word.partition("=")[0]
+        if option in _options(parser):
+            return
+        if owners := _owners(option, parser_of):
+            raise UserError(f"options follow the command, as in kdbench {owners[0]} {option}; {_owned(option, owners)}")
+        raise UserError(f"unknown option '{option}'{hint(_nearest_option(option, parser), 'see: kdbench --help')}")
+    if word not in parser_of:
+        raise UserError(f"unknown command '{word}'{hint(nearest(word, parser_of), 'see: kdbench --help')}")
+
+
+def _not_taken(word: str, command: str, parser_of: Mapping[str, argparse.ArgumentParser]) -> UserError:
+    """The error for an option or a word that a command does not take."""
+    see = f"see: kdbench {command} --help"
+    if not word.startswith("-"):
+        return UserError(f"kdbench {command} does not take '{word}'; {see}")
+    option = word.partition("=")[0]
+    if owners := _owners(option, parser_of):
+        return UserError(f"unknown option '{option}' of kdbench {command}; {_owned(option, owners)}")
+    return UserError(
+        f"unknown option '{option}' of kdbench {command}{hint(_nearest_option(option, parser_of[command]), see)}"
+    )
+
+
+def _options(parser: argparse.ArgumentParser) -> list[str]:
+    return [word for action in parser._actions for word in action.option_strings]
+
+
+def _nearest_option(option: str, parser: argparse.ArgumentParser) -> str | None:
+    """The option that is most similar to `option`, compared without the dashes, which all have in common."""
+    valid = {word.strip("-"): word for word in _options(parser) if word.startswith("--")}
+    return valid.get(nearest(option.strip("-"), valid) or "")
+
+
+def _owners(option: str, parser_of: Mapping[str, argparse.ArgumentParser]) -> list[str]:
+    """The commands that take an option."""
+    return [command for command, parser in parser_of.items() if option in _options(parser)]
+
+
+def _owned(option: str, owners: Sequence[str]) -> str:
+    *first, last = (f"kdbench {command}" for command in owners)
+    return f"{option} is an option of {', '.join(first)}{' and ' if first else ''}{last}"

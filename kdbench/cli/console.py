@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterable
+
 from rich.console import Console
 
 PIPE_WIDTH = 200
@@ -19,3 +22,9 @@ def console(stderr: bool = False, pipe_width: int | None = PIPE_WIDTH) -> Consol
     if terminal.is_terminal or pipe_width is None:
         return terminal
     return Console(highlight=False, markup=False, stderr=stderr, width=pipe_width)
+
+
+def print_left_out(sentences: Iterable[str]) -> None:
+    """Print a line on standard error for each file that a request leaves out because of an error in it."""
+    for sentence in sentences:
+        print(f"kdbench: left out: {sentence}", file=sys.stderr)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 
-from kdbench.config import ginfile, places, signature, space
+from kdbench import words
+from kdbench.config import fields, ginfile, places, signature, space
 from kdbench.config.ginfile import Binding
-from kdbench.errors import UserError
+from kdbench.errors import UserError, unknown
 
 _FILES_ONLY = {"Defaults": "dataset", "Sweep": "sweep", "Control": "method", "Teaching": "method", "Search": "method"}
 """Configurables that the command line cannot bind, and whose gin file can."""
@@ -19,23 +20,45 @@ def overridable() -> dict[str, signature.Signature]:
     return {n: s for n, s in ginfile.every_configurable().items() if n not in _FILES_ONLY}
 
 
+_ONE_VALUE = ("Machine", "Measures", "Cluster")
+"""Configurables that do not define a result: several values would be the same run several times."""
+
+
 def of_command_line(texts: Iterable[str]) -> list[Binding]:
-    """The command line's bindings.
+    """The command line's bindings; `KD.temperature=1,2` makes one for each value, in a row.
 
     Raises:
         UserError: a name or value that cannot be, or a key given twice.
     """
     configurables = overridable()
-    bindings: dict[str, Binding] = {}
+    bindings: dict[str, list[Binding]] = {}
     for text in texts:
         configurable = text.partition("=")[0].rpartition(".")[0]
         if configurable in _FILES_ONLY:
             raise UserError(f"{configurable}.* can be bound in a {_FILES_ONLY[configurable]}'s gin file only")
-        binding = ginfile.parse_override(text, configurables)
-        if binding.key in bindings:
-            raise UserError(f"{binding.key} is given twice on the command line")
-        bindings[binding.key] = binding
-    return list(bindings.values())
+        values = _values(text, configurables)
+        key = values[0].key
+        if key in bindings:
+            remedy = "" if configurable in _ONE_VALUE else f"; to compare values, pass a list ({key}=A,B)"
+            raise UserError(f"{key} is given twice on the command line{remedy}")
+        bindings[key] = values
+    return [binding for values in bindings.values() for binding in values]
+
+
+def _values(text: str, configurables: Mapping[str, signature.Signature]) -> list[Binding]:
+    """The binding of a word, or one for each item where the parameter does not take the comma-separated list itself."""
+    try:
+        return [ginfile.parse_override(text, configurables)]
+    except UserError:
+        key, _, written = text.partition("=")
+        configurable, _, parameter = key.strip().rpartition(".")
+        items = words.listed_values(written)
+        owner = configurables.get(configurable)
+        if len(items) < 2 or configurable in _ONE_VALUE or owner is None or parameter not in owner.parameters:
+            raise
+        if fields.takes_list(owner.parameters[parameter].type):
+            raise
+    return list(dict.fromkeys(ginfile.parse_override(f"{key}={item}", configurables) for item in items))
 
 
 @cache
@@ -68,9 +91,27 @@ def of_group(group: str, name: str) -> dict[str, Binding]:
     return of_file(group, places.member(group, name), name)
 
 
+def member(name: str) -> Path:
+    """The gin file of a method or control.
+
+    Raises:
+        UserError: there is none: the nearest name, or what is missing of a method that has a Python file alone.
+    """
+    every, source = places.members("method"), places.sources().get(name)
+    if name in every:
+        return every[name]
+    if source is None:
+        raise unknown("method", name, [*every, "all"], "kdbench list methods")
+    root = source.parents[1]
+    own = signature.of_method(name)
+    values = " and ".join(f"{own.name}.{parameter} = …" for parameter in own.parameters)
+    holds = f", with {values}" if values else "; a comment line is enough, because the class has no fields"
+    raise UserError(f"the method '{name}' has {source} but no gin file: write {root}/gin/method/{name}.gin{holds}")
+
+
 def method_source(name: str) -> str:
     """The method file that `name` uses: its own, or that of the gin file that its gin file includes (a variant)."""
-    path = places.member("method", name)
+    path = member(name)
     for _ in range(8):
         if path.stem in places.sources():
             return path.stem
@@ -90,12 +131,12 @@ def is_variant(name: str) -> bool:
 
 def of_method(name: str) -> dict[str, Binding]:
     """The bindings of a method's gin file: the method's own parameters, `Control.*` and `Teaching.*`."""
-    return _method_file(name, places.member("method", name))[0]
+    return _method_file(name, member(name))[0]
 
 
 def search_space(name: str) -> space.Space:
     """The values that `kdbench tune` may choose from, by parameter, as the method's gin file declares them."""
-    return _method_file(name, places.member("method", name))[1]
+    return _method_file(name, member(name))[1]
 
 
 @cache

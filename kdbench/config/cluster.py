@@ -118,8 +118,8 @@ class Cluster:
         nodes = -(-processes // self.gpus_per_node)
         require(
             processes % nodes == 0,
-            f"gpus={processes} is not the same number on each of {nodes} nodes with {self.gpus_per_node} GPUs "
-            f"(Cluster.gpus_per_node); take {processes // nodes * nodes} or {-(-processes // nodes) * nodes}",
+            f"gpus={processes} cannot be shared evenly by {nodes} nodes of {self.gpus_per_node} GPUs "
+            f"(Cluster.gpus_per_node); pass {processes // nodes * nodes} or {-(-processes // nodes) * nodes}",
         )
         return nodes
 

@@ -46,7 +46,7 @@ class Kind:
 
 KINDS = {
     "backbone": Kind("BACKBONES", "backbones", "backbones", "students", None),
-    "reader": Kind("READERS", "data/readers", "readers", "readers", {"needs_folder": bool}),
+    "reader": Kind("READERS", "data/readers", "readers", "readers", {"needs_folder": bool, "classes": int}),
     "measure": Kind("MEASURES", "measures", "measures", "measures", {"keys": dict, "columns": dict}),
     "launcher": Kind("LAUNCHERS", "launch", "launchers", "launchers", {}),
 }
@@ -73,24 +73,39 @@ class Extension:
 
 
 def members(kind: str) -> Mapping[str, Extension]:
-    """All members of a kind by name, kdbench's own first.
+    """All members of a kind by name, kdbench's own first; those of files in `broken` are left out.
 
     Raises:
-        UserError: a file that does not parse, a table that is not right, or a name that two files declare.
+        UserError: a name that two files declare.
     """
-    return _members(kind, tuple(places.roots()))
+    return _members(kind, tuple(places.roots()))[0]
 
 
-def member(kind: str, name: str) -> Extension:
+def broken(kind: str) -> Mapping[Path, str]:
+    """The files of a kind that do not parse or whose table is not right, each with a sentence that names file and error."""
+    return _members(kind, tuple(places.roots()))[1]
+
+
+def member(kind: str, name: str, word: str | None = None) -> Extension:
     """One member of a kind.
 
+    Args:
+        word: the kind as the user knows it ("teacher"), for the sentence.
+
     Raises:
-        UserError: see `members`; or there is none of this name, and the sentence names the nearest.
+        UserError: see `members`; or there is none of this name, and the sentence names the nearest and the broken files.
     """
-    every = members(kind)
-    if name not in every:
-        raise unknown(kind, name, every, f"kdbench list {KINDS[kind].plural}")
-    return every[name]
+    every, word = members(kind), word or kind
+    if name in every:
+        return every[name]
+    for path, sentence in broken(kind).items():
+        if name == path.stem or re.search(
+            rf"(['\"]){re.escape(name)}\1", path.read_text(encoding="utf-8", errors="replace")
+        ):
+            raise UserError(f"the {word} '{name}' cannot be used: {sentence}")
+    error = unknown(word, name, every, f"kdbench list {KINDS[kind].plural}")
+    others = "; ".join(broken(kind).values())
+    raise UserError(f"{error} (left out: {others})") if others else error
 
 
 def load(extension: Extension) -> Any:
@@ -118,15 +133,21 @@ def _module(path: Path) -> str:
 
 
 @cache
-def _members(kind: str, roots: tuple[Path, ...]) -> Mapping[str, Extension]:
+def _members(kind: str, roots: tuple[Path, ...]) -> tuple[Mapping[str, Extension], Mapping[Path, str]]:
     by_name: dict[str, Extension] = {}
+    unusable: dict[Path, str] = {}
     for path in _files(KINDS[kind], roots):
-        for extension in _read(kind, path):
+        try:
+            declared = list(_read(kind, path))
+        except UserError as error:
+            unusable[path] = str(error)
+            continue
+        for extension in declared:
             if extension.name in by_name:
                 first = by_name[extension.name].path
                 raise UserError(f"the {kind} '{extension.name}' is defined twice: {first} and {path}")
             by_name[extension.name] = extension
-    return by_name
+    return by_name, unusable
 
 
 def _files(kind: Kind, roots: tuple[Path, ...]) -> Iterator[Path]:
@@ -169,7 +190,7 @@ def _table(table: str, path: Path, tree: ast.Module) -> dict[Any, Any]:
             raise UserError(f"{path}: {table} must be a literal dict, because it is read without running the file")
         return value
     raise UserError(
-        f"{path} has no table {table} at its top level; begin the file's name with _ if others only import it"
+        f"{path} has no table {table} at its top level; start the file's name with _ if other files only import it"
     )
 
 

@@ -6,16 +6,18 @@ gin itself accepts a misspelt macro, a binding that nothing uses and a value of 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+import tokenize
+from collections.abc import Iterable, Mapping, Set
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
 from gin import config_parser
 
 from kdbench.config import places, signature
-from kdbench.config.signature import SCHEDULE_NAMES, Signature, misfit
-from kdbench.errors import UserError, nearest, unknown
+from kdbench.config.fields import PLAIN, misfit
+from kdbench.config.signature import SCHEDULE_NAMES, Signature
+from kdbench.errors import UserError, hint, nearest, unknown
 
 COMMAND_LINE = "command line"
 
@@ -69,15 +71,13 @@ def read(path: Path, configurables: Mapping[str, Signature], owner: str) -> dict
     """
     bindings, macros, used = _read(path, configurables, owner, ())
     resolved = {
-        key: Binding(
-            b.configurable, b.parameter, checked(b.key, _expand(b.value, macros, b.origin), configurables), b.origin
-        )
+        key: replace(b, value=checked(b.key, _expand(b.value, macros, b.origin), configurables, f"{b.origin}: "))
         for key, b in bindings.items()
     }
     for name, (_, where) in macros.items():
         if name not in used:
             near = _near_parameter(name, configurables)
-            raise UserError(f"{where}: nothing uses '{name}'" + (f"; did you mean '{near}'?" if near else ""))
+            raise UserError(f"{where}: nothing uses '{name}'{hint(near)}")
     return resolved
 
 
@@ -110,7 +110,7 @@ def _read(
                 f"{where}: imports are not allowed in kdbench gin files; methods are discovered by file name"
             )
         if statement.scope:
-            raise UserError(f"{where}: gin scopes ('{statement.scope}/') are not used here")
+            raise UserError(f"{where}: gin scopes ('{statement.scope}/') are not supported")
         name = f"{statement.selector}.{statement.arg_name}" if statement.arg_name else statement.selector
         if name in own:
             raise UserError(f"{where}: '{name}' is bound twice in this file")
@@ -129,9 +129,18 @@ def statements(path: Path) -> Iterable[Any]:
     try:
         with path.open(encoding="utf-8") as file:
             yield from config_parser.ConfigParser(file, _Delegate())
-    except (SyntaxError, UnicodeDecodeError) as error:
-        first, *_, last = [line.strip() for line in str(error).splitlines()]
-        raise UserError(f"{label(path)} does not parse: {last if last else first}") from None
+    except (SyntaxError, tokenize.TokenError, ValueError, RecursionError, OSError) as error:
+        raise UserError(f"{label(path)} does not parse: {reason(error)}") from None
+
+
+def reason(error: Exception) -> str:
+    """The message of gin's parser, or of the tokeniser below it, and the line if it names one."""
+    if isinstance(error, tokenize.TokenError):
+        message, (line, _) = error.args
+    else:
+        lines = [each.strip() for each in str(getattr(error, "msg", None) or error).splitlines() if each.strip()]
+        message, line = lines[-1] if lines else type(error).__name__, getattr(error, "lineno", None)
+    return f"{message} (line {line})" if line else str(message)
 
 
 def statements_in(text: str) -> Iterable[Any]:
@@ -163,11 +172,26 @@ def check_name(
                 f"{where}: {owner} binds {configurable}.{parameter}, which does not belong to it; "
                 f"it may bind {_listed(configurables)}"
             )
-        error = unknown("configurable", configurable, [*configurables], "kdbench show")
-        raise UserError(f"{where}: {error}")
-    if parameter not in configurables[configurable].parameters:
-        error = unknown(f"parameter of {configurable}", parameter, configurables[configurable].parameters)
-        raise UserError(f"{where}: {error}")
+        error = unknown("configurable", configurable, [*configurables])
+        raise UserError(f"{where}: {error} ({owner} may bind {_listed(configurables)})")
+    check_parameter(configurable, parameter, configurables[configurable], f"{where}: ")
+
+
+def check_parameter(configurable: str, parameter: str, declared: Signature, where: str = "", see: str = "") -> None:
+    """Refuse a parameter that a configurable does not have; `see` is the command that lists all of them."""
+    if parameter in declared.parameters:
+        return
+    if parameter in declared.attributes:
+        raise UserError(
+            f"{where}{configurable}.{parameter} is a constant of the class, not a parameter; for a parameter, declare it "
+            f"in the class body as '{parameter}: float', without a value"
+        )
+    if parameter in declared.declarations:
+        raise UserError(
+            f"{where}{configurable}.{parameter} is declared as {declared.declarations[parameter]}, which is not the type of "
+            f"a parameter; a parameter is {PLAIN}"
+        )
+    raise UserError(f"{where}{unknown(f'parameter of {configurable}', parameter, declared.parameters, see)}")
 
 
 def _listed(configurables: Mapping[str, Signature]) -> str:
@@ -203,19 +227,21 @@ def _macros_in(value: Any) -> set[str]:
     return set()
 
 
-def _expand(value: Any, macros: _Macros, where: str) -> Any:
+def _expand(value: Any, macros: _Macros, where: str, within: Set[str] = frozenset()) -> Any:
     if isinstance(value, _Macro):
         if value.name not in macros:
             raise UserError(f"{where}: {unknown('macro', value.name, macros)}")
-        return _expand(macros[value.name][0], macros, where)
+        if value.name in within:
+            raise UserError(f"{where}: the macro '{value.name}' is made of itself")
+        return _expand(macros[value.name][0], macros, where, {*within, value.name})
     if isinstance(value, (list, tuple)):
-        return tuple(_expand(item, macros, where) for item in value)
+        return tuple(_expand(item, macros, where, within) for item in value)
     if isinstance(value, dict):
-        return {key: _expand(item, macros, where) for key, item in value.items()}
+        return {key: _expand(item, macros, where, within) for key, item in value.items()}
     return value
 
 
-def checked(key: str, value: Any, configurables: Mapping[str, Signature]) -> Any:
+def checked(key: str, value: Any, configurables: Mapping[str, Signature], where: str = "") -> Any:
     """`value` in the parameter's own type (1 becomes 1.0 where a number is wanted, a list a tuple).
 
     Raises:
@@ -227,11 +253,11 @@ def checked(key: str, value: Any, configurables: Mapping[str, Signature]) -> Any
         name = value.name if isinstance(value, Reference) else str(value)
         if not isinstance(value, Reference) or name not in SCHEDULE_NAMES:
             error = unknown("schedule", name, [f"@{schedule}()" for schedule in SCHEDULE_NAMES])
-            raise UserError(f"{key}: {error}")
+            raise UserError(f"{where}{key}: {error}")
         return value
     wrong = misfit(value, type_)
     if wrong or isinstance(value, Reference):
-        raise UserError(f"{key} {wrong or 'does not accept a configurable reference'}")
+        raise UserError(f"{where}{key} {wrong or 'does not accept a configurable reference'}")
     return _in_type(value, type_)
 
 
@@ -253,8 +279,7 @@ def parse_override(text: str, configurables: Mapping[str, Signature]) -> Binding
     configurable, _, parameter = key.strip().rpartition(".")
     if configurable not in configurables:
         raise unknown("configurable", configurable, configurables, "kdbench show")
-    if parameter not in configurables[configurable].parameters:
-        raise unknown(f"parameter of {configurable}", parameter, configurables[configurable].parameters, "kdbench show")
+    check_parameter(configurable, parameter, configurables[configurable], see="kdbench show")
     key, written = key.strip(), written.strip()
     bare = written.removeprefix("@").removesuffix("()")
     if key == "Train.schedule":

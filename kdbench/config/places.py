@@ -77,6 +77,21 @@ def origin(path: Path) -> str:
     return roots()[max(inside, key=lambda root: len(root.parts))] if inside else BUILT_IN
 
 
+def is_users(path: Path) -> bool:
+    """Whether a file lies in a folder for what users add, of any root: a method, a backbone, a measure."""
+    return any(path.is_relative_to(root / folder) for root in roots() for folder in FOLDERS)
+
+
+def short(path: Path) -> str:
+    """A file's name from its root's folder on: "mykd/methods/order.py"; it names no folder of this machine above that."""
+    inside = [root for root in roots() if path.is_relative_to(root)]
+    if not inside:
+        return path.name
+    root = max(inside, key=lambda each: len(each.parts))
+    within = path.relative_to(root)
+    return str(within if roots()[root] == BUILT_IN else root.name / within)
+
+
 def add_plugins(folders: list[str]) -> None:
     """Add plug-in folders to the environment, so that jobs started from here also find them."""
     every = list(filter(None, os.environ.get("KDBENCH_PLUGINS", "").split(os.pathsep)))
@@ -150,4 +165,6 @@ def included(name: str, from_file: Path) -> Path:
         path = root / name if profile else root / "gin" / name
         if path.is_file():
             return path
-    raise UserError(f"{from_file.name} includes '{name}', which is in no {CLUSTERS if profile else 'gin'}/ folder")
+    raise UserError(
+        f"{from_file.name} includes '{name}', which was not found in any {CLUSTERS if profile else 'gin'}/ folder"
+    )

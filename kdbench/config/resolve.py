@@ -163,12 +163,11 @@ def resolve(method: str, dataset: str, recipe: str, overrides: Iterable[Binding]
 
 def _of_files(method: str, dataset: str, recipe: str, own: Signature) -> dict[str, Binding]:
     """The bindings of the gin files of these selections, with the defaults in Python."""
-    file = f"gin/{ginfile.label(places.member('method', method))}"
     return {
         **{b.key: b for b in _UNBOUND},
         **{k: b for k, b in bindings.of_group("dataset", dataset).items() if b.configurable != "Defaults"},
         **bindings.of_group("recipe", recipe),
-        **_with_defaults(own, bindings.of_method(method), file),
+        **own_values(method, own),
         **bindings.of_file("machine", places.own_root() / "gin" / "machine.gin", "machine"),
         **bindings.of_file("measures", places.own_root() / "gin" / "measures.gin", "measures"),
     }
@@ -218,7 +217,16 @@ def unused(overrides: Iterable[Binding], configs: Iterable[Config]) -> list[Bind
     return [binding for binding in overrides if binding.key not in used]
 
 
-def _with_defaults(own: Signature, bound: dict[str, Binding], file: str) -> dict[str, Binding]:
+def own_values(method: str, own: Signature) -> dict[str, Binding]:
+    """The bindings of a method's gin file, with the defaults in Python.
+
+    Args:
+        own: the method's class.
+
+    Raises:
+        UserError: an error in the file, or a parameter without a value.
+    """
+    bound = bindings.of_method(method)
     defaults = {
         f"{own.name}.{name}": Binding(own.name, name, parameter.default, "default in Python")
         for name, parameter in own.parameters.items()
@@ -226,6 +234,7 @@ def _with_defaults(own: Signature, bound: dict[str, Binding], file: str) -> dict
     }
     missing = [key for name in own.parameters if (key := f"{own.name}.{name}") not in {**defaults, **bound}]
     if missing:
+        file = f"gin/{ginfile.label(places.member('method', method))}"
         raise UserError(f"{file} does not set {missing[0]}, which has no default")
     return {**defaults, **bound}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tokenize
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,9 +59,8 @@ def parse(text: str, label: str) -> RunConfig:
             if not isinstance(statement, config_parser.BindingStatement) or not statement.arg_name:
                 raise UserError(f"{label} is not a resolved configuration: it holds more than bindings")
             values[f"{statement.selector}.{statement.arg_name}"] = statement.value
-    except SyntaxError as error:
-        *_, last = filter(None, map(str.strip, str(error).splitlines()))
-        raise UserError(f"{label} does not parse: {last}") from None
+    except (SyntaxError, tokenize.TokenError, ValueError, RecursionError) as error:
+        raise UserError(f"{label} does not parse: {ginfile.reason(error)}") from None
     first, _, rest = text.partition("\n")
     command = command_in(first)
     return RunConfig(values, rest.lstrip("\n") if command else text, command)

@@ -29,7 +29,7 @@ class MultiStep:
 
     def __post_init__(self) -> None:
         if list(self.milestones) != sorted(self.milestones) or not all(0 < m < 1 for m in self.milestones):
-            raise ValueError("MultiStep.milestones must rise, each above 0 and below 1 (shares of the budget)")
+            raise ValueError("MultiStep.milestones must be increasing, each above 0 and below 1 (shares of the budget)")
 
     def __call__(self, progress: float) -> float:
         return self.gamma ** sum(progress >= m for m in self.milestones)

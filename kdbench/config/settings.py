@@ -6,13 +6,14 @@ kdbench/config/views.py, `Strong`. Only `Machine` and `Measures` do not affect r
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import gin
 
 from kdbench.config.switches import Control, Parallel, Selection, Strong, Teaching
-from kdbench.errors import require
+from kdbench.errors import hint, nearest, require
 
 
 @gin.configurable
@@ -161,8 +162,19 @@ class Machine:
         require(self.checkpoint_every >= 0, "Machine.checkpoint_every must be at least 0 (seconds; 0: after each step)")
         require(self.threads >= 0, "Machine.threads must be at least 0 (0: torch's own choice)")
         require(self.gpus >= 1, "Machine.gpus must be at least 1")
+        require(_DEVICE.fullmatch(self.device) is not None, _unknown_device(self.device))
         named = self.gpus > 1 and ":" in self.device
-        require(not named, f"Machine.device='{self.device}' names one GPU, and Machine.gpus={self.gpus} requires more")
+        require(not named, f"Machine.device='{self.device}' names one GPU, but Machine.gpus={self.gpus} needs more")
+
+
+_DEVICES = ("auto", "cpu", "cuda", "mps", "xpu")
+_DEVICE = re.compile(r"auto|(cpu|cuda|mps|xpu)(:[0-9]+)?")
+
+
+def _unknown_device(device: str) -> str:
+    kind = device.partition(":")[0].lower()
+    near = "cuda" if kind == "gpu" else nearest(kind, _DEVICES)
+    return f"unknown Machine.device '{device}'{hint(near, 'valid: auto, cpu, cuda, cuda:1, mps, xpu')}"
 
 
 @gin.configurable

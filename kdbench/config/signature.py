@@ -6,20 +6,19 @@ So `kdbench run CORSD.margn=2` is answered at once. Settings and schedules need 
 from __future__ import annotations
 
 import ast
-import builtins
 import dataclasses
 import inspect
-import types
 import typing
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any, Literal, NamedTuple
 
-from kdbench.config import places, schedules, settings, switches
+from kdbench.config import contract, places, schedules, settings, switches
 from kdbench.config.cluster import Cluster
-from kdbench.config.switches import KINDS
-from kdbench.errors import UserError, nearest, unknown
+from kdbench.config.fields import field_type
+from kdbench.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -39,12 +38,14 @@ class Signature:
         parameters: parameters by name, in order.
         attributes: literal class attributes (a method's `needs_teacher`, `images_per_anchor`).
         summary: first line of the docstring.
+        declarations: annotations that declare no parameter (buffers, modules), by name.
     """
 
     name: str
     parameters: dict[str, Parameter]
     attributes: dict[str, Any] = dataclasses.field(default_factory=dict)
     summary: str = ""
+    declarations: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
 SHARED_BY_GROUP: dict[str, tuple[type, ...]] = {
@@ -79,25 +80,43 @@ def _inspect(cls: type) -> Signature:
     return Signature(cls.__name__, parameters, summary=(inspect.getdoc(cls) or "").split("\n")[0])
 
 
+class _Class(NamedTuple):
+    """A class of a method file, with the file."""
+
+    node: ast.ClassDef
+    tree: ast.Module
+    path: Path
+
+
 @cache
 def of_method(name: str) -> Signature:
     """The method class in methods/NAME.py, read from its source.
 
     Raises:
-        UserError: the file does not parse, or holds no method class, or several.
+        UserError: the file does not parse, holds no method class, or several, or one that is not as the contract has it.
     """
     path = places.sources()[name]
     tree = parse(path)
-    classes = [node for node in tree.body if isinstance(node, ast.ClassDef) and _is_method(node, tree)]
-    if len(classes) != 1:
-        count = "none" if not classes else ", ".join(node.name for node in classes)
-        raise UserError(f"{path} must define exactly one public subclass of Method, and defines {count}")
-    parameters, attributes = _of_class(classes[0], tree)
-    for kind in attributes.get("views", ()):
-        if kind not in KINDS:
-            raise UserError(f"{path}: {unknown('view', str(kind), KINDS)}")
+    contract.check_imports(tree, path)
+    try:
+        classes = [each for each in _classes(tree, path) if _is_method(each)]
+        if len(classes) != 1:
+            names = ", ".join(each.node.name for each in classes)
+            lines = ", ".join(str(each.node.lineno) for each in classes)
+            hint = f"{names} (lines {lines}); begin the name of what it only builds on with _" if classes else "none"
+            raise UserError(f"{path} must define exactly one public subclass of Method, and defines {hint}")
+        line_of_descent = _line_of_descent(classes[0])
+    except RecursionError:
+        raise UserError(f"{path}: its method class extends itself") from None
+    parameters: dict[str, Parameter] = {}
+    attributes: dict[str, Any] = {}
+    declarations: dict[str, str] = {}
+    for each in line_of_descent:
+        contract.check_class(each.node, each.tree, each.path)
+        _read_class(each.node, parameters, attributes, declarations)
+    contract.check_whole(line_of_descent, attributes)
     summary = (ast.get_docstring(tree) or "").split("\n")[0]
-    return Signature(classes[0].name, parameters, attributes, summary)
+    return Signature(classes[0].node.name, parameters, attributes, summary, declarations)
 
 
 @cache
@@ -105,83 +124,73 @@ def parse(path: Path) -> ast.Module:
     """The syntax tree of a Python file, which is read and not run.
 
     Raises:
-        UserError: it does not parse.
+        UserError: it does not parse, or cannot be read.
     """
     try:
         return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
-    except (SyntaxError, UnicodeDecodeError) as error:
+    except SyntaxError as error:
+        raise UserError(f"{path} does not parse: {error.msg} (line {error.lineno})") from None
+    except (ValueError, RecursionError, MemoryError, OSError) as error:  # not UTF-8, zero bytes, nested too deeply
         raise UserError(f"{path} does not parse: {error}") from None
 
 
-def _is_method(node: ast.ClassDef, tree: ast.Module) -> bool:
-    return not node.name.startswith("_") and _base(node, tree) is not None
+def _classes(tree: ast.Module, path: Path) -> Iterator[_Class]:
+    yield from (_Class(node, tree, path) for node in tree.body if isinstance(node, ast.ClassDef))
 
 
-def _base(node: ast.ClassDef, tree: ast.Module) -> tuple[ast.ClassDef, ast.Module] | Literal["Method"] | None:
-    """The class that `node` extends: "Method" itself, a class of this or another method file, or None."""
-    for base in node.bases:
+def _is_method(cls: _Class) -> bool:
+    return not cls.node.name.startswith("_") and _base(cls) is not None
+
+
+def _line_of_descent(cls: _Class) -> list[_Class]:
+    """A method class behind those that it extends."""
+    base = _base(cls)
+    return [*(_line_of_descent(base) if isinstance(base, _Class) else []), cls]
+
+
+def _base(cls: _Class) -> _Class | Literal["Method"] | None:
+    """The class that `cls` extends: "Method" itself, a class of this or another method file, or None."""
+    for base in cls.node.bases:
+        if isinstance(base, ast.Attribute) and base.attr == "Method":
+            return "Method"
         if not isinstance(base, ast.Name):
             continue
         if base.id == "Method":
             return "Method"
-        for statement in tree.body:
-            if isinstance(statement, ast.ClassDef) and statement.name == base.id and _base(statement, tree):
-                return statement, tree
-            if not isinstance(statement, ast.ImportFrom) or not (statement.module or "").startswith("kdbench.methods."):
+        for other in _classes(cls.tree, cls.path):
+            if other.node.name == base.id and _base(other):
+                return other
+        for statement in cls.tree.body:
+            if not isinstance(statement, ast.ImportFrom):
                 continue
-            if base.id in [alias.asname or alias.name for alias in statement.names]:
-                other_file = places.sources().get((statement.module or "").rsplit(".", 1)[1])
-                other = parse(other_file) if other_file else ast.Module([], [])
-                for candidate in other.body:
-                    if isinstance(candidate, ast.ClassDef) and candidate.name == base.id:
-                        return candidate, other
+            module = statement.module or ""
+            names = [alias.name for alias in statement.names if (alias.asname or alias.name) == base.id]
+            if module == "kdbench.method" and names == ["Method"]:
+                return "Method"
+            if module.startswith("kdbench.methods.") and names:
+                file = places.sources().get(module.rsplit(".", 1)[1])
+                for other in _classes(parse(file), file) if file else ():
+                    if other.node.name == names[0]:
+                        return other
     return None
 
 
-def _of_class(node: ast.ClassDef, tree: ast.Module) -> tuple[dict[str, Parameter], dict[str, Any]]:
-    base = _base(node, tree)
-    parameters, attributes = _of_class(*base) if isinstance(base, tuple) else ({}, {})
-    parameters, attributes = dict(parameters), dict(attributes)
+def _read_class(
+    node: ast.ClassDef, parameters: dict[str, Parameter], attributes: dict[str, Any], declarations: dict[str, str]
+) -> None:
+    """Add what the body of one class declares to what the classes before it do."""
     for statement in node.body:
-        if isinstance(statement, ast.FunctionDef) and statement.name == "__init__" and statement.args.kwonlyargs:
-            first = statement.args.kwonlyargs[0].arg
-            raise UserError(
-                f"the method class {node.name} has parameters in __init__; declare them as fields ('{first}: float' in the "
-                "class body) and build modules in setup(self), see docs/adding-a-method.md"
-            )
         if isinstance(statement, ast.AnnAssign) and statement.value is None and isinstance(statement.target, ast.Name):
-            if (type_ := field_type(ast.unparse(statement.annotation))) is not None:
+            annotation = ast.unparse(statement.annotation)
+            if (type_ := field_type(annotation)) is not None:
                 parameters[statement.target.id] = Parameter(type_, dataclasses.MISSING)
+            else:
+                declarations[statement.target.id] = annotation
         elif isinstance(statement, (ast.Assign, ast.AnnAssign)) and statement.value is not None:
             targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
             value = _literal(statement.value)
             if value is not dataclasses.MISSING:
                 attributes.update({target.id: value for target in targets if isinstance(target, ast.Name)})
-    return parameters, attributes
-
-
-_FIELD_NAMES = {"Literal": Literal, "Any": Any}
-
-
-def field_type(annotation: str) -> Any | None:
-    """The type of a method's parameter, or None if the annotation declares something else (a buffer, a module).
-
-    Parameters are numbers, strings, bools, None, choices (`Literal`) and tuples, lists or dicts of these.
-    """
-    try:
-        type_ = eval(annotation, {"__builtins__": builtins, **_FIELD_NAMES})
-    except Exception:
-        return None  # the file's own names, such as Tensor
-    return type_ if _is_plain(type_) else None
-
-
-def _is_plain(type_: Any) -> bool:
-    origin, arguments = get_origin(type_), get_args(type_)
-    if origin is Literal:
-        return True
-    if origin in (Union, types.UnionType, tuple, list, dict):
-        return all(_is_plain(argument) for argument in arguments if argument is not Ellipsis)
-    return type_ in (int, float, str, bool, None, type(None), tuple, list, dict, Any)
 
 
 def _literal(node: ast.expr | None) -> Any:
@@ -189,53 +198,3 @@ def _literal(node: ast.expr | None) -> Any:
         return dataclasses.MISSING if node is None else ast.literal_eval(node)
     except ValueError:
         return dataclasses.MISSING
-
-
-def misfit(value: Any, type_: Any) -> str | None:
-    """The reason why `value` does not fit a parameter of `type_` ("takes a number, not 'ten'"), or None if it does."""
-    if _fits(value, type_):
-        return None
-    origin = get_origin(type_)
-    if origin is Literal:
-        options = [str(option) for option in get_args(type_)]
-        guess = nearest(str(value), options)
-        hint = f"; did you mean '{guess}'?" if guess else ""
-        return f"takes {' or '.join(repr(o) for o in options)}, not {value!r}{hint}"
-    return f"takes {_describe(type_)}, not {value!r}"
-
-
-def _fits(value: Any, type_: Any) -> bool:
-    if type_ is Any:
-        return True
-    origin, arguments = get_origin(type_), get_args(type_)
-    if origin in (Union, types.UnionType):
-        return any(_fits(value, option) for option in arguments)
-    if origin is Literal:
-        return value in arguments
-    if origin in (tuple, list):
-        return isinstance(value, (tuple, list)) and all(_fits(item, arguments[0]) for item in value)
-    if type_ in (None, type(None)):
-        return value is None
-    if type_ is float:
-        return isinstance(value, (int, float)) and not isinstance(value, bool)
-    if type_ is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    return isinstance(value, type_) if isinstance(type_, type) else True
-
-
-_WORDS = {
-    float: "a number such as 0.5",
-    int: "an integer such as 10",
-    bool: "True or False",
-    str: "a string",
-    type(None): "None",
-}
-
-
-def _describe(type_: Any) -> str:
-    origin, arguments = get_origin(type_), get_args(type_)
-    if origin in (Union, types.UnionType):
-        return " or ".join(_describe(option) for option in arguments)
-    if origin in (tuple, list):
-        return f"a list, each item {_describe(arguments[0])}"
-    return _WORDS.get(type_, str(type_))

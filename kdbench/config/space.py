@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from kdbench.config import ginfile
-from kdbench.config.signature import Parameter, Signature, misfit
+from kdbench.config.fields import misfit
+from kdbench.config.signature import Parameter, Signature
 from kdbench.errors import UserError, unknown
 
 KINDS = ("linear", "log", "int", "choice")

@@ -75,6 +75,18 @@ def check_data(specs: Iterable[Spec], data: Path | None) -> None:
         registry.check_folder(run_config.parse(spec.config, spec.id).values["Dataset.source"], data)
 
 
+def check_teachers(specs: Sequence[Spec]) -> None:
+    """Read the weight files that teach these runs, if any does.
+
+    Raises:
+        UserError: a file cannot be read, or fits no backbone.
+    """
+    if any(spec.teacher_file for spec in specs):
+        from kdbench.run import weight_file  # torch
+
+        weight_file.check(specs)
+
+
 def outdated(specs: Sequence[Spec], runs: Path) -> list[Spec]:
     """The finished runs that used another version of their method's file than the current one."""
     return [spec for spec in specs if _is_outdated(spec, RunFolder(runs, spec.id))]

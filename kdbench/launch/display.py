@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -12,6 +13,8 @@ from rich.console import Console
 from rich.progress import BarColumn, TaskID, TextColumn
 from rich.progress import Progress as Bars
 from rich.text import Text
+
+from kdbench.store.folder import LOG
 
 if TYPE_CHECKING:
     from kdbench.plan.spec import Spec
@@ -32,19 +35,21 @@ class Display(Protocol):
     def left(self, spec: Spec, why: str) -> None: ...
 
 
-def for_terminal(specs: Sequence[Spec]) -> Display:
+def for_terminal(specs: Sequence[Spec], runs: Path | None = None) -> Display:
     """The display for standard error.
 
     Args:
         specs: the runs to do.
+        runs: the folder of the runs, for the path of a failed run's log; None where they have no folders.
     """
-    return Live(specs) if sys.stderr.isatty() else Plain(len(specs))
+    return Live(specs, runs) if sys.stderr.isatty() else Plain(len(specs), runs)
 
 
-def ending(result: dict[str, Any]) -> str:
-    """The outcome of a run, in a few words."""
+def ending(result: dict[str, Any], runs: Path | None = None) -> str:
+    """The outcome of a run, in a few words; of a failed one, also the path of its log in `runs`."""
     if result["status"] == "failed":
-        return f"failed: {result['error']}"
+        log = runs / result["run"] / LOG if runs and "run" in result else None
+        return f"failed: {result['error']}" + (f"; traceback: {log}" if log and log.is_file() else "")
     if "trial" in result:  # from kdbench tune, which does not read the test set
         return f"{result['trial']}: {result['accuracy.val']:.2f} % on the validation split"
     return f"{result['accuracy.last']:.2f} % in {clock(result['seconds.train'])}, {result['cost.images_per_second']:.0f} images/s"
@@ -68,7 +73,8 @@ def _measured(progress: Progress) -> str:
 class Plain:
     """One line when a run begins, one when it ends, and one every `PLAIN_EVERY` seconds between."""
 
-    def __init__(self, total: int):
+    def __init__(self, total: int, runs: Path | None = None):
+        self._runs = runs
         self._total = total
         self._begun = 0
         self._numbers: dict[str, int] = {}
@@ -100,7 +106,7 @@ class Plain:
             )
 
     def end(self, spec: Spec, result: dict[str, Any]) -> None:
-        self._say(spec, f"  {ending(result)}")
+        self._say(spec, f"  {ending(result, self._runs)}")
 
     def left(self, spec: Spec, why: str) -> None:
         self._say(spec, f"  {why}")
@@ -112,7 +118,8 @@ class Plain:
 class Live:
     """A bar for the plan, and one for each running run."""
 
-    def __init__(self, specs: Sequence[Spec]):
+    def __init__(self, specs: Sequence[Spec], runs: Path | None = None):
+        self._runs = runs
         self._console = Console(stderr=True, highlight=False)
         self._bars = Bars(
             TextColumn("{task.description}", markup=False),
@@ -156,7 +163,7 @@ class Live:
     def end(self, spec: Spec, result: dict[str, Any]) -> None:
         self._done += 1
         mark, style = ("✗", "red") if result["status"] == "failed" else ("✓", "green")
-        self._close(spec, mark, style, ending(result))
+        self._close(spec, mark, style, ending(result, self._runs))
 
     def left(self, spec: Spec, why: str) -> None:
         self._close(spec, "–", "yellow", why)

@@ -37,7 +37,7 @@ def shares(workers: int | None, gpus: int = 1) -> list[dict[str, str]]:
     """
     visible = visible_gpus()
     if visible and len(visible) < gpus:
-        raise UserError(f"gpus={gpus}, but this machine has {len(visible)} GPU{'s' * (len(visible) != 1)}")
+        raise too_few(gpus, len(visible))
     sets = [visible[first : first + gpus] for first in range(0, len(visible) - gpus + 1, gpus)]
     count = workers or len(sets) or 1
     # SLURM does not always bind a job to its cores; then only this variable has their number.
@@ -46,6 +46,11 @@ def shares(workers: int | None, gpus: int = 1) -> list[dict[str, str]]:
     if not sets:
         return [threads] * count
     return [{"CUDA_VISIBLE_DEVICES": ",".join(sets[number % len(sets)]), **threads} for number in range(count)]
+
+
+def too_few(gpus: int, here: int) -> UserError:
+    """The error for a run over more GPUs than this machine has."""
+    return UserError(f"gpus={gpus}, but this machine has {here} GPU{'s' * (here != 1)}")
 
 
 def visible_gpus() -> list[str]:

@@ -24,7 +24,7 @@ def inline(specs: Sequence[Spec], runs: Path, data: Path | None, rerun: bool = F
         RunError: the disk is full.
     """
     enqueue(specs, runs, rerun)
-    with display.for_terminal(specs) as shown, worker.Stop() as stop:
+    with display.for_terminal(specs, runs) as shown, worker.Stop() as stop:
         try:
             worker.work(specs, runs, data, shown, stop)
         except OSError as error:
@@ -51,7 +51,7 @@ def local(
         UserError: this machine has GPUs, but fewer than a run needs.
     """
     enqueue(specs, runs, rerun)
-    with display.for_terminal(specs) as shown:
+    with display.for_terminal(specs, runs) as shown:
         gpus = max(spec.gpus for spec in specs)
         processes = pool.Pool(specs, runs, data, shown, shares(workers, gpus), launcher(gpus))
         try:

@@ -18,7 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdbench.backbones.backbone import Backbone, Features
-from kdbench.config.signature import field_type
+from kdbench.config.fields import field_type
+from kdbench.errors import RunError
 from kdbench.method.batch import Batch, Info
 from kdbench.method.phases import Phase
 from kdbench.method.teacher import Teacher
@@ -179,7 +180,14 @@ class Method(nn.Module):
     @property
     def teacher(self) -> Backbone:
         """The network of the first teacher."""
-        return self._teachers[0].network
+        return self._asked(0).network
+
+    def _asked(self, number: int) -> Teacher:
+        if not self._teachers:
+            raise RunError(f"{type(self).__name__} has no teacher; write needs_teacher = True in the class body")
+        if not 0 <= number < len(self._teachers):
+            raise RunError(f"{type(self).__name__} asks for teacher {number} and has {len(self._teachers)}, from 0")
+        return self._teachers[number]
 
     @property
     def teachers(self) -> tuple[Teacher, ...]:
@@ -198,7 +206,7 @@ class Method(nn.Module):
 
     def teach_images(self, images: Tensor, *want: str, teacher: int = 0, batch_statistics: bool = False) -> Features:
         """Return the outputs of a teacher for other images (B, C, H, W) in the student's normalisation; never cached."""
-        return self._teachers[teacher](images, want, batch_statistics)
+        return self._asked(teacher)(images, want, batch_statistics)
 
     def cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Cross-entropy with the true labels, smoothed as the recipe says; logits (B, K), labels (B,)."""

@@ -29,14 +29,15 @@ def plan(request: Request, find_run: FindRun | None = None) -> list[Spec]:
     trained: dict[str, Spec] = {}
     configs: list[Config] = []
     selected = {word: teachers_.look_up(word, find_run) for word in request.teacher}
+    variations = [(method, overrides) for method in request.methods for overrides in request.combinations(method)]
     for dataset in request.dataset:
         defaults = {
             b.parameter: b.value for b in bindings.of_group("dataset", dataset).values() if b.configurable == "Defaults"
         }
         recipes = request.recipe or _default("recipe", defaults, dataset)
         students = request.student or _default("student", defaults, dataset)
-        for recipe, student, method in itertools.product(recipes, students, request.methods):
-            resolved = resolve.resolve(method, dataset, recipe, request.overrides)
+        for recipe, student, (method, overrides) in itertools.product(recipes, students, variations):
+            resolved = resolve.resolve(method, dataset, recipe, overrides)
             configs.append(resolved)
             chosen: list[Teachers] = [teachers_.NONE]
             if resolved.needs_teacher:
@@ -46,13 +47,13 @@ def plan(request: Request, find_run: FindRun | None = None) -> list[Spec]:
                 for word in words:
                     head = Teachers(word) if own else selected.get(word) or teachers_.look_up(word, find_run)
                     _check_images(head, resolved)
-                    group, runs = teachers_.teachers_of(resolved, student, head, request.overrides, _spec)
+                    group, runs = teachers_.teachers_of(resolved, student, head, overrides, _spec)
                     chosen.append(group)
                     trained |= {spec.id: spec for spec in runs}
             for group, seed in itertools.product(chosen, request.seeds):
                 spec = _spec(resolved, student, seed, group)
                 asked[spec.id] = spec
-    for binding in resolve.unused(request.overrides, configs):
+    for binding in resolve.unused(request.bound, configs):
         raise UserError(f"nothing in this plan uses {binding.key} (methods: {', '.join(request.methods)})")
     return _teachers_first([spec for id_, spec in trained.items() if id_ not in asked], asked, trained)
 

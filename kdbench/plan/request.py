@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
 from kdbench import words as words_
-from kdbench.config import BASELINE, bindings, extensions, places, resolve, result_keys
+from kdbench.config import BASELINE, bindings, defects, extensions, places, resolve, result_keys, signature
 from kdbench.config.cluster import Cluster
 from kdbench.config.ginfile import Binding
-from kdbench.errors import UserError, nearest, unknown
+from kdbench.errors import UserError, hint, nearest, unknown
 
 PLAN_KEYS = ("methods", "dataset", "student", "teacher", "recipe", "seeds")
 """Each takes a comma-separated list; the plan is the product of these lists."""
 SINGLE_KEYS = ("sweep", "executor", "workers", "gpus", "cluster", "log")
 """Each takes one value."""
+WEIGHT_SUFFIXES = (".pt", ".pth", ".safetensors", ".tar", ".ckpt", ".bin")
+"""Endings by which a file of weights in the current folder is told from a backbone and a run."""
 DEFAULT_CLUSTER = "default"
 LOGS = ("tensorboard",)
 
@@ -28,10 +32,12 @@ class Request:
     Attributes:
         methods, dataset, student, teacher, recipe, seeds: the values of each key; empty where the dataset's default applies.
         overrides: bindings of the runs, parsed.
+        grid: for each parameter with several values, their bindings; the plan has a run for each combination.
         executor: name of a launcher.
         workers: processes of executor=local; None for one per GPU.
         cluster: name of the profile, for executor=slurm.
         profile: that profile, with the bindings of `Cluster.*`, which do not concern the runs.
+        left_out: a sentence for each file that it leaves out because of an error in it.
     """
 
     methods: tuple[str, ...]
@@ -41,10 +47,28 @@ class Request:
     recipe: tuple[str, ...]
     seeds: tuple[int, ...]
     overrides: tuple[Binding, ...]
+    grid: tuple[tuple[Binding, ...], ...] = ()
     executor: str = "inline"
     workers: int | None = None
     cluster: str | None = None
     profile: Cluster | None = None
+    left_out: tuple[str, ...] = ()
+
+    @property
+    def bound(self) -> tuple[Binding, ...]:
+        """One binding of each parameter that the command line binds."""
+        return (*self.overrides, *(values[0] for values in self.grid))
+
+    def combinations(self, method: str) -> list[tuple[Binding, ...]]:
+        """The overrides of a method's runs: a tuple for each combination of values, without other methods' parameters."""
+        concerned = {*signature.shared(), signature.of_method(bindings.method_source(method)).name}
+        axes = [values for values in self.grid if values[0].configurable in concerned]
+        return [(*self.overrides, *combination) for combination in itertools.product(*axes)]
+
+    def check_one_value(self, command: str) -> None:
+        """Raises UserError if a parameter has several values, which `command` does not take."""
+        for values in self.grid:
+            raise UserError(f"{command} takes one value of {values[0].key}, not {len(values)}")
 
 
 def parse(words: Sequence[str]) -> Request:
@@ -57,22 +81,26 @@ def parse(words: Sequence[str]) -> Request:
     for word in parsed.bare:
         raise UserError(f"'{word}' is neither a selection (such as methods=kd) nor a binding (such as Train.epochs=5)")
     single = {key: parsed.values[key][0] for key in SINGLE_KEYS if key in parsed.values}
+    lists = _lists({key: parsed.values[key] for key in PLAN_KEYS if key in parsed.values}, single.get("sweep"))
+    methods = _methods(lists["methods"])
     overrides = _overrides(parsed.bindings, single)
     of_cluster = tuple(binding for binding in overrides if binding.configurable == "Cluster")
+    of_runs = [tuple(values) for _, values in itertools.groupby(overrides, lambda binding: binding.key)]
     executor, workers, cluster = _launch(single, of_cluster)
-    lists = _lists({key: parsed.values[key] for key in PLAN_KEYS if key in parsed.values}, single.get("sweep"))
     return Request(
-        methods=_methods(lists["methods"]),
+        methods=methods,
         dataset=_members("dataset", lists["dataset"]),
         student=_backbones("student", lists.get("student", ())),
         teacher=_teachers(lists.get("teacher", ())),
         recipe=_members("recipe", lists.get("recipe", ())),
         seeds=words_.seed_numbers(lists.get("seeds", ("0",))),
-        overrides=tuple(binding for binding in overrides if binding not in of_cluster),
+        overrides=tuple(values[0] for values in of_runs if len(values) == 1 and values[0] not in of_cluster),
+        grid=tuple(values for values in of_runs if len(values) > 1),
         executor=executor,
         workers=workers,
         cluster=cluster,
         profile=resolve.profile(cluster, of_cluster) if cluster else None,
+        left_out=left_out(lists["methods"]),
     )
 
 
@@ -80,9 +108,8 @@ def _unknown_key(key: str) -> UserError:
     configurables = bindings.overridable().values()
     keys = {p: f"{c.name}.{p}" for c in configurables for p in c.parameters if p not in SINGLE_KEYS}
     guess = nearest(key, [*PLAN_KEYS, *SINGLE_KEYS, *keys])
-    valid = f"valid: {', '.join((*PLAN_KEYS, *SINGLE_KEYS))}."
-    hint = f"did you mean '{keys.get(guess, guess)}'?" if guess else valid
-    return UserError(f"unknown selection '{key}'; {hint} See all with: kdbench run --help")
+    guess = keys.get(guess, guess) if guess else None
+    return UserError(f"unknown selection '{key}'{hint(guess, 'see all with: kdbench run --help')}")
 
 
 def _overrides(words: Iterable[str], single: Mapping[str, str]) -> tuple[Binding, ...]:
@@ -100,9 +127,7 @@ def _launch(single: Mapping[str, str], of_cluster: Sequence[Binding]) -> tuple[s
     workers = words_.whole_number("workers", single["workers"], 1) if "workers" in single else None
     cluster = single.get("cluster")
     executor = single.get("executor") or ("local" if workers else "slurm" if cluster else "inline")
-    launchers = extensions.members("launcher")
-    if executor not in launchers:
-        raise unknown("executor", executor, launchers, "kdbench list launchers")
+    extensions.member("launcher", executor, "executor")
     result_keys.columns()  # a measure that is declared wrongly is refused before anything starts
     if workers and executor != "local":
         raise UserError(f"workers={workers} requires executor=local, not executor={executor}")
@@ -127,16 +152,27 @@ def _sweep(name: str) -> dict[str, tuple[str, ...]]:
     return {b.parameter: tuple(map(str, b.value)) for b in bindings.of_group("sweep", name).values()}
 
 
-def _methods(names: Iterable[str]) -> tuple[str, ...]:
-    every = places.members("method")
-    if "all" in names:
-        # A variant (another method's class with other values) is only included when named, also together with "all".
-        plain = sorted((n for n in every if not bindings.is_variant(n)), key=lambda n: (n != BASELINE, n))
-        names = list(dict.fromkeys([*plain, *(n for n in names if n != "all")]))
-    for name in names:
-        if name not in every:
-            raise unknown("method", name, [*every, "all"], "kdbench list methods")
-    return tuple(names)
+def _methods(names: Sequence[str]) -> tuple[str, ...]:
+    asked = [name for name in names if name != "all"]
+    for name in asked:
+        bindings.of_method(name)  # an error in its files is reported before one in the words about it
+    if len(asked) == len(names):
+        return tuple(asked)
+    # A variant (another method's class with other values) is only included when named, also together with "all".
+    broken = defects.of_methods()
+    plain = (n for n in places.members("method") if not bindings.is_variant(n) and n not in broken)
+    return tuple(dict.fromkeys([*sorted(plain, key=lambda n: (n != BASELINE, n)), *asked]))
+
+
+def left_out(names: Iterable[str]) -> tuple[str, ...]:
+    """A sentence for each file that a request leaves out because of an error in it; those of methods where it asks for all.
+
+    Args:
+        names: the methods that it names.
+    """
+    methods = defects.of_methods() if "all" in names else {}
+    sources = {name: each for name, each in methods.items() if not bindings.is_variant(name)}
+    return (*sources.values(), *defects.of_extensions())
 
 
 def _members(group: str, names: Iterable[str]) -> tuple[str, ...]:
@@ -147,21 +183,34 @@ def _members(group: str, names: Iterable[str]) -> tuple[str, ...]:
 
 def _backbones(kind: str, names: Iterable[str]) -> tuple[str, ...]:
     for name in names:
-        if name not in extensions.members("backbone"):
-            raise unknown(kind, name, extensions.members("backbone"), "kdbench list students")
+        extensions.member("backbone", name, kind)
     return tuple(names)
 
 
 def _teachers(names: Iterable[str]) -> tuple[str, ...]:
     for name in names:  # backbones and runs are looked up by the plan, which knows the folder of runs
-        if is_weight_file(name) and not Path(name).expanduser().is_file():
-            raise UserError(f"the teacher's weight file '{name}' does not exist")
+        if name.lower() == "none":
+            raise UserError(
+                f"teacher={name} is not needed: methods without a teacher ignore teacher=, and the others need one; "
+                "leave it out"
+            )
+        if is_weight_file(name):
+            if not Path(name).expanduser().is_file():
+                raise UserError(f"the teacher's weight file '{name}' does not exist")
+            if not os.access(Path(name).expanduser(), os.R_OK):
+                raise UserError(f"the teacher's weight file '{name}' cannot be read: permission denied")
+        elif "+" in name:
+            raise UserError(
+                f"teacher={name} is not possible: teacher= selects one teacher per run, and teacher={name.replace('+', ',')} "
+                "compares several; only a method whose gin file sets Teaching.chain or Teaching.states has several at once"
+            )
     return tuple(names)
 
 
 def is_weight_file(teacher: str) -> bool:
     """True if a teacher is given as a file, and not as a backbone or a run."""
-    return teacher.endswith((".pt", ".pth")) or ("/" in teacher and not Path(teacher).expanduser().is_dir())
+    path = Path(teacher).expanduser()
+    return not path.is_dir() and ("/" in teacher or path.suffix in WEIGHT_SUFFIXES)
 
 
 def check_log(names: Iterable[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -74,7 +75,7 @@ class Spec:
         """The command that makes this run."""
         words = [f"methods={self.method}", f"dataset={self.dataset}", f"student={self.student}"]
         if self.teacher_word:
-            words.append(f"teacher={self.teacher_word}")
+            words.append(f"teacher={shlex.quote(self.teacher_word)}")
         words += [f"recipe={self.recipe}", f"seeds={self.seed}"]
         words += [f"{key}={_word(value)}" for key, value in {**self.overrides, **self.own_overrides}.items()]
         return " ".join(["kdbench run", *words])

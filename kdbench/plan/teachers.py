@@ -13,7 +13,7 @@ from pathlib import Path
 from kdbench.config import extensions, places, resolve, signature
 from kdbench.config.ginfile import Binding
 from kdbench.config.resolve import Config
-from kdbench.errors import UserError, unknown
+from kdbench.errors import UserError
 from kdbench.plan.request import is_weight_file
 from kdbench.plan.spec import EQUAL_TEACHER_SEED, TEACHER_SEED, Spec, TeacherRun, teacher_name
 
@@ -63,14 +63,14 @@ def look_up(word: str, find_run: FindRun | None) -> Teachers:
     Raises:
         UserError: it is neither, and which backbone or run is nearest.
     """
-    if word in extensions.members("backbone"):
-        return Teachers(word)
-    if is_weight_file(word):
-        return Teachers(word, file=word)
-    run = find_run(word) if find_run else None
-    if run is None:
-        raise unknown("teacher", word, extensions.members("backbone"), "kdbench list students")
-    return Teachers(run.folder or run.id, runs=(run,))
+    if word not in extensions.members("backbone"):
+        if is_weight_file(word):
+            return Teachers(word, file=word)
+        run = find_run(word) if find_run else None
+        if run is not None:
+            return Teachers(run.folder or run.id, runs=(run,))
+    extensions.member("backbone", word, "teacher")  # raises for a word that is none of the three
+    return Teachers(word)
 
 
 def assistants(chain: Sequence[str], teacher: str | None, student: str) -> tuple[str, ...]:
@@ -118,8 +118,7 @@ def teachers_of(
     word = None if kind == "student" else selected.word
     top = selected.runs[0].student if selected.runs else None
     for backbone in teaching.chain:
-        if backbone not in (every_backbone := extensions.members("backbone")):
-            raise unknown(f"backbone in Teaching.chain of '{taught.method}'", backbone, every_backbone)
+        extensions.member("backbone", backbone, f"backbone in Teaching.chain of '{taught.method}'")
     every = Teachers(word, selected.file, selected.runs)
     nearest = every
     for backbone in assistants(teaching.chain, top, student):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import io
 import pickle
+import re
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -66,10 +68,60 @@ def load(path: Path) -> dict[str, Any]:
         RunError: it cannot be read, or holds something else than tensors and plain containers.
     """
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, KeyError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise RunError(f"the weights in '{path.name}' cannot be read: {reason}") from None
-    if not isinstance(content, dict):
-        raise RunError(f"the weights in '{path.name}' are no dictionary of tensors")
-    return content
+        with warnings.catch_warnings(action="ignore"):  # they are about forms of files that are refused below
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a file that is none of torch's may raise anything
+        raise RunError(unreadable(path, error)) from None
+    if isinstance(content, Mapping):
+        return dict(content)
+    raise RunError(f"'{path.name}' holds a {type(content).__name__}, not a state dict; save it with: {_SAVE}")
+
+
+_SAVE = "torch.save(model.state_dict(), PATH)"
+
+
+def unreadable(path: Path, error: Exception) -> str:
+    """The sentence about a file of weights that cannot be read, from its first bytes; torch's own advice is not passed on."""
+    return f"the weights in '{path.name}' cannot be read: {_reason(path, error)}"
+
+
+def _reason(path: Path, error: Exception) -> str:
+    try:
+        with path.open("rb") as file:
+            start = file.read(64)
+        size = path.stat().st_size
+    except OSError as system:
+        return system.strerror or type(system).__name__
+    if not start:
+        return "the file is empty"
+    if start.startswith(b"version https://git-lfs"):
+        return "it is a Git LFS pointer; get the file itself with: git lfs pull"
+    if isinstance(error, pickle.UnpicklingError) and (others := _other_objects(path, str(error))):
+        names = ", ".join(others[:3])
+        network = any(name.startswith("torch.nn.") for name in others)
+        what = "a whole network" if network else "other objects than tensors and plain containers"
+        save = _SAVE if network else "torch.save(content['model'], PATH), or whatever its key is"
+        return f"it holds {what} ({names}), and loading that could run code; save its state dict alone: {save}"
+    if start[7:9] == b"\0{":  # safetensors
+        return f"it is truncated or damaged ({size} bytes)"
+    if start.startswith(b"PK"):
+        if b"constants.pkl" in path.read_bytes():
+            return f"it is a TorchScript archive; save its state dict alone: {_SAVE}"
+        return f"it is truncated or damaged ({size} bytes)"
+    if start.lstrip()[:1] == b"<":
+        return f"it is a web page (it begins with {_shown(start)}); download the file itself"
+    return f"it is not a file of torch.save or safetensors, or damaged ({size} bytes, it begins with {_shown(start)})"
+
+
+def _other_objects(path: Path, message: str) -> list[str]:
+    """The classes and functions that a file would call, by name."""
+    try:
+        names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+        return sorted(names, key=lambda name: (name.startswith("torch.nn."), name))
+    except Exception:  # a file that an old torch wrote; the message names the first
+        return re.findall(r"GLOBAL (\S+)", message)
+
+
+def _shown(start: bytes) -> str:
+    line = start.strip().splitlines()[0][:24] if start.strip() else start
+    return repr(line.decode("ascii", errors="replace").replace("\ufffd", "?"))

@@ -14,13 +14,13 @@ from typing import Any
 
 import gin
 
-from kdbench.errors import RunError, UserError
+from kdbench.errors import RunError
 from kdbench.files import write_atomically
 from kdbench.measures import convergence, cost, energy
 from kdbench.measures.load import OtherProcesses
 from kdbench.method import Method
 from kdbench.plan.spec import Spec
-from kdbench.run import checkpoint, evaluate, load
+from kdbench.run import checkpoint, evaluate, fault, load
 from kdbench.run.caller import Caller, Progress
 from kdbench.run.group import GroupBroken, checksum
 from kdbench.run.loop.state import Outcome
@@ -76,7 +76,7 @@ def run(spec: Spec, runs: Path, data: Path | None, caller: Caller | None = None)
         if is_full(error):
             raise
         trace = traceback.format_exc()
-        result |= {"status": "failed", "error": _sentence(error)}
+        result |= {"status": "failed", "error": fault.sentence(error)}
     result["provenance.finished_at"] = provenance.now()
     ours = f"{group.rank} {json.dumps(result)}"
     caller.check()
@@ -105,7 +105,7 @@ def validate(spec: Spec, runs: Path, data: Path | None, caller: Caller | None = 
     try:
         ready = prepare(spec, runs, data, caller.group)
     except Exception as error:
-        raise RunError(_sentence(error)) from error
+        raise RunError(fault.sentence(error)) from error
     if ready.settings.selection.on_test:
         raise RunError("tuning cannot use the test set; remove Selection.on_test=True")
     if not len(ready.task.validation):
@@ -115,7 +115,7 @@ def validate(spec: Spec, runs: Path, data: Path | None, caller: Caller | None = 
         with tempfile.TemporaryDirectory() as folder:
             _, outcome = _train(spec, ready, Path(folder) / EPOCHS, caller)
     except Exception as error:
-        return {**trial, "status": "failed", "error": _sentence(error), **ready.provenance}
+        return {**trial, "status": "failed", "error": fault.sentence(error), **ready.provenance}
     measured = {"accuracy.val": outcome.validation, "seconds.train": round(outcome.seconds, 3)}
     return {**trial, **measured, **ready.provenance}
 
@@ -235,10 +235,3 @@ def _log_other_commit(folder: RunFolder, ready: Ready, first: bool) -> None:
 def _result_of_another_rank(message: str) -> dict[str, Any]:
     result: dict[str, Any] = json.loads(message.partition(" ")[2])
     return result
-
-
-def _sentence(error: Exception) -> str:
-    """An error as it is shown: ours are sentences, others need their name."""
-    # gin adds the call in which an error was raised, in lines of its own.
-    sentence = str(error).partition("\n  In call to configurable")[0]
-    return sentence if isinstance(error, (RunError, UserError)) else f"{type(error).__name__}: {sentence}"

@@ -27,6 +27,7 @@ from kdbench.run import teacher as teachers_
 from kdbench.run.group import Group
 from kdbench.run.loop.batches import passes_per_anchor, steps
 from kdbench.run.loop.budget import Budget
+from kdbench.run.loop.terms import checked
 from kdbench.run.loop.train import autocast
 from kdbench.run.teacher import LoadedTeacher
 from kdbench.store import provenance
@@ -122,7 +123,7 @@ def count_flops(spec: Spec, ready: Ready) -> dict[str, int]:
     augmenter = Augmenter(task.train.images, settings.augment, settings.dataset, settings.strong)
     batch = next(steps(method, task, augmenter, streams, budget))
     weights = [
-        (stretch.phase.losses or method.losses, (stretch.end - stretch.first) / budget.steps)
+        (checked(stretch.phase.losses or method.losses, method), (stretch.end - stretch.first) / budget.steps)
         for stretch in budget.stretches
     ]
     return flops.of_method(method, batch, autocast(settings.train, ready.device), weights, budget.per_step)
@@ -148,5 +149,10 @@ def _device(machine: Machine, group: Group) -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise RunError(f"Machine.device='{name}' is not available here: {str(error).splitlines()[0]}") from None
+        raise RunError(f"Machine.device='{name}' is not available here: {_first_sentence(error)}") from None
     return group.device or device
+
+
+def _first_sentence(error: Exception) -> str:
+    """The first sentence of torch's message, which may go on for a thousand characters."""
+    return str(error).splitlines()[0].partition(". ")[0].removesuffix(".")

@@ -51,9 +51,9 @@ def parse(content: bytes) -> dict[str, Any]:
         Damaged: it is none, or not all of it, or not what was written.
     """
     if content[: len(MAGIC)] != MAGIC:
-        raise Damaged("it is no state of training" if content else "it is empty")
+        raise Damaged("it is not a state of training" if content else "it is empty")
     if hashlib.sha256(memoryview(content)[_HEAD:]).hexdigest().encode() != content[len(MAGIC) : _HEAD - 1]:
-        raise Damaged("it is torn or its bytes have changed (sha256 differs)")
+        raise Damaged("it is truncated or corrupted (sha256 differs)")
     try:
         state: dict[str, Any] = torch.load(io.BytesIO(content[_HEAD:]), map_location="cpu", weights_only=True)
     except Exception as error:  # whole, and written by a torch that this one cannot read
@@ -123,10 +123,10 @@ class Keeper:
     def _own(self, state: Mapping[str, Any]) -> None:
         found = state.get("identity")
         if not isinstance(found, dict):
-            raise Damaged("it does not say whose it is")
+            raise Damaged("it does not record its run")
         for key, value in self._identity.items():
             if found.get(key) != value:
-                raise Damaged(f"it has another {key} ({found.get(key)}, not {value})")
+                raise Damaged(f"it belongs to a different {key} ({found.get(key)}, not {value})")
 
     def wish(self, new_epoch: bool) -> int:
         """After a step: 0, or `WRITE` the state, or write it and `STOP`."""

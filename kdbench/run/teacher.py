@@ -12,12 +12,12 @@ from torch import Tensor
 
 from kdbench.backbones import registry
 from kdbench.backbones.backbone import Backbone
-from kdbench.config import extensions, run_config
+from kdbench.config import run_config
 from kdbench.data.task import Task
 from kdbench.errors import RunError
 from kdbench.method import Method, Teacher
 from kdbench.plan.spec import TEACHER_SEED, Spec
-from kdbench.run import checkpoint
+from kdbench.run import checkpoint, weight_file
 from kdbench.run import load as load_
 from kdbench.store.folder import CHECKPOINT, RunFolder
 from kdbench.streams import Streams
@@ -118,13 +118,11 @@ def _of_run(folder: RunFolder, students: tuple[tuple[float, ...], tuple[float, .
     sha256 = checkpoint.weights_sha256(content["student"])
     if sha256 != result["weights.sha256"]:
         raise RunError(
-            f"the weights of the teacher's run {run} are not those that it recorded (sha256 differs); "
+            f"the weights of the teacher's run {run} do not match the recorded checksum (sha256); "
             f"train it again: {result['provenance.command']} --rerun"
         )
     if result.get("data.sha256") != data:
-        raise RunError(
-            f"the teacher's run {run} was trained on other images than those that are there now (data.sha256)"
-        )
+        raise RunError(f"the teacher's run {run} was trained on different images from the present ones (data.sha256)")
     scale, shift = _renormalisation(students, load_.normalisation(folder.path))
     trained = content.get("method", {}).get("state") or content.get("method", {}).get("deploys_student") is False
     method = load_.filled(content, run) if trained else None
@@ -171,44 +169,9 @@ def _untrained(name: str, classes: int, channels: int) -> LoadedTeacher:
 
 
 def _of_file(path: Path, classes: int, channels: int) -> LoadedTeacher:
-    state = _state_in(checkpoint.load(path), path)
-    name = _architecture(state, path, classes, channels)
+    state = weight_file.read(path)
+    name = weight_file.fitting_backbone(state, path, classes, channels)
     network = registry.build(name, classes, channels)
     network.load_state_dict(state)
     described = load_.as_teacher({"backbone": name})
     return LoadedTeacher(network, None, checkpoint.weights_sha256(state), None, description=described)
-
-
-def _state_in(content: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
-    """The state dict in a file: at the top, or where training scripts usually put it."""
-    for key in ("student", "model", "state_dict", "net"):
-        if isinstance(content.get(key), Mapping):
-            content = content[key]
-            break
-    state = {name.removeprefix("module."): value for name, value in content.items() if isinstance(value, Tensor)}
-    if not state:
-        raise RunError(f"there are no tensors in '{path.name}'")
-    return state
-
-
-def _architecture(state: Mapping[str, Tensor], path: Path, classes: int, channels: int) -> str:
-    """The backbone whose state dict has these names and shapes; the nearest is named where none has."""
-    differences = {}
-    for name in extensions.members("backbone"):
-        with torch.device("meta"):
-            wanted = {key: value.shape for key, value in registry.build(name, classes, channels).state_dict().items()}
-        missing = sorted(wanted.keys() - state.keys())
-        unexpected = sorted(state.keys() - wanted.keys())
-        misshapen = sorted(key for key in wanted.keys() & state.keys() if wanted[key] != state[key].shape)
-        if not missing and not unexpected and not misshapen:
-            return name
-        differences[name] = missing, unexpected, misshapen
-    nearest = min(differences, key=lambda name: sum(map(len, differences[name])))
-    parts = [
-        f"{word} {', '.join(keys[:3])}{', …' if len(keys) > 3 else ''}"
-        for word, keys in zip(("missing", "unexpected", "of another shape"), differences[nearest], strict=True)
-        if keys
-    ]
-    raise RunError(
-        f"the weights in '{path.name}' fit no backbone with {classes} classes; nearest is {nearest}: {'; '.join(parts)}"
-    )

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
-from kdbench.errors import UserError, nearest
+from kdbench.errors import UserError, hint, nearest
 from kdbench.store import studies
 from kdbench.store.folder import REPRODUCED
 
@@ -70,11 +70,8 @@ def nearest_run(prefix: str, ids: Iterable[str]) -> str | None:
 
 def no_run(prefix: str, ids: Iterable[str], runs: Path) -> UserError:
     """The error for a prefix that none of `ids` starts with."""
-    guess = nearest_run(prefix, ids)
-    hint = f"did you mean '{guess}'? " if guess else ""
-    return UserError(
-        f"no run in {runs} has an id that starts with '{prefix}'; {hint}See all with: kdbench status --all"
-    )
+    end = hint(nearest_run(prefix, ids), "see all with: kdbench status --all")
+    return UserError(f"no run in {runs} has an id that starts with '{prefix}'{end}")
 
 
 def run_name(word: str, runs: Path) -> str:

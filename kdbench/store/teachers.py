@@ -17,7 +17,7 @@ def finder(runs: Path) -> FindRun:
 
     def find(word: str) -> TeacherRun | None:
         path = Path(word).expanduser()
-        if "/" in word and path.resolve().parent != runs.resolve():
+        if ("/" in word or (path / CONFIG).is_file()) and path.resolve().parent != runs.resolve():
             return _in(path.resolve(), str(path.resolve()))
         id_ = ids.one(ids.run_name(word, runs), every := ids.run_ids(runs))
         if id_ is None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from kdbench.config import bindings, resolve, signature
 from kdbench.errors import RunError, UserError
-from kdbench.launch import backlog, display, local
+from kdbench.launch import backlog, devices, display, local
 from kdbench.plan import expand
 from kdbench.plan.request import Request
 from kdbench.plan.spec import Spec
@@ -21,6 +21,7 @@ from kdbench.store.folder import RunFolder
 from kdbench.store.studies import Trial
 from kdbench.tune import suggest
 from kdbench.tune.study import Study
+from kdbench.words import count
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ def prepare(request: Request, trials: int, runs: Path) -> Tuning:
 
     Raises:
         UserError: a binding that tuning does not allow, a recipe without validation split, a method without search space, a
-            study that is damaged or has more trials already.
+            study that is damaged or has more trials already, a device that this machine lacks.
     """
     _check(request)
     specs = expand.plan(request, teachers_.finder(runs))
@@ -64,18 +65,21 @@ def prepare(request: Request, trials: int, runs: Path) -> Tuning:
         study.read(runs)
         if len(study.trials) > trials:
             raise UserError(
-                f"the study {study.id} already has {len(study.trials)} trials, and trials cannot be removed: "
+                f"the study {study.id} already has {count(len(study.trials), 'trial')}, and trials cannot be removed: "
                 f"pass trials={len(study.trials)} or more, for all methods"
             )
+    open_studies = [study for study in studies if len(study.trials) < trials]
+    devices.check(study.spec for study in open_studies)
+    backlog.check_teachers([study.spec for study in open_studies])
     unfinished = [spec for spec in specs if RunFolder(runs, spec.id).state() != "finished"]
-    teachers = backlog.teachers_of([study.spec for study in studies if len(study.trials) < trials], unfinished)
+    teachers = backlog.teachers_of([study.spec for study in open_studies], unfinished)
     return Tuning(tuple(studies), trials, runs, tuple(teachers))
 
 
 def _check(request: Request) -> None:
     if request.executor != "inline":
-        raise UserError("a trial depends on those before it, so kdbench tune supports executor=inline only")
-    for binding in request.overrides:
+        raise UserError("each trial depends on the earlier ones, so kdbench tune supports executor=inline only")
+    for binding in request.bound:
         if binding.configurable not in signature.shared():
             raise UserError(
                 f"{binding.key} is a method's own parameter, and kdbench tune chooses these from the Search.space of the "
@@ -87,6 +91,7 @@ def _check(request: Request) -> None:
             raise UserError("one process carries out all trials, so kdbench tune does not support gpus=N")
         if binding.key == "Machine.log" and binding.value:
             raise UserError("a trial has no folder for event files, so kdbench tune does not support log=")
+    request.check_one_value("kdbench tune")
 
 
 def studies_of(request: Request, specs: Sequence[Spec], find_run: FindRun | None = None) -> list[Study]:
@@ -122,8 +127,9 @@ def _study(request: Request, specs: tuple[Spec, ...], find_run: FindRun | None) 
         )
     if resolved.teaching().chain:
         raise UserError(
-            f"the method '{spec.method}' trains assistants (Teaching.chain), which would be others in every trial; "
-            "kdbench tune does not support that"
+            f"kdbench tune does not support '{spec.method}': the method trains assistants (Teaching.chain) with its own "
+            "parameters, so every trial would have to train them again; compare a few values with kdbench run instead, "
+            f"as in {resolved.signature.name}.{next(iter(space))}=A,B"
         )
     unused = resolve.unused(request.overrides, [resolved])
     own = replace(

@@ -71,7 +71,7 @@ def test_a_run_comes_out_again_beside_the_runs(here, capsys):
     assert {p: p.stat().st_mtime_ns for p in before} == before
     assert ids_.run_ids(here / "runs") == ids
     assert main(["leaderboard"]) == 0
-    assert "1 tables from 2 runs, unchanged" in capsys.readouterr().out
+    assert "1 table from 2 runs, unchanged" in capsys.readouterr().out
     assert main(["reproduce", "kd-digits"]) == 0, "and again"
     (spec,) = here.glob("runs/reproduced/kd-*/config.gin")
     assert "# kdbench run methods=kd" in spec.read_text()

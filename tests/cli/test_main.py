@@ -37,6 +37,7 @@ def kdbench(*words, cwd, **env):
         (["Train.epochs=ten"], "Train.epochs takes a number such as 0.5, not 'ten'"),
         (["dataset=cifar100"], "--data DIR or the environment variable KDBENCH_DATA"),
         (["--dri-run"], "did you mean '--dry-run'?"),
+        (["Machine.device=mps"], "Machine.device=mps needs an Apple GPU, which this machine does not have"),
     ],
 )
 def test_wrong_input_is_answered_in_one_sentence_without_torch(tmp_path, words, sentence):
@@ -87,7 +88,7 @@ def test_a_run_ends_in_a_table_and_the_same_command_trains_nothing(tmp_path, mon
     words = ["run", "methods=ce,byot", "dataset=digits", "seeds=0,1", *SHORT]
     assert main(words) == 0
     first = capsys.readouterr()
-    assert "digits · resnet8 · recipe quick (Train.epochs=2.0, Train.warmup=0.0)" in first.out
+    assert "digits · resnet8 · recipe quick (Train.epochs=2, Train.warmup=0)" in first.out
     assert "[4/4]" in first.err
     stamps = {p: p.stat().st_mtime_ns for p in tmp_path.glob("runs/*/*")}
 
@@ -144,7 +145,7 @@ def test_leaderboard_from_the_runs_and_its_check(tmp_path, monkeypatch, capsys):
     assert main(["leaderboard", "--check"]) == 2
     main(["run", "methods=ce,byot", *SHORT])
     assert main(["leaderboard"]) == 0
-    assert "1 tables from 2 runs, written" in capsys.readouterr().out
+    assert "1 table from 2 runs, written" in capsys.readouterr().out
     assert main(["leaderboard", "--check"]) == 0
     readme = tmp_path / "leaderboard" / "README.md"
     readme.write_text(readme.read_text().replace("ce", "cf"))

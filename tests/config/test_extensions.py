@@ -189,7 +189,7 @@ def test_a_launcher_of_a_plugin(plugin, tmp_path, capsys):
     assert [json.loads(path.read_text())["run"] for path in runs.glob("*/result.json")] == record["specs"]
     capsys.readouterr()
     assert main(["run", *words, "executor=recordr", "--runs", str(runs)]) == 2
-    assert "did you mean 'recorder'? See all with: kdbench list launchers" in capsys.readouterr().err
+    assert "did you mean 'recorder'? Valid: inline, local, recorder, slurm" in capsys.readouterr().err
     assert main(["list", "launchers"]) == 0
     assert re.search(rf"^recorder +Writes down.* {tmp_path}/mine", capsys.readouterr().out, flags=re.MULTILINE)
 

@@ -46,7 +46,7 @@ def test_a_macro_is_replaced_by_its_value_wherever_it_is_defined(tmp_path):
         ("Train.schedule = @Cosin()", "unknown schedule 'Cosin'"),
         ("Train.epochs = @Cosine()", "Train.epochs takes a number"),
         ("KD.temperature = 3", "the recipe 'r' binds KD.temperature, which does not belong to it; it may bind Train"),
-        ("include 'recipe/none.gin'", "r.gin includes 'recipe/none.gin', which is in no gin/ folder"),
+        ("include 'recipe/none.gin'", "r.gin includes 'recipe/none.gin', which was not found in any gin/ folder"),
         ("Train.epochs = 1\ninclude 'recipe/standard.gin'", "includes must come first"),
     ],
 )

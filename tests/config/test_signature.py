@@ -5,7 +5,7 @@ import pytest
 
 from kdbench import methods
 from kdbench.config import places, signature
-from kdbench.config.signature import misfit
+from kdbench.config.fields import misfit
 from kdbench.errors import UserError
 
 
@@ -41,6 +41,8 @@ class Near(Method):
     power: int | None
     bank: Tensor
     reach_of: nn.ModuleList
+    def losses(self, batch):
+        return {}
 """
 
 
@@ -64,7 +66,7 @@ class Far(Near):
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("x = 1", "exactly one public subclass of Method, and defines none"),
+        ("x = 1", "exactly one public subclass of Method, but defines none"),
         (BASE + "class Other(Method):\n    pass\n", "defines Near, Other"),
         ("class (:", "does not parse"),
         (BASE + "    views = ('recipe', 'stong')\n", "unknown view 'stong'; did you mean 'strong'"),

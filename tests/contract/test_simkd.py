@@ -15,7 +15,7 @@ from kdbench.store.folder import CHECKPOINT, EPOCHS, RunFolder
 from kdbench.streams import Streams
 
 WORDS = ["methods=simkd", "Train.epochs=8", "SGD.lr=0.2"]
-"""With a rate that is high enough for the best epoch not to be the last."""
+"""With a rate that is high enough for the best epoch not to be the last, with most seeds on every processor."""
 
 
 @pytest.fixture(scope="module")
@@ -25,9 +25,18 @@ def runs(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def result(run_all, runs):
-    done = run_all(runs, *WORDS)[-1]
-    assert done["status"] == "finished", done.get("error")
+    """The run of the first seed whose best epoch is better than the last."""
+    for seed in range(6):
+        done = run_all(runs, *WORDS, f"seeds={seed}")[-1]
+        assert done["status"] == "finished", done.get("error")
+        if max(curve := validation_curve(runs, done)) > curve[-1]:
+            break
     return done
+
+
+def validation_curve(runs, result):
+    with (RunFolder(runs, result["run"]) / EPOCHS).open() as file:
+        return [float(line["accuracy.val"]) for line in csv.DictReader(file)]
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +51,7 @@ def parts():
 @pytest.fixture
 def ready(plan, runs, result):
     """The settings, task and teacher of the run, and the method as it was before training."""
-    spec = plan(*WORDS)[-1]
+    spec = plan(*WORDS, f"seeds={result['seed']}")[-1]
     prepared = prepare(spec, runs, None, Group())
     return prepared, build(spec, prepared, Streams(spec.seed))
 
@@ -95,12 +104,11 @@ def test_the_kept_classifier_is_the_teachers(runs, result, state):
 
 
 def test_the_best_epoch_is_that_of_the_deployed_network(runs, result, ready, tmp_path):
-    lines = csv.DictReader((RunFolder(runs, result["run"]) / EPOCHS).open())
-    curve = [float(line["accuracy.val"]) for line in lines]
+    curve = validation_curve(runs, result)
     assert result["accuracy.val"] == curve[-1] < max(curve)
     assert curve.index(max(curve)) + 1 == result["best_epoch"]
     prepared, method = ready
-    outcome = train(method, prepared.task, prepared.settings, Streams(0), tmp_path / "epochs.csv")
+    outcome = train(method, prepared.task, prepared.settings, Streams(result["seed"]), tmp_path / "epochs.csv")
     assert outcome.best.keys() == method.deployed().state_dict().keys()
     method.deployed().load_state_dict(outcome.best)
     assert evaluate.accuracy(method.deployed(), prepared.task.validation, prepared.settings.dataset) == max(curve)

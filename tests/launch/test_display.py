@@ -52,6 +52,21 @@ def test_a_run_that_is_measured_does_not_look_hung(capsys, monkeypatch):
     assert "measuring, 42% done" in live_text(measured)
 
 
+def test_a_failed_run_names_the_log_that_has_its_traceback(tmp_path, capsys):
+    log = tmp_path / SPECS[0].id / "log.txt"
+    log.parent.mkdir()
+    failed = {"status": "failed", "error": "a sentence", "run": SPECS[0].id}
+    plain = display.Plain(1, tmp_path)
+    plain.begin(SPECS[0])
+    plain.end(SPECS[0], failed)
+    log.write_text("Traceback")
+    plain.end(SPECS[0], failed)
+    assert capsys.readouterr().err.splitlines()[1:] == [
+        "[1/1]   failed: a sentence",
+        f"[1/1]   failed: a sentence; traceback: {log}",
+    ]
+
+
 def test_live_bars_show_runs_done_epoch_speed_and_time_left():
     text = live_text(HALF, {"status": "failed", "error": "the loss is [not] finite"})
     assert "epoch 5/10 · 100 images/s · 0:05 left · val 61.5 %" in text

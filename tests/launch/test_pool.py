@@ -214,7 +214,7 @@ def ranks_of(process):
 
 
 def test_of_a_run_in_two_processes_one_is_killed_and_it_goes_on_in_the_same_bits(slow, tmp_path):
-    words = ["methods=slow", "SLOW.pause=0.05", "gpus=2"]
+    words = ["methods=slow", "SLOW.pause=0.05", "gpus=2", "Machine.device=cpu"]
     (spec,) = specs(*words)
     local.local([spec], tmp_path / "one", None, workers=1)
     process = started(tmp_path / "two", *words)
@@ -228,7 +228,7 @@ def test_of_a_run_in_two_processes_one_is_killed_and_it_goes_on_in_the_same_bits
 
 
 def test_two_processes_stop_together_and_one_failed_run_does_not_stop_the_next(slow, tmp_path):
-    words = ["methods=slow", "SLOW.pause=0.2", "gpus=2"]
+    words = ["methods=slow", "SLOW.pause=0.2", "gpus=2", "Machine.device=cpu"]
     process = started(tmp_path, *words)
     until(lambda: list(tmp_path.glob(f"*/{RESUME}")))
     process.send_signal(signal.SIGINT)

@@ -1,3 +1,5 @@
+import shlex
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -115,15 +117,71 @@ def test_weights_from_outside_are_known_by_content_not_by_place(tmp_path):
     ["methods=corsd", "CORSD.kl=raw", "recipe=corsd_paper"],
 ])  # fmt: skip
 def test_the_command_of_a_run_makes_that_run(words):
-    import shlex
-
     spec = one(*words)
     assert one(*shlex.split(spec.command())[2:]) == spec
+
+
+@pytest.mark.parametrize(
+    ("word", "singles"),
+    [
+        ("KD.temperature=1,2,4,8", [f"KD.temperature={value}" for value in (1, 2, 4, 8)]),
+        ("Train.epochs=1,2", ["Train.epochs=1", "Train.epochs=2"]),
+        ("KD.kd_weight=0.9,0.5", ["", "KD.kd_weight=0.5"]),
+        ("Train.precision=float32,bfloat16", ["Train.precision=float32", "Train.precision=bfloat16"]),
+    ],
+)
+def test_each_of_several_values_is_the_run_of_that_value_alone(word, singles):
+    base = ("methods=kd", "Train.warmup=0")
+    alone = [spec for single in singles for spec in specs(*base, *filter(None, [single]))]
+    assert {spec.id: spec for spec in specs(*base, word)} == {spec.id: spec for spec in alone}
+    assert len({spec.id for spec in alone if not spec.is_teacher}) == len(singles)
+
+
+def test_several_parameters_with_several_values_make_their_product():
+    found = specs("methods=kd", "KD.temperature=1,2", "KD.kd_weight=0.5,1,0.5", "Train.epochs=7,8", "seeds=0-1")
+    asked = [spec for spec in found if not spec.is_teacher]
+    assert len({spec.id for spec in asked}) == len(asked) == 2 * 2 * 2 * 2
+    assert len({spec.protocol for spec in asked}) == 2
+    assert len([spec for spec in found if spec.is_teacher]) == 2, "one for each number of epochs"
+    for spec in asked:
+        assert one(*shlex.split(spec.command())[2:]) == spec
+
+
+def test_other_methods_are_planned_once_and_not_once_for_each_value():
+    found = [spec.method for spec in specs("methods=ce,kd,rkd", "KD.temperature=1,2,3") if not spec.is_teacher]
+    assert found == ["ce", "kd", "kd", "kd", "rkd"]
+
+
+def test_several_values_with_the_selections_of_a_sweep():
+    plain = [spec for spec in specs("sweep=default") if not spec.is_teacher]
+    several = [spec for spec in specs("sweep=default", "KD.temperature=1,2") if not spec.is_teacher]
+    kd = len([spec for spec in plain if spec.method == "kd"])
+    assert len(several) == len(plain) + kd
+    assert {spec.id for spec in plain if spec.method != "kd"} < {spec.id for spec in several}
+
+
+def test_several_schedules():
+    words = ("methods=ce", "MultiStep.milestones=(0.5,)", "MultiStep.gamma=0.1,0.2")
+    found = specs(*words, "Train.schedule=Cosine,@MultiStep()")
+    assert len(found) == 3, "gamma has no effect on the cosine"
+    assert specs("methods=ce")[0].id == found[0].id
+
+
+def test_a_list_is_one_value_where_the_parameter_takes_a_list():
+    words = ("methods=ce", "Train.schedule=MultiStep", "MultiStep.gamma=0.1")
+    (spec,) = specs(*words, "MultiStep.milestones=(0.5, 0.75)")
+    assert spec.overrides["MultiStep.milestones"] == [0.5, 0.75]
+    with pytest.raises(UserError, match=r"MultiStep.milestones takes a list, each item a number .*, not '0.5,0.75'"):
+        specs(*words, "MultiStep.milestones=0.5,0.75")
 
 
 @given(seeds=st.lists(st.integers(0, 10**6), min_size=1, max_size=4, unique=True))
 def test_seeds(seeds):
     assert request.parse(["methods=ce", f"seeds={','.join(map(str, seeds))}"]).seeds == tuple(seeds)
+
+
+def test_ranges_of_seeds():
+    assert request.parse(["methods=ce", "seeds=0-2,7"]).seeds == (0, 1, 2, 7)
 
 
 @pytest.mark.parametrize(
@@ -144,8 +202,22 @@ def test_seeds(seeds):
         (["Train.epochs=ten"], "Train.epochs takes a number such as 0.5, not 'ten'"),
         (["methods=ce", "KD.temperature=2"], "nothing in this plan uses KD.temperature (methods: ce)"),
         (["methods=ce", "methods=kd"], "'methods' is given twice"),
-        (["SGD.lr=1", "SGD.lr=2"], "SGD.lr is given twice"),
-        (["seeds=-1"], "seeds must be non-negative integers, such as seeds=0,1,2, not '-1'"),
+        (
+            ["SGD.lr=1", "SGD.lr=2"],
+            "SGD.lr is given twice on the command line; to compare values, pass a list (SGD.lr=A,B)",
+        ),
+        (["KD.temperature=1,two"], "KD.temperature takes a number such as 0.5, not 'two'"),
+        (["Machine.threads=1,2"], "Machine.threads takes an integer such as 10, not '1,2'"),
+        (["methods=ce", "KD.temperature=1,2"], "nothing in this plan uses KD.temperature (methods: ce)"),
+        (["teacher=none"], "teacher=none is not needed: methods without a teacher ignore teacher="),
+        (
+            ["teacher=resnet20+resnet32"],
+            "teacher=resnet20+resnet32 is not possible: teacher= selects one teacher per run",
+        ),
+        (["Machine.device=cud"], "unknown Machine.device 'cud'; did you mean 'cuda'?"),
+        (["Machine.device=gpu"], "unknown Machine.device 'gpu'; did you mean 'cuda'?"),
+        (["Machine.device=cuda:x"], "unknown Machine.device 'cuda:x'; did you mean 'cuda'?"),
+        (["seeds=-1"], "seeds must be non-negative integers or ranges, such as seeds=0,1,2 or seeds=0-4, not '-1'"),
         (["methods="], "'methods=' has no value"),
         (["corsd"], "'corsd' is neither a selection"),
     ],

@@ -36,7 +36,7 @@ def test_controls_say_what_they_change(result):
         result("older", 0, 49.0),
     ]
     expected = (
-        "controls that change more than a method's own parameters: born_again (teacher=student), ce_3x (budget=3.0)"
+        "controls that change more than a method's own parameters: born_again (teacher=student), ce_3x (budget=3)"
     )
     for text in both(results):
         assert expected in " ".join(text.split())

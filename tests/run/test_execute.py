@@ -224,7 +224,7 @@ def test_weights_that_are_not_those_of_the_teachers_run_stop_the_run(tmp_path):
     torch.save(content, path)
     (result,) = local.inline([s for s in specs("methods=kd", "seeds=1") if not s.is_teacher], tmp_path, None)
     assert result["status"] == "failed"
-    assert "not those that it recorded (sha256 differs)" in result["error"]
+    assert "do not match the recorded checksum (sha256)" in result["error"]
 
 
 def test_a_teacher_of_other_images_stops_the_run(tmp_path):
@@ -233,7 +233,7 @@ def test_a_teacher_of_other_images_stops_the_run(tmp_path):
     path = tmp_path / teacher.id / "result.json"
     path.write_text(path.read_text().replace('"data.sha256": "', '"data.sha256": "x'))
     (result,) = local.inline([s for s in specs("methods=kd", "seeds=1") if not s.is_teacher], tmp_path, None)
-    assert "was trained on other images" in result["error"]
+    assert "was trained on different images" in result["error"]
     assert not (tmp_path / result["run"] / "epochs.csv").exists(), "stopped before training"
 
 

@@ -227,7 +227,7 @@ def test_no_gin_file_turns_synchronised_normalisation_off():
         (["gpus=2", "Machine.gpus=2"], "Machine.gpus is given twice on the command line"),
         (
             ["gpus=2", "Machine.device=cuda:1"],
-            "Machine.device='cuda:1' names one GPU, and Machine.gpus=2 requires more",
+            "Machine.device='cuda:1' names one GPU, but Machine.gpus=2 needs more",
         ),
     ],
 )

@@ -167,7 +167,8 @@ def test_the_state_of_another_run_is_not_gone_on_from(undisturbed, tmp_path):
     (ours / RESUME).write_bytes((theirs / RESUME).read_bytes())
     run(spec, tmp_path, None)
     assert (
-        f"it has another run ({other.id}, not {spec.id}); the run starts again from step 0" in (ours / LOG).read_text()
+        f"it belongs to a different run ({other.id}, not {spec.id}); the run starts again from step 0"
+        in (ours / LOG).read_text()
     )
     assert record(tmp_path, spec) == record(undisturbed, spec)
 

@@ -36,7 +36,7 @@ def test_weights_of_another_shape_name_the_nearest_backbone_and_the_keys(tmp_pat
     state["fc.weight"] = torch.zeros(7, 64)
     torch.save(state, tmp_path / "w.pt")
     expected = (
-        "fit no backbone with 10 classes; nearest is resnet14: "
+        "do not fit any backbone with 10 classes; nearest is resnet14: "
         "missing conv1.weight; unexpected stem.weight; of another shape fc.weight"
     )
     with pytest.raises(RunError, match=re.escape(expected)):

@@ -61,13 +61,13 @@ def test_every_method_gets_the_same_trials_the_gin_values_first(capsys):
         (line,) = [line for line in out.splitlines() if line.split()[:1] == [method]]
         assert line.split()[1:5] == ["3", "0", f"{top['accuracy.val']:.2f}", f"{trials[0]['accuracy.val']:.2f}"]
     assert [words[1] for words in commands(out)] == ["methods=ce", "methods=kd"]
-    assert all("seeds=0,1" in words for words in commands(out))
+    assert all("seeds=2,3,4" in words for words in commands(out)), "seeds that no trial used"
 
 
 def test_a_trial_is_a_run_whose_validation_accuracy_is_that_of_the_run(capsys):
     assert main(["tune", "ce", "trials=2", *WORDS]) == 0
     (command,) = commands(capsys.readouterr().out)
-    main(command)
+    main([word.replace("seeds=1,2,3", "seeds=0") for word in command])
     (result,) = read_runs(RUNS).results
     top = studies.best(stored()["ce"])
     assert result["accuracy.val"] == top["accuracy.val"]
@@ -156,7 +156,9 @@ def test_rows_say_how_many_trials_chose_their_values(capsys):
     assert not [word for word in ce if word.startswith("CE.")], "the gin values are the best"
 
     # The values are what was tuned, whatever the seeds they are then run with.
-    assert main([word.replace("seeds=0", "seeds=0,5") for word in ce]) == 0
+    assert "seeds=1,2,3" in ce
+    kd = [word.replace("seeds=1,2,3", "seeds=0") for word in kd]
+    assert main([word.replace("seeds=1,2,3", "seeds=0,5") for word in ce]) == 0
     assert "ce (3 trials)" in capsys.readouterr().out
     assert main([word.replace("methods=kd", "methods=ce,kd") for word in kd]) == 0
     table = capsys.readouterr().out
@@ -187,8 +189,8 @@ def make_best(method, number):
 
 
 def test_what_ends_every_trial_is_no_trial(capsys):
-    assert main(["tune", "ce", "trials=2", *WORDS, "Machine.device=cuda:77"]) == 1
-    assert "ce: stopped after 0 trials: Machine.device='cuda:77' is not available here" in capsys.readouterr().err
+    assert main(["tune", "ce", "trials=2", *WORDS, "Machine.device=xpu"]) == 1
+    assert "ce: stopped after 0 trials: Machine.device='xpu' is not available here" in capsys.readouterr().err
     assert stored() == {}
 
 
@@ -218,6 +220,8 @@ def test_without_optuna_there_is_one_sentence(monkeypatch, capsys, tmp_path):
             "tuning cannot use the test set; remove Selection.on_test",
         ),
         (["ce", "trials=2", *WORDS, "gpus=2"], "kdbench tune does not support gpus=N"),
+        (["ce", "trials=2", *WORDS, "SGD.lr=0.1,0.2"], "kdbench tune takes one value of SGD.lr, not 2"),
+        (["ce", "trials=2", *WORDS, "Machine.device=mps"], "Machine.device=mps needs an Apple GPU"),
         (["ce", *WORDS], "trials=N is required"),
         (["ce", "trials=0", *WORDS], "trials must be a positive integer, such as trials=20, not '0'"),
         (["ce", "trials=2,3", *WORDS], "'trials' takes one value, not 2"),
@@ -252,7 +256,9 @@ def test_a_method_whose_values_train_its_assistants_is_refused(capsys, monkeypat
     monkeypatch.setenv("KDBENCH_PLUGINS", str(Path(__file__).parents[1] / "teaching"))
     places.add_plugins([])
     assert main(["tune", "kd_chain", "trials=2", *WORDS]) == 2
-    assert "the method 'kd_chain' trains assistants (Teaching.chain)" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "does not support 'kd_chain': the method trains assistants (Teaching.chain) with its own parameters" in error
+    assert "every trial would have to train them again" in error
 
 
 def test_a_finished_run_teaches_the_trials(capsys):

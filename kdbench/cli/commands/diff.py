@@ -14,19 +14,19 @@ if TYPE_CHECKING:
 
 SUMMARY = "show which resolved parameters differ between two methods or two runs"
 DETAILS = """\
-A and B are two methods, or two runs: an id, the beginning of one, or a run folder. Methods are resolved with the
-selections and bindings that follow; a run's configuration is the one it ran with.
+A and B are two methods or two runs (a run id, a prefix of one, or a run folder). Methods are resolved with the selections
+and bindings that follow; a run is compared with the configuration that it ran with.
   kdbench diff METHOD OTHER
   kdbench diff METHOD OTHER dataset=cifar100 recipe=smoke
   kdbench diff METHOD-digits-resnet8-s0 OTHER-digits-resnet8-s0 --runs runs
   kdbench diff runs/RUN elsewhere/RUN
-exit status: 1 if something differs that must be equal in one table (shared parameters, dataset, student, protocol), or one is
-a control."""
+Exit status: 1 if something differs that must be equal within a table (shared parameters, dataset, student, protocol), or if one
+of the two is a control."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "words", nargs="*", metavar="A B key=value", help="the two to compare; selections and bindings for methods"
+        "words", nargs="*", metavar="A B key=value", help="two methods or runs; selections and bindings for methods"
     )
     folders.add_runs(parser)
 

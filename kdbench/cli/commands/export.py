@@ -11,7 +11,7 @@ SUMMARY = "package the leaderboard and its sources as supplementary material"
 DETAILS = """\
 The archive holds the rows and tables of the leaderboard, the configuration of each run (or its command, if its folder is gone),
 the versions and machines of the runs, the packages installed here, and checksums for sha256sum -c. Its README.txt explains how to
-check it and how to retrain its runs. Fails if the page or a plot is out of date. The same leaderboard gives the same bytes.
+check it and how to retrain its runs. Fails if the page or a plot is out of date. The same leaderboard always gives identical bytes.
   kdbench export --to supplement.zip"""
 
 

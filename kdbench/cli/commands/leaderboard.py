@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from kdbench.cli import folders
 from kdbench.errors import UserError
+from kdbench.words import count
 
 if TYPE_CHECKING:
     from kdbench.report.leaderboard import Outcome
@@ -28,7 +29,7 @@ README.md has one table per protocol, dataset and student; tables.csv (nine digi
   kdbench leaderboard --plots                 also writes plots/TABLE/ (cost, curves, severity, exits) and
                                               plots/critical-difference, as SVG and PNG
   kdbench leaderboard --check                 with the columns and the baseline recorded in README.md
-exit status: 1 if --check finds a file that is out of date."""
+Exit status: 1 if --check finds a file that is out of date."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -67,8 +68,10 @@ def run(arguments: argparse.Namespace) -> int:
     outcome = leaderboard.regenerate(runs, out, request, arguments.html)
     _warn(leaderboard.first(outcome.messages))
     state = "written" if outcome.changed else "unchanged"
-    unfinished = f"; {outcome.open} runs have no result yet" if outcome.open else ""
-    print(f"{out / leaderboard.README}: {len(outcome.tables)} tables from {outcome.runs} runs, {state}{unfinished}")
+    have = "has" if outcome.open == 1 else "have"
+    unfinished = f"; {count(outcome.open, 'run')} {have} no result yet" if outcome.open else ""
+    tables = f"{count(len(outcome.tables), 'table')} from {count(outcome.runs, 'run')}"
+    print(f"{out / leaderboard.README}: {tables}, {state}{unfinished}")
     if request.axes:
         _print_grids(outcome, request.axes, out)
     if arguments.plots:
@@ -87,11 +90,7 @@ def _print_grids(outcome: Outcome, by: Axes, out: Path) -> None:
     from kdbench.report.tables import grids
 
     made = grids.grids(outcome.tables, by)
-    print(
-        f"{out / by.name}.md, .csv, .tex: {len(made)} grids"
-        if len(made) != 1
-        else f"{out / by.name}.md, .csv, .tex: 1 grid"
-    )
+    print(f"{out / by.name}.md, .csv, .tex: {count(len(made), 'grid')}")
     for grid in made:
         console(pipe_width=None).print(TerminalSection(grids.section(grid)))
 
@@ -101,7 +100,7 @@ def _draw(outcome: Outcome, runs: Path, out: Path) -> None:
 
     drawn = figures.write(outcome.tables, runs, out, outcome.sha256)
     _warn(drawn.messages)
-    print(f"{out / figures.PLOTS}: {len(drawn.files) // len(figures.KINDS)} pictures, each as SVG and PNG")
+    print(f"{out / figures.PLOTS}: {count(len(drawn.files) // len(figures.KINDS), 'plot')}, each as SVG and PNG")
 
 
 def _warn(sentences: Iterable[str]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from kdbench.errors import unknown
+from kdbench.errors import UserError, unknown
 
 KINDS = (
     "methods", "controls", "students", "datasets", "readers", "recipes", "sweeps", "measures", "columns", "launchers",
@@ -45,20 +45,41 @@ def run(arguments: argparse.Namespace) -> int:
 
 def members(kind: str) -> list[tuple[str, str, str]]:
     """The names of a kind, each with a description of one line and where it comes from (see `places.roots`)."""
-    from kdbench.config import extensions, places
+    from kdbench.config import defects, extensions, places
 
     if kind == "columns":
-        from kdbench.report.tables import columns
-
-        return [(column.name, f"{column.title.replace('{}', '…')}: {column.about}", "") for column in columns.every()]
+        return _columns()
     for each, facts in extensions.KINDS.items():
         if facts.plural == kind:
-            return [(e.name, e.summary, e.origin) for e in extensions.members(each).values()]
+            left_out = [
+                (path.name, _unusable(reason), places.origin(path)) for path, reason in extensions.broken(each).items()
+            ]
+            return [*((e.name, e.summary, e.origin) for e in extensions.members(each).values()), *left_out]
     group = {plural: group for group, plural in places.GROUPS.items()}[kind]
-    paths = places.members(group)
+    paths, unusable = places.members(group), {}
+    if group in ("method", "control"):
+        unusable = defects.of_methods()
     if group == "method":
-        paths = {name: path for name, path in paths.items() if name not in places.members("control")}
-    return [(name, _description(group, name, path), places.origin(path)) for name, path in sorted(paths.items())]
+        every = {**places.sources(), **paths}
+        paths = {name: path for name, path in every.items() if name not in places.members("control")}
+    return [
+        (name, _unusable(unusable[name]) if name in unusable else _description(group, name, path), places.origin(path))
+        for name, path in sorted(paths.items())
+    ]
+
+
+def _unusable(reason: str) -> str:
+    return f"cannot be used: {reason}"
+
+
+def _columns() -> list[tuple[str, str, str]]:
+    from kdbench.report.tables import columns
+
+    try:
+        every = columns.every()
+    except UserError as error:  # of a measure's declarations
+        return [("–", _unusable(str(error)), "")]
+    return [(column.name, f"{column.title.replace('{}', '…')}: {column.about}", "") for column in every]
 
 
 def _description(group: str, name: str, path: Path) -> str:
@@ -67,4 +88,4 @@ def _description(group: str, name: str, path: Path) -> str:
     if group == "method" and not bindings.is_variant(name):
         method = signature.of_method(name)
         return method.summary + (" [teacher]" if method.attributes.get("needs_teacher") else "")
-    return path.read_text(encoding="utf-8").split("\n", 1)[0].removeprefix("#").strip()
+    return path.read_text(encoding="utf-8", errors="replace").split("\n", 1)[0].removeprefix("#").strip()

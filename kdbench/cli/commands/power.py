@@ -23,16 +23,16 @@ if TYPE_CHECKING:
 
 SUMMARY = "show the smallest difference these seeds can detect, and how many seeds a given difference needs"
 DETAILS = """\
-For each line of each table: the smallest difference from the student alone that its seeds show now, the smallest that this
-number of seeds detects with a power of 80 %, and how many seeds a difference (in points of accuracy) needs.
+For each row of each table: the smallest difference from the student trained alone that is significant with its seeds, the
+smallest that this number of seeds detects with a power of 80 %, and the number of seeds that a given difference needs.
   kdbench power
   kdbench power difference=0.3,2 --out leaderboard"""
 
 _LEGEND = f"""\
-n: seeds that the line and {BASELINE} have in common; sd: of the differences paired by seed, in points
+n: seeds that the row and {BASELINE} have in common; sd: standard deviation of the differences paired by seed, in points
 shows: the smallest mean difference whose 95 % interval excludes zero
 detects: the smallest true difference that n such seeds show with a power of {100 * POWER:.0f} %
-sd is estimated from these seeds alone; with n = 2 or 3 it may be far off. The last line pools the sd of all lines."""
+sd is estimated from these seeds alone; with n = 2 or 3 it may be far off. The last row pools the sd of all rows."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -16,21 +16,20 @@ if TYPE_CHECKING:
 
 SUMMARY = "retrain a finished run and compare the result with the stored one"
 DETAILS = """\
-RUN is a run folder, or an id or the beginning of one in the folder of the runs or among the rows of the leaderboard. It is
-trained with the values, threads and device that it ran with. Its teacher is copied if its weights are still there, else
-trained first.
+RUN is a run folder, or the id (or a prefix) of a run in the runs folder or the leaderboard. It is retrained with its original
+values, threads and device. The weights of its teacher are copied if they still exist; otherwise the teacher is retrained first.
   kdbench reproduce METHOD-digits-resnet8-s0
   kdbench reproduce elsewhere/RUN --out /tmp/again
 reproduced.json in the new run folder records the outcome: the accuracies, and what changed in the environment.
-exit status: 0 if the weights are bit-identical, else 1."""
+Exit status: 0 if the weights are bit-identical, else 1."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("words", nargs="*", metavar="RUN", help="a run folder, an id, or the beginning of an id")
+    parser.add_argument("words", nargs="*", metavar="RUN", help="a run folder, a run id or a prefix")
     folders.add_runs(parser)
     folders.add_data(parser)
     parser.add_argument(
-        "--out", type=Path, metavar="DIR", help="folder to train in (default: reproduced/ in the folder of the runs)"
+        "--out", type=Path, metavar="DIR", help="folder to train in (default: reproduced/ in the runs folder)"
     )
     folders.add_leaderboard(parser, "--board", "leaderboard to search")
 

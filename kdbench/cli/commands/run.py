@@ -13,6 +13,7 @@ from kdbench import words as words_
 from kdbench.cli import folders
 from kdbench.config import BASELINE
 from kdbench.errors import UserError, unknown
+from kdbench.words import count, shortest
 
 if TYPE_CHECKING:
     from kdbench.config.cluster import Cluster
@@ -23,13 +24,14 @@ if TYPE_CHECKING:
 SUMMARY = "train and evaluate the selected runs, and print the table"
 DETAILS = """\
 Selections take comma-separated lists; the plan is their product:
-  methods=A,B|all   dataset=D   student=S   teacher=T|RUN|PATH.pt   recipe=R   seeds=0,1,2   sweep=F
+  methods=A,B|all   dataset=D   student=S   teacher=T|RUN|PATH.pt   recipe=R   seeds=0,1,2|0-4   sweep=F
 Options with one value:
   executor=inline|local|slurm   workers=N (local: number of parallel runs)   cluster=PROFILE (slurm; also Cluster.time=60)
   gpus=N (processes that share each batch, one GPU each)   log=tensorboard (event files in the runs' folders)
   baseline=METHOD (the method of this plan that the table's differences are taken from)
 Bindings (words with a dot) set a gin parameter, for all methods that have it:
   Train.epochs=5   SGD.lr=0.05   KD.temperature=2   Machine.device=cuda:1
+  KD.temperature=1,2,4 plans a run for each value, and several such lists their product.
 
 Without a selection: all methods on scikit-learn's digits. kdbench list prints the names that can be selected, and
 kdbench show prints every value."""
@@ -44,19 +46,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from kdbench.launch import backlog, launchers
+    from kdbench.cli.console import print_left_out
+    from kdbench.launch import backlog, devices, launchers
     from kdbench.plan import expand
     from kdbench.plan import request as request_
     from kdbench.store import teachers
 
     words, baseline = _without_baseline(arguments.words)
     request = request_.parse(words)
+    print_left_out(request.left_out)
     runs, data = folders.runs(arguments), folders.data(arguments)
     specs = expand.plan(request, teachers.finder(runs))
     _check_baseline(baseline, specs)
     to_do = backlog.open_runs(specs, runs, arguments.rerun)
+    backlog.check_teachers(to_do)
+    if request.executor in ("inline", "local"):
+        devices.check(to_do)
     if arguments.dry_run:
-        _print_plan(backlog.planned(specs, runs, arguments.rerun))
+        _print_plan(backlog.planned(specs, runs, arguments.rerun), [values[0].key for values in request.grid])
         if request.profile:
             _print_arrays(to_do, runs, request.profile)
         return 0
@@ -94,23 +101,36 @@ def _check_baseline(baseline: str, specs: Sequence[Spec]) -> None:
         raise unknown("baseline", baseline, methods)
 
 
-def _print_plan(planned: Sequence[PlannedRun]) -> None:
-    """One line per run: id, state, protocol, and the teacher that it waits for; then the counts."""
+def _print_plan(planned: Sequence[PlannedRun], keys: Sequence[str]) -> None:
+    """One line per run: id, state, protocol, values, and the teacher that it waits for; then the counts.
+
+    Args:
+        keys: the parameters that have several values.
+    """
     from rich.table import Table
 
     from kdbench.cli.console import console
 
     table = Table(box=None, pad_edge=False)
-    for title in ("run", "state", "protocol", "teacher"):
+    for title in ("run", "state", "protocol", *(["values"] if keys else []), "teacher"):
         table.add_column(title, no_wrap=True)
     for each in planned:
         spec = each.spec
         reason = {"absent": "", "failed": " (failed before)", "finished": " (again)"}[each.state]
         teacher = "is a teacher" if spec.is_teacher else " + ".join(spec.teacher_runs) or spec.teacher_file or ""
-        table.add_row(spec.id, f"to do{reason}" if each.to_do else "finished", spec.protocol, teacher)
+        state = f"to do{reason}" if each.to_do else "finished"
+        table.add_row(spec.id, state, spec.protocol, *([_values(spec, keys)] if keys else []), teacher)
     console().print(table)
     to_do = sum(each.to_do for each in planned)
-    print(f"{len(planned)} runs: {len(planned) - to_do} finished, {to_do} to do")
+    print(f"{count(len(planned), 'run')}: {len(planned) - to_do} finished, {to_do} to do")
+
+
+def _values(spec: Spec, keys: Sequence[str]) -> str:
+    """The values of some parameters, as far as the run has them: "KD.temperature=4, Train.epochs=2"."""
+    from kdbench.config import run_config
+
+    values = run_config.parse(spec.config, spec.id).values
+    return ", ".join(f"{key}={shortest(values[key])}" for key in keys if key in values)
 
 
 def _print_arrays(to_do: Sequence[Spec], runs: Path, profile: Cluster) -> None:
@@ -131,7 +151,7 @@ def _warn_of_outdated(outdated: Sequence[Spec]) -> None:
     if outdated:
         files = ", ".join(sorted({f"methods/{spec.source}.py" for spec in outdated}))
         them = "it" if len(outdated) == 1 else "them"
-        runs = _runs(len(outdated), "finished run")
+        runs = count(len(outdated), "finished run")
         print(f"kdbench: {runs} used an older {files}; use --rerun to repeat {them}", file=sys.stderr)
 
 
@@ -142,11 +162,7 @@ def _sentence(handover: Handover) -> str:
 
 
 def _in_jobs(number: int) -> str:
-    return f"{_runs(number)} {'is' if number == 1 else 'are'} already in submitted jobs"
-
-
-def _runs(number: int, noun: str = "run") -> str:
-    return f"{number} {noun}{'s' * (number != 1)}"
+    return f"{count(number, 'run')} {'is' if number == 1 else 'are'} already in submitted jobs"
 
 
 def _conclude(specs: Sequence[Spec], runs: Path, baseline: str, trained: bool = True) -> int:
@@ -167,7 +183,7 @@ def _conclude(specs: Sequence[Spec], runs: Path, baseline: str, trained: bool = 
     if missing:
         have = "has" if missing == 1 else "have"
         print(
-            f"{_runs(missing)} {have} no result yet: running elsewhere, or cancelled; see kdbench status",
+            f"{count(missing, 'run')} {have} no result yet: running elsewhere, or cancelled; see kdbench status",
             file=sys.stderr,
         )
     return int(any(result["status"] == "failed" for result in results))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from kdbench.cli.commands.run import DETAILS as DETAILS
 
 if TYPE_CHECKING:
     from kdbench.config.ginfile import Binding
+    from kdbench.config.resolve import Config
 
 SUMMARY = "show the resolved configuration, and the file that set each value"
 
@@ -19,26 +20,40 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    from kdbench.cli.console import print_left_out
     from kdbench.config import bindings, resolve
     from kdbench.plan import request as request_
 
     request = request_.parse(arguments.words)
+    print_left_out(request.left_out)
     for dataset in request.dataset:
         default = bindings.of_group("dataset", dataset)["Defaults.recipe"].value
         for recipe in request.recipe or (default,):
-            configs = [resolve.resolve(method, dataset, recipe, request.overrides) for method in request.methods]
-            print(f"# dataset={dataset} recipe={recipe}: protocol {configs[0].protocol()}")
-            _print(configs[0].shared)
-            for config in configs:
-                print(f"\n# methods={config.method}")
-                _print(config.own)
-                for name, dimension in bindings.search_space(config.method).items():
-                    print(f"# kdbench tune chooses {name}: {dimension}")
-            print("\n# machine (does not affect results)")
-            _print(configs[0].machine)
-            print("\n# final measurements (do not affect results)")
-            _print(configs[0].measures)
+            by_protocol: dict[str, list[Config]] = {}
+            for method in request.methods:
+                for overrides in request.combinations(method):
+                    config = resolve.resolve(method, dataset, recipe, overrides)
+                    by_protocol.setdefault(config.protocol(), []).append(config)
+            for protocol, configs in by_protocol.items():
+                print(f"# dataset={dataset} recipe={recipe}: protocol {protocol}")
+                _print_protocol(configs)
     return 0
+
+
+def _print_protocol(configs: Sequence[Config]) -> None:
+    """The values that these configurations share, and those of each."""
+    from kdbench.config import bindings
+
+    _print(configs[0].shared)
+    for config in configs:
+        print(f"\n# methods={config.method}")
+        _print(config.own)
+        for name, dimension in bindings.search_space(config.method).items():
+            print(f"# kdbench tune chooses {name}: {dimension}")
+    print("\n# machine (does not affect results)")
+    _print(configs[0].machine)
+    print("\n# final measurements (do not affect results)")
+    _print(configs[0].measures)
 
 
 def _print(part: Mapping[str, Binding]) -> None:

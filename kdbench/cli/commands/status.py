@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 SUMMARY = "show the state of each run, and why"
 SELECTION = """\
 SELECTION: run ids or prefixes, and key=value filters (comma-separated); all filters must match:
-methods=A,B  dataset=D  student=S  seeds=0,1  state=running,queued,waiting,stopped,planned,cancelled,failed,done"""
+methods=A,B  dataset=D  student=S  seeds=0,1|0-4  state=running,queued,waiting,stopped,planned,cancelled,failed,done"""
 DETAILS = f"""\
 {SELECTION}
   kdbench status                      counts, and a line for each unfinished run

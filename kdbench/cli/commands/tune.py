@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from kdbench import words as words_
 from kdbench.cli import folders
-from kdbench.cli.console import console
+from kdbench.cli.console import console, print_left_out
 from kdbench.errors import UserError, nearest
 
 if TYPE_CHECKING:
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 SUMMARY = "choose a method's own parameters on the validation split"
 DETAILS = """\
-Every method gets the same N trials over the Search.space of its gin file; the first uses its gin values. A trial is a run
+Every method gets the same N trials over the Search.space of its gin file; the first trial uses the gin values. A trial is a run
 that never reads the test set: the objective is the mean validation accuracy over seeds, after the last epoch. An interrupted
 study resumes, and a larger N continues it.
   kdbench tune METHOD trials=20 dataset=cifar100
   kdbench tune METHOD,OTHER trials=20 seeds=0,1 Split.validation=0.1     selections and shared bindings as in kdbench run
   kdbench tune all trials=20 --dry-run                                   the studies, their trials and search spaces
-At the end it prints the command that runs each method's best values; the rows of such runs record the number of trials.
-exit status: 1 if a method has no finished trial, or was stopped before its last one."""
+At the end it prints the command that runs each method's best values on other seeds; their rows record the number of trials.
+Exit status: 1 if a method has no finished trial, or was stopped before its last one."""
 
 _EXAMPLE = "such as: kdbench tune METHOD trials=20 Split.validation=0.1"
 
@@ -43,6 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
     from kdbench.tune import trials
 
     request, number = parse(arguments.words)
+    print_left_out(request.left_out)
     tuning = trials.prepare(request, number, folders.runs(arguments))
     _print_outdated(tuning)
     if arguments.dry_run:
@@ -89,7 +90,7 @@ def _print_outdated(tuning: Tuning) -> None:
     for study in tuning.studies:
         if number := study.outdated():
             print(
-                f"kdbench: {number} trials of {study.id} used a different methods/{study.spec.source}.py; "
+                f"kdbench: {words_.count(number, 'trial')} of {study.id} used a different methods/{study.spec.source}.py; "
                 f"to start over, delete its folder in {FOLDER}/",
                 file=sys.stderr,
             )
@@ -101,7 +102,9 @@ def _print_plan(tuning: Tuning) -> None:
         missing = tuning.trials - len(study.trials)
         missing_teachers = [run for run in study.spec.teacher_runs if run in waiting_for]
         teacher = f", teacher {' and '.join(missing_teachers)}" if missing_teachers else ""
-        print(f"{study.id}: {len(study.trials)} trials done, {missing} to do, seeds {_seeds(study)}{teacher}")
+        print(
+            f"{study.id}: {words_.count(len(study.trials), 'trial')} done, {missing} to do, seeds {_seeds(study)}{teacher}"
+        )
         for name, dimension in study.space.items():
             print(f"  {name}: {dimension} (gin: {study.gin_values()[name]})")
 
@@ -140,20 +143,33 @@ def _print_errors(tuning: Tuning, errors: Mapping[str, str]) -> None:
     for study in tuning.studies:
         method = study.spec.method
         if study.id in errors:
-            print(f"{method}: stopped after {len(study.trials)} trials: {errors[study.id]}", file=sys.stderr)
+            print(
+                f"{method}: stopped after {words_.count(len(study.trials), 'trial')}: {errors[study.id]}",
+                file=sys.stderr,
+            )
         elif best(study.trials) is None:
             print(f"{method}: every trial failed; the last error: {study.trials[-1]['error']}", file=sys.stderr)
 
 
 def _print_commands(tuning: Tuning) -> None:
-    """The command that runs each study's best values, over all its seeds."""
+    """The command that runs each study's best values, with seeds that they were not chosen on."""
     from kdbench.store.studies import best
 
-    print("The test set was not used. To evaluate the best values:")
+    print("The test set was not used. To evaluate the best values, on seeds that no trial used:")
     for study in tuning.studies:
         if top := best(study.trials):
             command = study.specs_of(top["number"], top["parameters"])[0].command()
-            print(command.replace(f" seeds={study.spec.seed}", f" seeds={_seeds(study)}", 1))
+            print(command.replace(f" seeds={study.spec.seed}", f" seeds={_other_seeds(study)}", 1))
+
+
+EVALUATED = 3
+"""Seeds of the command at the end, unless more were tuned on."""
+
+
+def _other_seeds(study: Study) -> str:
+    """As many seeds as were tuned on, and at least `EVALUATED`, above the largest of these."""
+    first = max(spec.seed for spec in study.specs) + 1
+    return ",".join(map(str, range(first, first + max(EVALUATED, len(study.specs)))))
 
 
 def _seeds(study: Study) -> str:

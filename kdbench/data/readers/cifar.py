@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     import numpy as np
 
 READERS = {
-    "cifar10": ("read", {"needs_folder": True}),
-    "cifar100": ("read", {"needs_folder": True}),
+    "cifar10": ("read", {"needs_folder": True, "classes": 10}),
+    "cifar100": ("read", {"needs_folder": True, "classes": 100}),
 }
 
 SHAPE = (32, 32, 3)

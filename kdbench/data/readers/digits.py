@@ -6,7 +6,7 @@ from pathlib import Path
 
 from kdbench.data.readers.arrays import Arrays, canonical
 
-READERS = {"digits": "read"}
+READERS = {"digits": ("read", {"classes": 10})}
 
 # So few that something is left to gain. A small ResNet (3 stages of one block, 16/32/64 wide; SGD 0.05, batch 64,
 # cosine, crops with 1 pixel of padding) was right on 92.6 ± 1.4 % of the test images after 30 epochs, 94.0 ± 1.2 %

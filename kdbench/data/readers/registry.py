@@ -13,7 +13,7 @@ from pathlib import Path
 
 from kdbench.config import extensions
 from kdbench.data.readers.arrays import Arrays
-from kdbench.errors import RunError, UserError, unknown
+from kdbench.errors import RunError, UserError
 
 
 def check_folder(source: str, folder: Path | None) -> None:
@@ -22,16 +22,23 @@ def check_folder(source: str, folder: Path | None) -> None:
     Raises:
         UserError: no such source; a folder is needed and there is none.
     """
-    readers = extensions.members("reader")
-    if source not in readers:
-        raise unknown("data source", source, readers)
-    if not readers[source].options.get("needs_folder", False):
+    if not extensions.member("reader", source, "data source").options.get("needs_folder", False):
         return
     how = "name the folder with --data DIR or the environment variable KDBENCH_DATA"
     if folder is None:
         raise UserError(f"{source} needs a data folder; {how}")
     if not folder.is_dir():
         raise UserError(f"the data folder {folder} for {source} does not exist or is not a folder; {how}")
+
+
+def classes(source: str) -> int | None:
+    """The number of classes that a reader declares; None if only reading the images shows it.
+
+    Raises:
+        UserError: there is no such source.
+    """
+    declared: int | None = extensions.member("reader", source, "data source").options.get("classes")
+    return declared
 
 
 def read(source: str, folder: Path | None) -> Arrays:

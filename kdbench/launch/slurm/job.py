@@ -64,7 +64,7 @@ class Job:
             specs,
             Path(self.runs),
             Path(self.data) if self.data else None,
-            display.Plain(len(specs)),
+            display.Plain(len(specs), Path(self.runs)),
             gpus_.shares(None, self.processes // self.nodes),
             self._launcher(),
         )

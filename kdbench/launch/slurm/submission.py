@@ -23,6 +23,7 @@ from kdbench.launch.slurm.queue import QueuedJob
 from kdbench.plan.spec import Spec
 from kdbench.store import provenance
 from kdbench.store.folder import CANCELLED, SUBMISSION, RunFolder
+from kdbench.words import count
 
 if TYPE_CHECKING:
     from submitit import SlurmExecutor
@@ -244,11 +245,6 @@ def _waves(specs: Sequence[Spec], teachers: AbstractSet[str]) -> Iterator[list[S
         yield wave
         left -= {spec.id for spec in wave}
     yield [spec for spec in specs if spec.id not in teachers]
-
-
-def count(number: int, word: str) -> str:
-    """1 run, 2 runs."""
-    return f"{number} {word}" if number == 1 else f"{number} {word}s"
 
 
 def named(ids: Sequence[str]) -> str:

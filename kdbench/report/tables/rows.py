@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 
@@ -15,6 +15,7 @@ from kdbench.report.purposes import PURPOSE
 from kdbench.report.records import ACCURACY, Record, number, scored
 from kdbench.report.stats.differences import Differences
 from kdbench.report.stats.intervals import Interval, mean_interval
+from kdbench.words import shortest
 
 UNEVEN = 2.0
 """Seeds of a row whose training times are further apart did not have the machine to themselves."""
@@ -149,7 +150,7 @@ def release(record: Record) -> str:
 
 @lru_cache(maxsize=4096)  # most rows of a board share theirs
 def with_values(name: str, parameters: str, short: bool, trials: int = 0) -> str:
-    """`kd (temperature=2.0; 20 trials)`, or `name` alone where nothing is changed and nothing was tuned.
+    """`kd (temperature=2; 20 trials)`, or `name` alone where nothing is changed and nothing was tuned.
 
     Args:
         parameters: JSON text of an object; anything else is shown as it is.
@@ -164,7 +165,7 @@ def with_values(name: str, parameters: str, short: bool, trials: int = 0) -> str
     texts = []
     for key, end, value in zip(values, last, values.values(), strict=True):
         shown = end if short and last.count(end) == 1 else key
-        texts.append(f"{shown}={value if isinstance(value, str) else json.dumps(value)}")
+        texts.append(f"{shown}={value if isinstance(value, str) else json.dumps(shortest(value))}")
     effort = f"{trials} trial{'s' * (trials != 1)}" if trials else ""
     inside = "; ".join(filter(None, [", ".join(texts), effort]))
     inside = inside.encode(errors="replace").decode()  # JSON can write half a character, and no file can hold one
@@ -174,28 +175,39 @@ def with_values(name: str, parameters: str, short: bool, trials: int = 0) -> str
 def rows(records: Iterable[Record]) -> list[Row]:
     """The rows of one table, without rank and differences: by method, own parameters and the teacher's weights.
 
-    Equal weights are one teacher, whatever its file or run is called; where none are recorded, its name has to do.
+    Equal weights are one teacher, whatever their file is called.
     """
-    groups: dict[tuple[str, str], dict[tuple[str, str], list[Record]]] = defaultdict(lambda: defaultdict(list))
+    groups: dict[tuple[str, str], dict[str, list[Record]]] = defaultdict(lambda: defaultdict(list))
     for record in records:
         label = with_values(record["method"], record["method.parameters"], short=True)
-        weights = record.get("teacher.sha256", "")
-        groups[label, record["method"]][weights, "" if weights else record["teacher"]].append(record)
-    return [_row(group) for by_teacher in groups.values() for group in _with_early_failures(by_teacher)]
+        groups[label, record["method"]][record.get("teacher.sha256", "")].append(record)
+    made = []
+    for by_weights in groups.values():
+        without: dict[str, list[Record]] = defaultdict(list)
+        for record in by_weights.pop("", []):
+            without[record["teacher"]].append(record)
+        for teacher, unknown in without.items():
+            # A run may fail before it knows its teacher's weights; with one teacher to choose from it belongs there.
+            same = [group for group in by_weights.values() if any(r["teacher"] == teacher for r in group)]
+            if len(same) == 1 and not any(scored(record) for record in unknown):
+                same[0].extend(unknown)
+            else:
+                made.append(_row(teacher, unknown))
+        made += [_row(_name(group), group) for group in by_weights.values()]
+    return made
 
 
-def _with_early_failures(by_teacher: Mapping[tuple[str, str], list[Record]]) -> list[list[Record]]:
-    """The records of each row of a method; runs that failed before they could read their teacher belong to it."""
-    known = {weights: list(group) for (weights, _), group in by_teacher.items() if weights}
-    unknown = {name: group for (weights, name), group in by_teacher.items() if not weights}
-    for name, group in list(unknown.items()):
-        same = [each for each in known.values() if any(record["teacher"] == name for record in each)]
-        if len(same) == 1 and not any(scored(record) for record in group):
-            same[0] += unknown.pop(name)
-    return [*known.values(), *unknown.values()]
+def _name(records: list[Record]) -> str:
+    """The teacher's name in a row: a backbone's before a file's, then the first in the alphabet."""
+    return min((from_file(record), record["teacher"]) for record in records)[1]
 
 
-def _row(records: list[Record]) -> Row:
+def from_file(record: Record) -> bool:
+    """Whether a run's teacher is weights from outside, and no run."""
+    return bool(record["teacher"]) and not record.get("teacher.run")
+
+
+def _row(teacher: str, records: list[Record]) -> Row:
     # A run that was trained as a teacher of its own architecture is not one of the seeds that are compared.
     as_teachers = [record for record in records if record[PURPOSE] == TEACHER]
     students = [record for record in records if record not in as_teachers]
@@ -210,7 +222,6 @@ def _row(records: list[Record]) -> Row:
     # Seeds of one row may have been run before and after tuning; the larger effort is what chose the values.
     trials = max(int(number(record, "tuning.trials") or 0) for record in counted)
     last = records[-1]
-    teacher = last["teacher"]
     teacher_accuracy = mean("teacher.accuracy", counted)
     exits = [key for key in last if key.startswith("exits.")]  # all records of a frame have the same keys
     keys = [key for key in exits if any(number(record, key) is not None for record in finished)]

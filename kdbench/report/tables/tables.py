@@ -17,7 +17,7 @@ from kdbench.report.records import Record, frame
 from kdbench.report.stats.differences import Differences
 from kdbench.report.stats.significance import ranks
 from kdbench.report.tables.notes import annotate
-from kdbench.report.tables.rows import Row, rows, with_values
+from kdbench.report.tables.rows import Row, from_file, rows, with_values
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,24 +100,29 @@ def _table(place: tuple[str, str, str], records: list[Record], baseline: str) ->
 
 
 def _with_unique_names(table: Sequence[Row]) -> list[Row]:
-    """Rows whose teachers look alike get the beginning of their teacher's checksum."""
+    """Rows whose teachers look alike get the beginning of their teacher's checksum; so do files of one name that differ."""
     alike = Counter((row.method, row.teacher) for row in table)
     weights: dict[str, set[str]] = defaultdict(set)
     for row in table:
-        weights[row.teacher] |= {checksum for checksum in (_weights(row),) if checksum}
+        checksums = {_checksum(record) for record in row.runs if _checksum(record)}
+        weights[row.teacher] |= checksums
+        if any(map(from_file, row.runs)):
+            weights[row.runs[0]["teacher"]] |= checksums
 
     def with_weights(row: Row) -> Row:
-        return replace(row, teacher=f"{row.teacher} {_weights(row)[:8] or 'unknown weights'}".strip())
+        checksums = (_checksum(record)[:8] for record in row.runs if _checksum(record))
+        return replace(row, teacher=f"{row.teacher} {next(checksums, 'unknown weights')}".strip())
 
     def is_ambiguous(row: Row) -> bool:
-        return alike[row.method, row.teacher] > 1 or len(weights[row.teacher]) > 1
+        names = [row.teacher, *(record["teacher"] for record in row.runs if from_file(record))]
+        return alike[row.method, row.teacher] > 1 or any(len(weights[name]) > 1 for name in names)
 
     return [with_weights(row) if is_ambiguous(row) else row for row in table]
 
 
-def _weights(row: Row) -> str:
-    """The checksum of the weights of a row's teachers; "" where none is recorded."""
-    return next((record["teacher.sha256"] for record in row.runs if record.get("teacher.sha256")), "")
+def _checksum(record: Record) -> str:
+    checksum: str = record.get("teacher.sha256", "")
+    return checksum
 
 
 def _ranked(table: Sequence[Row]) -> list[Row]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -78,13 +79,14 @@ class Epochs:
         names = list(self._sums)
         values = self._share.mean(torch.stack([self._sums[name] for name in names]).div(self._count)).tolist()
         means = dict(zip(names, values, strict=True))
-        if not math.isfinite(means["loss"]):
-            bad = [name.removeprefix("loss.") for name in names if name != "loss" and not math.isfinite(means[name])]
-            raise RunError(
-                f"the loss is not finite at step {step + 1} (term{'s' * (len(bad) > 1)} {', '.join(bad) or 'sum'}); "
-                "a smaller SGD.lr, Train.warmup or Train.clip_norm may help"
-            )
+        _check_finite(means, step, lambda term: "a smaller SGD.lr, Train.warmup or Train.clip_norm may help")
         return means
+
+    def check_first(self, loss: Tensor, terms: dict[str, Tensor], advice: Callable[[str | None], str]) -> None:
+        """Check the loss of the first step; see `Bookkeeper.check_first`. Collective."""
+        named = {"loss": loss, **{f"loss.{name}": value for name, value in terms.items()}}
+        values = self._share.mean(torch.stack([value.detach().float() for value in named.values()])).tolist()
+        _check_finite(dict(zip(named, values, strict=True)), 0, advice)
 
     def write(self, epoch: int, outcome: Outcome, rate: float, means: dict[str, float]) -> None:
         """End an epoch: one line, and the sums begin at 0."""
@@ -101,6 +103,16 @@ class Epochs:
             if self._events is not None:
                 self._events.add(row)
         self.epoch, self._sums, self._count = epoch, {}, 0
+
+
+def _check_finite(means: Mapping[str, float], step: int, advice: Callable[[str | None], str]) -> None:
+    if math.isfinite(means["loss"]):
+        return
+    bad = [name.removeprefix("loss.") for name, mean in means.items() if name != "loss" and not math.isfinite(mean)]
+    raise RunError(
+        f"the loss is not finite at step {step + 1} (term{'s' * (len(bad) > 1)} {', '.join(bad) or 'sum'}); "
+        f"{advice(bad[0] if bad else None)}"
+    )
 
 
 def _append(path: Path, row: dict[str, Any]) -> None:

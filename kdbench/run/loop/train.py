@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -18,6 +19,7 @@ from kdbench.run.loop.budget import Budget, Stretch
 from kdbench.run.loop.epochs import Epochs
 from kdbench.run.loop.passes import Passes
 from kdbench.run.loop.state import Outcome, Training
+from kdbench.run.loop.terms import Losses, check_gradients, checked, name_of, place
 from kdbench.run.resume import Keeper
 from kdbench.streams import Streams
 
@@ -69,6 +71,7 @@ def train(
         if stretch is None or batch.step >= stretch.end:
             stretch = budget.stretch(batch.step)
             losses = stretch.phase.losses or method.losses
+            of_batch = checked(losses, method)
             update = _begin(stretch, training, settings, group, share)
             if state is not None and stretch.first < first:  # at the very start of a phase its optimisers are fresh
                 training.restore_optimisers(state)
@@ -77,16 +80,27 @@ def train(
         update.set_rate(rate)
         with training.passes.counted():
             with mixed:
-                terms = losses(batch)
+                terms = of_batch(batch)
                 update.loss = update.total(terms)
             method.update(terms, update)
+            if batch.step == stretch.first:
+                check_gradients(losses, method, update.parameters)
             with torch.no_grad():
                 method.after_step(batch)
         in_phase = declared if stretch.phase.passes is None else stretch.phase.passes
         training.passes.check(round(share.weight * budget.anchors), in_phase)
+        if batch.step == 0:
+            books.check_first(update.loss, terms, partial(_first_advice, losses, method))
         books.after_step(batch.step, rate, update.loss, terms)
     books.finish()
     return training.outcome
+
+
+def _first_advice(losses: Losses, method: Method, term: str | None) -> str:
+    return (
+        f"before anything was trained, so the reason is in {name_of(losses, method)} or its input: a logarithm of 0, a division "
+        f"by 0, a root of 0 ({place(losses, term)})"
+    )
 
 
 def _new_training(

@@ -21,7 +21,7 @@ def test_it_says_what_it_has_written(made, capsys):
     assert main(["leaderboard"]) == 0
     shown = capsys.readouterr()
     readme = made / "leaderboard" / "README.md"
-    assert shown.out == f"{readme}: 1 tables from 2 runs, unchanged; 1 runs have no result yet\n"
+    assert shown.out == f"{readme}: 1 table from 2 runs, unchanged; 1 run has no result yet\n"
 
 
 def test_check_fails_and_names_the_file_that_is_out_of_date(made, capsys):

@@ -127,7 +127,7 @@ def test_a_run_with_more_gpus_than_a_node_has_goes_over_several_nodes(tmp_path):
     planned = submission(tmp_path, *words, "Cluster.gpus_per_node=4")
     names = ("nodes", "gpus-per-node", "cpus-per-task", "mem", "ntasks-per-node")
     assert [options(planned, 0)[name] for name in names] == ["2", "4", "12", "20G", "1"]
-    with pytest.raises(UserError, match=r"gpus=8 is not the same number on each of 3 nodes .* take 6 or 9"):
+    with pytest.raises(UserError, match=r"gpus=8 cannot be shared evenly by 3 nodes .* pass 6 or 9"):
         submission(tmp_path, *words, "Cluster.gpus_per_node=3")
 
 

@@ -134,4 +134,4 @@ def test_exits_have_their_names_above_and_the_deployed_network_a_ring(result):
 
 def test_controls_are_named(result):
     rows = costly(result, {"ce": (1, 50)}) + costly(result, {"kd": (2, 60)}, control='{"budget": 3.0}')
-    assert "controls that change more than a method's own parameters: kd (budget=3.0)" in texts(drawn("cost", rows))[-1]
+    assert "controls that change more than a method's own parameters: kd (budget=3)" in texts(drawn("cost", rows))[-1]

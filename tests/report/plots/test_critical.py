@@ -71,4 +71,4 @@ def test_the_diagram_is_stamped_as_the_tables_are(result):
     with style.settings():
         shown = " ".join(texts(diagram(made(result, selected_on_test=True, control='{"budget": 3.0}'))))
     assert "TEST SET USED TO SELECT" in shown
-    assert "kd (budget=3.0)" in shown
+    assert "kd (budget=3)" in shown

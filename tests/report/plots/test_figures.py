@@ -85,7 +85,7 @@ def test_what_is_drawn_and_what_is_said_of_the_rest(results, filled, tmp_path, c
     assert main(["leaderboard", "--plots", "--runs", str(runs), "--out", str(tmp_path / "out")]) == 0
     said = capsys.readouterr()
     assert names(tmp_path / "out") == ALL | {"letters-cnn-1f9c20/cost"}
-    assert f"{tmp_path / 'out' / 'plots'}: 6 pictures, each as SVG and PNG\n" in said.out
+    assert f"{tmp_path / 'out' / 'plots'}: 6 plots, each as SVG and PNG\n" in said.out
     assert said.err.splitlines() == [
         "kdbench: letters-cnn-1f9c20: severity is not drawn: no run has measured corruptions",
         "kdbench: letters-cnn-1f9c20: exits is not drawn: no method has exits of which the FLOPs are known",
@@ -138,7 +138,7 @@ def test_nothing_to_draw(result, tmp_path):
 def test_no_runs_at_all(tmp_path, capsys):
     assert main(["leaderboard", "--plots", "--runs", str(tmp_path / "none"), "--out", str(tmp_path / "out")]) == 0
     said = capsys.readouterr()
-    assert "0 pictures" in said.out
+    assert "0 plots" in said.out
     assert not (tmp_path / "out" / "plots").exists()
 
 

@@ -109,7 +109,7 @@ def test_a_method_with_two_teachers_in_a_table_is_left_out(result, made):
 def test_controls_are_named_here_too(result, made):
     changed = [{**row, "control": '{"budget": 3.0}'} if row["method"] == "kd" else row for row in made]
     text = markdown_section(section(aggregate(summarise(changed))))
-    assert "controls that change more than a method's own parameters: kd (budget=3.0)" in text
+    assert "controls that change more than a method's own parameters: kd (budget=3)" in text
 
 
 def test_without_the_baseline_there_is_no_improvement(result):

@@ -111,7 +111,7 @@ def test_own_parameters_and_other_teachers_are_other_lines(result):
     )
     assert {(row.method, row.teacher) for row in table.rows} == {
         ("kd", "resnet20 (61.3)"),
-        ("kd (temperature=2.0)", "resnet20 (61.3)"),
+        ("kd (temperature=2)", "resnet20 (61.3)"),
         ("kd", "resnet14 (58.0)"),
     }
 
@@ -123,6 +123,25 @@ def test_weights_that_look_alike_are_told_apart(result):
         "resnet20 (61.3) cccccccc",
         "resnet20 (61.3) eeeeeeee",
     }
+
+
+def from_file(result, method, name, weights, accuracy, seed=0):
+    """A run that weights from outside taught, with no run that trained them."""
+    facts = {"teacher": name, "teacher__sha256": weights * 64, "teacher__accuracy": accuracy}
+    return result(method, seed, run=f"{method}{name}{weights}{seed}", **facts)
+
+
+def test_files_of_one_name_and_other_weights_are_told_apart_in_all_rows(result):
+    table = only([from_file(result, "kd", "t", "a", 61.3), from_file(result, "crd", "t", "b", 58.0)])
+    assert {row.teacher for row in table.rows} == {"t (61.3) aaaaaaaa", "t (58.0) bbbbbbbb"}
+
+
+def test_files_of_other_names_and_equal_weights_are_one_line(result):
+    table = only([from_file(result, "kd", "b", "a", 61.3, seed=1), from_file(result, "kd", "a", "a", 61.3)])
+    assert [(row.teacher, len(row.runs)) for row in table.rows] == [("a (61.3)", 2)]
+    run = result("kd", 2, taught=True, teacher__run="ce-x", teacher__sha256="a" * 64)
+    table = only([from_file(result, "kd", "b", "a", 61.26, seed=1), run])
+    assert [(row.teacher, len(row.runs)) for row in table.rows] == [("resnet20 (61.3)", 2)]
 
 
 def test_failed_lines_stand_last_with_their_reason(result, three):
@@ -212,7 +231,7 @@ def test_exits_and_best_on_validation_are_means(result):
 
 def test_recipes_with_overrides_in_the_title(result):
     table = only([result("ce", overrides='{"Train.epochs": 1.0}'), result("kd", recipe="tiny")])
-    assert table.recipe == "short (Train.epochs=1.0) or tiny"
+    assert table.recipe == "short (Train.epochs=1) or tiny"
 
 
 @pytest.mark.parametrize(
@@ -220,7 +239,8 @@ def test_recipes_with_overrides_in_the_title(result):
     [
         ("", "kd"),
         ("{}", "kd"),
-        ('{"KD.temperature": 2.0}', "kd (temperature=2.0)"),
+        ('{"KD.temperature": 2.0}', "kd (temperature=2)"),
+        ('{"KD.temperature": 0.5, "KD.weights": [1.0, 0.25]}', "kd (temperature=0.5, weights=[1, 0.25])"),
         ('{"KD.b": true, "KD.a": "x"}', "kd (a=x, b=true)"),
         ('{"KD.weight": 1, "Head.weight": 2}', "kd (Head.weight=2, KD.weight=1)"),
         ('{"KD.a": "\\ud800"}', "kd (a=?)"),

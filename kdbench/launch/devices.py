@@ -1,0 +1,60 @@
+"""The devices of this machine, determined without torch, so that a run that asks for one that is missing never starts."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from kdbench.errors import UserError
+from kdbench.launch.gpus import too_few, visible_gpus
+from kdbench.plan.spec import Spec
+
+_DRIVERS = ("nvidiactl", "kfd", "dxg")
+"""Device files in /dev of the drivers of NVIDIA, AMD and WSL."""
+
+
+def check(specs: Iterable[Spec]) -> None:
+    """Check that this machine has the devices that runs name; `Machine.device=auto` on one GPU or CPU needs none.
+
+    Raises:
+        UserError: a device is certainly missing. One that torch cannot use for another reason is found by the run.
+    """
+    for device, gpus in dict.fromkeys((spec.device, spec.gpus) for spec in specs):
+        kind, _, number = device.partition(":")
+        if kind == "mps" and sys.platform != "darwin":
+            raise UserError(
+                f"Machine.device={device} needs an Apple GPU, which this machine does not have; {_LEAVE_OUT}"
+            )
+        if kind == "cuda":
+            _check_cuda(device, int(number or 0), gpus)
+        elif kind == "auto" and gpus > 1 and not _may_have_gpu():
+            raise UserError(
+                f"gpus={gpus}, but this machine has no GPU; pass Machine.device=cpu to share each batch among {gpus} "
+                "processes of the CPU"
+            )
+        elif kind == "auto" and gpus > 1 and 0 < (here := len(visible_gpus())) < gpus:
+            raise too_few(gpus, here)
+
+
+_LEAVE_OUT = "leave it out, or pass Machine.device=cpu"
+
+
+def _check_cuda(device: str, number: int, gpus: int) -> None:
+    if not _may_have_gpu():
+        raise UserError(f"Machine.device={device} needs a GPU, but this machine has none; {_LEAVE_OUT}")
+    here = len(visible_gpus())
+    if 0 < here < gpus:
+        raise too_few(gpus, here)
+    if 0 < here <= number:
+        numbered = "only cuda:0" if here == 1 else f"cuda:0 to cuda:{here - 1}"
+        raise UserError(f"Machine.device={device}, but this machine has {numbered}")
+
+
+def _may_have_gpu() -> bool:
+    """False only where there is certainly none: none is visible to this process, and no driver has a device file."""
+    if visible_gpus():
+        return True
+    # An empty CUDA_VISIBLE_DEVICES hides all GPUs. AMD's are not listed by nvidia-smi.
+    return "CUDA_VISIBLE_DEVICES" not in os.environ and any((Path("/dev") / name).exists() for name in _DRIVERS)

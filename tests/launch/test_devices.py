@@ -1,0 +1,79 @@
+"""What is refused before anything starts because this machine lacks it, on machines of several kinds."""
+
+import pytest
+
+from kdbench.errors import UserError
+from kdbench.launch import devices
+from kdbench.plan import expand, request
+
+
+def check(*words):
+    devices.check(expand.plan(request.parse(["methods=ce", "dataset=digits", *words])))
+
+
+@pytest.fixture
+def machine(monkeypatch, tmp_path):
+    """Make this a machine with some GPUs, as CUDA_VISIBLE_DEVICES shows them, on some system."""
+
+    def make(gpus, platform="linux", drivers=()):
+        monkeypatch.setattr(devices.sys, "platform", platform)
+        monkeypatch.setattr(devices, "_DRIVERS", [str(tmp_path / name) for name in drivers])
+        for name in drivers:
+            (tmp_path / name).touch()
+        if gpus is None:
+            monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+            monkeypatch.setenv("PATH", str(tmp_path))  # without nvidia-smi
+        else:
+            monkeypatch.setenv("CUDA_VISIBLE_DEVICES", gpus)
+
+    return make
+
+
+@pytest.mark.parametrize("gpus", ["", None])
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["Machine.device=mps"], "Machine.device=mps needs an Apple GPU, which this machine does not have"),
+        (["Machine.device=cuda"], "Machine.device=cuda needs a GPU, but this machine has none"),
+        (["Machine.device=cuda:1"], "Machine.device=cuda:1 needs a GPU, but this machine has none"),
+        (["gpus=2"], "gpus=2, but this machine has no GPU; pass Machine.device=cpu"),
+    ],
+)
+def test_a_machine_without_gpus(machine, gpus, words, sentence):
+    machine(gpus)
+    with pytest.raises(UserError) as caught:
+        check(*words)
+    assert str(caught.value).startswith(sentence)
+    for fine in ([], ["Machine.device=cpu"], ["gpus=2", "Machine.device=cpu"]):
+        check(*fine)
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["gpus=3"], "gpus=3, but this machine has 2 GPUs"),
+        (["gpus=3", "Machine.device=cuda"], "gpus=3, but this machine has 2 GPUs"),
+        (["Machine.device=cuda:2"], "Machine.device=cuda:2, but this machine has cuda:0 to cuda:1"),
+    ],
+)
+def test_a_machine_with_two_gpus(machine, words, sentence):
+    machine("4,7")
+    with pytest.raises(UserError) as caught:
+        check(*words)
+    assert str(caught.value) == sentence
+    for fine in ([], ["gpus=2"], ["Machine.device=cuda"], ["Machine.device=cuda:1"]):
+        check(*fine)
+
+
+def test_what_is_not_certain_is_left_to_torch(machine):
+    machine(None, drivers=["kfd"])
+    for fine in (["Machine.device=cuda:1"], ["gpus=2"], ["Machine.device=xpu"]):
+        check(*fine)
+    machine("", platform="darwin")
+    check("Machine.device=mps")
+
+
+def test_without_a_device_nothing_is_looked_up(monkeypatch):
+    monkeypatch.setattr(devices, "visible_gpus", lambda: pytest.fail("asked for the GPUs"))
+    check()
+    check("Machine.device=cpu", "gpus=2")
