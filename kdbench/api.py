@@ -16,6 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kdbench.config import BASELINE
 from kdbench.errors import UserError
 
 if TYPE_CHECKING:
@@ -93,17 +94,18 @@ def run_all(
 def load_results(runs: str | Path) -> pd.DataFrame:
     """The results of a folder of runs, or of a leaderboard's `results.csv`, a row for each run.
 
-    docs/results.md describes the columns. Numbers that may be missing are nullable; results that cannot be read are
-    skipped with a warning.
+    docs/results.md describes the columns. Runs that were only made to teach others have the purpose "teacher".
+    Numbers that may be missing are nullable; results that cannot be read are skipped with a warning.
 
     Raises:
         UserError: `runs` does not exist, or is not a file of results.
     """
-    from kdbench.report import folders, records
+    from kdbench.report import folders, purposes, records
 
     path = Path(runs).expanduser()
     if path.is_file():
-        rows, messages = records.from_csv(path.read_bytes(), str(path))
+        committed, messages = records.from_csv(path.read_bytes(), str(path))
+        rows = records.canonical(committed)
     elif path.is_dir():
         reading = folders.read_runs(path)
         rows, messages = records.frame(reading.results), reading.messages
@@ -111,14 +113,18 @@ def load_results(runs: str | Path) -> pd.DataFrame:
         raise UserError(f"there is no folder of runs and no file of results at {path}")
     for message in messages:
         warnings.warn(message, stacklevel=2)
-    return _typed(rows)
+    return _typed(purposes.filled(rows))
 
 
-def make_tables(results: pd.DataFrame | Iterable[Mapping[str, Any]]) -> list[Table]:
+def make_tables(results: pd.DataFrame | Iterable[Mapping[str, Any]], baseline: str = BASELINE) -> list[Table]:
     """The leaderboard's tables of results: one for each protocol, dataset and student, with ranks and differences.
 
     Args:
         results: the results of `load_results` or `run_all`, or some of their rows; or results as `result.json` holds them.
+        baseline: the method that differences are taken from.
+
+    Raises:
+        UserError: no table has the baseline.
     """
     import pandas as pd
 
@@ -126,7 +132,7 @@ def make_tables(results: pd.DataFrame | Iterable[Mapping[str, Any]]) -> list[Tab
 
     if isinstance(results, pd.DataFrame):
         results = [{key: v for key, v in row.items() if pd.notna(v)} for row in results.to_dict("records")]
-    return tables.summarise(results)
+    return tables.summarise(results, baseline)
 
 
 def load_student(run_folder: str | Path) -> nn.Sequential:

@@ -103,8 +103,7 @@ def export(runs: Path, out: Path, to: Path | None) -> Path:
 def _regenerate(runs: Path, out: Path) -> str:
     """The command that regenerates the leaderboard with all the files that it has now."""
     page = out / README
-    columns = readme.made_with(page.read_text(errors="replace")) if page.is_file() else None
-    words = [f"columns={','.join(columns)}"] if columns else []
+    words = readme.made_with(page.read_text(errors="replace")).words() if page.is_file() else []
     words += ["--runs", str(runs), "--out", str(out)]
     words += ["--html"] * (out / PAGE).is_file() + ["--plots"] * bool(figures.paths(out))
     return shlex.join(["kdbench", "leaderboard", *words])

@@ -107,5 +107,9 @@ def enqueue(specs: Sequence[Spec], runs: Path, rerun: bool = False) -> None:
 
 
 def results(specs: Sequence[Spec], runs: Path) -> list[dict[str, Any]]:
-    """The results of these runs, in order; runs without one are left out."""
-    return [result for spec in specs if (result := RunFolder(runs, spec.id).result())]
+    """The results of these runs, in order; runs without one are left out.
+
+    A run that was trained as a teacher before is one of the comparison for a plan that asks for it.
+    """
+    stored = ((spec, RunFolder(runs, spec.id).result()) for spec in specs)
+    return [result | {"purpose": spec.purpose} for spec, result in stored if result]

@@ -10,6 +10,9 @@ from typing import Any
 
 from kdbench.config import BASELINE
 
+COMPARISON, TEACHER = "comparison", "teacher"
+"""What a run is made for."""
+
 TEACHER_SEED = 0
 """Seed of the run that trains a teacher: one teacher for all seeds of the students."""
 
@@ -63,6 +66,11 @@ class Spec:
     device: str
     is_teacher: bool = field(default=False, compare=False)
 
+    @property
+    def purpose(self) -> str:
+        """What the run is made for, as results store it."""
+        return TEACHER if self.is_teacher else COMPARISON
+
     def command(self) -> str:
         """The command that makes this run."""
         words = [f"methods={self.method}", f"dataset={self.dataset}", f"student={self.student}"]
@@ -86,6 +94,7 @@ class Spec:
             "control": json.dumps(self.control, sort_keys=True),
             "overrides": json.dumps(self.overrides, sort_keys=True),
             "seed": self.seed,
+            "purpose": self.purpose,
             "protocol": self.protocol,
         }
 

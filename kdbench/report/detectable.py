@@ -122,7 +122,7 @@ def _interval(row: Row) -> Interval | None:
 
 
 def _reasons(table: Table) -> Iterator[str]:
-    base = next((row for row in table.rows if row.is_baseline and row.accuracy), None)
+    base = next((row for row in table.rows if row.has_defaults_of(BASELINE) and row.accuracy), None)
     if base is not None and len(table.rows) == 1:
         yield f"this table has only {BASELINE}, so there is no difference to compute"
         return

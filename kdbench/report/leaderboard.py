@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kdbench.errors import UserError
-from kdbench.report import curves, folders, records
-from kdbench.report.formats import latex, readme, tidy_csv
-from kdbench.report.tables import overall, published, revisions
+from kdbench.report import curves, folders, purposes, records
+from kdbench.report.formats import grid_files, latex, readme, tidy_csv
+from kdbench.report.request import Request
+from kdbench.report.tables import axes, grids, overall, published, revisions
 from kdbench.report.tables.columns import find
 from kdbench.report.tables.sections import Section, Span
 from kdbench.report.tables.tables import Table
@@ -23,6 +24,7 @@ CSV = "results.csv"
 README = "README.md"
 TIDY, LATEX = "tables.csv", "tables.tex"
 PAGE = "index.html"
+DEFAULT = Request()
 
 
 @dataclass(frozen=True)
@@ -61,17 +63,18 @@ def _nothing_is_garbage() -> Iterator[None]:
 
 
 @_nothing_is_garbage()
-def regenerate(runs: Path, out: Path, columns: Sequence[str] | None = None, html: bool = False) -> Outcome:
+def regenerate(runs: Path, out: Path, request: Request = DEFAULT, html: bool = False) -> Outcome:
     """Merge the run folders under `runs` into `out`/results.csv and write all other files from it.
 
     Args:
-        columns: columns of the tables (kdbench.report.tables.columns); None for the default set.
+        request: what the tables show. With axes, a grid is written too, and the tables keep what they show. Grids that exist
+            are kept up to date.
         html: also write index.html. It has the curves of the run folders, which are not in the records, so `check`
             ignores it.
 
     Raises:
-        UserError: results.csv exists and is not a results file, published.csv is damaged, or a package for the page is
-            missing; nothing is written then.
+        UserError: results.csv exists and is not a results file, published.csv is damaged, no table has the baseline, or a
+            package for the page is missing; nothing is written then.
     """
     if html:
         from kdbench.report.formats.page import build  # whose packages are an extra
@@ -81,17 +84,23 @@ def regenerate(runs: Path, out: Path, columns: Sequence[str] | None = None, html
     committed, damaged = records.from_csv(before, str(path)) if before else (records.frame([]), [])
     fresh = records.frame(reading.results)
     merged, lost = records.merge(committed, fresh)
-    tables = make_tables(merged)
+    merged = purposes.filled(merged)
+    asked = _as_before(out) if request.axes else request
+    tables = make_tables(merged, asked.baseline)
     content = records.to_csv(merged)
     sections = _sections(tables, out)
-    files = {CSV: content, **_generated(tables, len(merged), content, columns, sections)}
+    files = {
+        CSV: content,
+        **_generated(tables, len(merged), content, asked, sections),
+        **_grids(tables, out, request.axes),
+    }
     if damaged:
         kept = path.with_name(f"results.damaged-{hashlib.sha256(before).hexdigest()[:8]}.csv")
         records.write(kept, before)
         damaged = [f"{sentence}; it is left out now" for sentence in damaged]
         damaged.insert(0, f"{path} was damaged; the original is kept in {kept}")
     if html:
-        files[PAGE] = build.page(tables, lambda run: curves.read(runs / run / EPOCHS), content, columns, sections)
+        files[PAGE] = build.page(tables, lambda run: curves.read(runs / run / EPOCHS), content, asked.columns, sections)
     changed = [out / name for name, text in files.items() if records.write(out / name, text)]
     folders.remember(runs, content, reading.stamps)
     messages = [*reading.messages, *damaged, *lost]
@@ -100,7 +109,7 @@ def regenerate(runs: Path, out: Path, columns: Sequence[str] | None = None, html
         runs=len(merged),
         read=len(fresh),
         open=reading.open,
-        messages=messages + _unmeasured(tables, columns),
+        messages=messages + _unmeasured(tables, asked.columns),
         changed=changed,
         sha256=hashlib.sha256(content).hexdigest(),
     )
@@ -112,35 +121,50 @@ def first(messages: list[str], most: int = 10) -> list[str]:
     return messages[:most] + [f"and {rest} more of this kind"] * (rest > 0)
 
 
-def check(out: Path, columns: Sequence[str] | None = None) -> list[str]:
+def check(out: Path, request: Request = DEFAULT) -> list[str]:
     """A sentence for each file in `out` that does not follow from the committed records; none if all do.
 
     Args:
-        columns: columns that the tables must show; None for those that the README records.
+        request: what the tables must show; the default one stands for that which the README records.
 
     Raises:
         UserError: there is no results.csv, or it is not a results file, or published.csv is damaged.
     """
-    path, page = out / CSV, out / README
+    path = out / CSV
     if not path.is_file():
         raise UserError(f"{path} does not exist; create it with: kdbench leaderboard")
     rows, wrong = records.from_csv(path.read_bytes(), str(path))
     if wrong:
         return wrong
-    committed = records.canonical(rows)
+    committed = purposes.filled(records.canonical(rows))
     content = records.to_csv(committed)
     if path.read_bytes() != content:
         wrong.append(f"{path} is not in the form that kdbench writes")
-    if columns is None and page.is_file():
-        columns = readme.made_with(page.read_text(errors="replace"))
-    tables = make_tables(committed)
-    for name, text in _generated(tables, len(committed), content, columns, _sections(tables, out)).items():
+    asked = _as_before(out) if request.words() == [] else request
+    tables = make_tables(committed, asked.baseline)
+    files = _generated(tables, len(committed), content, asked, _sections(tables, out))
+    for name, text in {**files, **_grids(tables, out, request.axes)}.items():
         file = out / name
         if not file.is_file():
             wrong.append(f"{file} is missing")
         elif file.read_bytes() != text:
             wrong.append(f"{file} does not follow from the rows in {CSV}")
     return wrong
+
+
+def _as_before(out: Path) -> Request:
+    """The request that the README was made with; the default one without a README."""
+    page = out / README
+    return readme.made_with(page.read_text(errors="replace")) if page.is_file() else Request()
+
+
+def _grids(tables: list[Table], out: Path, asked: axes.Axes | None) -> dict[str, bytes]:
+    """The files of the grid that is asked for, and of those that exist."""
+    by_name: dict[str, bytes] = {}
+    for by in axes.EVERY:
+        if by == asked or (out / f"{by.name}.md").is_file():
+            by_name |= grid_files.files(grids.grids(tables, by), by)
+    return by_name
 
 
 def _unmeasured(tables: list[Table], columns: Sequence[str] | None) -> list[str]:
@@ -165,11 +189,11 @@ def _sections(tables: list[Table], out: Path) -> list[Section]:
 
 
 def _generated(
-    tables: list[Table], runs: int, content: bytes, columns: Sequence[str] | None, sections: list[Section]
+    tables: list[Table], runs: int, content: bytes, request: Request, sections: list[Section]
 ) -> dict[str, bytes]:
     """All files that follow from the records, by name."""
     return {
-        README: readme.page(tables, runs, content, columns, sections),
-        TIDY: tidy_csv.document(tables, columns).encode(),
-        LATEX: latex.document(tables, columns, sections).encode(),
+        README: readme.page(tables, runs, content, request, sections),
+        TIDY: tidy_csv.document(tables, request.columns).encode(),
+        LATEX: latex.document(tables, request.columns, sections).encode(),
     }

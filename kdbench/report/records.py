@@ -30,12 +30,15 @@ ACCURACY = "accuracy.last"
 
 LEADING = [
     *("dataset", "student", "recipe", "overrides", "protocol", "method", "method.parameters", "teacher", "seed"),
-    *("run", "status", "error", "accuracy.last", "accuracy.best_val", "accuracy.val", "images_seen"),
+    *("run", "purpose", "status", "error", "accuracy.last", "accuracy.best_val", "accuracy.val", "images_seen"),
 ]
 """The columns that always exist, in this order; all others follow alphabetically."""
 
 ORDER = ["dataset", "student", "protocol", "method", "method.parameters", "teacher", "seed", "run"]
 """Sort order of the records."""
+
+_LATER = ("purpose",)
+"""Leading columns that boards of older versions lack; their cells are filled in where they can be derived."""
 
 STATES = ("finished", "failed")
 NAMES = ("run", "method", "dataset", "student", "protocol")
@@ -166,7 +169,7 @@ def from_csv(content: bytes, name: str) -> tuple[pd.DataFrame, list[str]]:
 
 
 def _header(cells: list[str], name: str) -> list[str]:
-    lacking = [column for column in LEADING if column not in cells]
+    lacking = [column for column in LEADING if column not in (*cells, *_LATER)]
     if lacking:
         raise UserError(f"{name} is not a results file: its first line lacks the column {', '.join(lacking)}")
     twice = [column for column, count in Counter(cells).items() if count > 1]

@@ -53,6 +53,7 @@ SECTIONS: dict[str, tuple[Key, ...]] = {
             null=True, leading=True),
         Key("seed", int, "", "seed of everything random in the run", leading=True),
         Key("run", str, "", "id of the run and name of its folder", leading=True),
+        Key("purpose", str, "", "`comparison`, or `teacher` for a run that was only made to teach others", leading=True),
         Key("status", str, "", "`finished` or `failed`", leading=True),
         Key("error", str, "", "the reason, for a failed run only", null=True, leading=True),
         Key("control", str, "", "values that make the method a control, as a JSON object"),

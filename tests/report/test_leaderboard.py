@@ -19,6 +19,7 @@ from kdbench.errors import UserError
 from kdbench.files import write_atomically
 from kdbench.report.folders import INDEX
 from kdbench.report.leaderboard import check, regenerate
+from kdbench.report.request import Request
 
 FILES = {"results.csv", "README.md", "tables.csv", "tables.tex"}
 
@@ -175,10 +176,10 @@ def test_other_files_are_checked_too(board, name):
 
 def test_the_check_is_of_the_columns_that_the_readme_was_made_with(results, store, tmp_path):
     out = tmp_path / "out"
-    assert regenerate(store(*results), out, ("accuracy", "ece")).messages == ["no run has measured ece"]
+    assert regenerate(store(*results), out, Request(("accuracy", "ece"))).messages == ["no run has measured ece"]
     assert "`kdbench leaderboard columns=accuracy,ece`" in (out / "README.md").read_text()
-    assert check(out) == check(out, ("accuracy", "ece")) == []
-    assert len(check(out, ("accuracy",))) == 3
+    assert check(out) == check(out, Request(("accuracy", "ece"))) == []
+    assert len(check(out, Request(("accuracy",)))) == 3
     regenerate(tmp_path / "nowhere", out)
     assert "ECE" not in (out / "README.md").read_text()
     assert check(out) == []

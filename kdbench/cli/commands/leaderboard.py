@@ -14,6 +14,7 @@ from kdbench.words import count
 
 if TYPE_CHECKING:
     from kdbench.report.leaderboard import Outcome
+    from kdbench.report.tables.axes import Axes
 
 SUMMARY = "write the leaderboard from all finished runs"
 DETAILS = """\
@@ -21,15 +22,22 @@ README.md has one table per protocol, dataset and student; tables.csv (nine digi
   kdbench leaderboard
   kdbench leaderboard --html                  also writes index.html: sort, filter, and open rows to see runs and their curves
   kdbench leaderboard columns=accuracy,delta,p,top5,ece,corruptions,noise.0.1
+  kdbench leaderboard baseline=kd             differences from another method, with its usual values
+  kdbench leaderboard rows=method columns=student
+                                              also writes and prints a grid of accuracies: method-by-student.md, .csv, .tex;
+                                              one axis is method, the other one student or dataset
   kdbench leaderboard --plots                 also writes plots/TABLE/ (cost, curves, severity, exits) and
                                               plots/critical-difference, as SVG and PNG
-  kdbench leaderboard --check                 with the columns recorded in README.md
+  kdbench leaderboard --check                 with the columns and the baseline recorded in README.md
 Exit status: 1 if --check finds a file that is out of date."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "words", nargs="*", metavar="columns=A,B", help="columns of the tables (see kdbench list columns)"
+        "words",
+        nargs="*",
+        metavar="key=value",
+        help="columns=A,B (see kdbench list columns), baseline=METHOD, rows=AXIS",
     )
     folders.add_runs(parser)
     folders.add_leaderboard(parser, "--out", "folder to write")
@@ -41,29 +49,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from kdbench.report.tables import columns
+    from kdbench.report import request as request_
 
-    names = columns.parse(arguments.words)  # before pandas is imported: a typing error is answered at once
+    request = request_.parse(arguments.words)  # before pandas is imported: a typing error is answered at once
     from kdbench.report import leaderboard
 
     out, runs = arguments.out.resolve(), folders.runs(arguments)
     if arguments.check:
         if arguments.html or arguments.plots:
             raise UserError("--check cannot be combined with --html or --plots")
-        wrong = leaderboard.check(out, names)
+        wrong = leaderboard.check(out, request)
         _warn(leaderboard.first(wrong))
         return int(bool(wrong))
     if arguments.plots:
         from kdbench.report.plots import figures
 
         figures.check_matplotlib()
-    outcome = leaderboard.regenerate(runs, out, names, arguments.html)
+    outcome = leaderboard.regenerate(runs, out, request, arguments.html)
     _warn(leaderboard.first(outcome.messages))
     state = "written" if outcome.changed else "unchanged"
     have = "has" if outcome.open == 1 else "have"
     unfinished = f"; {count(outcome.open, 'run')} {have} no result yet" if outcome.open else ""
     tables = f"{count(len(outcome.tables), 'table')} from {count(outcome.runs, 'run')}"
     print(f"{out / leaderboard.README}: {tables}, {state}{unfinished}")
+    if request.axes:
+        _print_grids(outcome, request.axes, out)
     if arguments.plots:
         _draw(outcome, runs, out)
     page = out / leaderboard.PAGE
@@ -72,6 +82,17 @@ def run(arguments: argparse.Namespace) -> int:
     elif page.is_file() and outcome.changed:
         _warn([f"{page} is out of date; regenerate it with --html"])
     return 0
+
+
+def _print_grids(outcome: Outcome, by: Axes, out: Path) -> None:
+    from kdbench.cli.console import console
+    from kdbench.report.formats.terminal import TerminalSection
+    from kdbench.report.tables import grids
+
+    made = grids.grids(outcome.tables, by)
+    print(f"{out / by.name}.md, .csv, .tex: {count(len(made), 'grid')}")
+    for grid in made:
+        console(pipe_width=None).print(TerminalSection(grids.section(grid)))
 
 
 def _draw(outcome: Outcome, runs: Path, out: Path) -> None:

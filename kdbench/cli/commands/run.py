@@ -9,7 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kdbench import words as words_
 from kdbench.cli import folders
+from kdbench.config import BASELINE
+from kdbench.errors import UserError, unknown
 from kdbench.words import count, shortest
 
 if TYPE_CHECKING:
@@ -25,6 +28,7 @@ Selections take comma-separated lists; the plan is their product:
 Options with one value:
   executor=inline|local|slurm   workers=N (local: number of parallel runs)   cluster=PROFILE (slurm; also Cluster.time=60)
   gpus=N (processes that share each batch, one GPU each)   log=tensorboard (event files in the runs' folders)
+  baseline=METHOD (the method of this plan that the table's differences are taken from)
 Bindings (words with a dot) set a gin parameter, for all methods that have it:
   Train.epochs=5   SGD.lr=0.05   KD.temperature=2   Machine.device=cuda:1
   KD.temperature=1,2,4 plans a run for each value, and several such lists their product.
@@ -48,10 +52,12 @@ def run(arguments: argparse.Namespace) -> int:
     from kdbench.plan import request as request_
     from kdbench.store import teachers
 
-    request = request_.parse(arguments.words)
+    words, baseline = _without_baseline(arguments.words)
+    request = request_.parse(words)
     print_left_out(request.left_out)
     runs, data = folders.runs(arguments), folders.data(arguments)
     specs = expand.plan(request, teachers.finder(runs))
+    _check_baseline(baseline, specs)
     to_do = backlog.open_runs(specs, runs, arguments.rerun)
     backlog.check_teachers(to_do)
     if request.executor in ("inline", "local"):
@@ -64,7 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
     _warn_of_outdated([spec for spec in backlog.outdated(specs, runs) if spec not in to_do])
     backlog.check_data(to_do, data)
     if not to_do:
-        return _conclude(specs, runs, trained=False)
+        return _conclude(specs, runs, baseline, trained=False)
     handovers: list[Handover] = []
 
     def report(handover: Handover) -> None:
@@ -73,12 +79,26 @@ def run(arguments: argparse.Namespace) -> int:
 
     launchers.launch(launchers.Workload(to_do, request, runs, data, arguments.rerun), report)
     if not handovers:
-        return _conclude(specs, runs)
+        return _conclude(specs, runs, baseline)
     if all(handover.earlier for handover in handovers):
         print("nothing was submitted")
     else:
         print("track them with kdbench status; run the same command again for the table")
     return 0
+
+
+def _without_baseline(words: Sequence[str]) -> tuple[list[str], str]:
+    """The words of the plan, and the method that `baseline=` names for its table."""
+    own = [word for word in words if word.partition("=")[0] == "baseline"]
+    values = words_.parse(own, ["baseline"], UserError, ["baseline"]).values if own else {}
+    return [word for word in words if word not in own], values.get("baseline", (BASELINE,))[0]
+
+
+def _check_baseline(baseline: str, specs: Sequence[Spec]) -> None:
+    """Raises UserError, before anything is trained, if no run of the plan is of that method with its usual values."""
+    methods = {spec.method for spec in specs if not spec.is_teacher and not spec.own_overrides}
+    if baseline not in (BASELINE, *methods):
+        raise unknown("baseline", baseline, methods)
 
 
 def _print_plan(planned: Sequence[PlannedRun], keys: Sequence[str]) -> None:
@@ -145,7 +165,7 @@ def _in_jobs(number: int) -> str:
     return f"{count(number, 'run')} {'is' if number == 1 else 'are'} already in submitted jobs"
 
 
-def _conclude(specs: Sequence[Spec], runs: Path, trained: bool = True) -> int:
+def _conclude(specs: Sequence[Spec], runs: Path, baseline: str, trained: bool = True) -> int:
     """Print the tables of a plan; 1 if one of its runs failed."""
     from kdbench.cli.console import console
     from kdbench.launch import backlog
@@ -156,7 +176,8 @@ def _conclude(specs: Sequence[Spec], runs: Path, trained: bool = True) -> int:
     results = backlog.results(asked, runs)
     if not trained:
         print(f"{_all(len(asked))} already finished; nothing was trained", file=sys.stderr)
-    for table in tables.summarise(results):
+    have_baseline = any(result["method"] == baseline for result in results)
+    for table in tables.summarise(results, baseline if have_baseline else BASELINE):
         console(pipe_width=None).print(Terminal(table))
     missing = len(asked) - len(results)
     if missing:

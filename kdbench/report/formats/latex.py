@@ -7,10 +7,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import lru_cache
 
-from kdbench.config import BASELINE
 from kdbench.report.formats.markdown import plain
 from kdbench.report.tables import sections as sections
-from kdbench.report.tables.cells import Cells, cells
+from kdbench.report.tables.cells import Cells, cells, legend
 from kdbench.report.tables.rows import Row
 from kdbench.report.tables.sections import Section, Span
 from kdbench.report.tables.tables import Table
@@ -23,14 +22,15 @@ _HEAD = """\
 
 _BEGIN = r"  \centering\footnotesize\setlength{\tabcolsep}{3pt}"
 
+GRAPHICX = "In the preamble: \\usepackage{booktabs,graphicx}"
+_FIT = r"  \resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"
+"""Scales down what is wider than the text, and nothing else."""
+
 _LONG = 20
 """Characters from which a text in the table of a section is broken into lines."""
 
-_LEGEND = (
-    r"Means over $n$ seeds, $\pm$ the half-width of the 95\,\% $t$ interval; "
-    rf"$\Delta$: difference from {BASELINE}, paired by seed; $p$: of its paired $t$ test, Holm-corrected over the table; "
-    r"\#: 1 + the number of rows that are significantly better."
-)
+_MEANS = r"Means over $n$ seeds, $\pm$ the half-width of the 95\,\% $t$ interval"
+_OBVIOUS = ("Method", "Teacher", "n")
 
 _SIGNS = {
     "\\": r"\textbackslash{}",
@@ -52,6 +52,10 @@ _SIGNS = {
     "†": r"$\dagger$",
     "‡": r"$\ddagger$",
     "§": r"\S{}",
+    "¶": r"\P{}",
+    "α": r"$\alpha$",
+    "χ": r"$\chi$",
+    "²": r"$^2$",
 } | {sign: f"\\{sign}" for sign in "&%$#_{}"}
 
 
@@ -86,7 +90,7 @@ def latex(table: Table, names: Sequence[str] | None = None) -> str:
             *map(_runs, table.rows),
             r"\begin{table}",
             _BEGIN,
-            rf"  \caption{{{escape(', '.join(filter(None, where)))}. {_LEGEND}}}",
+            rf"  \caption{{{escape(', '.join(filter(None, where)))}. {_legend(table, names)}}}",
             rf"  \label{{tab:{_label(f'{table.dataset}-{table.student}-{table.protocol}')}}}",
             *_tabular(cells(table, names)),
             *_notes(table.notes),
@@ -94,6 +98,11 @@ def latex(table: Table, names: Sequence[str] | None = None) -> str:
             "",
         ]
     )
+
+
+def _legend(table: Table, names: Sequence[str] | None) -> str:
+    about = {header: text for header, text in legend([table], names).items() if header not in _OBVIOUS}
+    return "; ".join([_MEANS, *(f"{escape(header)}: {escape(text)}" for header, text in about.items())]) + "."
 
 
 def latex_section(section: Section) -> str:
@@ -104,23 +113,35 @@ def latex_section(section: Section) -> str:
         return "".join(f"% {plain(text)}\n" for text in (f"{section.heading}: {intro}", *left_out))
     caption = "".join(map(_span, section.intro))
     about = [section.about_notes] if section.about_notes and section.notes else []
-    first, *rest = section.columns
-    groups = first.texts if rest and _is_long(first) else []
-    numbered = [_numbered(column) for column in (rest if groups else section.columns)]
-    shown = [column for column, _ in numbered]
-    below = [text for _, texts in numbered for text in texts]
+    grid, below = (_fitting(section.columns), []) if section.is_wide else _narrow(section.columns)
     return "\n".join(
         [
             r"\begin{table}",
             _BEGIN,
             rf"  \caption{{{escape(section.heading)}. {caption}}}",
             rf"  \label{{tab:{_label(section.heading.lower())}}}",
-            *_tabular(shown, [_is_long(column) for column in shown], groups),
+            *grid,
             *_notes([*below, *about, *section.notes, *left_out]),
             r"\end{table}",
             "",
         ]
     )
+
+
+def _fitting(columns: Sequence[Cells]) -> list[str]:
+    """A tabular that is scaled down if it is wider than the text."""
+    *lines, end = _tabular(columns)
+    return [_FIT, *lines, f"{end}}}"]
+
+
+def _narrow(columns: Sequence[Cells]) -> tuple[list[str], list[str]]:
+    """A tabular that fits between the margins, and what belongs below it: long texts are headings, broken, or numbered."""
+    first, *rest = columns
+    groups = first.texts if rest and _is_long(first) else []
+    numbered = [_numbered(column) for column in (rest if groups else columns)]
+    shown = [column for column, _ in numbered]
+    below = [text for _, texts in numbered for text in texts]
+    return _tabular(shown, [_is_long(column) for column in shown], groups), below
 
 
 def _is_long(column: Cells) -> bool:
@@ -172,11 +193,15 @@ def _tabular(columns: Sequence[Cells], broken: Sequence[bool] = (), groups: Sequ
         return rf"\parbox[t]{{{share:.3g}\linewidth}}{{\raggedright {words}\strut}}"
 
     body: list[str] = []
+    strong = [column.strong for column in columns]
     for i, texts in enumerate(zip(*(column.texts for column in columns), strict=True)):
         if groups and (i == 0 or groups[i] != groups[i - 1]):
             body += [r"    \addlinespace"] * (i > 0)
             body.append(rf"    \multicolumn{{{len(columns)}}}{{l}}{{\emph{{{escape(groups[i])}}}}} \\")
-        body.append(row(map(cell, texts, broken or [False] * len(columns))))
+        made = map(cell, texts, broken or [False] * len(columns))
+        body.append(
+            row(rf"\textbf{{{text}}}" if i in places else text for text, places in zip(made, strong, strict=True))
+        )
     return [
         rf"  \begin{{tabular}}{{{''.join('r' if column.number else 'l' for column in columns)}}}",
         r"    \toprule",
@@ -198,4 +223,5 @@ def _notes(notes: Sequence[str]) -> list[str]:
 
 def _runs(row: Row) -> str:
     runs, commits = ", ".join(row["run"] for row in row.runs), " ".join(commit[:10] for commit in row.commits)
-    return f"% {plain(row.name)}: configuration {row.config}, commit {commits or 'unknown'}, {plain(runs)}"
+    code = ", ".join([*([f"commit {commits}"] if commits else []), *row.releases]) or "commit unknown"
+    return f"% {plain(row.name)}: configuration {row.config}, {plain(code)}, {plain(runs)}"

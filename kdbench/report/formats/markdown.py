@@ -39,12 +39,17 @@ def code(text: str) -> str:
 def pipe(columns: Sequence[Cells]) -> str:
     """A Markdown table."""
     return tabulate(
-        [[escape(text) for text in row] for row in zip(*(column.texts for column in columns), strict=True)],
+        [list(row) for row in zip(*map(_escaped, columns), strict=True)],
         headers=[escape(column.header) if column.header != "#" else "#" for column in columns],
         tablefmt="pipe",
         colalign=["right" if column.number else "left" for column in columns],
         disable_numparse=True,
     )
+
+
+def _escaped(column: Cells) -> list[str]:
+    texts = map(escape, column.texts)
+    return [f"**{text}**" if place in column.strong else text for place, text in enumerate(texts)]
 
 
 def markdown(table: Table, names: Iterable[str] | None = None) -> str:

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from kdbench.report.formats.markdown import plain
 from kdbench.report.tables.cells import KEPT, Cells, cells
+from kdbench.report.tables.sections import Section
 from kdbench.report.tables.tables import Table
 
 _LONG_WORD = 24  # a word above this is broken before a column goes
@@ -42,6 +43,26 @@ class Terminal:
         if len(fitting) < len(columns):
             dropped = [column.header for column in columns if column.header not in widths]
             yield Text(f"a wider terminal also shows: {', '.join(dropped)}", style="dim")
+
+
+class TerminalSection:
+    """A section for `rich`: its heading, its table, and its notes."""
+
+    def __init__(self, section: Section) -> None:
+        self.section = section
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        section = self.section
+        grid = Grid(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, _GAP - 1, 0, 0))
+        for column in section.columns:
+            grid.add_column(plain(column.header), justify="right" if column.number else "left", overflow="fold")
+        for place, row in enumerate(zip(*(column.texts for column in section.columns), strict=True)):
+            strong = [place in column.strong for column in section.columns]
+            grid.add_row(*(Text(plain(text), style="bold" * bold) for text, bold in zip(row, strong, strict=True)))
+        yield Text(plain(section.heading), style="bold")
+        yield grid
+        for sentence in ("".join(span.text for span in section.intro), *section.notes):
+            yield Text(plain(sentence), style="dim")
 
 
 def _widths(columns: list[Cells], width: int) -> dict[str, int]:

@@ -6,10 +6,11 @@ import csv
 import io
 from collections.abc import Iterable, Iterator, Sequence
 
+from kdbench.plan.spec import COMPARISON, TEACHER
 from kdbench.report.records import number
 from kdbench.report.stats.power import deviation
 from kdbench.report.tables import targets
-from kdbench.report.tables.columns import Column, shown
+from kdbench.report.tables.columns import DEFAULT, Column, find, shown
 from kdbench.report.tables.rows import Row
 from kdbench.report.tables.tables import Table
 
@@ -25,6 +26,8 @@ _FIRST = (
     "teacher_accuracy",
     "n",
     "failed",
+    "purpose",
+    "baseline",
 )
 _LAST = ("marks", "notes", "config", "commits", "runs")
 
@@ -40,7 +43,11 @@ def document(tables: Sequence[Table], names: Sequence[str] | None = None) -> str
     Args:
         names: names of the columns; None for those of the default set that any row has.
     """
-    columns = shown(names, [row for table in tables for row in table.rows])
+    if names is None:
+        used = {column.name for table in tables for column in shown(None, table.rows)}
+        columns = [find(name) for name in DEFAULT if name in used]
+    else:
+        columns = shown(names, [row for table in tables for row in table.rows])
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow([*_FIRST, *(head for column in columns for head in _heads(column)), *_LAST])
@@ -64,7 +71,8 @@ def _identity(table: Table, row: Row) -> list[object]:
     teachers = [value for run in row.runs if (value := number(run, "teacher.accuracy")) is not None]
     where = [table.dataset, table.student, table.recipe, table.protocol, row.rank]
     what = [record["method"], record["method.parameters"], record["teacher"], teachers[0] if teachers else None]
-    return [*where, *what, row.accuracy.n if row.accuracy else 0, len(row.failed)]
+    purpose = TEACHER if row.is_of_teachers else COMPARISON
+    return [*where, *what, row.accuracy.n if row.accuracy else 0, len(row.failed), purpose, table.baseline]
 
 
 def _values(columns: Iterable[Column], row: Row) -> Iterator[object]:

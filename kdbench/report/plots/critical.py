@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 from matplotlib.axes import Axes
@@ -33,7 +34,7 @@ def diagram(over: Aggregate) -> Figure:
     """Average ranks on one axis, 1 (best) on the left; bars join methods that are statistically indistinguishable."""
     ranks = [standing.rank for standing in over.standings]
     k, width = len(ranks), style.WIDTH
-    bars = groups(ranks, over.critical_difference)
+    bars = groups(ranks, over.separating_difference)
     left = (k + 1) // 2
     names = style.short(standing.method for standing in over.standings)
     depth = 0.25 + _BAR * len(bars)
@@ -53,7 +54,7 @@ def diagram(over: Aggregate) -> Figure:
         axes.plot([place(rank)] * 2, [base, base + 0.08], color="black", linewidth=1)
         if (rank - 1) % -(-k // 32) == 0:  # more numbers would run into each other
             axes.annotate(str(rank), (place(rank), base + 0.11), ha="center", va="bottom", fontsize=8)
-    _critical(axes, over.critical_difference, place, k)
+    _critical(axes, over, place)
     for level, (first, last) in enumerate(bars):
         y = base - 0.14 - _BAR * level
         axes.plot([place(ranks[first]) - 0.05, place(ranks[last]) + 0.05], [y, y], color="black", linewidth=3.5,
@@ -72,13 +73,15 @@ def diagram(over: Aggregate) -> Figure:
     return figure
 
 
-def _critical(axes: Axes, difference: float, place: Callable[[float], float], k: int) -> None:
+def _critical(axes: Axes, over: Aggregate, place: Callable[[float], float]) -> None:
+    difference, k = over.critical_difference, len(over.standings)
     shown = min(difference, k - 1)
     y, end = -0.25, place(1 + shown)
     axes.plot([0, end], [y, y], color="black", linewidth=1.2)
     for x in (0, end) if shown == difference else (0,):
         axes.plot([x, x], [y - 0.05, y + 0.05], color="black", linewidth=1.2)
-    more = "" if shown == difference else " (longer than the axis: no two methods differ significantly)"
+    more = " (not used: the Friedman test is not significant)" if over.separating_difference == math.inf else ""
+    more = more if shown == difference else " (longer than the axis: no two methods differ significantly)"
     axes.annotate(f"critical difference {difference:.2f}{more}", (end / 2, y + 0.06), ha="center", va="bottom",
                   fontsize=8)  # fmt: skip
 

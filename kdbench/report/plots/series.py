@@ -56,11 +56,13 @@ def labels(rows: Sequence[Row]) -> list[str]:
 
 
 def costs(table: Table) -> Costs:
-    """Cost of training of each row: seconds if all runs had the same device, FLOPs of the forward passes otherwise."""
+    """Cost of training of each row: seconds if all runs had one device to themselves, otherwise FLOPs of the forward passes."""
     runs = [record for row in table.rows for record in row.runs if scored(record)]
-    devices = {tuple(record.get(f"provenance.{key}", "") for key in ("device", "gpus", "threads")) for record in runs}
+    facts = ("device", "gpus", "threads", "instructions")
+    devices = {tuple(record.get(f"provenance.{fact}", "") for fact in facts) for record in runs}
     device = next(iter(devices))[0] if len(devices) == 1 else ""
-    if device and any(number(record, "seconds.train") for record in runs):
+    is_even = not any(row.has_uneven_times for row in table.rows)
+    if device and is_even and any(number(record, "seconds.train") for record in runs):
         return Costs(f"training time, seconds ({device})", _with_cost(table, _seconds))
     return Costs("FLOPs of the forward passes in training", _with_cost(table, _flops))
 

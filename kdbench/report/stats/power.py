@@ -64,6 +64,25 @@ def deviation(interval: Interval) -> float | None:
     return None if half is None else half * math.sqrt(n) / quantile(n - 1)
 
 
+def degrees_of_freedom(intervals: Iterable[Interval]) -> int:
+    """Degrees of freedom of the `pooled` sd: n - 1 of each interval."""
+    return sum(interval.n - 1 for interval in intervals if interval.n > 1)
+
+
+def sd_interval(sd: float, freedom: int) -> tuple[float, float]:
+    """The 95 % interval of an sd that was estimated with `freedom` degrees of freedom, s √(ν / χ²).
+
+    Raises:
+        ValueError: freedom is below 1.
+    """
+    from scipy.special import chdtri
+
+    if freedom < 1:
+        raise ValueError(f"an sd has at least one degree of freedom, not {freedom}")
+    low, high = (sd * math.sqrt(freedom / float(chdtri(freedom, tail))) for tail in (0.025, 0.975))
+    return low, high
+
+
 def pooled(intervals: Iterable[Interval]) -> float | None:
     """One sd for several rows: the root mean square of theirs, weighted by degrees of freedom; None if none has one."""
     weighted = [(interval.n - 1, sd) for interval in intervals if (sd := deviation(interval)) is not None]

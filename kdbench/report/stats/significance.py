@@ -72,14 +72,7 @@ def ranks(rows: Sequence[Accuracies], alpha: float = ALPHA) -> list[int | None]:
         In the order of `rows`; None for a row with fewer than two values. Rows that share a rank are statistically
         indistinguishable.
     """
-    means = [round(mean_interval(row.values()).mean, 6) if len(row) > 1 else -math.inf for row in rows]
-    order = sorted((i for i, mean in enumerate(means) if mean > -math.inf), key=lambda i: -means[i])
-    pairs = [(i, j) for i, j in combinations(order, 2) if means[i] > means[j]]
-    tested = {(i, j): p for i, j in pairs if (p := _that_first_is_better(rows[i], rows[j])) is not None}
-    better: list[list[int]] = [[] for _ in rows]
-    for (i, j), p in zip(tested, holm(list(tested.values())), strict=True):
-        if p <= alpha:
-            better[j].append(i)
+    means, order, better = _better(rows, alpha)
     ranked: list[int | None] = [None] * len(rows)
     highest = 1
     for _, alike in groupby(order, key=lambda i: means[i]):  # equal means share a rank
@@ -89,6 +82,36 @@ def ranks(rows: Sequence[Accuracies], alpha: float = ALPHA) -> list[int | None]:
         for i in group:
             ranked[i] = highest
     return ranked
+
+
+def best(rows: Sequence[Accuracies], alpha: float = ALPHA) -> int | None:
+    """The row that is significantly better than every other one, by the tests of `ranks`.
+
+    Returns:
+        Its place; None if there is none, with fewer than two rows, and where a row with a single value cannot be tested.
+    """
+    measured = [i for i, row in enumerate(rows) if row]
+    if len(measured) < 2 or any(len(rows[i]) < 2 for i in measured):
+        return None
+    _, order, better = _better(rows, alpha)
+    first = order[0]
+    return first if all(first in better[i] for i in order[1:]) else None
+
+
+def _better(rows: Sequence[Accuracies], alpha: float) -> tuple[list[float], list[int], list[list[int]]]:
+    """Means, the rows from the highest mean to the lowest, and for each row those that are significantly better.
+
+    Rows with fewer than two values have a mean of minus infinity and are not in the order.
+    """
+    means = [round(mean_interval(row.values()).mean, 6) if len(row) > 1 else -math.inf for row in rows]
+    order = sorted((i for i, mean in enumerate(means) if mean > -math.inf), key=lambda i: -means[i])
+    pairs = [(i, j) for i, j in combinations(order, 2) if means[i] > means[j]]
+    tested = {(i, j): p for i, j in pairs if (p := _that_first_is_better(rows[i], rows[j])) is not None}
+    better: list[list[int]] = [[] for _ in rows]
+    for (i, j), p in zip(tested, holm(list(tested.values())), strict=True):
+        if p <= alpha:
+            better[j].append(i)
+    return means, order, better
 
 
 def _that_first_is_better(a: Accuracies, b: Accuracies) -> float | None:

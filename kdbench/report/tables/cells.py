@@ -21,6 +21,8 @@ class Cells:
     Attributes:
         texts: one per row, still to be escaped.
         number: aligned to the right and never broken.
+        about: one sentence on the column; "" if its header is enough.
+        strong: places of the rows that stand out.
         worth: columns worth less are dropped first where there is no room; 0 is never dropped.
     """
 
@@ -28,6 +30,8 @@ class Cells:
     texts: list[str]
     number: bool = True
     worth: int = 0
+    about: str = ""
+    strong: frozenset[int] = frozenset()
 
 
 def cells(table: Table, names: Iterable[str] | None = None) -> list[Cells]:
@@ -49,15 +53,43 @@ _cache: WeakKeyDictionary[Table, dict[tuple[str, ...] | None, list[Cells]]] = We
 def _cells(table: Table, names: Sequence[str] | None) -> list[Cells]:
     rows = table.rows
     always = [
-        Cells("#", [str(row.rank or NONE) for row in rows], worth=KEPT + 1),
-        Cells("Method", [" ".join(filter(None, [row.method, row.marks])) for row in rows], number=False),
-        Cells("Teacher", [row.teacher or NONE for row in rows], number=False, worth=KEPT),
-        Cells("n", [_seeds(row) for row in rows]),
+        Cells(
+            "#",
+            [str(row.rank or NONE) for row in rows],
+            worth=KEPT + 1,
+            about="1 + the number of rows that are significantly better, with Holm's correction over all pairs of rows, and "
+            "at least that of the row above",
+        ),
+        Cells(
+            "Method",
+            [" ".join(filter(None, [row.method, row.marks])) for row in rows],
+            number=False,
+            about="with its own parameters where they are not the usual ones",
+        ),
+        Cells(
+            "Teacher",
+            [row.teacher or NONE for row in rows],
+            number=False,
+            worth=KEPT,
+            about="with its accuracy on the test set, in percent",
+        ),
+        Cells("n", [_seeds(row) for row in rows], about="number of seeds that have finished"),
     ]
     selected = [
-        Cells(column.title, [column.text(row) for row in rows], worth=column.worth) for column in shown(names, rows)
+        Cells(column.title, [column.text(row) for row in rows], worth=column.worth, about=column.about)
+        for column in shown(names, rows, table.baseline)
     ]
     return [column for column in always if set(column.texts) != {NONE}] + selected
+
+
+def legend(tables: Iterable[Table], names: Iterable[str] | None = None) -> dict[str, str]:
+    """What the columns of these tables are, by header, in the order in which they appear.
+
+    Args:
+        names: as in `cells`.
+    """
+    asked = None if names is None else tuple(names)
+    return {column.header: column.about for table in tables for column in cells(table, asked)}
 
 
 def _seeds(row: Row) -> str:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Literal
 
-from kdbench import words as words_
 from kdbench.config import BASELINE, result_keys
-from kdbench.errors import UserError, nearest, unknown
+from kdbench.errors import UserError, unknown
 from kdbench.report.records import ACCURACY, number
 from kdbench.report.stats.intervals import Interval
 from kdbench.report.tables import targets
@@ -125,54 +125,63 @@ def _p(row: Row, key: str = ACCURACY) -> Interval | None:
 _PERCENT = Column("", "", "")
 _COST = Column("", "", "", digits=None, better="lower", spread=False)
 
-_OF_RUNS = (
-    replace(_PERCENT, name="accuracy", title="Accuracy %", about="top-1 on the test set after the last epoch",
-            key=ACCURACY, worth=0),
-    replace(_PERCENT, name="delta", title=f"Δ {BASELINE}", about=f"difference in accuracy from {BASELINE}, paired by seed",
-            unit="points", signed=True, worth=9, source=lambda row: row.difference),
-    replace(_PERCENT, name="delta.*", title=f"Δ {BASELINE} {{}}", unit="of the column", signed=True, compares=True,
-            about=f"difference in another column from {BASELINE}, paired by seed, such as delta.corruptions"),
-    Column("p", "p", f"of the paired t test of the difference from {BASELINE}, Holm-corrected over the table",
-           unit="probability", digits=3, better="", spread=False, worth=7, source=_p),
-    Column("p.*", "p {}", "of the difference in another column, corrected over the table, such as p.corruptions",
-           unit="probability", digits=3, better="", spread=False, compares=True, source=_p),
-    replace(_PERCENT, name="best_val", title="Best val %", about="test accuracy of the epoch that was best on validation",
-            key="accuracy.best_val", spread=False, optional=True, worth=6),
-    replace(_PERCENT, name="best_test", title="Best test %", about="test accuracy of the epoch that the test set chose",
-            key="accuracy.best_test", spread=False, optional=True, worth=10),
-    replace(_PERCENT, name="val", title="Val %", about="on the validation split after the last epoch",
-            key="accuracy.val", optional=True),
-    replace(_PERCENT, name="exits.*", title="{} %", about="accuracy of one classifier, such as exits.ensemble",
-            key="exits.{}", optional=True),
-    replace(_COST, name="images", title="Images", about="through the student in training: the budget",
-            key="images_seen", unit="images", better="", worth=4),
-    replace(_COST, name="teacher_images", title="Teacher images", about="through teachers in training",
-            key="passes.teachers", unit="images"),
-    replace(_COST, name="peer_images", title="Peer images", about="through networks that are trained next to the student",
-            key="passes.peers", unit="images"),
-    replace(_COST, name="train_seconds", title="Train s", about="of training, without evaluation",
-            key="seconds.train", unit="seconds", digits=1, worth=5),
-    replace(_COST, name="evaluate_seconds", title="Evaluate s", about="of the final evaluation",
-            key="seconds.evaluate", unit="seconds", digits=1),
-    replace(_COST, name="images_per_second", title="Images/s", about="in training",
-            key="cost.images_per_second", unit="images per second", better="higher", worth=4),
-    replace(_COST, name="flops", title="FLOPs", about="of the deployed network, for one image", key="cost.flops", unit="FLOPs"),
-    replace(_COST, name="flops.*", title="FLOPs {}", about="up to one exit", key="cost.flops.{}", unit="FLOPs", optional=True),
-    replace(_COST, name="flops_training", title="FLOPs training", about="of the losses of a training step, for one image",
-            key="cost.flops_training", unit="FLOPs"),
-    replace(_COST, name="parameters", title="Parameters", about="of the deployed network",
-            key="cost.parameters", unit="parameters"),
-    replace(_COST, name="parameters_training", title="Parameters training", about="of all that is trained",
-            key="cost.parameters_training", unit="parameters"),
-    replace(_COST, name="memory", title="Memory GiB", about="peak memory in training",
-            key="cost.peak_memory_bytes", unit="bytes", digits=2, scale=2.0**30),
-    replace(_COST, name="energy", title="Energy kJ", about="that training took",
-            key="cost.energy_joules", unit="joules", digits=1, scale=1e3),
-)  # fmt: skip
+
+@cache
+def _of_runs(baseline: str) -> tuple[Column, ...]:
+    """The columns of every run; those of differences are from `baseline`."""
+    return (
+        replace(_PERCENT, name="accuracy", title="Accuracy %", about="top-1 on the test set after the last epoch",
+                key=ACCURACY, worth=0),
+        replace(_PERCENT, name="delta", title=f"Δ {baseline}", about=f"difference in accuracy from {baseline}, paired by seed",
+                unit="points", signed=True, worth=9, source=lambda row: row.difference),
+        replace(_PERCENT, name="delta.*", title=f"Δ {baseline} {{}}", unit="of the column", signed=True, compares=True,
+                about=f"difference in another column from {baseline}, paired by seed, such as delta.corruptions"),
+        Column("p", "p", f"p value of the paired t test of the difference from {baseline}, Holm-corrected over the table",
+               unit="probability", digits=3, better="", spread=False, worth=7, source=_p),
+        Column("p.*", "p {}", "p value of the difference in another column, corrected over the table, such as p.corruptions",
+               unit="probability", digits=3, better="", spread=False, compares=True, source=_p),
+        replace(_PERCENT, name="best_val", title="Best val %", about="test accuracy of the epoch that was best on validation",
+                key="accuracy.best_val", spread=False, optional=True, worth=6),
+        replace(_PERCENT, name="best_test", title="Best test %", about="test accuracy of the epoch that the test set chose",
+                key="accuracy.best_test", spread=False, optional=True, worth=10),
+        replace(_PERCENT, name="val", title="Val %", about="accuracy on the validation split after the last epoch",
+                key="accuracy.val", optional=True),
+        replace(_PERCENT, name="exits.*", title="{} %", about="accuracy of one classifier, such as exits.ensemble",
+                key="exits.{}", optional=True),
+        replace(_COST, name="images", title="Images", about="images through the student in training: the budget",
+                key="images_seen", unit="images", better="", worth=4),
+        replace(_COST, name="teacher_images", title="Teacher images", about="images through teachers in training",
+                key="passes.teachers", unit="images"),
+        replace(_COST, name="peer_images", title="Peer images", about="images through networks trained next to the student",
+                key="passes.peers", unit="images"),
+        replace(_COST, name="train_seconds", title="Train s", about="training without evaluation; it depends on the device",
+                key="seconds.train", unit="seconds", digits=1, worth=5),
+        replace(_COST, name="evaluate_seconds", title="Evaluate s", about="seconds of the final evaluation",
+                key="seconds.evaluate", unit="seconds", digits=1),
+        replace(_COST, name="images_per_second", title="Images/s", about="training images per second; it depends on the device",
+                key="cost.images_per_second", unit="images per second", better="higher", worth=4),
+        replace(_COST, name="flops", title="FLOPs", about="FLOPs of the deployed network for one image",
+                key="cost.flops", unit="FLOPs"),
+        replace(_COST, name="flops.*", title="FLOPs {}", about="FLOPs up to one exit",
+                key="cost.flops.{}", unit="FLOPs", optional=True),
+        replace(_COST, name="flops_training", title="FLOPs training", about="FLOPs of the losses of a training step for one image",
+                key="cost.flops_training", unit="FLOPs"),
+        replace(_COST, name="parameters", title="Parameters", about="parameters of the deployed network",
+                key="cost.parameters", unit="parameters"),
+        replace(_COST, name="parameters_training", title="Parameters training", about="parameters of all that is trained",
+                key="cost.parameters_training", unit="parameters"),
+        replace(_COST, name="memory", title="Memory GiB", about="peak memory in training",
+                key="cost.peak_memory_bytes", unit="bytes", digits=2, scale=2.0**30),
+        replace(_COST, name="energy", title="Energy kJ", about="energy that training took",
+                key="cost.energy_joules", unit="joules", digits=1, scale=1e3),
+    )  # fmt: skip
 
 
-def every() -> tuple[Column, ...]:
+def every(baseline: str = BASELINE) -> tuple[Column, ...]:
     """All columns: those of every run, and those that measures declare.
+
+    Args:
+        baseline: the method that differences are taken from.
 
     Raises:
         UserError: a measure declares a column that is not right or exists already.
@@ -181,9 +190,9 @@ def every() -> tuple[Column, ...]:
         Column(**{"name": name, **facts, "key": _format(facts["key"])}) for name, facts in result_keys.columns().items()
     )
     for column in declared:
-        if any(column.name == other.name for other in _OF_RUNS):
+        if any(column.name == other.name for other in _of_runs(baseline)):
             raise UserError(f"a measure declares the column '{column.name}', which exists already. See: {SEE}")
-    return *_OF_RUNS, *declared
+    return *_of_runs(baseline), *declared
 
 
 def _format(key: str) -> str:
@@ -194,14 +203,19 @@ def _format(key: str) -> str:
 DEFAULT = ("accuracy", "delta", "p", "best_val", "best_test", "images", "train_seconds", "images_per_second")
 """A table leaves out those of them that none of its rows has; columns that the user names are always shown."""
 
+_TIMES = ("train_seconds", "images_per_second")
 
-def find(name: str) -> Column:
+
+def find(name: str, baseline: str = BASELINE) -> Column:
     """The column of this name; of a family, the member.
+
+    Args:
+        baseline: see `every`.
 
     Raises:
         UserError: there is none; the sentence names the nearest.
     """
-    columns = every()
+    columns = every(baseline)
     for column in columns:
         if column.name == name and not name.endswith("*"):
             return column
@@ -231,27 +245,18 @@ def _compared(family: Column, column: Column) -> Column:
     return replace(signed, worth=3, source=lambda row: row.difference_in(key))
 
 
-def parse(words: Sequence[str]) -> tuple[str, ...] | None:
-    """The columns that `columns=A,B` selects, each once; None without any word.
+def shown(names: Iterable[str] | None, rows: Sequence[Row], baseline: str = BASELINE) -> list[Column]:
+    """The columns of one table: those asked for, or those of the default set that any row has.
 
-    Raises:
-        UserError: another word, or an unknown column.
+    Of the default set, times are left out where they differ between the seeds of a row so much that they say nothing.
+
+    Args:
+        baseline: see `every`.
     """
-    names = words_.selections(words, ["columns"], _unknown_key).get("columns")
-    for name in names or ():
-        find(name)
-    return names
-
-
-def _unknown_key(key: str) -> UserError:
-    hint = "did you mean 'columns'?" if nearest(key, ["columns"]) else "valid: columns=accuracy,delta."
-    return UserError(f"unknown selection '{key}'; {hint} See: kdbench leaderboard --help")
-
-
-def shown(names: Iterable[str] | None, rows: Sequence[Row]) -> list[Column]:
-    """The columns of one table: those asked for, or those of the default set that any row has."""
     if names is None:
-        return [column for column in map(find, DEFAULT) if any(column.value(row) for row in rows) or not column.worth]
+        uneven = any(row.has_uneven_times for row in rows)
+        columns = [find(name, baseline) for name in DEFAULT if not (uneven and name in _TIMES)]
+        return [column for column in columns if any(column.value(row) for row in rows) or not column.worth]
     # A selection on the test set is always visible, whatever is asked for.
     stamped = [name for name in ("best_test",) if any(find(name).value(row) for row in rows)]
-    return [find(name) for name in dict.fromkeys([*names, *stamped])]
+    return [find(name, baseline) for name in dict.fromkeys([*names, *stamped])]

@@ -6,24 +6,48 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from kdbench.config import BASELINE
-from kdbench.report.records import Record
-from kdbench.report.stats.power import POWER, detectable, pooled, seeds_needed_text, size_text
+from kdbench.report.records import Record, number
+from kdbench.report.stats.power import (
+    POWER,
+    degrees_of_freedom,
+    detectable,
+    pooled,
+    sd_interval,
+    seeds_needed_text,
+    size_text,
+)
 from kdbench.report.tables import revisions
-from kdbench.report.tables.rows import Row, with_values
+from kdbench.report.tables.rows import UNEVEN, Row, with_values
 
 UNCOMMITTED = "†"
 OTHER_DATA = "‡"
 OTHER_MEASURES = "§"
+UNEVEN_TIMES = "¶"
 EXAMPLES = (1.0, 0.5)
 """Differences, in points, for which a note says how many seeds they need."""
 
 
-def annotate(rows: list[Row], base: Row | None) -> tuple[list[Row], list[str]]:
+FEW_DEGREES = 10
+"""Degrees of freedom below which a pooled sd is so uncertain that its interval is given."""
+
+BUSY_CORES = 1.0
+"""CPU cores kept busy by other processes from which a note says so."""
+
+_MACHINE = {
+    "device": "devices",
+    "gpus": "numbers of processes",
+    "threads": "numbers of threads",
+    "instructions": "instruction sets",
+}
+"""Facts of `provenance.*` that times depend on, in the plural; older records lack some."""
+
+
+def annotate(rows: list[Row], base: Row | None, baseline: str) -> tuple[list[Row], list[str]]:
     """The rows with their marks, and the notes that belong below them, as plain text.
 
     Args:
         base: the row that differences are taken from, if there is one.
+        baseline: its method.
     """
     names = _names(rows)
     uncommitted = [any(record.get("provenance.clean", "").lower() == "false" for record in row.runs) for row in rows]
@@ -45,10 +69,12 @@ def annotate(rows: list[Row], base: Row | None) -> tuple[list[Row], list[str]]:
     single = [name for name, row in zip(names, rows, strict=True) if row.accuracy and row.accuracy.n == 1]
     if single:
         notes.append(f"n = 1: no interval, no p value and no rank ({_shortened(single)})")
-    notes += [*_comparison(rows, names, base), *_conditions(rows, names), *_excluded(rows, names), *_power(rows)]
+    if not all(row.is_of_teachers for row in rows):
+        notes += _comparison(rows, names, base, baseline)
+    notes += [*_conditions(rows, names), *_excluded(rows, names), *_power(rows, baseline)]
     marks = [
-        UNCOMMITTED * a + OTHER_DATA * b + OTHER_MEASURES * c
-        for a, b, c in zip(uncommitted, other_data, other_measures, strict=True)
+        UNCOMMITTED * a + OTHER_DATA * b + OTHER_MEASURES * c + UNEVEN_TIMES * row.has_uneven_times
+        for a, b, c, row in zip(uncommitted, other_data, other_measures, rows, strict=True)
     ]
     return [replace(row, marks=mark) for row, mark in zip(rows, marks, strict=True)], notes
 
@@ -74,9 +100,21 @@ def _conditions(rows: list[Row], names: list[str]) -> Iterator[str]:
     seen = _groups(rows, "images_seen", finished=True)
     if len(seen) > 1 and max(map(float, seen)) > 1.01 * min(map(float, seen)):
         yield f"not the same budget: images seen {_listed(seen, names)}"
-    devices = _groups(rows, "provenance.device", finished=True)
-    if len(devices) > 1:
-        yield f"times come from different devices: {_listed(devices, names)}"
+    if any(row.has_uneven_times for row in rows):
+        yield (
+            f"{UNEVEN_TIMES} training times of the seeds differ by more than a factor of {UNEVEN:g}, so they do not compare "
+            "methods: Train s and Images/s are only shown if columns= selects them"
+        )
+    for fact, plural in _MACHINE.items():
+        groups = _groups(rows, f"provenance.{fact}", finished=True)
+        if len(groups) > 1:
+            yield f"times come from different {plural}: {_listed(groups, names)}"
+    loads = [[load for run in row.finished if (load := number(run, "provenance.load")) is not None] for row in rows]
+    busy = [
+        f"{name} {max(load):.1f}" for name, load in zip(names, loads, strict=True) if load and max(load) >= BUSY_CORES
+    ]
+    if busy:
+        yield f"times include the load of other processes, in CPU cores at most: {_shortened(busy)}"
 
 
 def _excluded(rows: Sequence[Row], names: Sequence[str]) -> Iterator[str]:
@@ -153,21 +191,23 @@ def _failures(rows: list[Row], names: list[str]) -> Iterator[str]:
             yield f"failed: {name}, seed {record['seed']}, run {record['run']}: {why}"
 
 
-def _comparison(rows: list[Row], names: list[str], base: Row | None) -> Iterator[str]:
+def _comparison(rows: list[Row], names: list[str], base: Row | None, baseline: str) -> Iterator[str]:
     if base is None:
+        several = sum(row.has_defaults_of(baseline) and row.accuracy is not None for row in rows) > 1
         if any(row.accuracy for row in rows):
-            yield f"no differences: no run of {BASELINE} has finished"
+            reason = f"{baseline} has several teachers" if several else f"no run of {baseline} has finished"
+            yield f"no differences: {reason}"
         return
     for name, row in zip(names, rows, strict=True):
         if row.accuracy and row.difference and row.difference.n < row.accuracy.n:
             common = f"{row.difference.n} of {row.accuracy.n} seeds"
-            yield f"{name}: the difference is over the {common} that {BASELINE} has also finished"
+            yield f"{name}: the difference is over the {common} that {baseline} has also finished"
     equal = [n for n, row in zip(names, rows, strict=True) if row.difference and row.difference.n > 1 and row.p is None]
     if equal:
-        yield f"no p value where all differences from {BASELINE} are equal ({_shortened(equal)})"
+        yield f"no p value where all differences from {baseline} are equal ({_shortened(equal)})"
 
 
-def _power(rows: list[Row]) -> Iterator[str]:
+def _power(rows: list[Row], baseline: str) -> Iterator[str]:
     """The differences that the seeds of this table can detect, if any row has an interval for its difference."""
     intervals = [row.difference for row in rows if row.difference and row.difference.n >= 2]
     sd = pooled(intervals)
@@ -179,7 +219,10 @@ def _power(rows: list[Row]) -> Iterator[str]:
     needs = ", ".join(
         f"{size:g} {'point needs' if size == 1 else 'points need'} {seeds_needed_text(sd, size)}" for size in EXAMPLES
     )
+    freedom = degrees_of_freedom(intervals)
+    low, high = sd_interval(sd, freedom)
+    few = f", whose own 95 % interval is {low:.2f} to {high:.2f}" if freedom < FEW_DEGREES else ""
     yield (
-        f"power: n = {' to '.join(map(str, ends))} can detect differences from {BASELINE} of {least} points "
-        f"(95 %, power {100 * POWER:.0f} %, pooled sd {sd:.2f}); {needs} seeds"
+        f"power: n = {' to '.join(map(str, ends))} can detect differences from {baseline} of {least} points "
+        f"(95 %, power {100 * POWER:.0f} %, pooled sd {sd:.2f}{few}); {needs} seeds"
     )

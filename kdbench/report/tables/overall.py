@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from kdbench.config import BASELINE
 from kdbench.report.stats.across import Friedman, Improvement, average_ranks, critical_difference, friedman, improvement
 from kdbench.report.stats.significance import ALPHA
 from kdbench.report.tables.cells import Cells
@@ -17,6 +16,9 @@ from kdbench.report.tables.notes import stamps
 from kdbench.report.tables.rows import Row, with_values
 from kdbench.report.tables.sections import Section, Span
 from kdbench.report.tables.tables import Table
+
+FEW_SEEDS = 5
+"""Seeds below which bootstrap intervals are clearly too narrow."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class Aggregate:
     """Methods that several tables share, the lowest average rank first.
 
     Attributes:
-        critical_difference: critical difference of the average ranks, at α = 0.05.
+        critical_difference: critical difference of the average ranks, at α = 0.05 (Nemenyi).
         left_out: methods of these tables that are not in all of them, or have several rows in one.
     """
 
@@ -50,9 +52,24 @@ class Aggregate:
     critical_difference: float
     left_out: list[str]
 
+    @property
+    def baseline(self) -> str:
+        """The method that the others are compared with."""
+        return self.tables[0].baseline
+
+    @property
+    def separating_difference(self) -> float:
+        """The difference of average ranks from which two methods differ significantly: infinite unless Friedman's test says
+        that any do (Demšar, section 3.2.2)."""
+        return self.critical_difference if self.test.p <= ALPHA else math.inf
+
 
 def aggregate(tables: Sequence[Table]) -> Aggregate | None:
-    """The comparison over the largest block without a gap: at least two tables and two methods; None without such a block."""
+    """The comparison over the largest block without a gap: at least two tables and two methods; None without such a block.
+
+    Tables that only hold teachers are not compared.
+    """
+    tables = [table for table in tables if not table.is_of_teachers]
     by_method = [_by_method(table) for table in tables]
     chosen, methods = _block(by_method)
     if not methods:
@@ -63,7 +80,7 @@ def aggregate(tables: Sequence[Table]) -> Aggregate | None:
         Standing(
             method=method,
             rank=rank,
-            improvement=_improvement(method, [by_method[i] for i in chosen]),
+            improvement=_improvement(method, tables[0].baseline, [by_method[i] for i in chosen]),
             rows=tuple(by_method[i][method] for i in chosen),
         )
         for method, rank in zip(methods, ranks, strict=True)
@@ -73,7 +90,7 @@ def aggregate(tables: Sequence[Table]) -> Aggregate | None:
     return Aggregate(
         tables=[tables[i] for i in chosen],
         standings=sorted(standings, key=lambda standing: (standing.rank, standing.method)),
-        test=friedman(ranks, n),
+        test=friedman(means),
         critical_difference=critical_difference(k, n),
         left_out=sorted(every - set(methods)),
     )
@@ -113,11 +130,11 @@ def _mean(row: Row) -> float:
     return round(row.accuracy.mean, 6) if row.accuracy else 0.0
 
 
-def _improvement(method: str, by_method: Sequence[dict[str, Row]]) -> Improvement | None:
-    if method == BASELINE or any(BASELINE not in rows for rows in by_method):
+def _improvement(method: str, baseline: str, by_method: Sequence[dict[str, Row]]) -> Improvement | None:
+    if method == baseline or any(baseline not in rows for rows in by_method):
         return None
     return improvement(
-        [(list(rows[method].by_seed.values()), list(rows[BASELINE].by_seed.values())) for rows in by_method]
+        [(list(rows[method].by_seed.values()), list(rows[baseline].by_seed.values())) for rows in by_method]
     )
 
 
@@ -130,7 +147,7 @@ def section(over: Aggregate) -> Section:
         (
             Cells("Method", [standing.method for standing in standings], number=False),
             Cells("Average rank", [f"{standing.rank:.2f}" for standing in standings]),
-            Cells(f"P(better than {BASELINE})", [_probability(standing.improvement) for standing in standings]),
+            Cells(f"P(better than {over.baseline})", [_probability(standing.improvement) for standing in standings]),
         ),
         notes=tuple(_notes(over)),
     )
@@ -140,25 +157,32 @@ def _intro(over: Aggregate) -> str:
     titles = "; ".join(f"{t.dataset} · {t.student} · {t.protocol}" for t in over.tables)
     return (
         f"The {len(over.standings)} methods that these {len(over.tables)} tables share: {titles}. Average rank: by mean "
-        f"accuracy in each table, 1 is best. P(better than {BASELINE}): the probability that a run of the method is more "
-        f"accurate than one of {BASELINE}, mean over the tables, with a 95 % bootstrap interval."
+        f"accuracy in each table, 1 is best. P(better than {over.baseline}): the probability that a run of the method is more "
+        f"accurate than one of {over.baseline}, mean over the tables, with a 95 % bootstrap interval where there is one."
     )
 
 
 def _probability(better: Improvement | None) -> str:
     if better is None:
         return NONE
-    interval = "" if better.low is None or better.high is None else f" ({better.low:.2f} to {better.high:.2f})"
-    return f"{better.probability:.2f}{interval}"
+    if better.low is None or better.high is None or better.low == better.high:
+        return f"{better.probability:.2f}"
+    return f"{better.probability:.2f} ({better.low:.2f} to {better.high:.2f})"
 
 
 def verdict(test: Friedman) -> str:
     """The result of the Friedman test, in words."""
     above, below = test.freedom
+    if test.least_p > ALPHA:
+        return (
+            f"Friedman test: {above + 1} methods in {below // above + 1} tables cannot differ significantly: "
+            f"the same order in all tables has p = {test.least_p:.3f} (exact)"
+        )
     p = f"p = {test.p:.3f}" if test.p >= 0.0005 else "p < 0.001"
-    statistic = f"F({above}, {below}) = {test.f:.2f}, {p}" if test.f < math.inf else "the same order in all tables"
-    differ = "the methods differ" if test.p <= ALPHA else "no significant difference between the methods"
-    return f"Friedman test: {statistic}: {differ}"
+    statistic = f"χ² = {test.chi2:.2f}, {p} (exact)" if test.exact else f"F({above}, {below}) = {test.f:.2f}, {p}"
+    order = "the same order in all tables, " if test.f == math.inf else ""
+    differ = "at least two methods differ" if test.p <= ALPHA else "no significant difference between the methods"
+    return f"Friedman test: {order}{statistic}: {differ}"
 
 
 def _notes(over: Aggregate) -> list[str]:
@@ -172,8 +196,19 @@ def _notes(over: Aggregate) -> list[str]:
             f"{difference}: average ranks over {n} tables cannot differ by more than {k - 1}, "
             "so no two methods differ significantly"
         )
+    elif over.separating_difference == math.inf:
+        notes.append(f"{difference} is not used, because the Friedman test does not show that any method differs")
     else:
         notes.append(f"{difference}: average ranks that differ by less are statistically indistinguishable")
+    improvements = [standing.improvement for standing in over.standings if standing.improvement]
+    if any(each.low is not None and each.low == each.high for each in improvements):
+        notes.append(
+            f"no interval for P(better than {over.baseline}) where the runs of a table do not overlap: "
+            "resampling them cannot show how far they scatter"
+        )
+    fewest = min(row.accuracy.n for row in rows if row.accuracy)
+    if 1 < fewest < FEW_SEEDS and any(each.low is not None and each.low != each.high for each in improvements):
+        notes.append(f"the bootstrap interval is too narrow with few seeds (n = {fewest})")
     single = sorted({name for name, row in zip(names, rows, strict=True) if row.accuracy and row.accuracy.n == 1})
     if single:
         notes.append(f"n = 1 in some table: no interval can be given ({', '.join(single)})")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from kdbench.config import BASELINE, places
 from kdbench.errors import UserError
-from kdbench.report.stats.intervals import Interval
+from kdbench.report.stats.intervals import Interval, paired_difference
 from kdbench.report.stats.power import deviation
 from kdbench.report.tables.cells import Cells
 from kdbench.report.tables.columns import NONE, compact
@@ -153,10 +153,19 @@ def compare(tables: Iterable[Table], published: Sequence[Published]) -> list[Com
         for row in table.rows:
             record = row.runs[0]
             for theirs in alike.get((table.dataset, table.student, record["method"], record["teacher"]), ()):
-                ours = row.difference if theirs.gain else row.accuracy
+                ours = _gain(table, row) if theirs.gain else row.accuracy
                 if ours:
                     pairs.append(Comparison(table, row, ours, theirs))
     return pairs
+
+
+def _gain(table: Table, row: Row) -> Interval | None:
+    """The difference from the student trained alone, which is what papers report, whatever the table takes as its baseline."""
+    if table.baseline == BASELINE:
+        return row.difference
+    base = next((other for other in table.rows if other.has_defaults_of(BASELINE) and other.accuracy), None)
+    difference = paired_difference(row.by_seed, base.by_seed) if base and base is not row else None
+    return difference if difference and difference.n else None
 
 
 def _conditions(pair: Comparison) -> Iterator[str]:

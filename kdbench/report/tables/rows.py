@@ -9,13 +9,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 
-from kdbench.config import BASELINE
 from kdbench.config.resolve import digest
-from kdbench.plan.spec import EQUAL_TEACHER_SEED
+from kdbench.plan.spec import TEACHER
+from kdbench.report.purposes import PURPOSE
 from kdbench.report.records import ACCURACY, Record, number, scored
 from kdbench.report.stats.differences import Differences
 from kdbench.report.stats.intervals import Interval, mean_interval
 from kdbench.words import shortest
+
+UNEVEN = 2.0
+"""Seeds of a row whose training times are further apart did not have the machine to themselves."""
 
 
 @dataclass(frozen=True)
@@ -52,11 +55,21 @@ class Row:
         """The method with its teacher, which no other row of the table shares."""
         return f"{self.method}, teacher {self.teacher}" if self.teacher else self.method
 
-    @property
-    def is_baseline(self) -> bool:
-        """True for the student alone with its usual values; the label also says how many trials chose them."""
+    def has_defaults_of(self, method: str) -> bool:
+        """True for a method with its usual values; the label also gives the number of trials that chose them."""
         record = self.runs[0]
-        return record["method"] == BASELINE and record["method.parameters"] in ("", "{}")
+        return record["method"] == method and record["method.parameters"] in ("", "{}")
+
+    @property
+    def is_of_teachers(self) -> bool:
+        """True if all of its runs were only made to teach others."""
+        return all(record[PURPOSE] == TEACHER for record in self.runs)
+
+    @property
+    def has_uneven_times(self) -> bool:
+        """True if the training of one seed took more than `UNEVEN` times as long as that of another."""
+        seconds = self.values("seconds.train").values()
+        return len(seconds) > 1 and max(seconds) > UNEVEN * min(seconds)
 
     @property
     def config(self) -> str:
@@ -67,8 +80,12 @@ class Row:
     @property
     def commits(self) -> list[str]:
         """The commits of the code that made the runs, each once, in the order of the seeds."""
-        texts = [record.get("provenance.commits") or record.get("provenance.commit", "") for record in self.runs]
-        return list(dict.fromkeys(commit for text in texts for commit in text.split()))
+        return list(dict.fromkeys(commit for record in self.runs for commit in commits(record)))
+
+    @property
+    def releases(self) -> list[str]:
+        """The versions of kdbench of the runs that no commit is recorded for, each once: "kdbench 0.4.0"."""
+        return list(dict.fromkeys(name for record in self.runs if (name := release(record))))
 
     @cached_property
     def finished(self) -> list[Record]:
@@ -117,6 +134,18 @@ class Row:
     def p_of(self, key: str) -> float | None:
         """`p` of the difference in any key of the results."""
         return self.differences.p(self.name, key) if self.differences else None
+
+
+def commits(record: Record) -> list[str]:
+    """The commits of the code that made a run, the first one first; none where kdbench was installed from a package."""
+    text = record.get("provenance.commits") or record.get("provenance.commit", "")
+    return [commit for commit in text.split() if commit != "None"]  # so joined, for a process without a commit
+
+
+def release(record: Record) -> str:
+    """The version of kdbench of a run without a commit, "kdbench 0.4.0"; "" with one, and where neither is recorded."""
+    version = record.get("provenance.kdbench", "")
+    return f"kdbench {version}" if version and not commits(record) else ""
 
 
 @lru_cache(maxsize=4096)  # most rows of a board share theirs
@@ -180,7 +209,7 @@ def from_file(record: Record) -> bool:
 
 def _row(teacher: str, records: list[Record]) -> Row:
     # A run that was trained as a teacher of its own architecture is not one of the seeds that are compared.
-    as_teachers = [record for record in records if not record["teacher"] and int(record["seed"]) == EQUAL_TEACHER_SEED]
+    as_teachers = [record for record in records if record[PURPOSE] == TEACHER]
     students = [record for record in records if record not in as_teachers]
     records = sorted(students or records, key=lambda record: (record.get("provenance.finished_at", ""), record["run"]))
     newest = {int(record["seed"]): record for record in records}

@@ -25,6 +25,7 @@ class Section:
         about_notes: introduces the notes, ending in a colon, or "".
         left_out: entries that the table omits.
         about_left_out: the reason, ending in a colon.
+        is_wide: its table may be wider than a page, and is scaled down in print.
     """
 
     heading: str
@@ -34,3 +35,4 @@ class Section:
     notes: tuple[str, ...] = ()
     about_left_out: str = ""
     left_out: tuple[str, ...] = ()
+    is_wide: bool = False

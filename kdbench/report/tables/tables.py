@@ -10,6 +10,9 @@ from typing import Any
 
 import pandas as pd
 
+from kdbench.config import BASELINE
+from kdbench.errors import unknown
+from kdbench.report import purposes
 from kdbench.report.records import Record, frame
 from kdbench.report.stats.differences import Differences
 from kdbench.report.stats.significance import ranks
@@ -25,6 +28,7 @@ class Table:
         recipe: its name or names, with what the user overrode.
         rows: the highest mean accuracy first, failed ones last.
         notes: sentences that belong below.
+        baseline: the method that differences are taken from.
     """
 
     dataset: str
@@ -33,6 +37,12 @@ class Table:
     protocol: str
     rows: list[Row]
     notes: list[str]
+    baseline: str = BASELINE
+
+    @property
+    def is_of_teachers(self) -> bool:
+        """True if it only has runs that were made to teach others."""
+        return all(row.is_of_teachers for row in self.rows)
 
     @property
     def title(self) -> str:
@@ -41,43 +51,71 @@ class Table:
         return " · ".join(filter(None, [self.dataset, self.student, recipe, f"protocol {self.protocol}"]))
 
 
-def summarise(results: Iterable[Mapping[str, Any]]) -> list[Table]:
-    """The tables of results in memory, such as those of one plan."""
-    return tables(frame(results))
+def summarise(results: Iterable[Mapping[str, Any]], baseline: str = BASELINE) -> list[Table]:
+    """The tables of results in memory, such as those of one plan; see `tables`."""
+    return tables(frame(results), baseline)
 
 
-def tables(records: pd.DataFrame) -> list[Table]:
-    """The tables of records in canonical form (kdbench.report.records), sorted by dataset, student and protocol."""
-    groups: dict[tuple[str, ...], list[Record]] = defaultdict(list)
+def tables(records: pd.DataFrame, baseline: str = BASELINE) -> list[Table]:
+    """The tables of records in canonical form (kdbench.report.records), sorted by dataset, student and protocol.
+
+    Tables that only hold teachers come last.
+
+    Args:
+        baseline: the method that differences are taken from, with its usual values.
+
+    Raises:
+        UserError: no table has that method; never for the usual baseline.
+    """
+    records = purposes.filled(records)
+    groups: dict[tuple[str, str, str], list[Record]] = defaultdict(list)
     names = list(records.columns)
     for cells in records.to_numpy().tolist():  # several times as fast as groupby and to_dict
         record = dict(zip(names, cells, strict=True))
         groups[record["dataset"], record["student"], record["protocol"]].append(record)
-    return [_table(dataset, student, protocol, group) for (dataset, student, protocol), group in sorted(groups.items())]
+    made = [_table(place, group, baseline) for place, group in sorted(groups.items())]
+    _check_baseline(baseline, made)
+    return sorted(made, key=lambda table: table.is_of_teachers)
 
 
-def _table(dataset: str, student: str, protocol: str, records: list[Record]) -> Table:
+def _check_baseline(baseline: str, made: Iterable[Table]) -> None:
+    methods = {row.runs[0]["method"] for table in made for row in table.rows}
+    usual = {method for method in methods for table in made if any(row.has_defaults_of(method) for row in table.rows)}
+    if baseline not in (BASELINE, *usual):
+        raise unknown("baseline", baseline, usual)
+
+
+def _table(place: tuple[str, str, str], records: list[Record], baseline: str) -> Table:
+    """The table of one dataset, student and protocol."""
     # Two recipes may resolve to one protocol, and so may a recipe and another one with overrides.
     recipes = {with_values(record["recipe"], record["overrides"], short=False) for record in records}
     named = _with_unique_names(rows(records))
-    base = next((row for row in named if row.is_baseline and row.accuracy), None)
+    bases = [row for row in named if row.has_defaults_of(baseline) and row.accuracy]
+    base = bases[0] if len(bases) == 1 else None
     differences = Differences({row.name: row.values for row in named}, base.name if base else None)
     ranked = _ranked([replace(row, differences=differences) for row in named])
-    return Table(dataset, student, " or ".join(sorted(recipes)), protocol, *annotate(ranked, base))
+    annotated, notes = annotate(ranked, base, baseline)
+    dataset, student, protocol = place
+    return Table(dataset, student, " or ".join(sorted(recipes)), protocol, annotated, notes, baseline)
 
 
 def _with_unique_names(table: Sequence[Row]) -> list[Row]:
-    """Rows that look alike get the beginning of their teacher's checksum, and files of one name that are different weights."""
+    """Rows whose teachers look alike get the beginning of their teacher's checksum; so do files of one name that differ."""
     alike = Counter((row.method, row.teacher) for row in table)
-    files = {(r["teacher"], r["teacher.sha256"]) for row in table for r in row.runs if from_file(r) and _checksum(r)}
-    several = {name for name, number in Counter(name for name, _ in files).items() if number > 1}
+    weights: dict[str, set[str]] = defaultdict(set)
+    for row in table:
+        checksums = {_checksum(record) for record in row.runs if _checksum(record)}
+        weights[row.teacher] |= checksums
+        if any(map(from_file, row.runs)):
+            weights[row.runs[0]["teacher"]] |= checksums
 
     def with_weights(row: Row) -> Row:
         checksums = (_checksum(record)[:8] for record in row.runs if _checksum(record))
         return replace(row, teacher=f"{row.teacher} {next(checksums, 'unknown weights')}".strip())
 
     def is_ambiguous(row: Row) -> bool:
-        return alike[row.method, row.teacher] > 1 or any(from_file(r) and r["teacher"] in several for r in row.runs)
+        names = [row.teacher, *(record["teacher"] for record in row.runs if from_file(record))]
+        return alike[row.method, row.teacher] > 1 or any(len(weights[name]) > 1 for name in names)
 
     return [with_weights(row) if is_ambiguous(row) else row for row in table]
 

@@ -15,6 +15,7 @@ import pytest
 from kdbench.cli.main import main
 from kdbench.errors import UserError
 from kdbench.report.leaderboard import PAGE, check, regenerate
+from kdbench.report.request import Request
 
 HOSTILE = "<img src=x onerror=alert(1)></script><!--"
 CURVE = "epoch,images,seconds,lr,accuracy.val,loss\n" + "".join(
@@ -115,7 +116,7 @@ def test_no_runs_at_all(tmp_path):
 
 
 def test_columns_that_were_asked_for(runs, tmp_path):
-    regenerate(runs, tmp_path / "out", ("delta", "ece"), html=True)
+    regenerate(runs, tmp_path / "out", Request(("delta", "ece")), html=True)
     heads = re.findall(r"<button type=\"button\" title=\"[^\"]*\">([^<]*)<", own(tmp_path / "out" / PAGE))
     assert heads[-4:] == ["Teacher", "n", "Δ ce", "ECE %"]
 
@@ -370,6 +371,11 @@ def test_on_a_phone_in_light_and_dark(opened):
             press(opened, button, Keys.ENTER)
         assert opened.execute_script("return document.scrollingElement.scrollWidth") <= 390
         box = opened.find_elements(By.CSS_SELECTOR, ".scroll")[1]
+        accuracy = box.find_element(By.XPATH, ".//tbody/tr[1]/td[@class='number'][contains(., '±')]")
+        assert accuracy.rect["x"] + accuracy.rect["width"] <= 390, "the accuracy is seen without scrolling"
+        below = "return getComputedStyle(arguments[0].querySelector('.method[data-teacher^=\"resnet20\"]'), '::after').content"
+        assert "resnet20" in opened.execute_script(below, box), "the teacher is below its method"
+        assert "gradient" in opened.execute_script("return getComputedStyle(arguments[0]).backgroundImage", box)
         opened.execute_script("arguments[0].scrollLeft = 200", box)
         method = box.find_element(By.CSS_SELECTOR, "tbody .method")
         assert 0 <= method.rect["x"] - box.rect["x"] <= 2, "the method stays in sight"

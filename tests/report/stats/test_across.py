@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -27,7 +28,7 @@ accuracies = st.lists(st.integers(0, 20).map(float), min_size=1, max_size=5)
 def test_demsars_example():
     ranks = average_ranks(DEMSAR)
     assert ranks == pytest.approx([3.143, 2.000, 2.893, 1.964], abs=5e-4)
-    test = friedman(ranks, 14)
+    test = friedman(DEMSAR)
     assert (test.chi2, test.f, test.freedom) == (pytest.approx(9.28, abs=0.01), pytest.approx(3.69, abs=0.01), (3, 39))
     assert 0.01 < test.p < 0.05, "the paper: critical value 2.85 at 0.05"
     assert critical_difference(4, 14) == pytest.approx(1.25, abs=0.005)
@@ -48,7 +49,45 @@ def test_critical_values_are_those_of_scipy(k, alpha):
 
 
 def test_the_same_order_in_all_tables():
-    assert friedman(average_ranks([(3, 2, 1), (9, 8, 7)]), 2) == (pytest.approx(4), math.inf, (2, 2), 0.0)
+    assert friedman([(3, 2, 1), (9, 8, 7)]) == (pytest.approx(4), math.inf, (2, 2), 1 / 6, True, 1 / 6)
+    assert friedman([(2, 1), (9, 8)]).p == 0.5, "which happens by chance in half of all cases"
+    assert friedman([range(12), range(12)]).p == pytest.approx(1 / math.factorial(12)), (
+        "also where not all orders are counted"
+    )
+
+
+# Exact P(χ² ≥ x), to three digits: S. Siegel, Nonparametric Statistics, 1956, table N.
+@pytest.mark.parametrize(
+    ("scores", "chi2", "p"),
+    [
+        ([(3, 2, 1), (3, 1, 2), (3, 2, 1)], 4.667, 0.194),
+        ([(3, 2, 1), (3, 2, 1), (3, 1, 2), (3, 2, 1)], 6.5, 0.042),
+        ([(4, 3, 2, 1), (4, 3, 1, 2)], 5.4, 0.167),
+        ([(4, 3, 2, 1), (4, 3, 2, 1), (4, 3, 1, 2)], 8.2, 0.017),
+    ],
+)
+def test_small_tables_have_the_exact_p_of_published_tables(scores, chi2, p):
+    test = friedman(scores)
+    assert (test.chi2, test.p, test.exact) == (pytest.approx(chi2, abs=1e-3), pytest.approx(p, abs=5e-4), True)
+
+
+@settings(max_examples=50)
+@given(tables.filter(lambda scores: math.factorial(len(scores[0])) ** len(scores) < 50_000))
+def test_the_exact_p_is_a_count_of_all_orders(scores):
+    def squares(rows):
+        return sum(sum(column) ** 2 for column in zip(*rows, strict=True))
+
+    k = len(scores[0])
+    twice = [[round(2 * rank) for rank in average_ranks([row])] for row in scores]
+    orders = itertools.product(*(itertools.permutations(row) for row in twice))
+    counted = sum(squares(rows) >= squares(twice) for rows in orders) / math.factorial(k) ** len(scores)
+    assert friedman(scores).p == pytest.approx(counted)
+
+
+def test_many_tables_use_f():
+    test = friedman([tuple(range(i % 7, 12)) + tuple(range(i % 7)) for i in range(9)])
+    assert (test.exact, test.freedom) == (False, (11, 88))
+    assert 0 < test.p < 1
 
 
 @given(tables)

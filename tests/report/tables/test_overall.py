@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from kdbench.report.formats.markdown import markdown_section
@@ -37,17 +39,44 @@ def test_an_overview_by_hand(made):
     assert (over.test.chi2, over.test.f) == (pytest.approx(14 / 3), pytest.approx(7.0))
     assert over.left_out == ["at"]
     text = markdown_section(section(over))
-    assert "| kd       |           1.33 | 0.67 (0.67 to 0.67) |" in text
+    assert re.search(r"\| kd +\| +1\.33 \| +0\.67 \|", text), "no interval of width zero"
+    assert "no interval for P(better than ce) where the runs of a table do not overlap" in text
     assert (
-        "critical difference 1.91 (Nemenyi, 95 %): average ranks that differ by less are statistically indistinguishable"
+        "critical difference 1.91 (Nemenyi, 95 %) is not used, because the Friedman test does not show that any method differs"
         in text
     )
-    assert "F(2, 4) = 7.00, p = 0.049: the methods differ" in text
+    assert "χ² = 4.67, p = 0.194 (exact): no significant difference between the methods" in text, (
+        "F alone has p = 0.049"
+    )
+
+
+def test_ranks_are_told_apart_where_the_test_shows_a_difference(result, made):
+    over = aggregate(summarise([row for name in "abcd" for row in rows(result, name, ce=50, kd=60, rkd=40)]))
+    text = markdown_section(section(over))
+    assert "the same order in all tables, χ² = 8.00, p = 0.005 (exact): at least two methods differ" in text
+    assert (
+        "critical difference 1.66 (Nemenyi, 95 %): average ranks that differ by less are statistically indistinguishable"
+        in text
+    )
+    assert over.separating_difference == over.critical_difference
+
+
+@pytest.mark.parametrize(("tables", "shows"), [(2, False), (5, False), (6, True)])
+def test_two_methods_differ_in_six_tables_at_the_least(result, tables, shows):
+    over = aggregate(summarise([row for name in "abcdef"[:tables] for row in rows(result, name, ce=50, kd=60)]))
+    text = markdown_section(section(over))
+    assert ("at least two methods differ" in text) is shows
+    sentence = f"2 methods in {tables} tables cannot differ significantly: the same order in all tables has p = "
+    assert (sentence in text) is not shows
+    assert (over.separating_difference < 1) is shows
 
 
 def test_a_small_p_is_not_zero():
-    assert verdict(Friedman(9.0, 99.0, (2, 4), 4e-4)) == "Friedman test: F(2, 4) = 99.00, p < 0.001: the methods differ"
-    assert "p = 0.001: " in verdict(Friedman(9.0, 99.0, (2, 4), 5e-4))
+    def sentence(p):
+        return verdict(Friedman(9.0, 99.0, (2, 4), p, exact=False, least_p=1e-6))
+
+    assert sentence(4e-4) == "Friedman test: F(2, 4) = 99.00, p < 0.001: at least two methods differ"
+    assert "p = 0.001: " in sentence(5e-4)
 
 
 def test_the_largest_block_without_a_gap_is_taken(result, made):

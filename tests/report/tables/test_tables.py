@@ -2,17 +2,26 @@ from __future__ import annotations
 
 import pytest
 
+from kdbench.errors import UserError
 from kdbench.plan.spec import EQUAL_TEACHER_SEED
 from kdbench.report.stats.intervals import mean_interval
+from kdbench.report.tables.cells import cells
 from kdbench.report.tables.rows import with_values
 from kdbench.report.tables.tables import summarise
 
 SEEDS = (0, 1, 2)
-POWER = (
-    "power: n = 3 can detect differences from ce of 3.3 points (95 %, power 80 %, pooled sd 1.00); "
-    "1 point needs 10, 0.5 points need 34 seeds"
-)
-"""Of an sd of 1: 10 and 34 as in tables of the one-sample t test; noncentrality 5.6535 with 2 degrees of freedom, over √3."""
+
+
+def power(low, high):
+    """Of an sd of 1: 10 and 34 as in tables of the one-sample t test; noncentrality 5.6535 with 2 degrees of freedom, over √3."""
+    return (
+        "power: n = 3 can detect differences from ce of 3.3 points (95 %, power 80 %, pooled sd 1.00, whose own 95 % interval "
+        f"is {low:.2f} to {high:.2f}); 1 point needs 10, 0.5 points need 34 seeds"
+    )
+
+
+POWER = power(0.52, 6.28)
+"""√(2 / 7.378) and √(2 / 0.0506), the 97.5 % and 2.5 % points of χ² with 2 degrees of freedom."""
 
 
 def only(results):
@@ -206,7 +215,7 @@ def test_unequal_conditions_are_told(result, three):
         "‡ not the same data: data.sha256 dddddddd for kd, ce; ffffffff for at",
         "not the same budget: images seen 14370 for kd, ce; 20000 for at",
         "times come from different devices: cpu for kd, ce; gpu for at",
-        POWER,
+        power(0.60, 2.87),
     ]
 
 
@@ -264,7 +273,7 @@ def test_power_pools_the_lines_by_their_degrees_of_freedom(result):
     ]  # 1, 4 degrees
     # √((8 + 4) / 5) = 1.549; detectable 11.5500 sd with two seeds (16.334/√2), 1.682 sd with five (3.7611/√5)
     (note,) = power_notes(ce + few + many)
-    assert "n = 2 to 5 can detect differences from ce of 17.9 to 2.6 points (95 %, power 80 %, pooled sd 1.55)" in note
+    assert "n = 2 to 5 can detect differences from ce of 17.9 to 2.6 points (95 %, power 80 %, pooled sd 1.55" in note
 
 
 def test_power_needs_two_common_seeds_and_scatter(result):
@@ -288,3 +297,68 @@ def test_a_run_that_was_made_to_teach_its_equals_is_no_seed_of_the_baseline(thre
     assert only([teacher]).rows[0].accuracy.mean == 10.0, "alone it is shown"
     user = result("kd", EQUAL_TEACHER_SEED, 10.0, taught=True)
     assert next(row for row in only([*three, user]).rows if row.method == "kd").accuracy.n == 4
+
+
+def test_differences_from_another_method(three, result):
+    more = [result("at", seed, 40.0 + seed**2) for seed in SEEDS]
+    (table,) = summarise([*three, *more], "kd")
+    assert table.baseline == "kd"
+    by_method = {row.method: row for row in table.rows}
+    assert by_method["kd"].difference is None
+    assert by_method["ce"].difference == (3, -2.0, pytest.approx(2.4841, abs=1e-4))
+    assert any("can detect differences from kd of" in note for note in table.notes)
+    with pytest.raises(UserError, match=r"unknown baseline 'att'; did you mean 'at'\?"):
+        summarise([*three, *more], "att")
+    tuned = result("dkd", method__parameters='{"DKD.alpha": 2.0}')
+    with pytest.raises(UserError, match="unknown baseline 'dkd'"):
+        summarise([*three, tuned], "dkd")
+
+
+def test_a_baseline_with_several_teachers_gives_no_differences(three, result):
+    second = [result("kd", seed, 50.0, run=f"x{seed}", teacher="big", teacher__sha256="b" * 64) for seed in SEEDS]
+    (table,) = summarise([*three, *second], "kd")
+    assert all(row.difference is None for row in table.rows)
+    assert "no differences: kd has several teachers" in table.notes
+
+
+def test_equal_weights_are_one_teacher_and_others_are_told_apart_between_methods(result):
+    kd = [result("kd", seed, taught=True) for seed in (0, 1)]
+    renamed = result("kd", 2, taught=True) | {"teacher": "copy_of_resnet20"}
+    (row,) = only([*kd, renamed]).rows
+    assert (row.accuracy.n, row.teacher) == (3, "copy_of_resnet20 (61.3)")
+    rkd = [result("rkd", seed, taught=True) | {"teacher.sha256": "e" * 64} for seed in (0, 1)]
+    assert {row.name for row in only([*kd, *rkd]).rows} == {
+        "kd, teacher resnet20 (61.3) cccccccc",
+        "rkd, teacher resnet20 (61.3) eeeeeeee",
+    }
+
+
+def test_times_that_do_not_compare_are_marked_and_not_shown_by_default(three):
+    three[0]["seconds.train"] = 25.1
+    table = only(three)
+    assert {row.method: row.marks for row in table.rows} == {"ce": "¶", "kd": ""}
+    assert any(
+        note.startswith("¶ training times of the seeds differ by more than a factor of 2") for note in table.notes
+    )
+    assert [column.header for column in cells(table)][-1] == "Images"
+    (seconds,) = [column for column in cells(table, ["train_seconds"]) if column.header == "Train s"]
+    assert seconds.texts == ["12.5", "16.7"]
+    three[0]["seconds.train"] = 25.0
+    assert not any(row.marks for row in only(three).rows)
+
+
+def test_machines_that_differ_are_told(three):
+    for record, threads, load in zip(three, (1, 1, 1, 2, 2, 2), (None, 0.2, 1.5, 0.0, 0.0, 0.0), strict=True):
+        record |= {"provenance.threads": threads, "provenance.load": load}
+    three[0]["provenance.instructions"] = "AVX2"
+    assert [note for note in only(three).notes if note.startswith("times")] == [
+        "times come from different numbers of threads: 1 for ce; 2 for kd",
+        "times include the load of other processes, in CPU cores at most: ce 1.5",
+    ]
+
+
+def test_an_installed_kdbench_is_named_by_its_version(result):
+    (row,) = only([result("ce", 0, provenance__kdbench="0.4.0", provenance__commits="None None")]).rows
+    assert (row.commits, row.releases) == ([], ["kdbench 0.4.0"])
+    (row,) = only([result("ce", 0, provenance__kdbench="0.4.0", provenance__commit="abc")]).rows
+    assert (row.commits, row.releases) == (["abc"], [])

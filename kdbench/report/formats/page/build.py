@@ -17,9 +17,9 @@ from kdbench.measures.convergence import Point
 from kdbench.report.formats.markdown import plain
 from kdbench.report.formats.page.curves import Curves
 from kdbench.report.records import Record, scored
-from kdbench.report.tables.cells import cells
+from kdbench.report.tables.cells import cells, legend
 from kdbench.report.tables.columns import Column, shown
-from kdbench.report.tables.rows import Row
+from kdbench.report.tables.rows import Row, commits, release
 from kdbench.report.tables.sections import Section
 from kdbench.report.tables.tables import Table
 
@@ -31,12 +31,6 @@ except ImportError as error:
     raise UserError(_MISSING) from error
 
 _HERE = Path(__file__).parent
-_ABOUT = {
-    "#": "1 + the number of rows that are significantly better",
-    "Method": "with its own parameters where they are not the usual ones",
-    "Teacher": "with its accuracy on the test set, in percent",
-    "n": "number of seeds that have finished",
-}
 
 
 @dataclass(frozen=True)
@@ -58,11 +52,12 @@ class Cell:
 
 @dataclass(frozen=True)
 class Grid:
-    """A table for the template."""
+    """A table for the template; `teachers` has the teacher of each row, and is empty in a table without any."""
 
     table: Table
     heads: list[Head]
     rows: list[list[Cell]]
+    teachers: list[str]
 
 
 def page(
@@ -95,6 +90,7 @@ def page(
     text = environment.get_template("page.html").render(
         grids=[_grid(table, columns) for table in tables],
         sections=sections,
+        legend=legend(tables, columns),
         choices={
             name: sorted({getattr(table, name) for table in tables} - {""}) for name in ("dataset", "student", "recipe")
         },
@@ -131,11 +127,11 @@ def _library() -> str:
 
 def _grid(table: Table, names: Sequence[str] | None) -> Grid:
     texts = cells(table, names)
-    columns: list[Column] = shown(names, table.rows)
+    columns: list[Column] = shown(names, table.rows, table.baseline)
     # The columns that one selects follow on those that every table has.
     always = texts[: len(texts) - len(columns)]
-    kinds = {"Method": "name method", "Teacher": "name"}
-    heads = [Head(each.header, _ABOUT[each.header], kinds.get(each.header, "number")) for each in always]
+    kinds = {"Method": "name method", "Teacher": "name teacher"}
+    heads = [Head(each.header, each.about, kinds.get(each.header, "number")) for each in always]
     heads += [
         Head(column.title, column.about, "number down" if column.better == "higher" else "number") for column in columns
     ]
@@ -150,7 +146,8 @@ def _grid(table: Table, names: Sequence[str] | None) -> Grid:
                 for each, value in zip(texts, values, strict=True)
             ]
         )
-    return Grid(table, heads, rows)
+    teachers = next((each.texts for each in always if each.header == "Teacher"), [])
+    return Grid(table, heads, rows, teachers)
 
 
 def _row(row: Row, curves: Curves) -> dict[str, Any]:
@@ -163,7 +160,7 @@ def _row(row: Row, curves: Curves) -> dict[str, Any]:
 
 
 def _run(record: Record, aside: str, curves: Curves) -> dict[str, Any]:
-    commits = (record.get("provenance.commits") or record.get("provenance.commit", "")).split()
+    code = [*(commit[:10] for commit in commits(record)), *filter(None, [release(record)])]
     changed = " with uncommitted changes" if record.get("provenance.clean", "").lower() == "false" else ""
     teacher = record.get("teacher.run") or record["teacher"]
     return _without_empty(
@@ -174,7 +171,7 @@ def _run(record: Record, aside: str, curves: Curves) -> dict[str, Any]:
             "error": "" if scored(record) else record["error"] or "no accuracy",
             "aside": aside,
             "teacher": f"{teacher} ({record['teacher.accuracy']} %)" if record.get("teacher.accuracy") else teacher,
-            "commit": ", ".join(commit[:10] for commit in commits) + changed,
+            "commit": ", ".join(code) + changed,
             "parameters": "" if record["method.parameters"] == "{}" else record["method.parameters"],
             "overrides": "" if record["overrides"] == "{}" else record["overrides"],
             "command": record.get("provenance.command", ""),

@@ -1,0 +1,64 @@
+"""The words behind `kdbench leaderboard`: the columns of its tables, the baseline of their differences, or the axes of a grid."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from kdbench import words as words_
+from kdbench.config import BASELINE
+from kdbench.errors import UserError, nearest
+from kdbench.report.tables.axes import Axes, axes
+from kdbench.report.tables.columns import find
+
+_KEYS = ("columns", "baseline", "rows")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a leaderboard is to show.
+
+    Attributes:
+        columns: columns of the tables (kdbench.report.tables.columns); None for the default set.
+        baseline: the method that differences are taken from.
+        axes: rows and columns of a grid of accuracies (kdbench.report.tables.grids); None for the tables alone.
+    """
+
+    columns: tuple[str, ...] | None = None
+    baseline: str = BASELINE
+    axes: Axes | None = None
+
+    def words(self) -> list[str]:
+        """The words of the tables, without a grid: those that `parse` takes."""
+        columns = [f"columns={','.join(self.columns)}"] if self.columns else []
+        return columns + ([f"baseline={self.baseline}"] if self.baseline != BASELINE else [])
+
+
+def parse(words: Sequence[str]) -> Request:
+    """The request of `columns=A,B baseline=METHOD`, or of `rows=AXIS columns=AXIS`.
+
+    Raises:
+        UserError: another word, an unknown column or axis, or words that cannot be combined.
+    """
+    values = words_.selections(words, _KEYS, _unknown_key)
+    for key in ("rows", "baseline"):
+        if len(values.get(key, ())) > 1:
+            raise UserError(f"'{key}' takes one value, not {len(values[key])}")
+    if "rows" in values:
+        if "baseline" in values:
+            raise UserError("baseline= cannot be combined with rows=: a grid has no differences")
+        columns = values.get("columns", ())
+        if len(columns) != 1:
+            raise UserError(
+                f"with rows=, columns= must name one axis, such as rows=method columns=student, not {len(columns)}"
+            )
+        return Request(axes=axes(values["rows"][0], columns[0]))
+    for name in values.get("columns", ()):
+        find(name)
+    return Request(values.get("columns"), values.get("baseline", (BASELINE,))[0])
+
+
+def _unknown_key(key: str) -> UserError:
+    guess = nearest(key, _KEYS)
+    hint = f"did you mean '{guess}'?" if guess else "valid: baseline=METHOD, rows=method, columns=accuracy,delta."
+    return UserError(f"unknown selection '{key}'; {hint} See: kdbench leaderboard --help")
