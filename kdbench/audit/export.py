@@ -21,7 +21,7 @@ from kdbench.report.leaderboard import CSV, LATEX, PAGE, README, TIDY, check
 from kdbench.report.plots import figures
 from kdbench.report.tables.published import CSV as PUBLISHED
 from kdbench.store import provenance
-from kdbench.store.folder import CONFIG
+from kdbench.store.folder import CONFIG, PLUGIN
 from kdbench.version import __version__
 
 MANIFEST, SUMS, ABOUT = "MANIFEST.json", "SHA256SUMS", "README.txt"
@@ -126,12 +126,15 @@ def _board(out: Path, to: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def _runs(rows: pd.DataFrame, runs: Path) -> Iterator[tuple[str, bytes]]:
-    """The configuration of each run, or its command if its folder is gone."""
+    """The configuration and own files of each run, or its command if its folder is gone."""
     for run, command in zip(rows["run"], _column(rows, "provenance.command"), strict=True):
         try:
             yield f"runs/{run}/{CONFIG}", (runs / run / CONFIG).read_bytes()
         except OSError:
             yield f"runs/{run}/{_COMMAND}", f"{command}\n".encode()
+        for path in sorted((runs / run / PLUGIN).rglob("*")):
+            if path.is_file():
+                yield f"runs/{run}/{path.relative_to(runs / run).as_posix()}", path.read_bytes()
 
 
 def _environment(rows: pd.DataFrame) -> dict[str, bytes]:
@@ -181,6 +184,7 @@ def _about(files: Iterable[str], run: str, version: str) -> bytes:
         f"leaderboard/{PAGE}": "the tables as a web page, with the curves of the runs",
         f"leaderboard/{figures.PLOTS}/": "plots of the tables",
         f"runs/*/{CONFIG}": "a run's command and its complete configuration",
+        f"runs/*/{PLUGIN}/": "the files of the run that are not kdbench's, such as its method; pass the folder with --plugins",
         f"runs/*/{_COMMAND}": "a run's command only, if its folder was gone",
         "environment/runs.json": "versions and machines of the runs, each value with the number of its runs",
         "environment/packages.txt": "the packages installed where this was packed",
@@ -190,7 +194,10 @@ def _about(files: Iterable[str], run: str, version: str) -> bytes:
 
     def exists(part: str) -> bool:
         before, _, after = part.partition("*")
-        return part == SUMS or any(name.startswith(before) and name.endswith(after) for name in names)
+        folder = after.endswith("/")
+        return part == SUMS or any(
+            name.startswith(before) and (after in name if folder else name.endswith(after)) for name in names
+        )
 
     wide = max(map(len, parts)) + 2
     listed = [

@@ -19,7 +19,7 @@ from kdbench.report import records
 from kdbench.report.leaderboard import CSV
 from kdbench.store import ids as ids_
 from kdbench.store import teachers as teachers_
-from kdbench.store.folder import CONFIG, RESULT, SPEC, RunFolder
+from kdbench.store.folder import CONFIG, PLUGIN, RESULT, SPEC, RunFolder
 
 
 @dataclass(frozen=True)
@@ -178,14 +178,21 @@ def _planned(run: FinishedRun, runs: Path | None) -> list[Spec]:
         request = request_.parse([word for word in words if "=" in word])
         specs = expand.plan(request, teachers_.finder(runs) if runs else None)
     except (UserError, ValueError) as error:
-        commit = run.result.get("provenance.commit")
-        at = f"; it ran at commit {commit}" if commit else ""
-        raise UserError(
-            f"the command of the run '{run.id}' cannot be resolved by this version of kdbench: {error}{at}"
-        ) from None
+        raise UserError(f"the command of the run '{run.id}' cannot be resolved here: {error}{_remedy(run)}") from None
     if not command or sum(not spec.is_teacher for spec in specs) != 1:
         raise UserError(f"the run '{run.id}' does not record the command that produced it")
     return specs
+
+
+def _remedy(run: FinishedRun) -> str:
+    """The end of a sentence about a command that does not resolve: where its files are, or the commit it ran at."""
+    own = run.result.get("provenance.own_files")
+    if own and run.folder and (run.folder / PLUGIN).is_dir():
+        return f"; the run has files of its own ({own}), which are stored with it: pass --plugins {run.folder / PLUGIN}"
+    if own:
+        return f"; the run has files of its own ({own}): pass their folder with --plugins DIR"
+    commit = run.result.get("provenance.commit")
+    return f"; it ran at commit {commit}" if commit else ""
 
 
 def _changes(run: FinishedRun, folder: Path, planned: Spec) -> tuple[str, ...]:

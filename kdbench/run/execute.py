@@ -19,6 +19,7 @@ from kdbench.files import write_atomically
 from kdbench.measures import convergence, cost, energy
 from kdbench.measures.load import OtherProcesses
 from kdbench.method import Method
+from kdbench.plan import own_files
 from kdbench.plan.spec import Spec
 from kdbench.run import checkpoint, evaluate, fault, load
 from kdbench.run.caller import Caller, Progress
@@ -57,7 +58,7 @@ def run(spec: Spec, runs: Path, data: Path | None, caller: Caller | None = None)
     group, folder = caller.group, RunFolder(runs, spec.id)
     caller.check()
     if group.first:
-        folder.begin(f"# {spec.command()}\n\n{spec.config}")
+        folder.begin(f"# {spec.command()}\n\n{spec.config}", own_files.of_run(spec))
     result = spec.identity() | studies.tuning_of(spec, runs)
     trace = None
     try:

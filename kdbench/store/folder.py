@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 from kdbench.errors import UserError
@@ -15,6 +17,7 @@ State = Literal["finished", "failed", "absent"]
 
 CONFIG, RESULT, EPOCHS, CHECKPOINT, LOG = "config.gin", "result.json", "epochs.csv", "checkpoint.pt", "log.txt"
 OPERATIVE = "operative.gin"
+PLUGIN = "plugin"
 SPEC, PROGRESS, SUBMISSION = "spec.json", "progress.json", "submission.json"
 AGAIN, CANCELLED = "again", "cancelled"
 RESUME, RESUME_BEFORE = "resume.pt", "resume.before.pt"
@@ -30,6 +33,7 @@ class RunFolder:
     |---|---|---|
     | `spec.json` | the `Spec`, for any process that does the run | from the plan on |
     | `config.gin` | the command and all values | from the start |
+    | `plugin/` | the method, gin files and networks that are not kdbench's, for `--plugins` | from the start |
     | `epochs.csv` | a line for each epoch | from the first epoch |
     | `log.txt` | tracebacks, resumptions, defects of the result | if there is anything to log |
     | `events.out.tfevents.*` | the same curves for TensorBoard | with `log=tensorboard` |
@@ -103,14 +107,22 @@ class RunFolder:
             return False
         return (self / AGAIN).exists() or self.state() == "absent"
 
-    def begin(self, config: str) -> None:
-        """Prepare the folder for an attempt: remove an earlier result, and the saved state if the run starts afresh."""
+    def begin(self, config: str, own_files: Mapping[str, Path] = MappingProxyType({})) -> None:
+        """Prepare the folder for an attempt: remove an earlier result, and the saved state if the run starts afresh.
+
+        Args:
+            own_files: files of the user's own that the run is made with, by their name in a plug-in folder.
+        """
         self.path.mkdir(parents=True, exist_ok=True)
         marker = self / AGAIN
         if marker.exists() and marker.read_text(encoding="utf-8") == "fresh":
             self.forget()
         for name in (RESULT, CHECKPOINT, PROGRESS, AGAIN):
             (self / name).unlink(missing_ok=True)
+        shutil.rmtree(self / PLUGIN, ignore_errors=True)
+        for name, path in own_files.items():
+            (self / PLUGIN / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, self / PLUGIN / name)
         write_atomically(self / CONFIG, config.encode())
 
     def forget(self) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdbench.config import places
+from kdbench.plan import own_files
 from kdbench.plan.spec import Spec
 from kdbench.store import lease
 from kdbench.version import __version__
@@ -47,9 +48,11 @@ def collect(spec: Spec, device: torch.device, gpus: int) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "instructions": instruction_set(),
         "platform": platform.platform(),
-        "command": spec.command(),
+        "command": spec.command() + " --plugins DIR" * own_files.is_of_folder(spec),
         "started_at": now(),
     }
+    if own := own_files.of_run(spec):
+        facts["own_files"] = " ".join(sorted(own))
     if job := lease.slurm_job():
         # The clone may have moved on since the job was submitted.
         facts |= {"job": job, "host": socket.gethostname(), "commit_submitted": os.environ.get(SUBMITTED) or None}

@@ -110,6 +110,7 @@ SECTIONS: dict[str, tuple[Key, ...]] = {
         Key("provenance.commits", str, "", "commits of all processes that did an interrupted run, separated by spaces"),
         Key("provenance.commit_submitted", str, "", "commit at the time when a SLURM job was submitted", null=True),
         Key("provenance.method_sha256", str, "", "checksum of the method's file"),
+        Key("provenance.own_files", str, "", "the user's own files that made the run, kept in its folder's `plugin/`"),
         Key("provenance.kdbench", str, "", "version of kdbench"),
         Key("provenance.python", str, "", "version of Python"),
         Key("provenance.torch", str, "", "version of PyTorch"),

@@ -1,0 +1,74 @@
+"""Files of the user's own that a run is made with: its method, gin files, networks and reader, if they are not kdbench's.
+
+They are stored in the run's folder, laid out like a plug-in folder: whoever gets the folder can pass it with `--plugins`.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from kdbench.config import bindings, extensions, ginfile, places, signature
+from kdbench.errors import UserError
+from kdbench.plan.spec import Spec
+
+
+def of_run(spec: Spec) -> dict[str, Path]:
+    """The files by their name in a plug-in folder ("methods/order.py"); empty for a run of kdbench's files alone.
+
+    A file that is gone, or cannot be read any more, is left out: the run's configuration is complete without it.
+    """
+    files = [places.members(group).get(getattr(spec, group)) for group in ("method", "dataset", "recipe")]
+    files.append(places.sources().get(spec.source))
+    words = (spec.student, spec.teacher_word, *(spec.teacher or "").split())
+    used = [*(("backbone", word) for word in words), ("reader", _reader(spec.dataset))]
+    files += [extension.path for kind, word in used if (extension := extensions.members(kind).get(word or ""))]
+    every = _with_all_that_they_use([path for path in files if path])
+    return {_name(path): path for path in every if not _is_built_in(path)}
+
+
+def is_of_folder(spec: Spec) -> bool:
+    """True if some of a run's own files lie in a folder that `--plugins` names, and not all in an installed package."""
+    return any(not places.origin(path).startswith("package ") for path in of_run(spec).values())
+
+
+def _reader(dataset: str) -> str | None:
+    with contextlib.suppress(UserError, KeyError):
+        return str(bindings.of_group("dataset", dataset)["Dataset.source"].value)
+    return None
+
+
+def _is_built_in(path: Path) -> bool:
+    return places.origin(path) == places.BUILT_IN
+
+
+def _name(path: Path) -> str:
+    roots = [root for root in places.roots() if path.is_relative_to(root)]
+    return path.relative_to(max(roots, key=lambda root: len(root.parts))).as_posix()
+
+
+def _with_all_that_they_use(files: list[Path]) -> list[Path]:
+    """The files, those that gin files include, and the modules next to a Python file that it imports."""
+    waiting, every = list(files), dict.fromkeys(files)
+    while waiting:
+        path = waiting.pop()
+        if _is_built_in(path):
+            continue
+        with contextlib.suppress(UserError):
+            used = ginfile.includes(path) if path.suffix == ".gin" else list(_imported(path))
+            waiting += [other for other in used if other not in every]
+            every |= dict.fromkeys(used)
+    return list(every)
+
+
+def _imported(path: Path) -> Iterator[Path]:
+    for statement in ast.walk(signature.parse(path)):
+        names = [alias.name for alias in statement.names] if isinstance(statement, ast.Import | ast.ImportFrom) else []
+        if isinstance(statement, ast.ImportFrom) and statement.module:
+            names.append(statement.module)
+        for name in names:
+            neighbour = path.with_name(f"{name.rpartition('.')[2]}.py")
+            if neighbour.is_file():
+                yield neighbour
