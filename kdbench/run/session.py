@@ -81,8 +81,9 @@ class Session:
         if not before:
             return {}
         commits = dict.fromkeys([*(session["commit"] for session in before), self._provenance["provenance.commit"]])
+        named = [commit for commit in commits if commit]  # an installed wheel has none
         return {
             "provenance.sessions": len(before) + 1,
             "provenance.started_at": before[0]["started_at"],
-            "provenance.commits": " ".join(str(commit) for commit in commits),
+            **({"provenance.commits": " ".join(named)} if named else {}),
         }
