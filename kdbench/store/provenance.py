@@ -46,6 +46,7 @@ def collect(spec: Spec, device: torch.device, gpus: int) -> dict[str, Any]:
         "device": device_name(device),
         "gpus": gpus,
         "threads": torch.get_num_threads(),
+        "cores": os.cpu_count() or 1,
         "instructions": instruction_set(),
         "platform": platform.platform(),
         "command": spec.command() + " --plugins DIR" * own_files.is_of_folder(spec),

@@ -119,6 +119,7 @@ SECTIONS: dict[str, tuple[Key, ...]] = {
         Key("provenance.device", str, "", "name of the GPU or CPU model"),
         Key("provenance.gpus", int, "processes", "processes that share each batch"),
         Key("provenance.threads", int, "threads", "CPU threads that PyTorch used"),
+        Key("provenance.cores", int, "cores", "CPU cores of the machine"),
         Key("provenance.instructions", str, "", "vector instructions of the CPU, and whether it has some for bfloat16"),
         Key("provenance.load", float, "cores", "CPU cores that other processes kept busy, mean until training ended",
             null=True),

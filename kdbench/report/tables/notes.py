@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from kdbench.report.records import Record, number
+from kdbench.report.records import Record
 from kdbench.report.stats.power import (
     POWER,
     degrees_of_freedom,
@@ -29,9 +29,6 @@ EXAMPLES = (1.0, 0.5)
 
 FEW_DEGREES = 10
 """Degrees of freedom below which a pooled sd is so uncertain that its interval is given."""
-
-BUSY_CORES = 1.0
-"""CPU cores kept busy by other processes from which a note says so."""
 
 _MACHINE = {
     "device": "devices",
@@ -109,12 +106,12 @@ def _conditions(rows: list[Row], names: list[str]) -> Iterator[str]:
         groups = _groups(rows, f"provenance.{fact}", finished=True)
         if len(groups) > 1:
             yield f"times come from different {plural}: {_listed(groups, names)}"
-    loads = [[load for run in row.finished if (load := number(run, "provenance.load")) is not None] for row in rows]
-    busy = [
-        f"{name} {max(load):.1f}" for name, load in zip(names, loads, strict=True) if load and max(load) >= BUSY_CORES
-    ]
-    if busy:
-        yield f"times include the load of other processes, in CPU cores at most: {_shortened(busy)}"
+    lacking = [f"{name} {row.lack_of_cores:.1f}" for name, row in zip(names, rows, strict=True) if row.lack_of_cores]
+    if lacking:
+        yield (
+            "other processes used cores that the runs needed, so times do not compare methods: Train s and Images/s are only "
+            f"shown if columns= selects them (cores lacking at most: {_shortened(lacking)})"
+        )
 
 
 def _excluded(rows: Sequence[Row], names: Sequence[str]) -> Iterator[str]:

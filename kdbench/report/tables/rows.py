@@ -18,6 +18,8 @@ from kdbench.report.stats.intervals import Interval, mean_interval
 from kdbench.words import shortest
 
 UNEVEN = 2.0
+_SPARE = 0.5
+"""CPU cores of other processes that are always there: the system's own."""
 """Seeds of a row whose training times are further apart did not have the machine to themselves."""
 
 
@@ -70,6 +72,11 @@ class Row:
         """True if the training of one seed took more than `UNEVEN` times as long as that of another."""
         seconds = self.values("seconds.train").values()
         return len(seconds) > 1 and max(seconds) > UNEVEN * min(seconds)
+
+    @property
+    def lack_of_cores(self) -> float:
+        """The most CPU cores by which other processes and the threads of a run together exceeded the machine's; 0: none."""
+        return max((_lacking(record) for record in self.finished), default=0.0)
 
     @property
     def config(self) -> str:
@@ -236,3 +243,12 @@ def _row(teacher: str, records: list[Record]) -> Row:
         accuracy=mean_interval(float(record[ACCURACY]) for record in finished) if finished else None,
         exits={key.removeprefix("exits."): mean(key, finished) for key in ordered},
     )
+
+
+def _lacking(record: Record) -> float:
+    load, threads = number(record, "provenance.load"), number(record, "provenance.threads")
+    if load is None or threads is None or load <= _SPARE:
+        return 0.0
+    cores = number(record, "provenance.cores")
+    # Rows from before cores were recorded: a busy core is then taken for one that was lacking.
+    return max(0.0, load + threads - cores) if cores else load

@@ -353,8 +353,20 @@ def test_machines_that_differ_are_told(three):
     three[0]["provenance.instructions"] = "AVX2"
     assert [note for note in only(three).notes if note.startswith("times")] == [
         "times come from different numbers of threads: 1 for ce; 2 for kd",
-        "times include the load of other processes, in CPU cores at most: ce 1.5",
     ]
+
+
+@pytest.mark.parametrize(
+    ("load", "cores", "lacking"),
+    [(1.5, 2, 0.5), (1.5, 8, None), (0.4, 1, None), (1.5, None, 1.5), (None, 1, None), (0.9, 1, 0.9)],
+)
+def test_times_of_runs_that_lacked_cores_are_not_shown_by_default(three, load, cores, lacking):
+    three[2] |= {"provenance.threads": 1, "provenance.load": load, "provenance.cores": cores}
+    table = only(three)
+    notes = [note for note in table.notes if note.startswith("other processes")]
+    assert [note.rpartition(": ")[2] for note in notes] == ([f"ce {lacking})"] if lacking else [])
+    assert ("Train s" in [column.header for column in cells(table)]) is (lacking is None)
+    assert "Train s" in [column.header for column in cells(table, ["train_seconds"])]
 
 
 def test_an_installed_kdbench_is_named_by_its_version(result):
