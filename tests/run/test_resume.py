@@ -183,7 +183,7 @@ def test_another_method_file_ends_what_can_be_gone_on_from(tmp_path):
     keeper(tmp_path, run="a", method="old").save({"step": 1})
     assert keeper(tmp_path, run="a", method="old").load()["step"] == 1
     assert keeper(tmp_path, run="a", method="new").load() is None
-    assert "another method (old, not new)" in (tmp_path / "a" / LOG).read_text()
+    assert "a different method (old, not new)" in (tmp_path / "a" / LOG).read_text()
 
 
 def test_what_happens_on_the_way_to_a_new_state_leaves_a_whole_one(tmp_path, monkeypatch):

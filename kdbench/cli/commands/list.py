@@ -37,7 +37,7 @@ def run(arguments: argparse.Namespace) -> int:
         table.add_column(style="dim", no_wrap=True)
         for row in members(each):
             table.add_row(*row)
-        console().print(table)
+        console(pipe_width=1000).print(table)
         if not kind:
             print()
     return 0

@@ -118,4 +118,4 @@ def test_labels_tell_lines_apart(result):
     own = [result("kd", 0, run=f"k{t}", method__parameters=json.dumps({"KD.temperature": t})) for t in (2.0, 4.0)]
     taught = result("ce", 0, taught=True, run="t")
     names = labels(table(*own, result("ce"), taught).rows)
-    assert sorted(names) == ["ce", "ce, teacher resnet20 (61.3)", "kd (temperature=2.0)", "kd (temperature=4.0)"]
+    assert sorted(names) == ["ce", "ce, teacher resnet20 (61.3)", "kd (temperature=2)", "kd (temperature=4)"]
