@@ -21,7 +21,7 @@ from kdbench.store.folder import CHECKPOINT, CONFIG, REPRODUCED, RESULT, RunFold
 OUTCOME = f"{REPRODUCED}.json"
 
 # Entries of provenance that differ between any two runs.
-_PER_RUN = ("command", "started_at", "finished_at", "sessions", "commits", "job", "host", "commit_submitted")
+_PER_RUN = ("command", "started_at", "finished_at", "sessions", "commits", "job", "host", "commit_submitted", "load")
 _CHECKSUMS = ("data.sha256", "teacher.sha256")
 
 
@@ -49,7 +49,8 @@ class Outcome:
         """One sentence: whether the run was reproduced, and if not, by how much it differs."""
         if self.status != "finished":
             return f"Not reproduced: the run failed ({self.error})."
-        same = all(values["stored"] == values["here"] for values in self.environment.values())
+        recorded = [values for values in self.environment.values() if all(values.values())]
+        same = all(values["stored"] == values["here"] for values in recorded)
         if self.identical:
             return "Reproduced: the weights are bit-identical" + ("." if same else ", in a different environment.")
         last = self.accuracy.get("accuracy.last")

@@ -44,6 +44,7 @@ def collect(spec: Spec, device: torch.device, gpus: int) -> dict[str, Any]:
         "torchvision": _version("torchvision"),
         "gin": _version("gin-config"),
         "device": device_name(device),
+        "cpu": cpu_model(),
         "gpus": gpus,
         "threads": torch.get_num_threads(),
         "cores": os.cpu_count() or 1,
@@ -78,6 +79,11 @@ def device_name(device: torch.device) -> str:
         import torch
 
         return torch.cuda.get_device_name(device)
+    return cpu_model()
+
+
+def cpu_model() -> str:
+    """The model of the CPU, or its architecture where the system does not name it."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as file:
             return next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))

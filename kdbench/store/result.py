@@ -117,6 +117,7 @@ SECTIONS: dict[str, tuple[Key, ...]] = {
         Key("provenance.torchvision", str, "", "version of torchvision", null=True),
         Key("provenance.gin", str, "", "version of gin-config", null=True),
         Key("provenance.device", str, "", "name of the GPU or CPU model"),
+        Key("provenance.cpu", str, "", "name of the CPU model"),
         Key("provenance.gpus", int, "processes", "processes that share each batch"),
         Key("provenance.threads", int, "threads", "CPU threads that PyTorch used"),
         Key("provenance.cores", int, "cores", "CPU cores of the machine"),

@@ -60,7 +60,7 @@ def test_a_run_comes_out_again_beside_the_runs(here, capsys):
     before = {p: p.stat().st_mtime_ns for p in here.glob("runs/*/*")}
     ids = ids_.run_ids(here / "runs")
     assert main(["reproduce", "kd-digits"]) == 0
-    assert "Reproduced: the weights are bit-identical" in capsys.readouterr().out
+    assert "Reproduced: the weights are bit-identical." in capsys.readouterr().out, "in the same environment"
     content = outcome(here / "runs" / "reproduced")
     assert content["identical"]
     assert content["accuracy"]["accuracy.last"]["difference"] == 0
