@@ -1,4 +1,4 @@
-"""What a method file must be, checked in its source: hooks, fields, literals and imports. Nothing is executed.
+"""The requirements on a method file, checked in its source: hooks, fields, literals and imports. Nothing is executed.
 
 `kdbench.config.signature` calls this; each error names file, line and class, and says what is wanted.
 """
@@ -195,7 +195,7 @@ def _functions(node: ast.ClassDef, tree: ast.Module) -> Iterator[ast.FunctionDef
 
 
 def _extends_unread(node: ast.ClassDef, tree: ast.Module, classes: Sequence[tuple[ast.ClassDef, Any, Any]]) -> bool:
-    """Whether a class extends one that is neither in its file nor in another method's."""
+    """True if a class extends one that is neither in its file nor in another method's."""
     local = {statement.name for statement in tree.body if isinstance(statement, ast.ClassDef)}
     read = {*local, "Method", "ABC", *(cls.name for cls, _, _ in classes)}
     return any(ast.unparse(base).rpartition(".")[2] not in read for base in node.bases)

@@ -70,24 +70,29 @@ def roots() -> dict[Path, str]:
     return origins
 
 
-def origin(path: Path) -> str:
-    """The origin of a file, as in the values of `roots`."""
+def root_of(path: Path) -> Path | None:
+    """The root that a file lies in; None if it lies in none."""
     # A plug-in folder may lie inside kdbench's own root, so the innermost root counts.
     inside = [root for root in roots() if path.is_relative_to(root)]
-    return roots()[max(inside, key=lambda root: len(root.parts))] if inside else BUILT_IN
+    return max(inside, key=lambda root: len(root.parts), default=None)
+
+
+def origin(path: Path) -> str:
+    """The origin of a file, as in the values of `roots`."""
+    root = root_of(path)
+    return BUILT_IN if root is None else roots()[root]
 
 
 def is_users(path: Path) -> bool:
-    """Whether a file lies in a folder for what users add, of any root: a method, a backbone, a measure."""
+    """True if a file lies in a folder for what users add, of any root: a method, a backbone, a measure."""
     return any(path.is_relative_to(root / folder) for root in roots() for folder in FOLDERS)
 
 
 def short(path: Path) -> str:
     """A file's name from its root's folder on: "mykd/methods/order.py"; it names no folder of this machine above that."""
-    inside = [root for root in roots() if path.is_relative_to(root)]
-    if not inside:
+    root = root_of(path)
+    if root is None:
         return path.name
-    root = max(inside, key=lambda each: len(each.parts))
     within = path.relative_to(root)
     return str(within if roots()[root] == BUILT_IN else root.name / within)
 

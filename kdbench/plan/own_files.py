@@ -1,13 +1,13 @@
 """Files of the user's own that a run is made with: its method, gin files, networks and reader, if they are not kdbench's.
 
-They are stored in the run's folder, laid out like a plug-in folder: whoever gets the folder can pass it with `--plugins`.
+They are stored in the run's folder, laid out like a plug-in folder, so that `--plugins` takes it as it is.
 """
 
 from __future__ import annotations
 
 import ast
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from kdbench.config import bindings, extensions, ginfile, places, signature
@@ -26,12 +26,13 @@ def of_run(spec: Spec) -> dict[str, Path]:
     used = [*(("backbone", word) for word in words), ("reader", _reader(spec.dataset))]
     files += [extension.path for kind, word in used if (extension := extensions.members(kind).get(word or ""))]
     every = _with_all_that_they_use([path for path in files if path])
-    return {_name(path): path for path in every if not _is_built_in(path)}
+    placed = ((places.root_of(path), path) for path in every if not _is_built_in(path))
+    return {path.relative_to(root).as_posix(): path for root, path in placed if root}
 
 
-def is_of_folder(spec: Spec) -> bool:
-    """True if some of a run's own files lie in a folder that `--plugins` names, and not all in an installed package."""
-    return any(not places.origin(path).startswith("package ") for path in of_run(spec).values())
+def need_plugins(files: Iterable[Path]) -> bool:
+    """True if `--plugins` must name the folder of some of these files, because not all are in an installed package."""
+    return any(not places.origin(path).startswith("package ") for path in files)
 
 
 def _reader(dataset: str) -> str | None:
@@ -42,11 +43,6 @@ def _reader(dataset: str) -> str | None:
 
 def _is_built_in(path: Path) -> bool:
     return places.origin(path) == places.BUILT_IN
-
-
-def _name(path: Path) -> str:
-    roots = [root for root in places.roots() if path.is_relative_to(root)]
-    return path.relative_to(max(roots, key=lambda root: len(root.parts))).as_posix()
 
 
 def _with_all_that_they_use(files: list[Path]) -> list[Path]:

@@ -20,7 +20,7 @@ PLAN_KEYS = ("methods", "dataset", "student", "teacher", "recipe", "seeds")
 SINGLE_KEYS = ("sweep", "executor", "workers", "gpus", "cluster", "log")
 """Each takes one value."""
 WEIGHT_SUFFIXES = (".pt", ".pth", ".safetensors", ".tar", ".ckpt", ".bin")
-"""Endings by which a file of weights in the current folder is told from a backbone and a run."""
+"""Endings that mark a word as a file of weights in the current folder, and not as a backbone or a run."""
 DEFAULT_CLUSTER = "default"
 LOGS = ("tensorboard",)
 

@@ -68,7 +68,7 @@ class Spec:
 
     @property
     def purpose(self) -> str:
-        """What the run is made for, as results store it."""
+        """The reason for the run, as results store it."""
         return TEACHER if self.is_teacher else COMPARISON
 
     def command(self) -> str:

@@ -1,4 +1,4 @@
-"""What each run was made for: to be compared, or only to teach others. Records of older versions do not say it."""
+"""The purpose of each run: to be compared, or only to teach others. Records of older versions do not hold it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _NEEDED = (*_LINE, "seed", "run", PURPOSE)
 
 
 def filled(records: pd.DataFrame) -> pd.DataFrame:
-    """The same records with a purpose each; they must be all there are, because the others show which of them teach.
+    """Give each record a purpose. They must be all records there are, because others show which of them teach.
 
     A run that another one names as its teacher was made to teach, unless its own line of the table has further seeds: then
     somebody asked for the line, and found this seed trained already. The seed that only teachers of their own architecture

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from kdbench import words as words_
 from kdbench.config import BASELINE
-from kdbench.errors import UserError, nearest
+from kdbench.errors import UserError, hint, nearest
 from kdbench.report.tables.axes import Axes, axes
 from kdbench.report.tables.columns import find
 
@@ -16,7 +16,7 @@ _KEYS = ("columns", "baseline", "rows")
 
 @dataclass(frozen=True)
 class Request:
-    """What a leaderboard is to show.
+    """The contents of a leaderboard.
 
     Attributes:
         columns: columns of the tables (kdbench.report.tables.columns); None for the default set.
@@ -59,6 +59,5 @@ def parse(words: Sequence[str]) -> Request:
 
 
 def _unknown_key(key: str) -> UserError:
-    guess = nearest(key, _KEYS)
-    hint = f"did you mean '{guess}'?" if guess else "valid: baseline=METHOD, rows=method, columns=accuracy,delta."
-    return UserError(f"unknown selection '{key}'; {hint} See: kdbench leaderboard --help")
+    every = "valid: baseline=METHOD, rows=method, columns=accuracy,delta. See: kdbench leaderboard --help"
+    return UserError(f"unknown selection '{key}'{hint(nearest(key, _KEYS), every)}")

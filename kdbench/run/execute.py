@@ -130,13 +130,13 @@ def _run(spec: Spec, folder: RunFolder, runs: Path, data: Path | None, caller: C
     """The entries of the result, on the first rank; None on the others, whose work is done when training is over."""
     group = caller.group
     began = time.perf_counter()
+    others = OtherProcesses() if group.size == 1 else None  # the other ranks are not others
     # Also so that none reads, or fails, before the first one has made the folder ready and finished the run before.
     group.check_equal({"the runs": int(spec.id.rpartition("-")[2], 16)})
     ready = prepare(spec, runs, data, group)
     _log_other_commit(folder, ready, group.first)
     # Before training, so that a method that counting fails for fails at once.
     flops = count_flops(spec, ready) if group.first else {}
-    others = OtherProcesses() if group.size == 1 else None  # the other ranks are not others
     session = Session(began, ready.peak, energy.of_devices(ready.device, group.size), others, ready.provenance)
     log = None if group.first else lambda line: None
     every = ready.settings.machine.checkpoint_every

@@ -59,7 +59,7 @@ def read(path: Path) -> dict[str, Tensor]:
 
 
 def is_safetensors(path: Path) -> bool:
-    """Whether a file has the form of safetensors, or its name: 8 bytes of length, then a JSON object."""
+    """True if a file has the form of safetensors, or its name: 8 bytes of length, then a JSON object."""
     if path.suffix == ".safetensors":
         return True
     try:

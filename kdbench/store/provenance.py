@@ -34,6 +34,7 @@ def collect(spec: Spec, device: torch.device, gpus: int) -> dict[str, Any]:
     import torch
 
     commit, clean = of_this_code()
+    own = own_files.of_run(spec)
     facts = {
         "commit": commit,
         "clean": clean,
@@ -50,10 +51,10 @@ def collect(spec: Spec, device: torch.device, gpus: int) -> dict[str, Any]:
         "cores": os.cpu_count() or 1,
         "instructions": instruction_set(),
         "platform": platform.platform(),
-        "command": spec.command() + " --plugins DIR" * own_files.is_of_folder(spec),
+        "command": spec.command() + " --plugins DIR" * own_files.need_plugins(own.values()),
         "started_at": now(),
     }
-    if own := own_files.of_run(spec):
+    if own:
         facts["own_files"] = " ".join(sorted(own))
     if job := lease.slurm_job():
         # The clone may have moved on since the job was submitted.

@@ -67,7 +67,7 @@ def test_they_are_all_that_a_run_is_made_with_and_nothing_else(root, words, name
     files = own_files.of_run(the_run(*words))
     assert set(files) == names
     assert all(path == (root / name).resolve() for name, path in files.items())
-    assert own_files.is_of_folder(the_run(*words)) is bool(names)
+    assert own_files.need_plugins(files.values()) is bool(names)
 
 
 def test_a_file_that_is_gone_is_left_out(root):

@@ -61,8 +61,8 @@ def costs(table: Table) -> Costs:
     facts = ("device", "gpus", "threads", "instructions")
     devices = {tuple(record.get(f"provenance.{fact}", "") for fact in facts) for record in runs}
     device = next(iter(devices))[0] if len(devices) == 1 else ""
-    is_even = not any(row.has_uneven_times or row.lack_of_cores for row in table.rows)
-    if device and is_even and any(number(record, "seconds.train") for record in runs):
+    comparable = all(row.has_comparable_times for row in table.rows)
+    if device and comparable and any(number(record, "seconds.train") for record in runs):
         return Costs(f"training time, seconds ({device})", _with_cost(table, _seconds))
     return Costs("FLOPs of the forward passes in training", _with_cost(table, _flops))
 

@@ -83,7 +83,7 @@ def _cells(table: Table, names: Sequence[str] | None) -> list[Cells]:
 
 
 def legend(tables: Iterable[Table], names: Iterable[str] | None = None) -> dict[str, str]:
-    """What the columns of these tables are, by header, in the order in which they appear.
+    """Explanations of the columns of these tables, by header, in the order in which they appear.
 
     Args:
         names: as in `cells`.

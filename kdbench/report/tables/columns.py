@@ -248,14 +248,14 @@ def _compared(family: Column, column: Column) -> Column:
 def shown(names: Iterable[str] | None, rows: Sequence[Row], baseline: str = BASELINE) -> list[Column]:
     """The columns of one table: those asked for, or those of the default set that any row has.
 
-    Of the default set, times are left out where seeds differ so much, or other processes took so much, that they say nothing.
+    Of the default set, times are left out where they do not compare (`Row.has_comparable_times`).
 
     Args:
         baseline: see `every`.
     """
     if names is None:
-        uneven = any(row.has_uneven_times or row.lack_of_cores for row in rows)
-        columns = [find(name, baseline) for name in DEFAULT if not (uneven and name in _TIMES)]
+        times = all(row.has_comparable_times for row in rows)
+        columns = [find(name, baseline) for name in DEFAULT if times or name not in _TIMES]
         return [column for column in columns if any(column.value(row) for row in rows) or not column.worth]
     # A selection on the test set is always visible, whatever is asked for.
     stamped = [name for name in ("best_test",) if any(find(name).value(row) for row in rows)]

@@ -79,6 +79,11 @@ class Row:
         return max((_lacking(record) for record in self.finished), default=0.0)
 
     @property
+    def has_comparable_times(self) -> bool:
+        """False if its times differ so much between seeds, or other processes took so much, that they say nothing."""
+        return not (self.has_uneven_times or self.lack_of_cores)
+
+    @property
     def config(self) -> str:
         """A short hash of the configuration of the runs, as far as a record holds it."""
         record = self.runs[0]
@@ -210,7 +215,7 @@ def _name(records: list[Record]) -> str:
 
 
 def from_file(record: Record) -> bool:
-    """Whether a run's teacher is weights from outside, and no run."""
+    """True if a run's teacher is weights from outside, and not a run."""
     return bool(record["teacher"]) and not record.get("teacher.run")
 
 

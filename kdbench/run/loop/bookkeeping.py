@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -47,17 +46,6 @@ class Bookkeeper:
     def start(self) -> None:
         """Training begins now: what was before does not count as its time."""
         self._since = time.perf_counter()
-
-    def check_first(self, loss: Tensor, terms: dict[str, Tensor], advice: Callable[[str | None], str]) -> None:
-        """Look at the loss of the very first step, when no learning rate can be the reason for what it is. Collective.
-
-        Args:
-            advice: where to look, given the first term that is not finite; None if only the sum is not.
-
-        Raises:
-            RunError: it is not finite, on all ranks.
-        """
-        self._training.epochs.check_first(loss, terms, advice)
 
     def after_step(self, step: int, rate: float, loss: Tensor, terms: dict[str, Tensor]) -> None:
         """

@@ -83,7 +83,14 @@ class Epochs:
         return means
 
     def check_first(self, loss: Tensor, terms: dict[str, Tensor], advice: Callable[[str | None], str]) -> None:
-        """Check the loss of the first step; see `Bookkeeper.check_first`. Collective."""
+        """Check the loss of the very first step, when no learning rate can be the reason for what it is. Collective.
+
+        Args:
+            advice: where to look, given the first term that is not finite; None if only the sum is not.
+
+        Raises:
+            RunError: it is not finite, on all ranks.
+        """
         named = {"loss": loss, **{f"loss.{name}": value for name, value in terms.items()}}
         values = self._share.mean(torch.stack([value.detach().float() for value in named.values()])).tolist()
         _check_finite(dict(zip(named, values, strict=True)), 0, advice)

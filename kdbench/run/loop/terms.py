@@ -63,7 +63,7 @@ def _wrong(terms: Any, method: Method) -> tuple[str, str | None] | None:
 
 
 def _wrong_term(value: Any, device: torch.device) -> tuple[str, str] | None:
-    """What a term is, and what it must be; None if it is right."""
+    """A description of a wrong term, and of what it must be; None if it is right."""
     if not isinstance(value, Tensor):
         return f"a {type(value).__name__}", "a tensor, without item() or float()"
     if value.dim():

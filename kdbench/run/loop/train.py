@@ -90,7 +90,7 @@ def train(
         in_phase = declared if stretch.phase.passes is None else stretch.phase.passes
         training.passes.check(round(share.weight * budget.anchors), in_phase)
         if batch.step == 0:
-            books.check_first(update.loss, terms, partial(_first_advice, losses, method))
+            training.epochs.check_first(update.loss, terms, partial(_first_advice, losses, method))
         books.after_step(batch.step, rate, update.loss, terms)
     books.finish()
     return training.outcome
