@@ -39,16 +39,16 @@ def hint_loss(exit_feature: Tensor, deepest_feature: Tensor, reduction: Literal[
 
 
 class Exit(nn.Module):
-    """A shallow classifier: bottleneck to the shape of the deepest map, global pooling, linear layer.
+    """A shallow classifier: bottleneck to the resolution of the deepest map, global pooling, linear layer.
 
     Args:
         shape, deepest: (channels, height, width) of its own stage map and of the deepest.
+        width: of the pooled feature, the network's own.
         classes: number of logits K.
     """
 
-    def __init__(self, shape: tuple[int, int, int], deepest: tuple[int, int, int], classes: int):
+    def __init__(self, shape: tuple[int, int, int], deepest: tuple[int, int, int], width: int, classes: int):
         super().__init__()
-        width = deepest[0]
         squeezed = max(1, width // 4)
         # What is left of the down-sampling; 1 where the stages have the same resolution.
         stride = (max(1, shape[1] // deepest[1]), max(1, shape[2] // deepest[2]))
@@ -59,7 +59,7 @@ class Exit(nn.Module):
         he_normal(self.bottleneck)
 
     def forward(self, stage: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits (B, K) and pooled feature (B, C_S) of a stage map (B, C_s, H_s, W_s)."""
+        """Logits (B, K) and pooled feature (B, width) of a stage map (B, C_s, H_s, W_s)."""
         x = self.bottleneck(stage)
         with full_precision(x.device):
             feature = at_least_float32(x).mean(dim=(2, 3))
@@ -89,7 +89,8 @@ class BYOT(Method):
 
     def setup(self) -> None:
         *shallow, deepest = self.stage_shapes()
-        self.shallow = nn.ModuleList(Exit(shape, deepest, self.info.classes) for shape in shallow)
+        width = self.student.fc.in_features
+        self.shallow = nn.ModuleList(Exit(shape, deepest, width, self.info.classes) for shape in shallow)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         out = self.student(batch.images, features=True)

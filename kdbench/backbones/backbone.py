@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, Literal, NamedTuple, Self, get_args
+from typing import Any, ClassVar, Literal, NamedTuple, Self, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -22,11 +22,13 @@ class Features(NamedTuple):
 
     Attributes:
         logits: (B, K), float32 also under autocast.
-        stages: the map after each stage, (B, C_s, H_s, W_s), shallowest first, after the last ReLU of the stage.
-        pooled: (B, C_S), the globally average-pooled deepest map, which the classifier reads; float32 as well.
+        stages: the map after each stage, (B, C_s, H_s, W_s), shallowest first, after the last ReLU of the stage; in networks
+            with `signed_maps`, the map that leaves the stage before any normalisation or ReLU.
+        pooled: (B, fc.in_features), the globally average-pooled deepest map, after the neck where there is one; the classifier
+            reads it. float32 as well.
         stem: the map that enters the first stage, or None if it was not requested.
         preactivations: the maps just before the last ReLU of each stage, in the shapes of `stages`; empty if they were
-            not requested.
+            not requested. With `signed_maps`: before the ReLU that follows the stage, or the stage's own map if none does.
     """
 
     logits: Tensor
@@ -41,11 +43,16 @@ class Backbone(nn.Module):
 
     A subclass implements `stem` and `stage_modules`, and has a linear layer `fc`. `before_and_after_relu` and `last_bn`
     are needed only by methods that read pre-activations.
+
+    Attributes:
+        fc: the classifier, which reads the pooled feature.
+        signed_maps: True where stage maps do not end in a ReLU and so have negative values.
+        images_passed: images that have passed through this network, in all its calls and those of `start`.
     """
 
     fc: nn.Linear
+    signed_maps: ClassVar[bool] = False
     images_passed: int = 0
-    """Images that have passed through this network, in all its calls and those of `start`."""
     _arguments: tuple[tuple[Any, ...], dict[str, Any]]
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
@@ -69,6 +76,10 @@ class Backbone(nn.Module):
 
     def stage_modules(self) -> tuple[nn.Module, ...]:
         raise NotImplementedError
+
+    def neck_modules(self) -> tuple[nn.Module, ...]:
+        """What lies between the deepest map and the pooling, in order; nothing in most networks."""
+        return ()
 
     def before_and_after_relu(self, stage: int, x: Tensor) -> tuple[Tensor, Tensor]:
         """The maps before and after the last ReLU of stage `stage`, from the map that enters the stage.
@@ -103,20 +114,20 @@ class Backbone(nn.Module):
             else:
                 x = stage(x)
             stages.append(x)
-        logits, pooled = _read_out(self.fc, x)
+        logits, pooled = _read_out(self.neck_modules(), self.fc, x)
         if features is False:
             return logits
         return Features(logits, tuple(stages), pooled, stem if "stem" in extras else None, tuple(preactivations))
 
     def classify(self, x: Tensor) -> Tensor:
-        """Logits (B, K) of a deepest map (B, C_S, H, W) or a pooled feature (B, C_S), in float32 also under autocast.
+        """Logits (B, K) of a deepest map (B, C_S, H, W) or a pooled feature (B, fc.in_features), in float32 also under autocast.
 
         The gradient reaches `x` also where the network itself is frozen.
         """
-        return _read_out(self.fc, x)[0]
+        return _read_out(self.neck_modules(), self.fc, x)[0]
 
     def body(self) -> Body:
-        """This network without its classifier, as a module that shares its weights."""
+        """This network up to its deepest map, as a module that shares its weights."""
         return Body(self)
 
     def run_from(self, first: int, x: Tensor) -> Features:
@@ -129,7 +140,7 @@ class Backbone(nn.Module):
         Returns:
             Features whose `stages` are those from `first` on.
         """
-        return _run(self.stage_modules()[first:], self.fc, x)
+        return _run(self.stage_modules()[first:], self.neck_modules(), self.fc, x)
 
     def fresh_copy(self) -> Self:
         """A network of the same architecture with newly drawn weights, on torch's default device, in training mode.
@@ -145,7 +156,7 @@ class Backbone(nn.Module):
         Draws from torch's global generator, as `fresh_copy` does: the weights of a whole network.
         """
         fresh = self.fresh_copy()
-        return Branch(fresh.stage_modules()[first:], fresh.fc)
+        return Branch(fresh.stage_modules()[first:], fresh.fc, fresh.neck_modules())
 
     @contextmanager
     def batch_statistics(self) -> Iterator[None]:
@@ -174,8 +185,16 @@ class Backbone(nn.Module):
         return tuple((channels, height, width) for _, channels, height, width in (x.shape for x in out.stages))
 
 
+def without_trace(norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
+    """norm(x) for pre-activations of a map that the next stage normalises too, which alone moves the running statistics."""
+    tracking, norm.track_running_stats = norm.track_running_stats, False
+    normalised = cast(Tensor, norm(x))
+    norm.track_running_stats = tracking
+    return normalised
+
+
 class Body(nn.Module):
-    """A backbone without its classifier: images (B, C, H, W) to the deepest map (B, C_S, H_S, W_S).
+    """A backbone without its neck and classifier: images (B, C, H, W) to the deepest map (B, C_S, H_S, W_S).
 
     Its parameters and buffers are the backbone's own, and its images count as passed through the backbone.
     """
@@ -183,8 +202,9 @@ class Body(nn.Module):
     def __init__(self, backbone: Backbone):
         super().__init__()
         self._backbone = (backbone,)  # in a tuple, so that nn.Module does not register it with its classifier
+        behind = {*backbone.neck_modules(), backbone.fc}
         for name, child in backbone.named_children():
-            if child is not backbone.fc:
+            if behind.isdisjoint(child.modules()):
                 self.add_module(name, child)
         for name, parameter in backbone.named_parameters(recurse=False):
             self.register_parameter(name, parameter)
@@ -205,16 +225,18 @@ class Branch(nn.Module):
     Args:
         stages: shallowest first.
         fc: reads the pooled map of the last stage.
+        neck: lies between the two.
     """
 
-    def __init__(self, stages: Iterable[nn.Module], fc: nn.Linear):
+    def __init__(self, stages: Iterable[nn.Module], fc: nn.Linear, neck: Iterable[nn.Module] = ()):
         super().__init__()
         self.stages = nn.ModuleList(stages)
+        self.neck = nn.ModuleList(neck)
         self.fc = fc
 
     def forward(self, x: Tensor) -> Features:
         """Features of the map that enters the first of these stages, (B, C, H, W)."""
-        return _run(self.stages, self.fc, x)
+        return _run(self.stages, self.neck, self.fc, x)
 
 
 def _checked(extras: Iterable[Extra]) -> tuple[Extra, ...]:
@@ -225,17 +247,20 @@ def _checked(extras: Iterable[Extra]) -> tuple[Extra, ...]:
     return extras
 
 
-def _run(stages: Iterable[nn.Module], fc: nn.Linear, x: Tensor) -> Features:
+def _run(stages: Iterable[nn.Module], neck: Iterable[nn.Module], fc: nn.Linear, x: Tensor) -> Features:
     maps = []
     for stage in stages:
         x = stage(x)
         maps.append(x)
-    logits, pooled = _read_out(fc, x)
+    logits, pooled = _read_out(neck, fc, x)
     return Features(logits, tuple(maps), pooled)
 
 
-def _read_out(fc: nn.Linear, x: Tensor) -> tuple[Tensor, Tensor]:
+def _read_out(neck: Iterable[nn.Module], fc: nn.Linear, x: Tensor) -> tuple[Tensor, Tensor]:
     """Logits and pooled feature of a map (B, C, H, W) or of a feature that is pooled already (B, C)."""
+    if x.dim() == 4:
+        for module in neck:
+            x = module(x)
     # Under autocast the maps may be bfloat16; what losses are made of is not.
     with full_precision(x.device):
         x = at_least_float32(x)

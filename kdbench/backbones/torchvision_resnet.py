@@ -13,9 +13,13 @@ from kdbench.backbones.backbone import Backbone
 from kdbench.backbones.initialise import he_normal
 
 BACKBONES = {
-    "resnet18": ("TorchvisionResNet", {"depth": 18}),
-    "resnet34": ("TorchvisionResNet", {"depth": 34}),
-    "resnet50": ("TorchvisionResNet", {"depth": 50}),
+    "resnet18": ("TorchvisionResNet", {"original": "resnet18"}),
+    "resnet34": ("TorchvisionResNet", {"original": "resnet34"}),
+    "resnet50": ("TorchvisionResNet", {"original": "resnet50"}),
+    "resnet101": ("TorchvisionResNet", {"original": "resnet101"}),
+    "resnet152": ("TorchvisionResNet", {"original": "resnet152"}),
+    "wide_resnet50_2": ("TorchvisionResNet", {"original": "wide_resnet50_2"}),
+    "resnext50_32x4d": ("TorchvisionResNet", {"original": "resnext50_32x4d"}),
 }
 
 
@@ -23,21 +27,21 @@ class TorchvisionResNet(Backbone):
     """A four-stage residual network; parameters are named as in torchvision.
 
     Args:
-        depth: 18, 34 or 50.
+        original: the network's name in torchvision.models.
         classes: number of logits K.
         channels: of the images.
     """
 
-    def __init__(self, *, depth: int, classes: int, channels: int):
+    def __init__(self, *, original: str, classes: int, channels: int):
         super().__init__()
-        original = getattr(models, f"resnet{depth}")(weights=None, num_classes=classes)
+        network = getattr(models, original)(weights=None, num_classes=classes)
         self.conv1 = nn.Conv2d(channels, 64, 3, padding=1, bias=False)
-        self.bn1 = original.bn1
-        self.layer1 = original.layer1
-        self.layer2 = original.layer2
-        self.layer3 = original.layer3
-        self.layer4 = original.layer4
-        self.fc = original.fc
+        self.bn1 = network.bn1
+        self.layer1 = network.layer1
+        self.layer2 = network.layer2
+        self.layer3 = network.layer3
+        self.layer4 = network.layer4
+        self.fc = network.fc
         he_normal(self.conv1)  # the rest is, by torchvision
 
     def stem(self, images: Tensor) -> Tensor:

@@ -1,4 +1,5 @@
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,29 +15,40 @@ NAMES = tuple(extensions.members("backbone"))
 PUBLISHED = json.loads((Path(__file__).parents[1] / "reference/models.json").read_text())["models"]
 
 
-@pytest.mark.parametrize("name", [name for name in PUBLISHED if name.lower() in NAMES])
+OTHER_NAMES = {"ShuffleV1": "shufflenetv1", "ShuffleV2": "shufflenetv2"}
+SLOW = {"resnet44", "resnet56", "resnet110", "resnet101", "resnet152", "wide_resnet50_2", "wrn_28_10", "vit_small"}
+"""Only slower than others of their family."""
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
 def test_parameters_and_shapes_are_the_published_ones(name):
-    model = build(name.lower(), classes=100).eval()
+    model = build(OTHER_NAMES.get(name, name.lower()), classes=100).eval()
     assert sum(p.numel() for p in model.parameters()) == PUBLISHED[name]["parameters"]
-    _stem, *stages, pooled = PUBLISHED[name]["features"]
+    stem, *stages, pooled = PUBLISHED[name]["features"]
     assert model.stage_shapes((3, 32, 32)) == tuple(map(tuple, stages))
     with torch.no_grad():
-        out = model(torch.zeros(2, 3, 32, 32), features=True)
+        out = model(torch.zeros(2, 3, 32, 32), features=("stem",))
+    assert out.stem.shape == (2, *stem)
     assert out.pooled.shape == (2, *pooled)
     assert out.logits.shape == (2, 100)
 
 
-def test_every_published_cifar_network_is_here():
-    assert {name for name in PUBLISHED if name.startswith("resnet")} <= set(NAMES)
-
-
-@pytest.mark.parametrize("name", [n for n in NAMES if n not in ("resnet44", "resnet56", "resnet110")])  # only slower
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in SLOW])
 def test_small_grey_images(name):
     model = build(name, classes=7, channels=1)
     out = model(torch.randn(2, 1, 8, 8), features=True)
     assert out.logits.shape == (2, 7)
-    assert [stage.shape[-1] for stage in out.stages] == [8, 4, 2, 1][: len(out.stages)]
+    assert out.pooled.shape == (2, model.fc.in_features)
+    sides = [stage.shape[-1] for stage in out.stages]
+    assert sides == sorted(sides, reverse=True)
     assert torch.equal(model.eval()(torch.ones(2, 1, 8, 8)), model(torch.ones(2, 1, 8, 8), features=True).logits)
+
+
+@pytest.mark.parametrize("name", SLOW)
+def test_large_networks_can_be_built(name):
+    with torch.device("meta"):
+        model = build(name, classes=7)
+    assert model.fc.out_features == 7
 
 
 def test_parameter_names_are_repdistillers():
@@ -51,6 +63,28 @@ def test_parameter_names_are_repdistillers():
             names.add(f"layer{stage}.0.downsample.0.weight")
             names.update(f"layer{stage}.0.downsample.1.{part}" for part in batch_norm)
     assert set(build("resnet14", classes=3).state_dict()) == names
+
+
+def published_names(name):
+    """Names of a network's state dict without those of batch normalisation."""
+    return {
+        key
+        for key in build(name, classes=3).state_dict()
+        if not re.search(r"running|num_batches|bn|\b(norm|bias)", key)
+    }
+
+
+def test_names_of_other_families_are_repdistillers_too():
+    assert published_names("wrn_16_1") == {
+        "conv1.weight", "fc.weight",
+        *(f"block{stage}.layer.{i}.conv{k}.weight" for stage in (1, 2, 3) for i in (0, 1) for k in (1, 2)),
+        *(f"block{stage}.layer.0.convShortcut.weight" for stage in (2, 3)),
+    }  # fmt: skip
+    assert {f"block{i}.{k}.weight" for i in range(5) for k in (0, 1)} | {"classifier.weight"} == published_names("vgg8")
+    names = published_names("mobilenetv2")
+    assert {"conv1.0.weight", "blocks.6.0.conv.7.weight", "conv2.0.weight", "classifier.0.weight"} <= names
+    assert {"conv1.weight", "layer2.7.conv3.weight", "linear.weight"} <= published_names("shufflenetv1")
+    assert {"layer1.0.conv5.weight", "layer3.3.conv3.weight", "conv2.weight"} <= published_names("shufflenetv2")
 
 
 def test_stages_are_those_that_lead_to_the_logits():
