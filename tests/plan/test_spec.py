@@ -136,7 +136,8 @@ def test_a_command_is_words_that_a_shell_reads_back(kd, teacher, notes):
 
 def test_commands_look_as_they_did(kd):
     assert kd.command() == (
-        "kdbench run methods=kd dataset=digits student=resnet8 teacher=resnet20 recipe=quick seeds=0 Train.epochs=3.0 KD.temperature=2.0"
+        "kdbench run methods=kd dataset=digits student=resnet8 teacher=resnet20 recipe=quick seeds=0 Train.epochs=3.0 "
+        "KD.temperature=2.0"
     )
     spec = Spec(**{**kd.__dict__, "teacher_word": "my dir/t 1.pt", "overrides": {"Train.schedule": "@MultiStep()"}})
     assert "teacher='my dir/t 1.pt' recipe=quick seeds=0 Train.schedule='@MultiStep()' " in spec.command()
