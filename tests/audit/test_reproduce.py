@@ -418,15 +418,21 @@ def refused(student, capsys):
     return sentence
 
 
-def test_no_statement_comes_out_of_a_string(foreign, capsys):
+def as_another_run(student):
+    """The stranger's student under an id that its command does not give: what is trained is its stored configuration."""
+    renamed = student.rename(student.with_name("kd-digits-resnet8-s0-0000000000"))
+    change(renamed, run=renamed.name)
+    return renamed
+
+
+def test_no_statement_comes_out_of_a_string(foreign):
     """Lines that begin with Machine. are replaced; those of a string are part of its value."""
+    renamed = as_another_run(foreign)
     (foreign.parents[1] / "evil.gin").write_text("import antigravity\n")
-    config = foreign / "config.gin"
-    hidden = "Machine.log = '''\nMachine.x = ''' '''\ninclude \"evil.gin\"\nMachine.y = '''\n"
-    config.write_text("".join(line for line in config.open() if not line.startswith("Machine.log")) + hidden)
-    assert "Machine.log takes '' or 'tensorboard', not" not in config.read_text()
-    change(foreign, protocol="edited")
-    assert main(["reproduce", str(foreign), "--runs", "mine"]) == 0
+    config = renamed / "config.gin"
+    kept = "".join(line for line in config.open() if not line.startswith("Machine.log"))
+    config.write_text(f"{kept}Machine.log = '''\nMachine.x = ''' '''\ninclude \"evil.gin\"\nMachine.y = '''\n")
+    assert main(["reproduce", str(renamed), "--runs", "mine"]) == 0
     (again,) = Path("mine/reproduced").glob("kd-*/config.gin")
     assert "evil" not in again.read_text()
     assert "antigravity" not in sys.modules
@@ -452,15 +458,14 @@ def test_a_configuration_that_holds_more_than_values_is_refused(foreign, capsys,
 def test_a_teachers_name_that_is_a_path_is_refused(foreign, capsys, name):
     own = teacher(foreign.parents[1] / "mine")
     (own / "checkpoint.pt").write_bytes(b"mine")
-    config = foreign / "config.gin"
-    config.write_text(config.read_text().replace("KD.temperature = 4.0", "KD.temperature = 3.0"))
-    change(foreign, **{"run": foreign.name, "teacher.run": name.replace("ID", own.name)})
-    renamed = foreign.rename(foreign.with_name("kd-digits-resnet8-s0-0000000000"))
+    shutil.copytree(teacher(foreign.parent), foreign.parents[1] / own.name)
+    renamed = as_another_run(foreign)
+    change(renamed, **{"teacher.run": name.replace("ID", own.name)})
     assert "cannot be the name of a run" in refused(renamed, capsys)
 
 
 def test_a_run_that_teaches_itself_is_refused(foreign, capsys):
-    renamed = foreign.rename(foreign.with_name("kd-digits-resnet8-s0-0000000000"))
+    renamed = as_another_run(foreign)
     change(renamed, **{"teacher.run": renamed.name})
     assert f"the run {renamed.name} is recorded as a teacher of itself" in refused(renamed, capsys)
 
