@@ -42,6 +42,11 @@ def unknown(kind: str, word: str, valid: Iterable[str], see: str = "") -> UserEr
     return UserError(f"unknown {kind} '{word}'{hint(guess, every)}")
 
 
+def shortened(text: str, most: int = 200) -> str:
+    """The beginning of a text that someone else wrote, for a message that is to stay one sentence."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
 def hint(guess: str | None, every: str = "") -> str:
     """The end of a message about an unknown word, with the semicolon before it: the nearest word, and where all are listed.
 

@@ -1,4 +1,4 @@
-"""Files shared with other processes: the one atomic write and the one file lock."""
+"""Files shared with other processes and people: the one atomic write, the one file lock, and links that lead elsewhere."""
 
 from __future__ import annotations
 
@@ -40,6 +40,18 @@ def replacing(path: Path, lasting: bool = True) -> Iterator[BinaryIO]:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def links(folder: Path) -> list[Path]:
+    """The symbolic links in a folder and its subfolders, by name; none of them is followed."""
+    entries = (Path(root) / name for root, folders, files in os.walk(folder) for name in (*folders, *files))
+    return sorted(path for path in entries if path.is_symlink())
+
+
+def leads_out(path: Path, folder: Path) -> bool:
+    """True if `path` is a link, or lies behind one, that leads out of `folder`; the folder itself may be a link."""
+    inside = os.path.realpath(folder)
+    return os.path.commonpath([inside, os.path.realpath(path)]) != inside
 
 
 @contextmanager

@@ -4,7 +4,7 @@ import stat
 
 import pytest
 
-from kdbench.files import lock, replacing, write_atomically
+from kdbench.files import leads_out, links, lock, replacing, write_atomically
 
 
 def names(folder):
@@ -74,3 +74,21 @@ def test_a_lock_is_held_by_one_process_and_ends_with_it(tmp_path):
 def test_a_lock_that_cannot_be_written_raises(tmp_path):
     with pytest.raises(OSError, match="No such file"), lock(tmp_path / "none" / "lock"):
         pass
+
+
+def test_a_link_leads_out_of_a_folder_or_stays_in_it(tmp_path):
+    folder = tmp_path / "run"
+    (folder / "plugin").mkdir(parents=True)
+    for name, target in {
+        "plain": None, "beside": "plain", "up": "../secret", "absolute": "/etc/passwd", "gone": "../gone", "loop": "loop",
+        "plugin/in": "../plain", "plugin/out": "../../secret", "folder": "..", "double": "up",
+    }.items():  # fmt: skip
+        (folder / name).symlink_to(target) if target else (folder / name).write_text("")
+    (tmp_path / "secret").write_text("mine")
+    leading = {path.relative_to(folder).as_posix() for path in links(folder) if leads_out(path, folder)}
+    assert leading == {"up", "absolute", "gone", "plugin/out", "folder", "double"}
+    assert len(links(folder)) == 9
+    assert leads_out(folder / "folder" / "secret", folder)
+    assert not leads_out(folder / "plain", folder)
+    (tmp_path / "alias").symlink_to("run")
+    assert not leads_out(tmp_path / "alias" / "plain", tmp_path / "alias"), "the folder itself may be a link"

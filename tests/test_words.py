@@ -22,6 +22,13 @@ def test_words_by_kind():
         (["methods=a", "methods=b"], "'methods' is given twice; pass several values as one comma-separated list"),
         (["methods=,"], "'methods=' has no value"),
         (["workers=1,2"], "'workers' takes one value, not 2"),
+        (
+            ["Train.epochs=3\nSGD.lr=0.5"],
+            "'Train.epochs=3\\nSGD.lr=0.5' has a line break or another character that cannot be printed; pass each",
+        ),
+        (["methods=a\rworkers=2"], "'methods=a\\rworkers=2' has a line break"),
+        (["kd\0"], "'kd\\x00' has a line break or another character"),
+        (["teacher=\udcff.pt"], "'teacher=\\udcff.pt' has a line break or another character"),
     ],
 )
 def test_a_wrong_word_is_one_sentence(given, sentence):

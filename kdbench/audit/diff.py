@@ -243,7 +243,9 @@ def of_run(name: str, path: Path, result: Mapping[str, Any] | None = None) -> Si
     Raises:
         UserError: it has no result, or its configuration is not a resolved one.
     """
-    result = result or RunFolder(path.parent, path.name).result()
+    folder = RunFolder(path.parent, path.name)
+    folder.check_links()
+    result = result or folder.result()
     if result is None:
         raise UserError(f"the run '{path.name}' has no readable result, which diff needs")
     names = {}

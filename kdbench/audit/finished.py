@@ -84,6 +84,7 @@ def _is_packed(folder: RunFolder) -> bool:
 
 def _in_folder(path: Path, board: Path) -> FinishedRun:
     folder = RunFolder(path.parent, path.name)
+    folder.check_links()
     result: Mapping[str, Any] | None = folder.result()
     if _is_packed(folder):
         result = _rows(board).get(path.name)
@@ -148,13 +149,17 @@ def retraining(run: FinishedRun, runs: Path | None = None) -> Retraining:
         config = run_config.read(run.folder / CONFIG)
         recorded, changes = config.values, _changes(run, run.folder, planned)
         if planned.id != run.id:
-            planned = replace(_with_identity(planned, run), config=config.text)
+            planned = replace(_with_identity(planned, run), config=run_config.write(config.values))
     # Values that do not affect the result. One that the run's kdbench did not have yet takes today's value.
     machine = {key: recorded.get(key, value) for key, value in now.items() if key.startswith(("Machine.", "Measures."))}
     if machine["Machine.threads"] == 0 and run.result.get("provenance.threads"):
         machine["Machine.threads"] = int(run.result["provenance.threads"])  # the number that torch chose then
     machine["Machine.log"] = ""
-    return Retraining(with_machine(planned, machine), changes, teachers)
+    spec = with_machine(planned, machine)
+    run_config.trainable(
+        spec.config, spec.id, spec.source
+    )  # refuses what a stored configuration may hold, before anything starts
+    return Retraining(spec, changes, teachers)
 
 
 def with_machine(spec: Spec, machine: Mapping[str, Any]) -> Spec:
@@ -164,10 +169,11 @@ def with_machine(spec: Spec, machine: Mapping[str, Any]) -> Spec:
         machine: values by key. They replace all values of the configurables that they name; "Machine.device" and
             "Machine.gpus" must be among them.
     """
-    replaced = tuple(f"{key.partition('.')[0]}." for key in machine)
-    kept = [line for line in spec.config.splitlines() if not line.startswith(replaced)]
-    lines = [*"\n".join(kept).strip().splitlines(), *(f"{key} = {machine[key]!r}" for key in sorted(machine))]
-    return replace(spec, config="\n".join(lines) + "\n", gpus=machine["Machine.gpus"], device=machine["Machine.device"])
+    replaced = {key.partition(".")[0] for key in machine}
+    values = run_config.parse(spec.config, spec.id).values
+    kept = {key: value for key, value in values.items() if key.partition(".")[0] not in replaced}
+    config = run_config.write({**kept, **machine})
+    return replace(spec, config=config, gpus=machine["Machine.gpus"], device=machine["Machine.device"])
 
 
 def _planned(run: FinishedRun, runs: Path | None) -> list[Spec]:
@@ -175,7 +181,7 @@ def _planned(run: FinishedRun, runs: Path | None) -> list[Spec]:
     command = str(run.result.get("provenance.command", ""))
     try:
         words = shlex.split(command)[2:]
-        request = request_.parse([word for word in words if "=" in word])
+        request = request_.parse(words[: words.index("--plugins") if "--plugins" in words else None])
         specs = expand.plan(request, teachers_.finder(runs) if runs else None)
     except (UserError, ValueError) as error:
         raise UserError(f"the command of the run '{run.id}' cannot be resolved here: {error}{_remedy(run)}") from None
@@ -188,7 +194,8 @@ def _remedy(run: FinishedRun) -> str:
     """The end of a sentence about a command that does not resolve: where its files are, or the commit it ran at."""
     own = run.result.get("provenance.own_files")
     if own and run.folder and (run.folder / PLUGIN).is_dir():
-        return f"; the run has files of its own ({own}), which are stored with it: pass --plugins {run.folder / PLUGIN}"
+        folder = shlex.quote(str(run.folder / PLUGIN))
+        return f"; the run has files of its own ({own}), which are stored with it: pass --plugins {folder}"
     if own:
         return f"; the run has files of its own ({own}): pass their folder with --plugins DIR"
     commit = run.result.get("provenance.commit")
@@ -228,16 +235,28 @@ def _changed_row(run: FinishedRun, planned: Spec) -> str:
 
 
 def _with_identity(planned: Spec, run: FinishedRun) -> Spec:
-    """`planned` under the id, protocol, teacher and overrides that the finished run has recorded."""
+    """`planned` under the id, protocol, teacher and overrides that the finished run has recorded.
+
+    Raises:
+        UserError: the result does not record them, or not as kdbench does.
+    """
     result = run.result
-    return replace(
-        planned,
-        id=run.id,
-        protocol=result["protocol"],
-        recipe=result["recipe"],
-        teacher=result.get("teacher"),
-        teacher_runs=tuple(result["teacher.run"].split(",")) if result.get("teacher.run") else (),
-        overrides=json.loads(result["overrides"]),
-        own_overrides=json.loads(result["method.parameters"]),
-        control=json.loads(result.get("control") or "{}"),
-    )
+    recorded = {
+        "id": run.id,
+        "protocol": result.get("protocol"),
+        "recipe": result.get("recipe"),
+        "teacher": result.get("teacher"),
+        "teacher_runs": str(result["teacher.run"]).split(",") if result.get("teacher.run") else [],
+        "overrides": _object(run, "overrides"),
+        "own_overrides": _object(run, "method.parameters"),
+        "control": _object(run, "control"),
+    }
+    return Spec.from_plain({**planned.plain(), "teacher_folders": {}, **recorded})
+
+
+def _object(run: FinishedRun, key: str) -> Any:
+    """The JSON object that an entry of a result holds as text."""
+    try:
+        return json.loads(run.result.get(key) or "{}")
+    except (ValueError, TypeError, RecursionError):
+        raise UserError(f"the result of the run '{run.id}' has no readable '{key}'") from None

@@ -109,12 +109,12 @@ def prepare(
     backlog.check_data([spec], data)
     gpus.shares(None, spec.gpus)  # refuses what this machine has too few GPUs for
     elsewhere = [Path(path).parent for path in spec.teacher_folders.values()]
-    teachers = _Teachers((out, origin, runs, *elsewhere), board)
+    teachers = _Teachers((out, origin, runs, *elsewhere), board, {spec.id})
     teachers.add(spec, checksums_of_teachers(run.result), plan.teachers)
     spec = replace(spec, teacher_folders={})  # they are copied, if they still are what they were
-    for each in (*teachers.train.values(), spec):
-        folder = RunFolder(out, each.id)
-        if folder.path.exists() and not (folder / OUTCOME).is_file():
+    for id_ in (*teachers.train, *teachers.copy, spec.id):
+        folder = RunFolder(out, id_)
+        if folder.path.is_symlink() or (folder.path.exists() and not (folder / OUTCOME).is_file()):
             raise UserError(
                 f"{folder.path} already exists and was not created by kdbench reproduce; choose another folder with --out"
             )
@@ -130,8 +130,10 @@ def carry_out(reproduction: Reproduction) -> Outcome:
     """
     spec, out = reproduction.spec, reproduction.out
     for folder in reproduction.teacher_folders:
+        copied = RunFolder(out, folder.name)
+        copied.write(OUTCOME, {"run": folder.name, "status": "copied"})  # marks it as one of kdbench reproduce
         for name in (CONFIG, CHECKPOINT, RESULT):
-            write_atomically(out / folder.name / name, (folder / name).read_bytes())
+            write_atomically(copied / name, (folder / name).read_bytes())
     for teacher in reproduction.teachers:
         _train(teacher, out, reproduction.data)
     _train(spec, out, reproduction.data)
@@ -206,11 +208,13 @@ class _Teachers:
     Attributes:
         places: the folders of runs to look in; the first is where they are to be.
         board: the leaderboard.
+        taught: ids of the runs whose teachers are being added.
         train, copy: by id, teachers first.
     """
 
     places: Sequence[Path]
     board: Path
+    taught: set[str]
     train: dict[str, Spec] = field(default_factory=dict)
     copy: dict[str, Path] = field(default_factory=dict)
 
@@ -220,16 +224,24 @@ class _Teachers:
         Args:
             checksums: of their weights, by id, as the run recorded them; one that is not there may be any.
             planned: runs that train teachers, as the run's command plans them now.
+
+        Raises:
+            UserError: a teacher cannot be trained or copied.
         """
         for id_ in spec.teacher_runs:
+            if id_ in self.taught:
+                raise UserError(f"the run {id_} is recorded as a teacher of itself")
             if id_ not in self.train and id_ not in self.copy:
+                self.taught.add(id_)
                 self._add(id_, checksums.get(id_), planned)
+                self.taught.remove(id_)
 
     def _add(self, id_: str, checksum: str | None, planned: Sequence[Spec]) -> None:
         for place in self.places:
             folder = RunFolder(place, id_)
             weights = _weights_sha256(folder) if folder.state() == "finished" else None
             if weights and weights == (checksum or weights):
+                folder.check_links()
                 if place != self.places[0]:
                     self.copy[id_] = folder.path
                 return
@@ -250,7 +262,8 @@ class _Teachers:
 def checksums_of_teachers(result: Mapping[str, Any]) -> dict[str, str]:
     """The weights of a run's teachers as its result records them, by the id of the run that trained each."""
     runs, checksums = (str(result.get(key) or "").split(",") for key in ("teacher.run", "teacher.sha256"))
-    return {run: sha for run, sha in zip(runs, checksums[-len(runs) :], strict=True) if run and sha}
+    pairs = zip(reversed(runs), reversed(checksums), strict=False)  # a teacher's file, which has no run, comes first
+    return {run: sha for run, sha in pairs if run and sha}
 
 
 def _weights_sha256(folder: RunFolder) -> str | None:

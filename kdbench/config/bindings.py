@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 
 from kdbench import words
-from kdbench.config import fields, ginfile, places, signature, space
+from kdbench.config import fields, ginfile, places, signature, space, syntax
 from kdbench.config.ginfile import Binding
 from kdbench.errors import UserError, unknown
 
@@ -74,7 +74,7 @@ def of_file(group: str, path: Path, name: str) -> dict[str, Binding]:
     bindings = ginfile.read(path, signature.of_group(group), f"the {group} '{name}'")
     schedule = bindings.get("Train.schedule")
     for binding in bindings.values():
-        in_file_itself = binding.origin.startswith(f"{ginfile.label(path)}:")
+        in_file_itself = binding.origin.startswith(f"{syntax.label(path)}:")
         if is_unused_schedule(binding, schedule) and in_file_itself and schedule is not None:
             raise UserError(f"{binding.origin}: nothing uses {binding.key}: Train.schedule is {schedule.value!r}")
     return bindings

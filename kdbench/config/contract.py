@@ -150,7 +150,7 @@ def _check_assigned(name: str, value: ast.expr | None, cls: str, where: str) -> 
 def _literal(node: ast.expr | None) -> Any:
     try:
         return ast.literal_eval(node) if node is not None else ...
-    except ValueError:
+    except Exception:  # see kdbench/config/signature.py
         return ...
 
 

@@ -184,7 +184,7 @@ def _table(table: str, path: Path, tree: ast.Module) -> dict[Any, Any]:
             continue
         try:
             value = ast.literal_eval(statement.value)  # type: ignore[attr-defined]
-        except (ValueError, TypeError, AttributeError):
+        except Exception:  # see kdbench/config/signature.py
             value = None
         if not isinstance(value, dict):
             raise UserError(f"{path}: {table} must be a literal dict, because it is read without running the file")

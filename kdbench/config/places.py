@@ -16,7 +16,7 @@ from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
 
-from kdbench.errors import UserError, unknown
+from kdbench.errors import UserError, shortened, unknown
 
 GROUPS = {
     "method": "methods",
@@ -163,8 +163,11 @@ def included(name: str, from_file: Path) -> Path:
     """The file that `include 'GROUP/NAME.gin'` (or `'slurm/NAME.gin'`) in `from_file` means.
 
     Raises:
-        UserError: no root has it.
+        UserError: no root has it, or it is not such a name.
     """
+    group, _, file = name.partition("/")
+    if not is_name(group) or not file.endswith(".gin") or not is_name(file.removesuffix(".gin")):
+        raise UserError(f"{from_file.name} includes {shortened(repr(name))}; an include is written as 'GROUP/NAME.gin'")
     profile = name.startswith(f"{CLUSTERS}/")
     for root in roots():
         path = root / name if profile else root / "gin" / name

@@ -72,7 +72,7 @@ def check_data(specs: Iterable[Spec], data: Path | None) -> None:
         UserError: the folder of a dataset is missing.
     """
     for spec in {spec.dataset: spec for spec in specs}.values():
-        registry.check_folder(run_config.parse(spec.config, spec.id).values["Dataset.source"], data)
+        registry.check_folder(run_config.parse(spec.config, spec.id)["Dataset.source"], data)
 
 
 def check_teachers(specs: Sequence[Spec]) -> None:

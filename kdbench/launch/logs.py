@@ -7,6 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from kdbench.files import leads_out
+from kdbench.launch.slurm.submission import FOLDER
+from kdbench.plan.spec import is_run_name
 from kdbench.store.folder import EPOCHS, LOG, SUBMISSION, RunFolder
 
 EPOCHS_SHOWN = 5
@@ -54,6 +57,17 @@ class RunLogs:
         return [piece for part in self._parts if (piece := part.read())]
 
 
+def job_log(folder: RunFolder) -> Path | None:
+    """The log of the SLURM job that a run was submitted in, which is a file of RUNS/.slurm; None for a run without one.
+
+    Of the recorded path only the name counts: the folder of runs may have moved, and the record may be someone else's.
+    """
+    log = (folder.read(SUBMISSION) or {}).get("log")
+    if not isinstance(log, str) or not is_run_name(Path(log).name):
+        return None
+    return folder.path.parent / FOLDER / Path(log).name
+
+
 class _TextFile:
     """A file that text is appended to.
 
@@ -81,6 +95,8 @@ class _TextFile:
 
     def _added(self, offset: int) -> str:
         self._offset = offset
+        if leads_out(self.path, self.path.parent):
+            return ""
         try:
             with self.path.open("rb") as file:
                 if file.seek(0, 2) < offset:  # the file was started again
@@ -102,9 +118,9 @@ class _JobLog:
         self._is_first = True
 
     def read(self) -> Text | None:
-        log = (self._folder.read(SUBMISSION) or {}).get("log")
-        if log and (self._file is None or self._file.path != Path(log)):
-            self._file = _TextFile(Path(log), JOB_LINES if self._is_first else None)
+        log = job_log(self._folder)
+        if log and (self._file is None or self._file.path != log):
+            self._file = _TextFile(log, JOB_LINES if self._is_first else None)
         self._is_first = False
         return self._file.read() if self._file else None
 
@@ -129,10 +145,12 @@ class _EpochsFile:
         return Epochs(self._path, names, rows[start:], omitted) if rows[start:] else None
 
     def _table(self) -> tuple[list[str], list[list[str]]]:
-        try:
-            text = self._path.read_text(encoding="utf-8")
-        except OSError:
+        if leads_out(self._path, self._path.parent):
             return [], []
-        complete = text[: text.rfind("\n") + 1]  # the last line may be half written
-        table = list(csv.reader(complete.splitlines()))
+        try:
+            text = self._path.read_text(encoding="utf-8", errors="replace")
+            complete = text[: text.rfind("\n") + 1]  # the last line may be half written
+            table = list(csv.reader(complete.splitlines()))
+        except (OSError, csv.Error):
+            return [], []
         return (table[0], table[1:]) if table else ([], [])

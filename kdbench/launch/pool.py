@@ -22,7 +22,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
-from kdbench.errors import RunError
+from kdbench.errors import RunError, UserError
 from kdbench.launch.display import Display
 from kdbench.plan.spec import Spec
 from kdbench.store import lease
@@ -159,7 +159,7 @@ class Pool:
                 self.stop()
                 return
             spec = self._spec(message.pop("run"))
-        except (ValueError, KeyError, AttributeError):
+        except (ValueError, KeyError, AttributeError, UserError):
             worker.errors.append(line.rstrip("\n"))  # a method that prints
             return
         if event == "begin":

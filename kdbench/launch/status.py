@@ -19,6 +19,7 @@ from kdbench.config import run_config
 from kdbench.errors import UserError
 from kdbench.launch.slurm.queue import QueuedJob, SlurmQueue
 from kdbench.plan.request import PLAN_KEYS
+from kdbench.plan.spec import is_run_name
 from kdbench.store import folder as folder_
 from kdbench.store import lease
 from kdbench.store.folder import RunFolder
@@ -139,6 +140,8 @@ class _Record:
 
 
 def _record(runs: Path, id_: str) -> _Record | None:
+    if not is_run_name(id_):  # of a teacher, as a file records it
+        return None
     folder = RunFolder(runs, id_)
     try:
         names = frozenset(os.listdir(folder.path))

@@ -21,7 +21,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kdbench.errors import RunError
+from kdbench.errors import RunError, UserError
 from kdbench.launch import display
 from kdbench.plan.spec import Spec
 from kdbench.store import lease
@@ -170,7 +170,10 @@ def _missing_teachers(spec: Spec, runs: Path) -> list[Spec] | None:
         plain = folder.read(SPEC)
         if plain is None or not folder.is_open():
             continue
-        missing.append(Spec.from_plain(plain))
+        try:
+            missing.append(Spec.from_plain(plain))
+        except UserError:  # as if it had none
+            continue
         if _missing_teachers(missing[-1], runs) is None:
             return None
     return missing

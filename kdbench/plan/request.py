@@ -13,7 +13,7 @@ from kdbench import words as words_
 from kdbench.config import BASELINE, bindings, defects, extensions, places, resolve, result_keys, signature
 from kdbench.config.cluster import Cluster
 from kdbench.config.ginfile import Binding
-from kdbench.errors import UserError, hint, nearest, unknown
+from kdbench.errors import UserError, hint, nearest, shortened, unknown
 
 PLAN_KEYS = ("methods", "dataset", "student", "teacher", "recipe", "seeds")
 """Each takes a comma-separated list; the plan is the product of these lists."""
@@ -194,6 +194,8 @@ def _teachers(names: Iterable[str]) -> tuple[str, ...]:
                 f"teacher={name} is not needed: methods without a teacher ignore teacher=, and the others need one; "
                 "leave it out"
             )
+        if not name.isprintable():  # of a sweep: it is part of commands
+            raise UserError(f"the teacher {shortened(repr(name))} has characters that cannot be printed")
         if is_weight_file(name):
             if not Path(name).expanduser().is_file():
                 raise UserError(f"the teacher's weight file '{name}' does not exist")

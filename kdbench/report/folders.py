@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from kdbench.files import write_atomically
+from kdbench.plan.spec import is_run_name
 from kdbench.report import records
 from kdbench.report.records import NAMES, STATES, is_number_column
 from kdbench.store.folder import CONFIG, RESULT, SPEC
@@ -103,6 +104,8 @@ def _defect(result: Any, folder: str) -> str | None:
     for key, value in result.items():
         if is_number_column(key) and not _is_number(value):
             return f"its {key} is {value!r}, which is not a number"
+    if not is_run_name(folder):
+        return "the name of its folder cannot be that of a run"
     # A copied folder would count twice, or not, depending on which is read last.
     return None if result["run"] == folder else f"it is the result of run '{result['run']}', not of this folder's"
 

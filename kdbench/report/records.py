@@ -16,8 +16,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kdbench.errors import UserError
+from kdbench.errors import UserError, shortened
 from kdbench.files import write_atomically
+from kdbench.plan.spec import is_run_name
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -196,8 +197,8 @@ class _Check:
         for place, column in self._named:
             if not cells[place]:
                 raise ValueError(f"it has no {column}")
-        if "/" in cells[self._run] or cells[self._run].startswith("."):
-            raise ValueError(f"its run '{cells[self._run]}' is not a valid folder name")
+        if not is_run_name(cells[self._run]):
+            raise ValueError(f"its run {shortened(repr(cells[self._run]))} cannot be the name of a run")
         if cells[self._status] not in STATES:
             raise ValueError(f"its status is '{cells[self._status]}', not one of {', '.join(STATES)}")
         if not _WHOLE.fullmatch(cells[self._seed]):

@@ -14,6 +14,7 @@ from typing import Any
 
 import gin
 
+from kdbench.config import run_config
 from kdbench.errors import RunError
 from kdbench.files import write_atomically
 from kdbench.measures import convergence, cost, energy
@@ -58,7 +59,8 @@ def run(spec: Spec, runs: Path, data: Path | None, caller: Caller | None = None)
     group, folder = caller.group, RunFolder(runs, spec.id)
     caller.check()
     if group.first:
-        folder.begin(f"# {spec.command()}\n\n{spec.config}", own_files.of_run(spec))
+        values = run_config.parse(spec.config, spec.id).values
+        folder.begin(run_config.write(values, spec.command()), own_files.of_run(spec))
     result = spec.identity() | studies.tuning_of(spec, runs)
     trace = None
     try:

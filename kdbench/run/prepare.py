@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import gin
 import torch
 
 from kdbench import methods
 from kdbench.backbones import registry
 from kdbench.backbones.backbone import Backbone
+from kdbench.config import run_config
 from kdbench.config import settings as settings_
 from kdbench.config.settings import Machine, Settings
 from kdbench.data import task as tasks
@@ -64,11 +64,11 @@ def prepare(spec: Spec, runs: Path, data: Path | None, group: Group) -> Ready:
     """Parse the configuration of a run, and load what it names.
 
     Raises:
-        UserError, RunError: the images or a teacher are not there, or are not what they should be; the device is not available.
+        UserError, RunError: the configuration holds more than values of this run; the images or a teacher are not there, or
+            are not what they should be; the device is not available.
     """
     method_class = methods.load(spec.source)
-    gin.clear_config()
-    gin.parse_config(spec.config)
+    run_config.bind(run_config.trainable(spec.config, spec.id, spec.source))
     settings = settings_.from_gin()
     device = _device(settings.machine, group)
     peak = PeakMemory(device)

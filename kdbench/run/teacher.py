@@ -97,7 +97,7 @@ def load(spec: Spec, runs: Path, task: Task) -> tuple[LoadedTeacher, ...]:
         teachers.append(_of_file(Path(spec.teacher_file).expanduser(), classes, channels))
     for run in spec.teacher_runs:
         folder = Path(spec.teacher_folders.get(run, runs / run))
-        values = run_config.parse(spec.config, spec.id).values
+        values = run_config.parse(spec.config, spec.id)
         own = tuple(values["Dataset.mean"]), tuple(values["Dataset.std"])
         teachers += _of_run(RunFolder(folder.parent, folder.name), own, task.digest)
     return tuple(teachers)

@@ -36,7 +36,7 @@ def check(specs: Iterable[Spec]) -> None:
         if spec.teacher_file is None or (spec.teacher_file, spec.dataset) in checked:
             continue
         checked.add((spec.teacher_file, spec.dataset))
-        values = run_config.parse(spec.config, spec.id).values
+        values = run_config.parse(spec.config, spec.id)
         classes, channels = readers.classes(values["Dataset.source"]), len(values["Dataset.mean"])
         path = Path(spec.teacher_file).expanduser()
         try:

@@ -10,7 +10,8 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from kdbench.errors import UserError
-from kdbench.files import write_atomically
+from kdbench.files import leads_out, links, write_atomically
+from kdbench.plan.spec import check_run_name
 from kdbench.store.result import defects
 
 State = Literal["finished", "failed", "absent"]
@@ -47,9 +48,15 @@ class RunFolder:
     | `again` | "fresh" or "resume": the user asked to repeat the run | until that attempt starts |
     | `cancelled` | nothing: the user cancelled the run | until it is requested again |
     | `reproduced.json` | the comparison with the original run | in `RUNS/reproduced` only |
+
+    A folder may be someone else's: none of its files may be a link that leads out of it.
+
+    Raises:
+        UserError: `run_id` cannot be the name of a run.
     """
 
     def __init__(self, runs: Path, run_id: str):
+        check_run_name(run_id)
         self.path = runs / run_id
 
     def __truediv__(self, name: str) -> Path:
@@ -70,11 +77,25 @@ class RunFolder:
 
     def read(self, name: str) -> dict[str, Any] | None:
         """The JSON object in a file of the folder, or None if it is missing or unreadable."""
+        if (self / name).is_symlink() and leads_out(self / name, self.path):
+            return None
         try:
             content = json.loads((self / name).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return None
         return content if isinstance(content, dict) else None
+
+    def check_links(self) -> None:
+        """Refuse a folder with a link that leads out of it, before its files are read, copied or written over.
+
+        Raises:
+            UserError: there is one.
+        """
+        for path in links(self.path):
+            if leads_out(path, self.path):
+                raise UserError(
+                    f"{path} is a link that leads out of the run's folder; replace it with what it stands for"
+                )
 
     def write(self, name: str, content: Mapping[str, Any], lasting: bool = True) -> None:
         """Write a JSON file of the folder atomically.
@@ -114,6 +135,8 @@ class RunFolder:
             own_files: files of the user's own that the run is made with, by their name in a plug-in folder.
         """
         self.path.mkdir(parents=True, exist_ok=True)
+        for link in links(self.path):  # nothing is written to where they lead
+            link.unlink()
         marker = self / AGAIN
         if marker.exists() and marker.read_text(encoding="utf-8") == "fresh":
             self.forget()

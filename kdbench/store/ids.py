@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from kdbench.errors import UserError, hint, nearest
+from kdbench.plan.spec import is_run_name
 from kdbench.store import studies
 from kdbench.store.folder import REPRODUCED
 
@@ -84,7 +85,7 @@ def run_ids(runs: Path) -> list[str]:
     """The names of the folders in `runs` that may be runs, in order; none if there is no such folder."""
     try:
         with os.scandir(runs) as entries:
-            names = [e.name for e in entries if e.name[0] != "." and e.is_dir()]
+            names = [e.name for e in entries if is_run_name(e.name) and e.is_dir()]
     except OSError:
         return []
     return sorted(name for name in names if name not in (studies.FOLDER, REPRODUCED))

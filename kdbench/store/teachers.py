@@ -31,10 +31,12 @@ def finder(runs: Path) -> FindRun:
 
 def _in(path: Path, folder: str | None) -> TeacherRun:
     run = RunFolder(path.parent, path.name)
+    if folder:
+        run.check_links()
     if not (run / CONFIG).is_file():
         raise UserError(f"'{folder or path.name}' is not a run folder (it has no {CONFIG})")
     if (state := run.state()) != "finished":
         raise UserError(f"the run {path.name} cannot teach: it is {'not finished' if state == 'absent' else state}")
     result = run.result() or {}
-    source = run_config.read(run / CONFIG).values["Dataset.source"]
+    source = run_config.read(run / CONFIG)["Dataset.source"]
     return TeacherRun(path.name, result["method"], result["student"], source, folder)

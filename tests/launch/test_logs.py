@@ -26,7 +26,8 @@ def test_log_txt_is_read_whole_and_then_what_is_added(folder):
 
 
 def test_a_job_shows_its_last_lines_and_the_next_job_all_of_them(folder, tmp_path):
-    first, second = tmp_path / "1.out", tmp_path / "2.out"
+    first, second = tmp_path / ".slurm" / "1.out", tmp_path / ".slurm" / "2.out"
+    first.parent.mkdir()
     first.write_text("".join(f"{n}\n" for n in range(50)))
     folder.write(SUBMISSION, {"job": "1", "log": str(first)})
     logs = RunLogs(folder)
@@ -55,3 +56,26 @@ def test_epochs_that_are_replaced_are_read_again(folder):
     assert rows(*logs.read()) == [("8", "70"), ("9", "80")]
     write(*range(6), 60, 70)
     assert rows(*logs.read()) == [("7", "60"), ("8", "70")]
+
+
+@pytest.mark.parametrize("log", ["/etc/passwd", "../secret", "..", "", ".slurm/../../secret", ["a"], 3, "link"])
+def test_a_record_names_no_log_outside_the_folder_of_logs(folder, tmp_path, log):
+    (tmp_path / ".slurm").mkdir()
+    (tmp_path / ".slurm" / "link").symlink_to("/etc/passwd")
+    (tmp_path / "secret").write_text("mine")
+    folder.write(SUBMISSION, {"job": "1", "log": log})
+    assert RunLogs(folder).read() == []
+
+
+def test_a_log_is_found_where_the_folder_of_runs_is_now(folder, tmp_path):
+    (tmp_path / ".slurm").mkdir()
+    (tmp_path / ".slurm" / "1_0_log.out").write_text("a line\n")
+    folder.write(SUBMISSION, {"job": "1", "log": "/before/runs/.slurm/1_0_log.out"})
+    assert RunLogs(folder).read() == [Text(tmp_path / ".slurm" / "1_0_log.out", "a line\n")]
+
+
+def test_a_link_out_of_the_folder_is_not_shown(folder, tmp_path):
+    (tmp_path / "secret").write_text("epoch,loss\n1,2\n")
+    for name in (LOG, EPOCHS):
+        (folder / name).symlink_to(tmp_path / "secret")
+    assert RunLogs(folder).read() == []

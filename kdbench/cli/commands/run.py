@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -143,7 +144,7 @@ def _print_arrays(to_do: Sequence[Spec], runs: Path, profile: Cluster) -> None:
     past = estimate.Past(runs)
     for array in planned.arrays:
         print(f"\n{array}")
-        print(f"  sbatch {' '.join(planned.options(array))}")
+        print(f"  sbatch {shlex.join(planned.options(array))}")
         print(f"  {estimate.sentence(array.jobs, past, array.runs_at_once, *planned.processors(array))}")
 
 

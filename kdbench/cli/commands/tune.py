@@ -158,8 +158,7 @@ def _print_commands(tuning: Tuning) -> None:
     print("The test set was not used. To evaluate the best values, on seeds that no trial used:")
     for study in tuning.studies:
         if top := best(study.trials):
-            command = study.specs_of(top["number"], top["parameters"])[0].command()
-            print(command.replace(f" seeds={study.spec.seed}", f" seeds={_other_seeds(study)}", 1))
+            print(study.specs_of(top["number"], top["parameters"])[0].command(_other_seeds(study)))
 
 
 EVALUATED = 3

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from kdbench.config import run_config
 from kdbench.config.run_config import RunConfig
 from kdbench.errors import UserError
 from kdbench.plan.spec import Spec
+from kdbench.store import ids
 from kdbench.store.folder import CONFIG, RunFolder
 
 
@@ -24,8 +24,8 @@ class Past:
         self._runs = runs
         self._alike: dict[tuple[str, ...], list[dict[str, Any]]] = defaultdict(list)
         self._budgets: dict[str, float] = {}
-        for entry in sorted(os.scandir(runs), key=lambda e: e.name) if runs.is_dir() else ():
-            result = RunFolder(runs, entry.name).result()
+        for id_ in ids.run_ids(runs):
+            result = RunFolder(runs, id_).result()
             if result and result.get("status") == "finished" and result.get("seconds.total"):
                 for key in _keys(*(str(result.get(k)) for k in ("protocol", "method", "student", "dataset"))):
                     self._alike[key].append(result)
