@@ -15,6 +15,7 @@ from pathlib import Path
 import pandas as pd
 
 from kdbench.errors import UserError
+from kdbench.files import read_regular
 from kdbench.report import records
 from kdbench.report.formats import readme
 from kdbench.report.leaderboard import CSV, LATEX, PAGE, README, TIDY, check
@@ -103,7 +104,7 @@ def export(runs: Path, out: Path, to: Path | None) -> Path:
 def _regenerate(runs: Path, out: Path) -> str:
     """The command that regenerates the leaderboard with all the files that it has now."""
     page = out / README
-    words = readme.made_with(page.read_text(errors="replace")).words() if page.is_file() else []
+    words = readme.made_with(page.read_text(encoding="utf-8", errors="replace")).words() if page.is_file() else []
     words += ["--runs", str(runs), "--out", str(out)]
     words += ["--html"] * (out / PAGE).is_file() + ["--plots"] * bool(figures.paths(out))
     return shlex.join(["kdbench", "leaderboard", *words])
@@ -129,7 +130,7 @@ def _runs(rows: pd.DataFrame, runs: Path) -> Iterator[tuple[str, bytes]]:
     """The configuration and own files of each run, or its command if its folder is gone."""
     for run, command in zip(rows["run"], _column(rows, "provenance.command"), strict=True):
         try:
-            yield f"runs/{run}/{CONFIG}", (runs / run / CONFIG).read_bytes()
+            yield f"runs/{run}/{CONFIG}", read_regular(runs / run / CONFIG)
         except OSError:
             yield f"runs/{run}/{_COMMAND}", f"{command}\n".encode()
         for path in sorted((runs / run / PLUGIN).rglob("*")):

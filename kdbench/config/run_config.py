@@ -12,6 +12,7 @@ from gin import config_parser
 
 from kdbench.config import ginfile
 from kdbench.errors import UserError
+from kdbench.files import read_regular
 
 _PREFIX = "# kdbench "
 
@@ -39,7 +40,7 @@ def read(path: Path) -> RunConfig:
         UserError: see `parse`.
     """
     try:
-        return parse(path.read_text(encoding="utf-8"), ginfile.label(path))
+        return parse(read_regular(path).decode(), ginfile.label(path))
     except UnicodeDecodeError as error:
         raise UserError(f"{ginfile.label(path)} does not parse: {error}") from None
 

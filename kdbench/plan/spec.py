@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from kdbench.config import BASELINE
+from kdbench.errors import RunError
 
 COMPARISON, TEACHER = "comparison", "teacher"
 """What a run is made for."""
@@ -104,14 +105,50 @@ class Spec:
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> Spec:
-        """The run that `plain` returned, also from a `spec.json` of a kdbench whose runs had one teacher at most."""
+        """The run that `plain` returned, also from a `spec.json` of a kdbench whose runs had one teacher at most.
+
+        Raises:
+            RunError: an entry is missing, unknown, or of another type.
+        """
         values = dict(plain)
+        for sentence in ill_typed(plain):
+            raise RunError(f"this spec.json cannot be used: {sentence}")
         if "teacher_run" in values:
-            run, selected = values.pop("teacher_run"), values.pop("teacher_selected")
-            named = values["teacher_file"] or values["teacher_untrained"] or values["teacher"]
+            run, selected = values.pop("teacher_run"), values.pop("teacher_selected", False)
+            named = values.get("teacher_file") or values.get("teacher_untrained") or values.get("teacher")
             values |= {"teacher_runs": [run] if run else [], "teacher_folders": {}}
             values["teacher_word"] = named if selected else None
+        names = {each.name for each in fields(cls)}
+        if wrong := (names - {"is_teacher"} - values.keys()) | (values.keys() - names):
+            raise RunError(
+                f"this spec.json cannot be used: it lacks '{min(wrong)}', or is of another version of kdbench"
+            )
         return cls(**{**values, "teacher_runs": tuple(values["teacher_runs"])})
+
+
+_TEXTS = ("id", "method", "source", "dataset", "student", "recipe", "protocol", "values", "config", "device")
+_OPTIONAL_TEXTS = ("teacher", "teacher_file", "teacher_untrained", "teacher_word", "teacher_run")
+_OBJECTS = ("teacher_folders", "overrides", "own_overrides", "control")
+
+
+def ill_typed(plain: Mapping[str, Any]) -> Iterator[str]:
+    """A sentence for each entry of a spec.json that is not of the type that `Spec` has; missing entries have none."""
+    for name, value in plain.items():
+        if name in _TEXTS and not isinstance(value, str):
+            yield f"its '{name}' is not a string"
+        elif name in _OPTIONAL_TEXTS and not isinstance(value, str | None):
+            yield f"its '{name}' is neither a string nor null"
+        elif name in _OBJECTS and not isinstance(value, dict):
+            yield f"its '{name}' is not an object"
+        elif name in ("seed", "gpus") and (type(value) is not int or not 0 <= value < 2**63):
+            yield f"its '{name}' is not a number from 0"
+        elif name in ("is_teacher", "teacher_selected") and not isinstance(value, bool):
+            yield f"its '{name}' is neither true nor false"
+    runs, folders = plain.get("teacher_runs", ()), plain.get("teacher_folders", {})
+    if not isinstance(runs, list | tuple) or not all(isinstance(run, str) for run in runs):
+        yield "its 'teacher_runs' is not a list of strings"
+    if isinstance(folders, dict) and not all(isinstance(folder, str) for folder in folders.values()):
+        yield "its 'teacher_folders' is not an object of strings"
 
 
 @dataclass(frozen=True)
