@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import stat
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -193,12 +194,12 @@ def _unreadable(id_: str, names: frozenset[str], defect: str) -> _Record:
 def _read(folder: RunFolder, id_: str, names: frozenset[str]) -> _Record:
     def content(name: str) -> dict[str, Any]:
         try:
-            if name not in names or os.lstat(folder / name).st_size == 0:  # a power cut may leave an empty file
-                return {}
-            return folder.checked(name)
+            return folder.checked(name) if name in names else {}
         except FileNotFoundError:
             return {}
         except (OSError, ValueError) as error:
+            if name != folder_.RESULT and _is_empty(folder / name):
+                return {}
             raise _Defect(f"{name}: {reason(error)}") from None
 
     result = content(folder_.RESULT)
@@ -212,6 +213,12 @@ def _read(folder: RunFolder, id_: str, names: frozenset[str]) -> _Record:
     user = os.lstat(folder / folder_.SUBMISSION).st_uid if job else 0
     owner = lease.owner(folder.path) if any(name.startswith("lease.") for name in names) else None
     return _Record(id_, names, identity, result, content(folder_.PROGRESS), owner, job, user)
+
+
+def _is_empty(path: Path) -> bool:
+    """True for an empty file, as a power cut may leave one that was not written to last."""
+    status = os.lstat(path)
+    return stat.S_ISREG(status.st_mode) and status.st_size == 0
 
 
 def _command(folder: RunFolder) -> dict[str, Any]:
