@@ -11,7 +11,7 @@ from typing import Any
 from gin import config_parser
 
 from kdbench.config import ginfile
-from kdbench.errors import UserError
+from kdbench.errors import UserError, reason
 from kdbench.files import read_regular
 
 _PREFIX = "# kdbench "
@@ -36,11 +36,15 @@ def read(path: Path) -> RunConfig:
     """The configuration in a file.
 
     Raises:
-        OSError: the file cannot be read.
-        UserError: see `parse`.
+        FileNotFoundError: there is no such file.
+        UserError: it cannot be read, or see `parse`.
     """
     try:
         return parse(read_regular(path).decode(), ginfile.label(path))
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise UserError(f"{ginfile.label(path)} cannot be read: {reason(error)}") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{ginfile.label(path)} does not parse: {error}") from None
 

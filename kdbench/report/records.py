@@ -172,6 +172,8 @@ def from_csv(content: bytes, name: str) -> tuple[pd.DataFrame, list[str]]:
 
 
 def _header(cells: list[str], name: str) -> list[str]:
+    if _UNSAFE.search("".join(cells)):
+        raise UserError(f"{name} is not a results file: its first line is not UTF-8")
     lacking = [column for column in LEADING if column not in (*cells, *_LATER)]
     if lacking:
         raise UserError(f"{name} is not a results file: its first line lacks the column {', '.join(lacking)}")

@@ -25,7 +25,7 @@ from kdbench.errors import RunError, UserError
 from kdbench.plan import expand, request
 from kdbench.store.folder import CHECKPOINT, CONFIG, EPOCHS, LOG, PROGRESS, RESULT, SPEC, SUBMISSION, RunFolder
 
-EXAMPLES = int(os.environ.get("KDBENCH_FUZZ", "25"))
+EXAMPLES = int(os.environ.get("KDBENCH_FUZZ", "8"))
 SECONDS = 30
 """A command that takes longer hangs."""
 PAYLOAD = "kdbench_fuzz_payload"
