@@ -31,10 +31,11 @@ def console(stderr: bool = False) -> Console:
     Args:
         stderr: print to standard error.
     """
-    stream = sys.stderr if stderr else sys.stdout
-    is_terminal = stream.isatty()
-    width = None if is_terminal else PIPE_WIDTH
-    return PrintableConsole(highlight=False, markup=False, stderr=stderr, force_terminal=is_terminal, width=width)
+    is_terminal = (sys.stderr if stderr else sys.stdout).isatty()
+    terminal = PrintableConsole(highlight=False, markup=False, stderr=stderr, force_terminal=is_terminal)
+    if not terminal.is_terminal:
+        terminal.width = PIPE_WIDTH
+    return terminal
 
 
 def print_left_out(sentences: Iterable[str]) -> None:

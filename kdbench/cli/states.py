@@ -69,8 +69,8 @@ def lines(runs: Sequence[RunStatus], with_done: bool) -> list[str]:
     """The output for a pipe: the counts, and a line of any length for each run, with its whole id."""
     rows = [run for run in _in_order(runs) if with_done or run.state != "done"]
     width = max((len(printable(run.id)) for run in rows), default=0)
-    widest = max(map(len, STATES))
-    each = (f"{printable(run.id):<{width}}  {run.state:<{widest}}  {detail(run)}".rstrip() for run in rows)
+    widest = max((len(run.state) for run in rows), default=0)
+    each = (f"{printable(run.id):<{width}}  {run.state:<{max(9, widest)}}  {detail(run)}".rstrip() for run in rows)
     return [counts(runs), *each]
 
 
