@@ -21,6 +21,17 @@ def nearest(word: str, valid: Iterable[str]) -> str | None:
     return by_lower[close[0]] if close else None
 
 
+def reason(error: BaseException) -> str:
+    """The reason for an error of the system, of memory or of a parser, as the end of a sentence: "permission denied"."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror[0].lower() + error.strerror[1:]
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    if isinstance(error, MemoryError):
+        return "there is not enough memory"
+    return str(error) or type(error).__name__
+
+
 LISTED = 8
 """Valid words up to this number are listed in the message itself."""
 

@@ -130,6 +130,29 @@ def seed_numbers(texts: Iterable[str]) -> tuple[int, ...]:
     return tuple(seeds)
 
 
+def printable(text: str) -> str:
+    """Text on one line, without characters that a terminal, a browser or TeX would act on.
+
+    Spaces of all kinds become a blank. Other characters that are not printable (escapes, marks of direction, lone surrogates)
+    become an escape as in Python, such as `\\x1b`.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else " " if c.isspace() else _escaped(c) for c in text)
+
+
+def printable_lines(text: str) -> str:
+    """Text of several lines, each as `printable` makes it, but with its tabs."""
+    if text.isprintable():
+        return text
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    return "".join(c if c in "\n\t" else printable(c) for c in text)
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape").decode()
+
+
 def count(number: int, noun: str) -> str:
     """1 run, 2 runs."""
     return f"{number} {noun}{'s' * (number != 1)}"
@@ -140,6 +163,14 @@ def shortest(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return type(value)(map(shortest, value))
     return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < 1e15 else value
+
+
+def nine_digits(value: float) -> float:
+    """A computed number for a file, to nine significant digits; whole ones keep all of theirs.
+
+    Files are compared byte by byte, and the last digits depend on the versions of the libraries.
+    """
+    return value if value.is_integer() else float(f"{value:.9g}")
 
 
 def listed_values(text: str) -> list[str]:

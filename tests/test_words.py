@@ -113,3 +113,27 @@ def test_seeds_and_numbers_are_ascii_digits(text):
         words.whole_number("workers", text, 1)
     with pytest.raises(UserError, match="positive"):
         words.whole_number("workers", "0", 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("kd (temperature=2) ± Δ–é", "kd (temperature=2) ± Δ–é"),
+        ("a\x1b[31mb\x07\x00", r"a\x1b[31mb\x07\x00"),
+        ("a\x9bb", r"a\x9bb"),
+        ("a\u202eb\ud800", r"a\u202eb\ud800"),
+        ("a\nb\tc\xa0d\u2028e", "a b c d e"),
+    ],
+)
+def test_printable_text_is_one_line_that_nothing_acts_on(text, shown):
+    assert words.printable(text) == shown
+    assert words.printable(shown) == shown
+
+
+def test_printable_lines_keep_their_ends_and_tabs():
+    assert words.printable_lines("a\tb\r\nc\rd\x1be\n") == "a\tb\nc\nd\\x1be\n"
+
+
+def test_nine_digits():
+    assert words.nine_digits(1 / 3) == 0.333333333
+    assert words.nine_digits(12345678901.0) == 12345678901.0

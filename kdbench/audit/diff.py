@@ -10,12 +10,12 @@ from typing import Any
 from kdbench.config import places, resolve, run_config, signature
 from kdbench.config.settings import Machine, Measures
 from kdbench.config.switches import Control, Teaching
-from kdbench.errors import UserError, hint, nearest
+from kdbench.errors import UserError, hint, nearest, reason
 from kdbench.plan import expand
 from kdbench.plan import request as request_
 from kdbench.plan.spec import Spec
 from kdbench.store import ids, teachers
-from kdbench.store.folder import CONFIG, RunFolder
+from kdbench.store.folder import CONFIG, RESULT, RunFolder
 
 SHARED, MACHINE, MEASURES, RUN, CONTROL = "shared", "machine", "measures", "the run's", "the control's"
 """Owners of what is not a method's own parameter; `RUN` is what may differ between runs of one table: seed and teacher."""
@@ -245,9 +245,10 @@ def of_run(name: str, path: Path, result: Mapping[str, Any] | None = None) -> Si
     """
     folder = RunFolder(path.parent, path.name)
     folder.check_links()
-    result = result or folder.result()
-    if result is None:
-        raise UserError(f"the run '{path.name}' has no readable result, which diff needs")
+    try:
+        result = result or folder.checked(RESULT)
+    except (OSError, ValueError) as error:
+        raise UserError(f"the run '{path.name}' has no readable result, which diff needs ({reason(error)})") from None
     names = {}
     for key in (*_TABLE, "teacher", "seed"):
         value = result.get(key)

@@ -15,7 +15,7 @@ from pathlib import Path
 import pandas as pd
 
 from kdbench.errors import UserError
-from kdbench.files import leads_out
+from kdbench.files import leads_out, read_regular
 from kdbench.report import records
 from kdbench.report.formats import readme
 from kdbench.report.leaderboard import CSV, LATEX, PAGE, README, TIDY, check
@@ -104,7 +104,7 @@ def export(runs: Path, out: Path, to: Path | None) -> Path:
 def _regenerate(runs: Path, out: Path) -> str:
     """The command that regenerates the leaderboard with all the files that it has now."""
     page = out / README
-    words = readme.made_with(page.read_text(errors="replace")).words() if page.is_file() else []
+    words = readme.made_with(page.read_text(encoding="utf-8", errors="replace")).words() if page.is_file() else []
     words += ["--runs", str(runs), "--out", str(out)]
     words += ["--html"] * (out / PAGE).is_file() + ["--plots"] * bool(figures.paths(out))
     return shlex.join(["kdbench", "leaderboard", *words])
@@ -134,7 +134,7 @@ def _runs(rows: pd.DataFrame, runs: Path) -> Iterator[tuple[str, bytes]]:
         folder = RunFolder(runs, run)
         _check_link(folder / CONFIG, runs)
         try:
-            yield f"runs/{run}/{CONFIG}", (folder / CONFIG).read_bytes()
+            yield f"runs/{run}/{CONFIG}", read_regular(folder / CONFIG)
         except OSError:
             yield f"runs/{run}/{_COMMAND}", f"{command}\n".encode()
         for path in sorted((folder / PLUGIN).rglob("*")):

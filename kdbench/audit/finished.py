@@ -11,7 +11,7 @@ from typing import Any
 
 from kdbench.audit import diff
 from kdbench.config import run_config
-from kdbench.errors import RunError, UserError, hint
+from kdbench.errors import RunError, UserError, hint, reason
 from kdbench.plan import expand
 from kdbench.plan import request as request_
 from kdbench.plan.spec import Spec
@@ -55,7 +55,7 @@ def find(word: str, runs: Path, board: Path) -> FinishedRun:
         return _in_folder(path.resolve(), board)
     ids = ids_.run_ids(runs)
     id_in_runs = ids_.one(word, ids)
-    if id_in_runs and _is_finished(RunFolder(runs, id_in_runs).result()):
+    if id_in_runs and _is_finished(RunFolder(runs, id_in_runs).typed_result()):
         return _in_folder(runs / id_in_runs, board)
     rows = _rows(board)
     id_in_rows = ids_.one(word, rows)
@@ -85,19 +85,32 @@ def _is_packed(folder: RunFolder) -> bool:
 def _in_folder(path: Path, board: Path) -> FinishedRun:
     folder = RunFolder(path.parent, path.name)
     folder.check_links()
-    result: Mapping[str, Any] | None = folder.result()
     if _is_packed(folder):
-        result = _rows(board).get(path.name)
+        result: Mapping[str, Any] | None = _rows(board).get(path.name)
         if result is None:
             raise UserError(
                 f"the run '{path.name}' has no result yet and no row in {board / CSV}, so there is nothing to reproduce; "
                 "name another leaderboard with --board"
             )
-    if result is None:
-        raise UserError(f"the run '{path.name}' has no result yet; there is nothing to reproduce")
+    else:
+        result = _checked(folder)
     if not _is_finished(result):
         raise UserError(f"the run '{path.name}' has failed ({result.get('error')}); there is nothing to reproduce")
     return FinishedRun(path.name, result, path)
+
+
+def _checked(folder: RunFolder) -> Mapping[str, Any]:
+    """The result of a run's folder.
+
+    Raises:
+        UserError: there is none, or it cannot be used.
+    """
+    try:
+        return folder.checked(RESULT)
+    except FileNotFoundError:
+        raise UserError(f"the run '{folder.path.name}' has no result yet; there is nothing to reproduce") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"the {RESULT} of the run '{folder.path.name}' cannot be used: {reason(error)}") from None
 
 
 def _rows(board: Path) -> dict[str, dict[str, str]]:
@@ -144,7 +157,7 @@ def retraining(run: FinishedRun, runs: Path | None = None) -> Retraining:
     if run.folder is None:
         if planned.id != run.id:
             raise RunError(_changed_row(run, planned))
-        recorded: Mapping[str, Any] = {"Machine.gpus": int(run.result.get("provenance.gpus", 1))}
+        recorded: Mapping[str, Any] = {"Machine.gpus": _whole(run, "provenance.gpus") or 1}
     else:
         config = run_config.read(run.folder / CONFIG)
         recorded, changes = config.values, _changes(run, run.folder, planned)
@@ -152,14 +165,23 @@ def retraining(run: FinishedRun, runs: Path | None = None) -> Retraining:
             planned = replace(_with_identity(planned, run), config=run_config.write(config.values))
     # Values that do not affect the result. One that the run's kdbench did not have yet takes today's value.
     machine = {key: recorded.get(key, value) for key, value in now.items() if key.startswith(("Machine.", "Measures."))}
-    if machine["Machine.threads"] == 0 and run.result.get("provenance.threads"):
-        machine["Machine.threads"] = int(run.result["provenance.threads"])  # the number that torch chose then
+    if machine["Machine.threads"] == 0 and (threads := _whole(run, "provenance.threads")):
+        machine["Machine.threads"] = threads  # the number that torch chose then
     machine["Machine.log"] = ""
     spec = with_machine(planned, machine)
     run_config.trainable(
         spec.config, spec.id, spec.source
     )  # refuses what a stored configuration may hold, before anything starts
     return Retraining(spec, changes, teachers)
+
+
+def _whole(run: FinishedRun, key: str) -> int | None:
+    """The positive integer in an entry of a result or a cell of a row; None without one."""
+    try:
+        value = int(str(run.result.get(key, "")))
+    except ValueError:
+        return None
+    return value if 0 < value < 2**31 else None
 
 
 def with_machine(spec: Spec, machine: Mapping[str, Any]) -> Spec:

@@ -15,7 +15,7 @@ from kdbench.errors import RunError, UserError
 from kdbench.files import write_atomically
 from kdbench.launch import backlog, gpus, local
 from kdbench.plan.spec import Spec
-from kdbench.report.records import cell
+from kdbench.report.records import cell, number
 from kdbench.store.folder import CHECKPOINT, CONFIG, REPRODUCED, RESULT, RunFolder
 
 OUTCOME = f"{REPRODUCED}.json"
@@ -161,8 +161,8 @@ def compare(then: Mapping[str, Any], now: Mapping[str, Any]) -> Outcome:
     accuracies = {}
     for key in sorted({*then, *now}):
         is_accuracy = key.startswith(("accuracy.", "exits.")) or key == "teacher.accuracy"
-        if is_accuracy and cell(then.get(key)) and cell(now.get(key)):
-            old, new = float(then[key]), float(now[key])
+        old, new = (number({key: cell(result.get(key))}, key) if is_accuracy else None for result in (then, now))
+        if old is not None and new is not None:
             accuracies[key] = {"stored": old, "here": new, "difference": new - old}
     facts = [key for key in {*then, *now} if key.startswith("provenance.") and key.partition(".")[2] not in _PER_RUN]
     environment = {key: both(key) for key in (*_CHECKSUMS, *sorted(facts))}

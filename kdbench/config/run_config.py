@@ -19,7 +19,8 @@ from gin.config import ConfigurableReference
 from kdbench.config import fields, ginfile, settings, signature, syntax
 from kdbench.config.signature import Signature
 from kdbench.config.syntax import Reference
-from kdbench.errors import UserError
+from kdbench.errors import UserError, reason
+from kdbench.files import read_regular
 
 _PREFIX = "# kdbench "
 
@@ -71,11 +72,15 @@ def read(path: Path) -> RunConfig:
     """The configuration in a file.
 
     Raises:
-        OSError: the file cannot be read.
-        UserError: see `parse`.
+        FileNotFoundError: there is no such file.
+        UserError: it cannot be read, or see `parse`.
     """
     try:
-        return parse(path.read_text(encoding="utf-8"), syntax.label(path))
+        return parse(read_regular(path).decode(), syntax.label(path))
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise UserError(f"{syntax.label(path)} cannot be read: {reason(error)}") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{syntax.label(path)} does not parse: {error}") from None
 

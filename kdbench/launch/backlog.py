@@ -93,7 +93,7 @@ def outdated(specs: Sequence[Spec], runs: Path) -> list[Spec]:
 
 
 def _is_outdated(spec: Spec, folder: RunFolder) -> bool:
-    used = (folder.result() or {}).get("provenance.method_sha256") if folder.state() == "finished" else None
+    used = folder.typed_result().get("provenance.method_sha256") if folder.state() == "finished" else None
     return used is not None and earliest(used) != earliest(places.file_sha256(places.sources()[spec.source]))
 
 
@@ -111,5 +111,5 @@ def results(specs: Sequence[Spec], runs: Path) -> list[dict[str, Any]]:
 
     A run that was trained as a teacher before is one of the comparison for a plan that asks for it.
     """
-    stored = ((spec, RunFolder(runs, spec.id).result()) for spec in specs)
-    return [result | {"purpose": spec.purpose} for spec, result in stored if result]
+    stored = ((spec, RunFolder(runs, spec.id).typed_result()) for spec in specs)
+    return [spec.identity() | result | {"purpose": spec.purpose} for spec, result in stored if "status" in result]

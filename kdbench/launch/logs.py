@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kdbench.files import leads_out
+from kdbench.files import leads_out, open_regular, read_regular
 from kdbench.launch.slurm.submission import FOLDER
 from kdbench.plan.spec import is_run_name
 from kdbench.store.folder import EPOCHS, LOG, SUBMISSION, RunFolder
@@ -17,6 +18,9 @@ EPOCHS_SHOWN = 5
 JOB_LINES = 20
 """Lines of a job's log in its first piece."""
 _TAIL_BYTES = 1 << 16  # read to find these lines
+_MOST_BYTES = 1 << 20
+"""Bytes of a file that are read at once; of a longer log, the last ones."""
+_MOST_EPOCHS_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -86,10 +90,10 @@ class _TextFile:
 
     def _first(self) -> str:
         try:
-            size = self.path.stat().st_size
-        except OSError:
+            size = os.lstat(self.path).st_size
+        except (OSError, ValueError):
             size = 0
-        text = self._added(0 if self._tail is None else max(0, size - _TAIL_BYTES))
+        text = self._added(max(0, size - (_MOST_BYTES if self._tail is None else _TAIL_BYTES)))
         lines = text.splitlines()
         return "".join(f"{line}\n" for line in (lines if self._tail is None else lines[-self._tail :]))
 
@@ -98,12 +102,12 @@ class _TextFile:
         if leads_out(self.path, self.path.parent):
             return ""
         try:
-            with self.path.open("rb") as file:
+            with open_regular(self.path) as file:
                 if file.seek(0, 2) < offset:  # the file was started again
                     self._offset = 0
                 file.seek(self._offset)
-                content = file.read()
-        except OSError:
+                content = file.read(_MOST_BYTES)
+        except (OSError, ValueError):  # ValueError: a path from a damaged submission.json
             return ""
         self._offset += len(content)
         return content.decode(errors="replace")
@@ -148,9 +152,9 @@ class _EpochsFile:
         if leads_out(self._path, self._path.parent):
             return [], []
         try:
-            text = self._path.read_text(encoding="utf-8", errors="replace")
+            text = read_regular(self._path, _MOST_EPOCHS_BYTES).decode(errors="replace")
             complete = text[: text.rfind("\n") + 1]  # the last line may be half written
-            table = list(csv.reader(complete.splitlines()))
+            table = [row for row in csv.reader(complete.splitlines()) if row]
         except (OSError, csv.Error):
             return [], []
         return (table[0], table[1:]) if table else ([], [])

@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import os
 import shlex
+import stat
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 from kdbench import words as words_
 from kdbench.config import run_config
-from kdbench.errors import UserError
+from kdbench.errors import UserError, reason
+from kdbench.files import AT_MOST, open_regular
 from kdbench.launch.slurm.queue import QueuedJob, SlurmQueue
 from kdbench.plan.request import PLAN_KEYS
 from kdbench.plan.spec import is_run_name
@@ -25,10 +26,11 @@ from kdbench.store import lease
 from kdbench.store.folder import RunFolder
 from kdbench.store.ids import run_ids
 from kdbench.store.lease import Owner
+from kdbench.store.result import LARGEST
 
-STATES = ("running", "queued", "waiting", "stopped", "planned", "cancelled", "failed", "done")
-"""All states, in the order in which they are listed."""
-ENDED = ("cancelled", "failed", "done")
+STATES = ("running", "queued", "waiting", "stopped", "planned", "cancelled", "unreadable", "failed", "done")
+"""All states, in the order in which they are listed; a run is unreadable if a file of its folder is not what kdbench writes."""
+ENDED = ("cancelled", "unreadable", "failed", "done")
 """States that last until the user requests the run again."""
 
 
@@ -88,20 +90,41 @@ def read(runs: Path, ids: Iterable[str] | None = None, queue: SlurmQueue | None 
     open_ = [run for record in records.values() if record.is_open for run in record.teacher_runs]
     while open_:  # a teacher may have teachers
         id_ = open_.pop()
-        if id_ not in every and (record := _record(runs, id_)):
+        if id_ not in every and _is_name(id_) and (record := _record(runs, id_)):
             every[id_] = record
             open_ += record.teacher_runs if record.is_open else ()
     if queue:
         queue.look({record.job: record.user for record in every.values() if record.job and record.is_open})
     queue = queue or SlurmQueue()
 
-    @cache
-    def status(id_: str) -> RunStatus:
+    statuses: dict[str, RunStatus] = {}
+    for id_ in _teachers_first(every):
         record = every[id_]
-        teachers = [status(run) for run in record.teacher_runs if run in every] if record.is_open else []
-        return _status(record, queue, next((each for each in teachers if each.state not in ("failed", "done")), None))
+        teachers = [statuses[run] for run in record.teacher_runs if run in statuses] if record.is_open else []
+        busy = next((each for each in teachers if each.state not in ("failed", "done")), None)
+        statuses[id_] = _status(record, queue, busy)
+    return [statuses[id_] for id_ in records]
 
-    return [status(id_) for id_ in records]
+
+def _is_name(id_: str) -> bool:
+    """True if a string from a file can name a folder of runs."""
+    return id_.isprintable() and "/" not in id_ and id_[:1] not in ("", ".")
+
+
+def _teachers_first(records: Mapping[str, _Record]) -> list[str]:
+    """The ids of records, each after its teachers; files may also describe a circle, which is cut somewhere."""
+    order: list[str] = []
+    seen: set[str] = set()
+    stack = [(id_, False) for id_ in records]
+    while stack:
+        id_, is_after_its_teachers = stack.pop()
+        if is_after_its_teachers:
+            order.append(id_)
+        elif id_ not in seen:
+            seen.add(id_)
+            stack.append((id_, True))
+            stack += [(run, False) for run in records[id_].teacher_runs if run in records]
+    return order
 
 
 @dataclass(frozen=True)
@@ -112,6 +135,7 @@ class _Record:
         names: names of all its files.
         identity: method, dataset and so on, from the first file that has them.
         user: number of the user who submitted `job`.
+        defect: why the folder cannot be read, if that is so.
     """
 
     id: str
@@ -122,9 +146,12 @@ class _Record:
     owner: Owner | None
     job: str | None
     user: int
+    defect: str = ""
 
     @property
     def is_open(self) -> bool:
+        if self.defect:
+            return False
         return not self.result or (folder_.AGAIN in self.names and folder_.CANCELLED not in self.names)
 
     @property
@@ -145,13 +172,38 @@ def _record(runs: Path, id_: str) -> _Record | None:
     folder = RunFolder(runs, id_)
     try:
         names = frozenset(os.listdir(folder.path))
-    except OSError:  # deleted meanwhile, or not readable
+    except (FileNotFoundError, NotADirectoryError):  # deleted meanwhile
         return None
+    except OSError as error:
+        return _unreadable(id_, frozenset(), reason(error))
     if not names & {folder_.SPEC, folder_.CONFIG, folder_.RESULT}:
         return None
+    try:
+        return _read(folder, id_, names)
+    except FileNotFoundError:  # deleted meanwhile, or begun again
+        return _unreadable(id_, names, "its files are changing")
+    except _Defect as defect:
+        return _unreadable(id_, names, str(defect))
 
+
+class _Defect(Exception):
+    """A file of a run's folder that cannot be used; the message names it, with the reason."""
+
+
+def _unreadable(id_: str, names: frozenset[str], defect: str) -> _Record:
+    return _Record(id_, names, {}, {}, {}, None, None, 0, defect)
+
+
+def _read(folder: RunFolder, id_: str, names: frozenset[str]) -> _Record:
     def content(name: str) -> dict[str, Any]:
-        return (folder.read(name) or {}) if name in names else {}
+        try:
+            return folder.checked(name) if name in names else {}
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError) as error:
+            if name != folder_.RESULT and _is_empty(folder / name):
+                return {}
+            raise _Defect(f"{name}: {reason(error)}") from None
 
     result = content(folder_.RESULT)
     status = result.get("status")
@@ -160,18 +212,23 @@ def _record(runs: Path, id_: str) -> _Record | None:
     if result and folder_.AGAIN not in names:  # most folders of a large sweep: one file is enough
         return _Record(id_, names, result, result, {}, None, None, 0)
     identity = content(folder_.SPEC) or result or _command(folder)
-    submission = content(folder_.SUBMISSION)
-    job = str(submission["job"]) if submission.get("job") else None
-    user = (folder / folder_.SUBMISSION).stat().st_uid if job else 0
+    job = content(folder_.SUBMISSION).get("job") or None
+    user = os.lstat(folder / folder_.SUBMISSION).st_uid if job else 0
     owner = lease.owner(folder.path) if any(name.startswith("lease.") for name in names) else None
     return _Record(id_, names, identity, result, content(folder_.PROGRESS), owner, job, user)
+
+
+def _is_empty(path: Path) -> bool:
+    """True for an empty file, as a power cut may leave one that was not written to last."""
+    status = os.lstat(path)
+    return stat.S_ISREG(status.st_mode) and status.st_size == 0
 
 
 def _command(folder: RunFolder) -> dict[str, Any]:
     """The identity in the first line of a run's configuration, for folders that have no other record."""
     try:
-        with (folder / folder_.CONFIG).open(encoding="utf-8") as file:
-            command = run_config.command_in(file.readline())
+        with open_regular(folder / folder_.CONFIG) as file:
+            command = run_config.command_in(file.readline(AT_MOST).decode())
         words = shlex.split(command or "")[2:]
         values = {key: values[0] for key, values in words_.parse(words, PLAN_KEYS, UserError).values.items()}
         return {**values, "method": values.get("methods"), "seed": int(values["seeds"])}
@@ -187,6 +244,8 @@ def _status(record: _Record, queue: SlurmQueue, teacher: RunStatus | None) -> Ru
     """
     facts: dict[str, Any] = {key: record.identity.get(key) for key in _IDENTITY}
     facts["teacher_runs"] = record.teacher_runs
+    if record.defect:
+        return RunStatus(record.id, "unreadable", record.defect, **facts)
     if not record.is_open:
         result = record.result
         if result["status"] == "failed":
@@ -206,10 +265,10 @@ def _status(record: _Record, queue: SlurmQueue, teacher: RunStatus | None) -> Ru
 
 
 def _speed(progress: Mapping[str, Any]) -> dict[str, Any]:
-    if not progress.get("images_per_second"):
+    speed, images, budget = (progress.get(key) for key in ("images_per_second", "images", "budget"))
+    if not speed or images is None or budget is None:
         return {}
-    speed = progress["images_per_second"]
-    return {"images_per_second": speed, "seconds_left": (progress["budget"] - progress["images"]) / speed}
+    return {"images_per_second": speed, "seconds_left": min(max(0.0, (budget - images) / speed), LARGEST)}
 
 
 def _unowned(record: _Record, job: QueuedJob | None, teacher: RunStatus | None) -> tuple[str, str | None]:
@@ -236,7 +295,7 @@ def _unowned(record: _Record, job: QueuedJob | None, teacher: RunStatus | None) 
 
 
 def _ago(progress: Mapping[str, Any]) -> str | None:
-    if "at" not in progress:
+    if progress.get("at") is None:
         return None
     seconds = time.time() - progress["at"]
     for size, word in ((86400, "days"), (3600, "hours"), (60, "minutes")):

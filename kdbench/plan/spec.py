@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -121,21 +121,19 @@ class Spec:
             UserError: a field is missing or not of its type, a name is not one that kdbench gives, or the configuration
                 holds more than values.
         """
+        for sentence in ill_typed(plain):
+            raise UserError(f"the stored run cannot be used: {sentence}")
         values = dict(plain)
         if "teacher_run" in values:
-            run = values.pop("teacher_run")
+            run, selected = values.pop("teacher_run"), values.pop("teacher_selected", False)
             named = values.get("teacher_file") or values.get("teacher_untrained") or values.get("teacher")
             values |= {"teacher_runs": [run] if run else [], "teacher_folders": {}}
-            values["teacher_word"] = named if values.pop("teacher_selected", None) else None
+            values["teacher_word"] = named if selected else None
         for each in fields(cls):
             if each.name not in values and each.name != "is_teacher":
-                raise UserError(f"the run does not record its {each.name}")
-            if not _fits(values.get(each.name, False), _TYPES[each.type]):
-                raise UserError(
-                    f"the {each.name} of the run is {shortened(repr(values[each.name]))}, which it cannot be"
-                )
+                raise UserError(f"the stored run cannot be used: it lacks its '{each.name}'")
         if more := values.keys() - {each.name for each in fields(cls)}:
-            raise UserError(f"the run records '{min(map(str, more))}', which this version of kdbench does not have")
+            raise UserError(f"the stored run has '{min(map(str, more))}', which this version of kdbench does not have")
         spec = cls(**{**values, "teacher_runs": tuple(values["teacher_runs"])})
         spec._check_names()
         return replace(spec, config=run_config.write(run_config.parse(spec.config, spec.id).values))
@@ -152,12 +150,39 @@ class Spec:
                     f"the run {self.id} records {shortened(repr(key))}, which is not a value of a parameter"
                 )
         for run, folder in self.teacher_folders.items():
-            if run not in self.teacher_runs or not _fits(folder, (str,)) or Path(folder).name != run:
+            if run not in self.teacher_runs or Path(folder).name != run:
                 raise UserError(f"the run {self.id} records a folder that is not that of one of its teachers")
         if not (self.teacher_word or "").isprintable():
             raise UserError(
                 f"the teacher {self.teacher_word!r} of the run {self.id} has characters that cannot be printed"
             )
+
+
+def ill_typed(plain: Mapping[str, Any]) -> Iterator[str]:
+    """A sentence for each entry of a spec.json that is not of the type that `Spec` has; missing entries have none."""
+    annotations = {each.name: each.type for each in fields(Spec)}
+    for name, annotation in {**annotations, "teacher_run": "str | None", "teacher_selected": "bool"}.items():
+        if name in plain and not _fits(plain[name], annotation):
+            yield f"its '{name}' cannot be {shortened(repr(plain[name]))}"
+
+
+def _fits(value: Any, annotation: Any) -> bool:
+    """True if a value read from JSON is one of the field that has this annotation."""
+    match annotation:
+        case "str":
+            return isinstance(value, str)
+        case "str | None":
+            return isinstance(value, str | None)
+        case "bool":
+            return isinstance(value, bool)
+        case "int":
+            return type(value) is int and 0 <= value < 2**63
+        case "tuple[str, ...]":
+            return isinstance(value, list | tuple) and all(isinstance(each, str) for each in value)
+        case "Mapping[str, str]":
+            return isinstance(value, dict) and all(isinstance(each, str) for each in value.values())
+        case _:
+            return isinstance(value, dict)
 
 
 @dataclass(frozen=True)
@@ -208,16 +233,6 @@ def check_run_name(name: object) -> None:
 
 
 _PARAMETER = re.compile(r"[A-Za-z_]\w*\.[A-Za-z_]\w*", re.ASCII)
-
-_TYPES: Mapping[Any, tuple[type, ...]] = {
-    **{"str": (str,), "str | None": (str, type(None)), "int": (int,), "bool": (bool,)},
-    **{"tuple[str, ...]": (list, tuple), "Mapping[str, str]": (dict,), "Mapping[str, Any]": (dict,)},
-}
-"""The types that the fields of a spec have in JSON, by annotation."""
-
-
-def _fits(value: Any, types: tuple[type, ...]) -> bool:
-    return isinstance(value, types) and (bool in types or not isinstance(value, bool))
 
 
 def _written(key: str, value: Any) -> str:

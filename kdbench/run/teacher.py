@@ -113,13 +113,13 @@ def _of_run(folder: RunFolder, students: tuple[tuple[float, ...], tuple[float, .
     run = folder.path.name
     if folder.state() != "finished":
         raise RunError(f"its teacher's run {run} is {folder.state()}")
-    result = folder.result() or {}
+    result = folder.typed_result()
     content = checkpoint.load(folder / CHECKPOINT)
     sha256 = checkpoint.weights_sha256(content["student"])
-    if sha256 != result["weights.sha256"]:
+    if sha256 != result.get("weights.sha256"):
         raise RunError(
             f"the weights of the teacher's run {run} do not match the recorded checksum (sha256); "
-            f"train it again: {result['provenance.command']} --rerun"
+            f"train it again: {result.get('provenance.command', 'kdbench run')} --rerun"
         )
     if result.get("data.sha256") != data:
         raise RunError(f"the teacher's run {run} was trained on different images from the present ones (data.sha256)")

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
 from kdbench.errors import UserError
-from kdbench.files import leads_out, links, write_atomically
+from kdbench.files import leads_out, links, read_object, read_regular, write_atomically
+from kdbench.plan import spec as spec_
 from kdbench.plan.spec import check_run_name
-from kdbench.store.result import defects
+from kdbench.store import result as result_
 
 State = Literal["finished", "failed", "absent"]
 
@@ -72,18 +74,33 @@ class RunFolder:
         return "failed" if result.get("status") == "failed" else "absent"
 
     def result(self) -> dict[str, Any] | None:
-        """The parsed result.json, or None if it is missing or unreadable."""
+        """The parsed result.json as it was stored, or None if it is missing or unreadable."""
         return self.read(RESULT)
+
+    def typed_result(self) -> dict[str, Any]:
+        """The entries of result.json that have their declared type; none if it is missing or unreadable."""
+        return result_.typed(self.result() or {})
 
     def read(self, name: str) -> dict[str, Any] | None:
         """The JSON object in a file of the folder, or None if it is missing or unreadable."""
         if (self / name).is_symlink() and leads_out(self / name, self.path):
             return None
         try:
-            content = json.loads((self / name).read_text(encoding="utf-8"))
+            return read_object(self / name)
         except (OSError, ValueError):
             return None
-        return content if isinstance(content, dict) else None
+
+    def checked(self, name: str) -> dict[str, Any]:
+        """The JSON object in a file of the folder, whose entries have the types that kdbench gives them.
+
+        Raises:
+            OSError: the file is missing, is not a regular file, or cannot be read.
+            ValueError: it holds something else; the message is the reason.
+        """
+        content = read_object(self / name)
+        for sentence in _ill_typed(name, content):
+            raise ValueError(sentence)
+        return content
 
     def check_links(self) -> None:
         """Refuse a folder with a link that leads out of it, before its files are read, copied or written over.
@@ -138,7 +155,7 @@ class RunFolder:
         for link in links(self.path):  # nothing is written to where they lead
             link.unlink()
         marker = self / AGAIN
-        if marker.exists() and marker.read_text(encoding="utf-8") == "fresh":
+        if marker.is_file() and read_regular(marker) == b"fresh":
             self.forget()
         for name in (RESULT, CHECKPOINT, PROGRESS, AGAIN):
             (self / name).unlink(missing_ok=True)
@@ -162,7 +179,7 @@ class RunFolder:
             ValueError: a number is not finite.
         """
         try:
-            sentences = defects(result)
+            sentences = result_.defects(result)
         except UserError as error:  # a measure's file was edited meanwhile
             sentences = [str(error)]
         for sentence in sentences:
@@ -176,3 +193,24 @@ class RunFolder:
         """Append a line to log.txt."""
         with (self / LOG).open("a", encoding="utf-8") as file:
             file.write(line.rstrip("\n") + "\n")
+
+
+_PROGRESS = ("images", "budget", "epoch", "epochs", "images_per_second", "validation", "measured", "at")
+
+
+def _ill_typed(name: str, content: Mapping[str, Any]) -> Iterator[str]:
+    """A sentence for each entry of a JSON file of a run folder that kdbench cannot have written."""
+    if name == RESULT:
+        yield from dict(result_.ill_typed(content)).values()
+    elif name == SPEC:
+        yield from spec_.ill_typed(content)
+    elif name == PROGRESS:
+        for key in _PROGRESS:
+            value = content.get(key)
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if value is not None and not (number and math.isfinite(value) and 0 <= value <= result_.LARGEST):
+                yield f"its '{key}' is not a number from 0"
+    elif name == SUBMISSION:
+        yield from (
+            f"its '{key}' is not a string" for key in ("job", "log") if not isinstance(content.get(key, ""), str)
+        )

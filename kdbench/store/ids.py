@@ -82,10 +82,21 @@ def run_name(word: str, runs: Path) -> str:
 
 
 def run_ids(runs: Path) -> list[str]:
-    """The names of the folders in `runs` that may be runs, in order; none if there is no such folder."""
+    """The names of the folders in `runs` that may be runs, in order; none if there is no such folder.
+
+    Raises:
+        OSError: the folder cannot be read.
+    """
     try:
         with os.scandir(runs) as entries:
-            names = [e.name for e in entries if is_run_name(e.name) and e.is_dir()]
-    except OSError:
+            names = [entry.name for entry in entries if is_run_name(entry.name) and _is_folder(entry)]
+    except (FileNotFoundError, NotADirectoryError):
         return []
     return sorted(name for name in names if name not in (studies.FOLDER, REPRODUCED))
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link in a circle, or to where one may not look
+        return False

@@ -13,14 +13,16 @@ import json
 import os
 import random
 import socket
+import stat
 import tempfile
 import threading
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import cache
 from pathlib import Path
 
 from kdbench.errors import RunError
+from kdbench.files import open_regular
 
 HEARTBEAT = 10.0
 """Seconds between two touches by the owner."""
@@ -62,6 +64,11 @@ class Owner:
         if self.job and self.job == me.job and self.restart < me.restart:
             return True
         return self.is_here() and started(self.pid) != self.started
+
+
+_UNKNOWN = Owner("an unknown machine", "", "", 0, "")
+_AT_MOST = 1 << 16
+"""Bytes of a lease that are read; those that kdbench writes have a few hundred."""
 
 
 class Held(RunError):
@@ -138,16 +145,33 @@ def _read(folder: Path, now: float) -> list[_LeaseFile]:
     for number, path in _paths(folder).items():
         # Opening the file makes NFS fetch its attributes again; stat alone may answer from the cache.
         try:
-            with path.open(encoding="utf-8") as file:
-                text, touched = file.read(), os.fstat(file.fileno()).st_mtime
+            with open_regular(path) as file:
+                content, touched = file.read(_AT_MOST), os.fstat(file.fileno()).st_mtime
         except FileNotFoundError:
             continue
-        try:
-            owner = Owner(**json.loads(text))
-        except (ValueError, TypeError):
-            owner = Owner("an unknown machine", "", "", 0, "")  # truncated by a full disk: only its age counts
-        leases.append(_LeaseFile(number, owner, touched, now))
+        except OSError:
+            content, touched = b"", _touched(path)
+        leases.append(_LeaseFile(number, _owner(content), touched, now))
     return leases
+
+
+def _owner(content: bytes) -> Owner:
+    """The owner that a lease names; an unknown one where the file is damaged, so that only its age counts."""
+    try:
+        owner = Owner(**json.loads(content))
+    except (ValueError, TypeError, RecursionError):
+        return _UNKNOWN
+    typed = all(type(getattr(owner, each.name)) is (int if each.type == "int" else str) for each in fields(Owner))
+    return owner if typed and 0 <= owner.pid < 2**31 else _UNKNOWN
+
+
+def _touched(path: Path) -> float:
+    """Time of the last touch of a lease that may not be read; long ago for what cannot be a lease, such as a folder."""
+    try:
+        status = os.lstat(path)
+    except OSError:
+        return 0.0
+    return status.st_mtime if stat.S_ISREG(status.st_mode) else 0.0
 
 
 def _now(folder: Path) -> float:
@@ -198,7 +222,7 @@ class Lease:
         """Give the lease up, so that other processes can do the run."""
         self._end()
         for number, path in sorted(_paths(self._folder).items()):
-            if number <= self._number:
+            if number <= self._number and not path.is_dir():  # which would be no lease
                 path.unlink(missing_ok=True)
 
     def withdraw(self) -> None:

@@ -9,7 +9,7 @@ from kdbench.errors import UserError
 from kdbench.plan.spec import TeacherRun
 from kdbench.plan.teachers import FindRun
 from kdbench.store import ids
-from kdbench.store.folder import CONFIG, RunFolder
+from kdbench.store.folder import CONFIG, RESULT, RunFolder
 
 
 def finder(runs: Path) -> FindRun:
@@ -37,6 +37,8 @@ def _in(path: Path, folder: str | None) -> TeacherRun:
         raise UserError(f"'{folder or path.name}' is not a run folder (it has no {CONFIG})")
     if (state := run.state()) != "finished":
         raise UserError(f"the run {path.name} cannot teach: it is {'not finished' if state == 'absent' else state}")
-    result = run.result() or {}
+    result = run.typed_result()
+    if "method" not in result or "student" not in result:
+        raise UserError(f"the run {path.name} cannot teach: its {RESULT} lacks the method or the student")
     source = run_config.read(run / CONFIG)["Dataset.source"]
     return TeacherRun(path.name, result["method"], result["student"], source, folder)

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from kdbench.cli import folders
+from kdbench.cli.printing import print_text
 
 SUMMARY = "package the leaderboard and its sources as supplementary material"
 DETAILS = """\
@@ -27,5 +28,5 @@ def run(arguments: argparse.Namespace) -> int:
     from kdbench.audit import export
 
     to = arguments.to.expanduser().resolve() if arguments.to else None
-    print(export.export(folders.runs(arguments), arguments.out.resolve(), to))
+    print_text(export.export(folders.runs(arguments), arguments.out.resolve(), to))
     return 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from kdbench.cli.printing import print_text
 from kdbench.errors import UserError, unknown
 
 KINDS = (
@@ -37,9 +38,9 @@ def run(arguments: argparse.Namespace) -> int:
         table.add_column(style="dim", no_wrap=True)
         for row in members(each):
             table.add_row(*row)
-        console(pipe_width=1000).print(table)
+        console().print(table)
         if not kind:
-            print()
+            print_text()
     return 0
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdbench.cli import folders
 from kdbench.cli.console import console
+from kdbench.cli.printing import warn
 from kdbench.errors import UserError
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
     runs, data = folders.runs(arguments), folders.data(arguments)
     reproduction = reproduce.prepare(arguments.words[0], runs, data, arguments.out, arguments.board.resolve())
     for change in reproduction.changes:
-        print(f"kdbench: {change}", file=sys.stderr)
+        warn(change)
     outcome = reproduce.carry_out(reproduction)
     _print(outcome, reproduction.out / reproduction.spec.id)
     return int(not outcome.identical)

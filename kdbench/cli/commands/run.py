@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kdbench import words as words_
 from kdbench.cli import folders
+from kdbench.cli.printing import print_text, warn
 from kdbench.config import BASELINE
 from kdbench.errors import UserError, unknown
 from kdbench.words import count, shortest
@@ -76,15 +76,15 @@ def run(arguments: argparse.Namespace) -> int:
 
     def report(handover: Handover) -> None:
         handovers.append(handover)
-        print(_sentence(handover))
+        print_text(_sentence(handover))
 
     launchers.launch(launchers.Workload(to_do, request, runs, data, arguments.rerun), report)
     if not handovers:
         return _conclude(specs, runs, baseline)
     if all(handover.earlier for handover in handovers):
-        print("nothing was submitted")
+        print_text("nothing was submitted")
     else:
-        print("track them with kdbench status; run the same command again for the table")
+        print_text("track them with kdbench status; run the same command again for the table")
     return 0
 
 
@@ -123,7 +123,7 @@ def _print_plan(planned: Sequence[PlannedRun], keys: Sequence[str]) -> None:
         table.add_row(spec.id, state, spec.protocol, *([_values(spec, keys)] if keys else []), teacher)
     console().print(table)
     to_do = sum(each.to_do for each in planned)
-    print(f"{count(len(planned), 'run')}: {len(planned) - to_do} finished, {to_do} to do")
+    print_text(f"{count(len(planned), 'run')}: {len(planned) - to_do} finished, {to_do} to do")
 
 
 def _values(spec: Spec, keys: Sequence[str]) -> str:
@@ -140,12 +140,12 @@ def _print_arrays(to_do: Sequence[Spec], runs: Path, profile: Cluster) -> None:
 
     planned = submission.Submission(to_do, runs, profile, queue.read([os.getuid()]) or {})
     if planned.submitted:
-        print(_in_jobs(len(planned.submitted)))
+        print_text(_in_jobs(len(planned.submitted)))
     past = estimate.Past(runs)
     for array in planned.arrays:
-        print(f"\n{array}")
-        print(f"  sbatch {shlex.join(planned.options(array))}")
-        print(f"  {estimate.sentence(array.jobs, past, array.runs_at_once, *planned.processors(array))}")
+        print_text(f"\n{array}")
+        print_text(f"  sbatch {shlex.join(planned.options(array))}")
+        print_text(f"  {estimate.sentence(array.jobs, past, array.runs_at_once, *planned.processors(array))}")
 
 
 def _warn_of_outdated(outdated: Sequence[Spec]) -> None:
@@ -153,7 +153,7 @@ def _warn_of_outdated(outdated: Sequence[Spec]) -> None:
         files = ", ".join(sorted({f"methods/{spec.source}.py" for spec in outdated}))
         them = "it" if len(outdated) == 1 else "them"
         runs = count(len(outdated), "finished run")
-        print(f"kdbench: {runs} used an older {files}; use --rerun to repeat {them}", file=sys.stderr)
+        warn(f"{runs} used an older {files}; use --rerun to repeat {them}")
 
 
 def _sentence(handover: Handover) -> str:
@@ -176,16 +176,16 @@ def _conclude(specs: Sequence[Spec], runs: Path, baseline: str, trained: bool = 
     asked = [spec for spec in specs if not spec.is_teacher]
     results = backlog.results(asked, runs)
     if not trained:
-        print(f"{_all(len(asked))} already finished; nothing was trained", file=sys.stderr)
+        print_text(f"{_all(len(asked))} already finished; nothing was trained", stderr=True)
     have_baseline = any(result["method"] == baseline for result in results)
     for table in tables.summarise(results, baseline if have_baseline else BASELINE):
-        console(pipe_width=None).print(Terminal(table))
+        console().print(Terminal(table))
     missing = len(asked) - len(results)
     if missing:
         have = "has" if missing == 1 else "have"
-        print(
+        print_text(
             f"{count(missing, 'run')} {have} no result yet: running elsewhere, or cancelled; see kdbench status",
-            file=sys.stderr,
+            stderr=True,
         )
     return int(any(result["status"] == "failed" for result in results))
 

@@ -13,8 +13,8 @@ from kdbench.config import run_config
 from kdbench.config.run_config import RunConfig
 from kdbench.errors import UserError
 from kdbench.plan.spec import Spec
-from kdbench.store import ids
 from kdbench.store.folder import CONFIG, RunFolder
+from kdbench.store.ids import run_ids
 
 
 class Past:
@@ -24,9 +24,9 @@ class Past:
         self._runs = runs
         self._alike: dict[tuple[str, ...], list[dict[str, Any]]] = defaultdict(list)
         self._budgets: dict[str, float] = {}
-        for id_ in ids.run_ids(runs):
-            result = RunFolder(runs, id_).result()
-            if result and result.get("status") == "finished" and result.get("seconds.total"):
+        for run in run_ids(runs):
+            result = RunFolder(runs, run).typed_result() | {"run": run}
+            if result.get("status") == "finished" and result.get("seconds.total"):
                 for key in _keys(*(str(result.get(k)) for k in ("protocol", "method", "student", "dataset"))):
                     self._alike[key].append(result)
 

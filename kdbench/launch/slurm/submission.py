@@ -197,6 +197,7 @@ class Submission:
         from submitit.core.utils import FailedJobError
 
         self._runs.mkdir(parents=True, exist_ok=True)
+        (self._runs / FOLDER).mkdir(mode=0o700, exist_ok=True)  # its pickles are executed by the jobs
         commit, clean = provenance.of_this_code()
         job_of: dict[str, str] = {}
         for array in self.arrays:

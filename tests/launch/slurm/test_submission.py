@@ -223,6 +223,11 @@ def test_submission(sbatch, tmp_path, capsys):
     assert (job.ids, job.gpus, job.processes) == ((kd.name,), 1, 1)
 
 
+def test_the_folder_of_pickles_is_the_users_alone(sbatch, tmp_path):
+    assert main(["run", "methods=ce", "dataset=digits", "executor=slurm"]) == 0
+    assert (tmp_path / "runs/.slurm").stat().st_mode & 0o777 == 0o700
+
+
 def test_the_dry_run_writes_nothing_and_needs_no_slurm(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
     monkeypatch.chdir(tmp_path)
