@@ -88,8 +88,7 @@ def run_ids(runs: Path) -> list[str]:
         OSError: the folder cannot be read.
     """
     try:
-        with os.scandir(runs) as entries:
-            names = [entry.name for entry in entries if is_run_name(entry.name) and _is_folder(entry)]
+        names = [entry.name for entry in os.scandir(runs) if is_run_name(entry.name) and _is_folder(entry)]
     except (FileNotFoundError, NotADirectoryError):
         return []
     return sorted(name for name in names if name not in (studies.FOLDER, REPRODUCED))

@@ -82,18 +82,18 @@ def test_a_spec_of_a_kdbench_with_one_teacher_comes_back(kd):
     [
         ({"id": "../kd"}, "'../kd' cannot be the name of a run"),
         ({"teacher_runs": ["../kd"]}, "'../kd' cannot be the name of a run"),
-        ({"teacher_runs": [["a"]]}, "cannot be the name of a run"),
-        ({"teacher_runs": "ab"}, "the teacher_runs of the run is 'ab', which it cannot be"),
+        ({"teacher_runs": [["a"]]}, "its 'teacher_runs' cannot be [['a']]"),
+        ({"teacher_runs": "ab"}, "its 'teacher_runs' cannot be 'ab'"),
         ({"teacher_folders": {"other": "/home/me"}}, "records a folder that is not that of one of its teachers"),
         ({"method": "kd\ninclude 'x'"}, "cannot be a name"),
         ({"source": "../kd"}, "'../kd' in the run"),
         ({"teacher_word": "a\nb"}, "has characters that cannot be printed"),
         ({"overrides": {"Train.epochs\ninclude 'x'": 1}}, "which is not a value of a parameter"),
         ({"overrides": {"Train.epochs": float("inf")}}, "which is not a value of a parameter"),
-        ({"seed": "0"}, "the seed of the run is '0', which it cannot be"),
-        ({"seed": True}, "the seed of the run is True, which it cannot be"),
+        ({"seed": "0"}, "its 'seed' cannot be '0'"),
+        ({"seed": True}, "its 'seed' cannot be True"),
         ({"config": "import os\n"}, "it holds more than bindings"),
-        ({"color": "red"}, "the run records 'color', which this version of kdbench does not have"),
+        ({"color": "red"}, "the stored run has 'color', which this version of kdbench does not have"),
     ],
 )
 def test_a_spec_that_kdbench_did_not_write_is_one_sentence(kd, changes, sentence):
@@ -107,7 +107,7 @@ def test_a_spec_that_kdbench_did_not_write_is_one_sentence(kd, changes, sentence
 def test_a_spec_that_lacks_something_is_one_sentence(kd, key):
     plain = stored(kd)
     del plain[key]
-    with pytest.raises(UserError, match=f"the run does not record its {key}"):
+    with pytest.raises(UserError, match=f"it lacks its '{key}'"):
         Spec.from_plain(plain)
 
 
