@@ -28,3 +28,9 @@ def print_left_out(sentences: Iterable[str]) -> None:
     """Print a line on standard error for each file that a request leaves out because of an error in it."""
     for sentence in sentences:
         print(f"kdbench: left out: {sentence}", file=sys.stderr)
+
+
+def print_sentences(sentences: Iterable[str]) -> None:
+    """Print a line on standard error for each sentence about what a command has read."""
+    for sentence in sentences:
+        print(f"kdbench: {sentence}", file=sys.stderr)

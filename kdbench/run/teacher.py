@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from kdbench.backbones import registry
 from kdbench.backbones.backbone import Backbone
-from kdbench.config import run_config
-from kdbench.data.task import Task
+from kdbench.config import extensions, run_config
+from kdbench.config.settings import Dataset
+from kdbench.data.readers import registry as readers
+from kdbench.data.task import Images, Task
 from kdbench.errors import RunError
 from kdbench.method import Method, Teacher
 from kdbench.plan.spec import TEACHER_SEED, Spec
-from kdbench.run import checkpoint, weight_file
+from kdbench.run import checkpoint, plausibility, weight_file
 from kdbench.run import load as load_
 from kdbench.store.folder import CHECKPOINT, RunFolder
 from kdbench.streams import Streams
+
+if TYPE_CHECKING:
+    from kdbench.data.readers.arrays import Arrays
 
 TOLERANCE = 0.5
 """Points of accuracy by which a teacher measured again may differ from its own run (another device rounds differently)."""
@@ -103,6 +108,74 @@ def load(spec: Spec, runs: Path, task: Task) -> tuple[LoadedTeacher, ...]:
     return tuple(teachers)
 
 
+def check_run(folder: RunFolder, data: str | None) -> None:
+    """Read a finished run that is to teach, as its students will.
+
+    Args:
+        data: checksum of the students' images; None if they are not at hand.
+
+    Raises:
+        RunError: it cannot be read, or is not what its result says.
+    """
+    _checked(folder, data)
+
+
+def check_file(path: Path, values: Mapping[str, Any], arrays: Arrays | None) -> str | None:
+    """Read a weight file that is to teach, as its students will, and try it on training images.
+
+    Args:
+        values: the configuration of a student's run.
+        arrays: the images; None if they are not at hand.
+
+    Returns:
+        A sentence if it is near chance, or right on classes in another order (`plausibility.doubt`).
+
+    Raises:
+        RunError: it cannot be read, or fits no backbone with the classes and channels of the images.
+    """
+    path = path.expanduser()
+    if arrays is None:
+        state = weight_file.read(path)
+        classes = readers.classes(values["Dataset.source"]) or weight_file.classes_of(state)
+        weight_file.fitting(state, path, classes, len(values["Dataset.mean"]))
+        return None
+    teacher = _of_file(path, len(arrays.classes), arrays.train_images.shape[-1])
+    dataset = Dataset(**{name: values[f"Dataset.{name}"] for name in ("source", "mean", "std", "mirrored")})
+    images = Images(torch.from_numpy(arrays.train_images), torch.from_numpy(arrays.train_labels))
+    return plausibility.doubt(teacher.network, images, dataset, path.name)
+
+
+def doubt(spec: Spec, teachers: Sequence[LoadedTeacher], task: Task, dataset: Dataset) -> str | None:
+    """A sentence about the first teacher of a run, if the user named it and `plausibility.doubt` finds it odd."""
+    trained_by_the_plan = spec.teacher_word is None or spec.teacher_word in extensions.members("backbone")
+    if not teachers or trained_by_the_plan:
+        return None
+    first = next(teacher for teacher in teachers if not teacher.is_earlier)
+    name = Path(spec.teacher_file).name if spec.teacher_file else first.run
+    return plausibility.doubt(first.network, task.train, dataset, str(name), first.logits)
+
+
+def _checked(folder: RunFolder, data: str | None) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The result and the checkpoint of a run that teaches."""
+    run = folder.path.name
+    if folder.state() != "finished":
+        raise RunError(f"its teacher's run {run} is {folder.state()}")
+    result = folder.result() or {}
+    content = checkpoint.load(folder / CHECKPOINT)
+    try:
+        sha256 = checkpoint.weights_sha256(content["student"])
+    except (KeyError, AttributeError, TypeError):
+        raise RunError(f"the {CHECKPOINT} of the teacher's run {run} does not hold the weights of a run") from None
+    if sha256 != result.get("weights.sha256"):
+        raise RunError(
+            f"the weights of the teacher's run {run} do not match the recorded checksum (sha256); "
+            f"train it again: {result.get('provenance.command')} --rerun"
+        )
+    if data is not None and result.get("data.sha256") != data:
+        raise RunError(f"the teacher's run {run} was trained on different images from the present ones (data.sha256)")
+    return result, content
+
+
 def _of_run(folder: RunFolder, students: tuple[tuple[float, ...], tuple[float, ...]], data: str) -> list[LoadedTeacher]:
     """The states that a run kept of its training, the last being its end.
 
@@ -111,18 +184,8 @@ def _of_run(folder: RunFolder, students: tuple[tuple[float, ...], tuple[float, .
         data: checksum of the student's images.
     """
     run = folder.path.name
-    if folder.state() != "finished":
-        raise RunError(f"its teacher's run {run} is {folder.state()}")
-    result = folder.result() or {}
-    content = checkpoint.load(folder / CHECKPOINT)
-    sha256 = checkpoint.weights_sha256(content["student"])
-    if sha256 != result["weights.sha256"]:
-        raise RunError(
-            f"the weights of the teacher's run {run} do not match the recorded checksum (sha256); "
-            f"train it again: {result['provenance.command']} --rerun"
-        )
-    if result.get("data.sha256") != data:
-        raise RunError(f"the teacher's run {run} was trained on different images from the present ones (data.sha256)")
+    result, content = _checked(folder, data)
+    sha256 = result["weights.sha256"]
     scale, shift = _renormalisation(students, load_.normalisation(folder.path))
     trained = content.get("method", {}).get("state") or content.get("method", {}).get("deploys_student") is False
     method = load_.filled(content, run) if trained else None
@@ -169,8 +232,7 @@ def _untrained(name: str, classes: int, channels: int) -> LoadedTeacher:
 
 
 def _of_file(path: Path, classes: int, channels: int) -> LoadedTeacher:
-    state = weight_file.read(path)
-    name = weight_file.fitting_backbone(state, path, classes, channels)
+    name, state = weight_file.fitting(weight_file.read(path), path, classes, channels)
     network = registry.build(name, classes, channels)
     network.load_state_dict(state)
     described = load_.as_teacher({"backbone": name})
