@@ -34,8 +34,8 @@ def check(specs: Sequence[Spec], runs: Path, data: Path | None, dry_run: bool = 
         Sentences for the user: files that were passed by, and teachers that are near chance.
 
     Raises:
-        UserError: the images of a dataset are missing or cannot be read; a teacher cannot be read, fits no backbone, or is
-            of other images.
+        UserError: the images of a dataset are missing or cannot be read; a teacher cannot be read, does not fit any
+            backbone, or is of other images.
     """
     sentences: list[str] = []
     registry.read_once.cache_clear()  # the files may have changed since the last plan of this process

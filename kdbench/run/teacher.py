@@ -131,7 +131,7 @@ def check_file(path: Path, values: Mapping[str, Any], arrays: Arrays | None) -> 
         A sentence if it is near chance, or right on classes in another order (`plausibility.doubt`).
 
     Raises:
-        RunError: it cannot be read, or fits no backbone with the classes and channels of the images.
+        RunError: it cannot be read, or does not fit any backbone with the classes and channels of the images.
     """
     path = path.expanduser()
     if arrays is None:

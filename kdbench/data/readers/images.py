@@ -120,7 +120,7 @@ def _is_left_behind(name: str) -> bool:
 
 
 def decode(file: Path, size: tuple[int, int]) -> np.ndarray | None:
-    """The pixels (H, W, 3) uint8 of an image file, whatever form they are stored in.
+    """The pixels (H, W, 3) uint8 of an image file, in any form that they are stored in.
 
     A palette, black and white, grey, and an alpha channel without transparent pixels become RGB. A grey image of 16 bits
     per pixel becomes one of 8 where nothing is lost. An image that its EXIF orientation turns is turned.
