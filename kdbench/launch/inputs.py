@@ -72,7 +72,7 @@ def _images(
         if data is None:
             return None
         if not registry.is_present(source, data):
-            sentences.append(f"the images of {source} are not in {data}; the first run downloads them")
+            sentences.append(f"the images of {source} are not in {data}; without --dry-run they are downloaded")
             return None
     return registry.read_once(source, data)
 

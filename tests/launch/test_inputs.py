@@ -46,7 +46,7 @@ def test_the_folder_of_a_dataset_is_checked_before_anything_starts(tmp_path):
         inputs.check(specs, tmp_path, tmp_path / "none")
     assert inputs.check(specs, tmp_path, None, dry_run=True) == []
     (sentence,) = inputs.check(specs, tmp_path, tmp_path, dry_run=True)
-    assert sentence == f"the images of cifar10 are not in {tmp_path}; the first run downloads them"
+    assert sentence == f"the images of cifar10 are not in {tmp_path}; without --dry-run they are downloaded"
 
 
 def test_a_bad_image_is_told_once_for_all_runs(tmp_path, data, capsys):

@@ -205,6 +205,6 @@ def download(source: str, folder: Path) -> Path:
             return arriving.replace(folder / names.packed)
     except (OSError, http.client.HTTPException) as error:
         raise UserError(
-            f"no images of {source} in {folder}, and the download failed ({error}): put {names.packed} there, "
+            f"no images of {source} in {folder}, and the download failed ({getattr(error, 'reason', error)}): put {names.packed} there, "
             f"or images as {source}/train/CLASS/NAME.png and {source}/test/CLASS/NAME.png"
         ) from error
