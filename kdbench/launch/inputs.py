@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from kdbench.config import extensions, run_config
 from kdbench.data.readers import registry
-from kdbench.errors import RunError, UserError
+from kdbench.errors import UserError
 from kdbench.plan.spec import Spec
+from kdbench.run import fault
 from kdbench.store.folder import RunFolder
 
 if TYPE_CHECKING:
@@ -48,8 +49,10 @@ def check(specs: Sequence[Spec], runs: Path, data: Path | None, dry_run: bool = 
                 for spec in {spec.dataset: spec for spec in wanted}.values():
                     registry.check_channels(source, arrays, _values(spec)["Dataset.mean"])
             sentences += _teachers(wanted, {spec.id for spec in specs}, runs, arrays)
-    except RunError as error:
-        raise UserError(str(error)) from None
+    except UserError:
+        raise
+    except Exception as error:  # of a reader or a network of the user's too
+        raise UserError(fault.sentence(error)) from error
     return sentences
 
 

@@ -103,11 +103,20 @@ def mine(tmp_path, own_plugins):
     return write
 
 
-def test_a_reader_that_fails_is_told_before_anything_starts(tmp_path, mine, capsys):
-    mine("raise ValueError('no such archive')")
+@pytest.mark.parametrize(
+    ("body", "sentence"),
+    [
+        ("raise ValueError('no such archive')", "the reader of 'mine' fails: no such archive"),
+        ("{}['labels']", "KeyError: 'labels' (read, plugin12/readers/mine.py:8)"),
+        ("open(folder / 'list.txt')", "FileNotFoundError: [Errno 2] No such file or directory: "),
+        ("return None", "the reader of 'mine' returns NoneType, not Arrays"),
+    ],
+)
+def test_a_reader_that_fails_is_told_before_anything_starts(tmp_path, mine, capsys, body, sentence):
+    mine(body)
     status, (line,) = plan(capsys, tmp_path, tmp_path, "methods=ce", "dataset=mine")
     assert status == 2
-    assert "the reader of 'mine' fails: no such archive" in line
+    assert sentence in line
 
 
 def test_a_weight_file_is_compared_with_the_classes_of_the_images(tmp_path, mine, capsys):

@@ -16,6 +16,7 @@ import shutil
 import tarfile
 import tempfile
 import urllib.request
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -148,11 +149,14 @@ def _contents_of_tar(source: str, path: Path) -> Callable[[str, str], bytes]:
             f"{published.tgz_md5}"
         )
     contents = {}
-    with tarfile.open(path, "r:gz") as tar:
-        for member in tar:
-            inner = member.name.removeprefix(f"{names.unpacked}/")
-            if member.isreg() and (file_in_tar := tar.extractfile(member)):
-                contents[inner] = file_in_tar.read()
+    try:
+        with tarfile.open(path, "r:gz") as tar:
+            for member in tar:
+                inner = member.name.removeprefix(f"{names.unpacked}/")
+                if member.isreg() and (file_in_tar := tar.extractfile(member)):
+                    contents[inner] = file_in_tar.read()
+    except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
+        raise _Damaged(f"{path} is damaged: {error}") from error
 
     def content(name: str, md5: str) -> bytes:
         return _checked(contents.get(name, b""), md5, f"{name} in {path}")
@@ -205,6 +209,6 @@ def download(source: str, folder: Path) -> Path:
             return arriving.replace(folder / names.packed)
     except (OSError, http.client.HTTPException) as error:
         raise UserError(
-            f"no images of {source} in {folder}, and the download failed ({getattr(error, 'reason', error)}): put {names.packed} there, "
-            f"or images as {source}/train/CLASS/NAME.png and {source}/test/CLASS/NAME.png"
+            f"no images of {source} in {folder}, and the download failed ({getattr(error, 'reason', error)}): "
+            f"put {names.packed} there, or images as {source}/train/CLASS/NAME.png and {source}/test/CLASS/NAME.png"
         ) from error
