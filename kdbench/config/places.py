@@ -170,12 +170,11 @@ def _is_misnamed(path: Path, suffix: str) -> bool:
 
 def _renamed(path: Path, suffix: str) -> str:
     stem = re.sub("[^A-Za-z0-9_]+", "_", path.stem)
+    other = f" to {stem}{suffix}" if is_name(stem) else ""
     rule = "a name is made of letters, digits and underscores, and begins with a letter"
     if is_name(path.stem):
         rule = f"its ending must be {suffix}"
-    return f"{short(path)} has a name that cannot be used: {rule}" + (
-        f"; rename it to {stem}{suffix}" if is_name(stem) else ""
-    )
+    return f"rename {short(path)}{other} ({rule})"
 
 
 def no_member(group: str, name: str, valid: Iterable[str], see: str) -> UserError:

@@ -67,10 +67,8 @@ def test_a_file_that_its_name_leaves_out_is_told(tmp_path, group, file, renamed)
     path.parent.mkdir(parents=True)
     path.write_text("")
     places.add_plugins([str(tmp_path)])
-    remedy = f"; rename it to {renamed}" if renamed else ""
-    assert places.misnamed(group) == {
-        path: f"{tmp_path.name}/{file} has a name that cannot be used: {RULE}{remedy}",
-    }
+    other = f" to {renamed}" if renamed else ""
+    assert places.misnamed(group) == {path: f"rename {tmp_path.name}/{file}{other} ({RULE})"}
 
 
 def test_an_ending_in_capitals_is_told_and_helpers_and_other_files_are_not(tmp_path):
@@ -82,7 +80,7 @@ def test_an_ending_in_capitals_is_told_and_helpers_and_other_files_are_not(tmp_p
     (tmp_path / "methods" / "Other.PY").write_text("")
     places.add_plugins([])
     (sentence,) = places.misnamed("method").values()
-    assert sentence.endswith("has a name that cannot be used: its ending must be .py; rename it to Other.py")
+    assert sentence == f"rename {tmp_path.name}/methods/Other.PY to Other.py (its ending must be .py)"
 
 
 @pytest.mark.parametrize("word", ["my-method", "my_method", "MyMethod"])
@@ -90,7 +88,7 @@ def test_a_word_for_such_a_file_names_it_and_any_other_unknown_word_mentions_it(
     (tmp_path / "methods").mkdir()
     (tmp_path / "methods" / "my-method.py").write_text("")
     places.add_plugins([str(tmp_path)])
-    with pytest.raises(UserError, match=rf"the method '{word}' cannot be used: .*rename it to my_method\.py"):
+    with pytest.raises(UserError, match=rf"the method '{word}' cannot be used: rename .* to my_method\.py"):
         bindings.member(word)
     with pytest.raises(UserError, match=r"unknown method 'kdd'; did you mean 'kd'\?.*left out: .*my-method\.py"):
         bindings.member("kdd")
@@ -117,11 +115,11 @@ def test_list_and_all_mention_them(tmp_path, capsys):
     for kind, name in (("methods", "my-method.py"), ("recipes", "my recipe.gin"), ("students", "my-net.py")):
         assert main(["list", kind]) == 0
         (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith(name)]
-        assert f"cannot be used: {tmp_path.name}/" in line
+        assert f"cannot be used: rename {tmp_path.name}/" in line
     assert main(["run", "methods=all", "--dry-run", "--runs", str(tmp_path / "runs")]) == 0
     shown = capsys.readouterr().err
-    assert "my-method.py has a name that cannot be used" in shown
-    assert "my-net.py has a name that cannot be used" in shown
+    assert f"left out: rename {tmp_path.name}/methods/my-method.py to my_method.py (" in shown
+    assert f"left out: rename {tmp_path.name}/backbones/my-net.py to my_net.py (" in shown
 
 
 def test_a_package_offers_its_methods_through_the_entry_point(tmp_path, install):
