@@ -94,7 +94,8 @@ def _teachers(specs: Sequence[Spec], to_do: set[str], runs: Path, arrays: Arrays
         return []
     from kdbench.run import teacher  # torch
 
+    digest = arrays.digest() if arrays else None
     for folder in finished:
-        teacher.check_run(RunFolder(folder.parent, folder.name), arrays.digest() if arrays else None)
+        teacher.check_run(RunFolder(folder.parent, folder.name), _values(folders[folder]), digest)
     doubts = [teacher.check_file(Path(file), _values(spec), arrays) for file, spec in files.items()]
     return [doubt for doubt in doubts if doubt]

@@ -19,7 +19,7 @@ from kdbench.data.task import Images, Task
 from kdbench.errors import RunError
 from kdbench.method import Method, Teacher
 from kdbench.plan.spec import TEACHER_SEED, Spec
-from kdbench.run import checkpoint, plausibility, weight_file
+from kdbench.run import checkpoint, fault, plausibility, weight_file
 from kdbench.run import load as load_
 from kdbench.store.folder import CHECKPOINT, RunFolder
 from kdbench.streams import Streams
@@ -102,22 +102,26 @@ def load(spec: Spec, runs: Path, task: Task) -> tuple[LoadedTeacher, ...]:
         teachers.append(_of_file(Path(spec.teacher_file).expanduser(), classes, channels))
     for run in spec.teacher_runs:
         folder = Path(spec.teacher_folders.get(run, runs / run))
-        values = run_config.parse(spec.config, spec.id).values
-        own = tuple(values["Dataset.mean"]), tuple(values["Dataset.std"])
+        own = _normalisation_of(run_config.parse(spec.config, spec.id).values)
         teachers += _of_run(RunFolder(folder.parent, folder.name), own, task.digest)
     return tuple(teachers)
 
 
-def check_run(folder: RunFolder, data: str | None) -> None:
-    """Read a finished run that is to teach, as its students will.
+def check_run(folder: RunFolder, values: Mapping[str, Any], data: str | None) -> None:
+    """Load a finished run that is to teach, as its students will.
 
     Args:
+        values: the configuration of a student's run.
         data: checksum of the students' images; None if they are not at hand.
 
     Raises:
-        RunError: it cannot be read, or is not what its result says.
+        RunError: it cannot be loaded, or is not what its result says.
     """
-    _checked(folder, data)
+    try:
+        _of_run(folder, _normalisation_of(values), data)
+    except Exception as error:  # of files that someone else may have written
+        sentence, run = fault.sentence(error), folder.path.name
+        raise RunError(sentence if run in sentence else f"the run {run} cannot teach: {sentence}") from error
 
 
 def check_file(path: Path, values: Mapping[str, Any], arrays: Arrays | None) -> str | None:
@@ -176,12 +180,19 @@ def _checked(folder: RunFolder, data: str | None) -> tuple[dict[str, Any], dict[
     return result, content
 
 
-def _of_run(folder: RunFolder, students: tuple[tuple[float, ...], tuple[float, ...]], data: str) -> list[LoadedTeacher]:
+def _normalisation_of(values: Mapping[str, Any]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and std that the images of a run are normalised with."""
+    return tuple(values["Dataset.mean"]), tuple(values["Dataset.std"])
+
+
+def _of_run(
+    folder: RunFolder, students: tuple[tuple[float, ...], tuple[float, ...]], data: str | None
+) -> list[LoadedTeacher]:
     """The states that a run kept of its training, the last being its end.
 
     Args:
         students: mean and std that the student's images are normalised with.
-        data: checksum of the student's images.
+        data: checksum of the student's images; None if it is not known.
     """
     run = folder.path.name
     result, content = _checked(folder, data)
@@ -191,7 +202,7 @@ def _of_run(folder: RunFolder, students: tuple[tuple[float, ...], tuple[float, .
     method = load_.filled(content, run) if trained else None
     network = load_.network_of(method) if method is not None else _network(content, content["student"])
     description = load_.as_teacher(content)
-    end = LoadedTeacher(network, run, sha256, result["accuracy.last"], method, scale, shift, False, description)
+    end = LoadedTeacher(network, run, sha256, result.get("accuracy.last"), method, scale, shift, False, description)
     earlier = [
         replace(
             end,

@@ -155,9 +155,16 @@ def test_a_finished_teacher_is_read_before_anything_starts(tmp_path):
     assert inputs.check([teacher, *students], tmp_path, None) == []
     content = (folder / CHECKPOINT).read_bytes()
     (folder / CHECKPOINT).write_bytes(content[: len(content) // 2])
-    with pytest.raises(UserError, match=r"the weights in 'checkpoint\.pt' cannot be read: it is truncated or damaged"):
+    with pytest.raises(UserError, match=rf"{teacher.id} cannot teach: .* it is truncated or damaged"):
         inputs.check(students, tmp_path, None)
     inputs.check([teacher, *students], tmp_path, None)  # which trains it again
+    (folder / CHECKPOINT).write_bytes(content)
+    content = torch.load(folder / CHECKPOINT)
+    for changes in ({"backbone": "gone"}, {"backbone": 3}, {"method": []}, {"method": {"state": 1}}, {"student": None}):
+        torch.save({**content, **changes}, folder / CHECKPOINT)
+        with pytest.raises(UserError, match=teacher.id) as error:
+            inputs.check(students, tmp_path, None)
+        assert "\n" not in str(error.value)
     end(tmp_path, teacher, **{"weights.sha256": "0" * 64})
     with pytest.raises(UserError, match=f"{teacher.id} do not match the recorded checksum"):
         inputs.check(students, tmp_path, None)
