@@ -12,7 +12,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kdbench.config import extensions, run_config
+from kdbench.config import extensions, places, run_config
 from kdbench.data.readers import registry
 from kdbench.errors import UserError
 from kdbench.plan.spec import Spec
@@ -68,7 +68,8 @@ def _images(
     source: str, specs: Sequence[Spec], data: Path | None, dry_run: bool, sentences: list[str]
 ) -> Arrays | None:
     """The images of a source; None where they need not or cannot be read yet."""
-    needs_folder = extensions.member("reader", source, "data source").options.get("needs_folder", False)
+    reader = extensions.member("reader", source, "data source")
+    needs_folder = reader.options.get("needs_folder", False)
     if not needs_folder and not any(spec.teacher_file for spec in specs):
         return None  # they come with kdbench or with the reader, and not from the user's files
     if needs_folder and dry_run:
@@ -77,7 +78,12 @@ def _images(
         if not registry.is_present(source, data):
             sentences.append(f"the images of {source} are not in {data}; without --dry-run they are downloaded")
             return None
-    return registry.read_once(source, data)
+    if reader.origin == places.BUILT_IN:
+        return registry.read_once(source, data)
+    from kdbench.streams import Streams  # torch
+
+    with Streams(0).as_global("preparation"):  # a reader may draw from the global generators, as it does in a run
+        return registry.read_once(source, data)
 
 
 def _teachers(specs: Sequence[Spec], to_do: set[str], runs: Path, arrays: Arrays | None) -> list[str]:

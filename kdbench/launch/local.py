@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from kdbench.data.readers import registry
 from kdbench.errors import RunError
 from kdbench.launch import display, pool, worker
 from kdbench.launch.backlog import enqueue, results
@@ -52,7 +51,6 @@ def local(
         UserError: this machine has GPUs, but fewer than a run needs.
     """
     enqueue(specs, runs, rerun)
-    registry.read_once.cache_clear()  # of the plan: the processes have memory of their own
     with display.for_terminal(specs, runs) as shown:
         gpus = max(spec.gpus for spec in specs)
         processes = pool.Pool(specs, runs, data, shown, shares(workers, gpus), launcher(gpus))

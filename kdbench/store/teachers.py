@@ -9,7 +9,7 @@ from kdbench.errors import UserError
 from kdbench.plan.spec import TeacherRun
 from kdbench.plan.teachers import FindRun
 from kdbench.store import ids
-from kdbench.store.folder import CONFIG, RESULT, RunFolder
+from kdbench.store.folder import CONFIG, RunFolder
 
 
 def finder(runs: Path) -> FindRun:
@@ -36,8 +36,5 @@ def _in(path: Path, folder: str | None) -> TeacherRun:
     if (state := run.state()) != "finished":
         raise UserError(f"the run {path.name} cannot teach: it is {'not finished' if state == 'absent' else state}")
     result = run.result() or {}
-    facts = [result.get("method"), result.get("student"), run_config.read(run / CONFIG).values.get("Dataset.source")]
-    if not all(isinstance(fact, str) for fact in facts):
-        raise UserError(f"the run {path.name} cannot teach: {RESULT} or {CONFIG} does not say what was trained on what")
-    method, student, source = map(str, facts)
-    return TeacherRun(path.name, method, student, source, folder)
+    source = run_config.read(run / CONFIG).values["Dataset.source"]
+    return TeacherRun(path.name, result["method"], result["student"], source, folder)
