@@ -72,18 +72,18 @@ def run_all(
         run has the status "failed" and its error.
 
     Raises:
-        UserError: a dataset's folder is missing, or this machine lacks the GPUs that a run needs.
+        UserError: images or a teacher are missing or cannot be read, or this machine lacks the GPUs that a run needs.
         RunError: the disk is full, or no process can be started.
         KeyboardInterrupt: the user stopped it; the same call resumes.
     """
-    from kdbench.launch import backlog, devices, local
+    from kdbench.launch import backlog, devices, inputs, local
     from kdbench.report import records
 
     folder, images = Path(runs).expanduser().resolve(), Path(data).expanduser().resolve() if data else None
     to_do = backlog.open_runs(specs, folder, rerun)
-    backlog.check_teachers(to_do)
-    backlog.check_data(to_do, images)
     devices.check(to_do)
+    for sentence in inputs.check(to_do, folder, images):
+        warnings.warn(sentence, stacklevel=2)
     if to_do and (workers or to_do[0].gpus > 1):
         local.local(to_do, folder, images, workers, rerun)
     elif to_do:

@@ -137,6 +137,14 @@ def touched() -> Callable[..., Any]:
     return call
 
 
+@pytest.fixture(autouse=True, scope="session")
+def cache_home(tmp_path_factory):
+    """The user's own cache is in a folder of the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture
 def reference() -> Callable[[str], Case]:
     """The reference case of a name."""

@@ -13,7 +13,7 @@ from kdbench.audit.finished import FinishedRun
 from kdbench.config import run_config
 from kdbench.errors import RunError, UserError
 from kdbench.files import write_atomically
-from kdbench.launch import backlog, gpus, local
+from kdbench.launch import gpus, inputs, local
 from kdbench.plan.spec import Spec
 from kdbench.report.records import cell, number
 from kdbench.store.folder import CHECKPOINT, CONFIG, REPRODUCED, RESULT, RunFolder
@@ -105,8 +105,7 @@ def prepare(
         raise UserError(f"--out {out} is the folder of the stored runs; choose another folder")
     plan = finished.retraining(run, origin)
     spec, machine_changes = _on_this_machine(run, plan.spec)
-    backlog.check_teachers([spec])
-    backlog.check_data([spec], data)
+    inputs.check([replace(spec, teacher_runs=())], runs, data)  # `_Teachers` judges the runs that taught it
     gpus.shares(None, spec.gpus)  # refuses what this machine has too few GPUs for
     elsewhere = [Path(path).parent for path in spec.teacher_folders.values()]
     teachers = _Teachers((out, origin, runs, *elsewhere), board, {spec.id})

@@ -42,3 +42,9 @@ def print_left_out(sentences: Iterable[str]) -> None:
     """Print a line on standard error for each file that a request leaves out because of an error in it."""
     for sentence in sentences:
         warn(f"left out: {sentence}")
+
+
+def print_sentences(sentences: Iterable[str]) -> None:
+    """Print a line on standard error for each sentence about what a command has read."""
+    for sentence in sentences:
+        warn(sentence)

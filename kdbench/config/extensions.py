@@ -46,7 +46,9 @@ class Kind:
 
 KINDS = {
     "backbone": Kind("BACKBONES", "backbones", "backbones", "students", None),
-    "reader": Kind("READERS", "data/readers", "readers", "readers", {"needs_folder": bool, "classes": int}),
+    "reader": Kind(
+        "READERS", "data/readers", "readers", "readers", {"needs_folder": bool, "classes": int, "present": str}
+    ),
     "measure": Kind("MEASURES", "measures", "measures", "measures", {"keys": dict, "columns": dict}),
     "launcher": Kind("LAUNCHERS", "launch", "launchers", "launchers", {}),
 }
@@ -135,7 +137,7 @@ def _module(path: Path) -> str:
 @cache
 def _members(kind: str, roots: tuple[Path, ...]) -> tuple[Mapping[str, Extension], Mapping[Path, str]]:
     by_name: dict[str, Extension] = {}
-    unusable: dict[Path, str] = {}
+    unusable = dict(places.misnamed(KINDS[kind].folder))
     for path in _files(KINDS[kind], roots):
         try:
             declared = list(_read(kind, path))

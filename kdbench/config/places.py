@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from collections.abc import Iterable
 from functools import cache
 from importlib import invalidate_caches
 from importlib.metadata import entry_points
@@ -107,6 +108,7 @@ def add_plugins(folders: list[str]) -> None:
     roots.cache_clear()
     members.cache_clear()
     sources.cache_clear()
+    misnamed.cache_clear()
 
 
 @cache
@@ -116,8 +118,11 @@ def members(group: str) -> dict[str, Path]:
     Raises:
         UserError: two files have the same name.
     """
-    folders = {"cluster": (CLUSTERS,), "method": ("gin/method", "gin/control")}.get(group, (f"gin/{group}",))
-    return _collect(folders, ".gin", group)
+    return _collect(_gin_folders(group), ".gin", group)
+
+
+def _gin_folders(group: str) -> tuple[str, ...]:
+    return {"cluster": (CLUSTERS,), "method": ("gin/method", "gin/control")}.get(group, (f"gin/{group}",))
 
 
 @cache
@@ -142,6 +147,60 @@ def is_name(word: str) -> bool:
     return _NAME.fullmatch(word) is not None
 
 
+@cache
+def misnamed(group: str) -> dict[Path, str]:
+    """The files of a group that their names leave out, each with a sentence that says how to rename it.
+
+    Hidden files and helpers (_NAME.py) are left out on purpose.
+
+    Args:
+        group: a group of gin files (for methods, the Python files count too), or another folder of a root.
+    """
+    kinds = [(folder, ".gin") for folder in _gin_folders(group)] if group in GROUPS else [(group, ".py")]
+    kinds += [("methods", ".py")] * (group == "method")
+    places = ((path, suffix) for root in roots() for folder, suffix in kinds for path in (root / folder).glob("*"))
+    return {path: _renamed(path, suffix) for path, suffix in sorted(places) if _is_misnamed(path, suffix)}
+
+
+def _is_misnamed(path: Path, suffix: str) -> bool:
+    if path.name.startswith((".", "_")) or path.suffix.lower() != suffix or not path.is_file():
+        return False
+    return not is_name(path.stem) or path.suffix != suffix
+
+
+def _renamed(path: Path, suffix: str) -> str:
+    stem = re.sub("[^A-Za-z0-9_]+", "_", path.stem)
+    other = f" to {stem}{suffix}" if is_name(stem) else ""
+    rule = "a name is made of letters, digits and underscores, and begins with a letter"
+    if is_name(path.stem):
+        rule = f"its ending must be {suffix}"
+    return f"rename {short(path)}{other} ({rule})"
+
+
+def no_member(group: str, name: str, valid: Iterable[str], see: str) -> UserError:
+    """The error for a name that no file of a group has; a file that its name leaves out is mentioned.
+
+    Args:
+        group: see `misnamed`.
+        valid, see: as in `errors.unknown`.
+    """
+    sentences = misnamed(group)
+    for path, sentence in sentences.items():
+        if _bare(path.stem) == _bare(name):
+            return UserError(f"the {group} '{name}' cannot be used: {sentence}")
+    error = unknown(group, name, valid, see)
+    return UserError(f"{error} (left out: {'; '.join(sentences.values())})") if sentences else error
+
+
+def _bare(name: str) -> str:
+    return re.sub("[^a-z0-9]", "", name.lower())
+
+
+def other_case(name: str, names: Iterable[str]) -> str | None:
+    """The name that differs from `name` by upper and lower case alone."""
+    return next((other for other in names if other != name and other.lower() == name.lower()), None)
+
+
 def member(group: str, name: str) -> Path:
     """The gin file `name` of a group.
 
@@ -151,12 +210,13 @@ def member(group: str, name: str) -> Path:
     try:
         return members(group)[name]
     except KeyError:
-        raise unknown(group, name, members(group), f"kdbench list {GROUPS[group]}") from None
+        raise no_member(group, name, members(group), f"kdbench list {GROUPS[group]}") from None
 
 
 def file_sha256(path: Path) -> str:
     """sha256 of a file's content."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def included(name: str, from_file: Path) -> Path:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kdbench.config import places, run_config
+from kdbench.config import places
 from kdbench.config.revisions import earliest
-from kdbench.data.readers import registry
 from kdbench.plan.spec import Spec
 from kdbench.store.folder import RunFolder, State
 
@@ -60,31 +59,6 @@ def planned(specs: Sequence[Spec], runs: Path, rerun: bool = False) -> list[Plan
         PlannedRun(spec, state, state != "finished" or (rerun and not spec.is_teacher))
         for spec, state in zip(specs, states, strict=True)
     ]
-
-
-def check_data(specs: Iterable[Spec], data: Path | None) -> None:
-    """Check, without reading images, that the datasets of these runs have a folder to be read from.
-
-    Args:
-        data: the folder of the datasets; None for those that come with kdbench.
-
-    Raises:
-        UserError: the folder of a dataset is missing.
-    """
-    for spec in {spec.dataset: spec for spec in specs}.values():
-        registry.check_folder(run_config.parse(spec.config, spec.id)["Dataset.source"], data)
-
-
-def check_teachers(specs: Sequence[Spec]) -> None:
-    """Read the weight files that teach these runs, if any does.
-
-    Raises:
-        UserError: a file cannot be read, or fits no backbone.
-    """
-    if any(spec.teacher_file for spec in specs):
-        from kdbench.run import weight_file  # torch
-
-        weight_file.check(specs)
 
 
 def outdated(specs: Sequence[Spec], runs: Path) -> list[Spec]:

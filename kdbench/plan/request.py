@@ -170,9 +170,10 @@ def left_out(names: Iterable[str]) -> tuple[str, ...]:
     Args:
         names: the methods that it names.
     """
-    methods = defects.of_methods() if "all" in names else {}
-    sources = {name: each for name, each in methods.items() if not bindings.is_variant(name)}
-    return (*sources.values(), *defects.of_extensions())
+    if "all" not in names:
+        return tuple(defects.of_extensions())
+    sources = {name: each for name, each in defects.of_methods().items() if not bindings.is_variant(name)}
+    return (*sources.values(), *places.misnamed("method").values(), *defects.of_extensions())
 
 
 def _members(group: str, names: Iterable[str]) -> tuple[str, ...]:

@@ -23,6 +23,7 @@ from kdbench.method import Method
 from kdbench.plan import own_files
 from kdbench.plan.spec import Spec
 from kdbench.run import checkpoint, evaluate, fault, load
+from kdbench.run import teacher as teachers
 from kdbench.run.caller import Caller, Progress
 from kdbench.run.group import GroupBroken, checksum
 from kdbench.run.loop.state import Outcome
@@ -139,6 +140,9 @@ def _run(spec: Spec, folder: RunFolder, runs: Path, data: Path | None, caller: C
     _log_other_commit(folder, ready, group.first)
     # Before training, so that a method that counting fails for fails at once.
     flops = count_flops(spec, ready) if group.first else {}
+    doubt = teachers.doubt(spec, ready.teachers, ready.task, ready.settings.dataset) if group.first else None
+    if doubt:
+        folder.log(doubt)
     session = Session(began, ready.peak, energy.of_devices(ready.device, group.size), others, ready.provenance)
     log = None if group.first else lambda line: None
     every = ready.settings.machine.checkpoint_every
@@ -176,6 +180,7 @@ def _run(spec: Spec, folder: RunFolder, runs: Path, data: Path | None, caller: C
         **measured,
         **flops,
         **entries,
+        **({"teacher.doubt": doubt} if doubt else {}),
         "weights.sha256": checkpoint.weights_sha256(state),
     }
 

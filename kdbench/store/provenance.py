@@ -114,15 +114,28 @@ def of_this_code() -> tuple[str | None, bool | None]:
     root = places.own_root()
     try:
         commit = _git(root, "rev-parse", "HEAD")
-        changed = _git(root, "status", "--porcelain", "--", "kdbench", "methods", "gin")
+        changed = _git(root, "status", "--porcelain", "--untracked-files=normal", "--", "kdbench", "methods", "gin")
     except (OSError, subprocess.CalledProcessError, subprocess.TimeoutExpired):
         return None, None
     return commit, not changed
 
 
+_KEPT = ("GIT_CONFIG_", "GIT_EXEC_PATH")
+"""Beginnings of git's variables that say how this machine's git works (safe.directory), and not which repository is meant."""
+
+
 def _git(root: Path, *words: str) -> str:
-    # Only kdbench's own repository counts, not one that happens to hold the site-packages folder.
+    # Only kdbench's own repository counts, not one that happens to hold the site-packages folder, nor one that a hook or
+    # `git rebase --exec` hands on in GIT_DIR, GIT_WORK_TREE, GIT_INDEX_FILE and others.
     if not (root / ".git").exists():
         raise OSError
-    done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, timeout=10, check=True)
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith("GIT_") or name.startswith(_KEPT)
+    }
+    environment.pop("GIT_CONFIG_PARAMETERS", None)  # the options of the git command that started the hook
+    # Without locks, which a git command of the user's would trip over; and without a program that watches the files.
+    command = ["git", "--no-optional-locks", "-c", "core.fsmonitor=false", "-C", str(root), *words]
+    done = subprocess.run(
+        command, capture_output=True, encoding="utf-8", errors="replace", timeout=10, check=True, env=environment
+    )
     return done.stdout.strip()

@@ -5,6 +5,7 @@ import shutil
 import pytest
 import torch
 
+from kdbench.backbones import registry
 from kdbench.launch import display, local, worker
 from kdbench.launch.backlog import enqueue, open_runs
 from kdbench.run import checkpoint
@@ -143,6 +144,17 @@ def test_a_teacher_in_the_same_normalisation_is_fed_the_very_images(taught):
     (spec,) = taught.specs("methods=kd", f"teacher={teacher['run']}")
     (loaded,) = teacher_.load(spec, taught.runs, Task(teacher))
     assert (loaded.scale, loaded.shift) == (None, None)
+
+
+def test_a_teacher_from_outside_that_is_near_chance_is_in_the_result_and_the_log(taught, tmp_path):
+    torch.manual_seed(0)
+    torch.save(registry.build("resnet8", 10, 1).state_dict(), tmp_path / "w.pt")
+    (result,) = taught.do("methods=kd", f"teacher={tmp_path}/w.pt", "Train.epochs=1")
+    assert result["teacher.doubt"].startswith("the teacher w.pt is right on ")
+    assert "near chance (10.0 %)" in result["teacher.doubt"]
+    assert result["teacher.doubt"] in (taught.runs / result["run"] / "log.txt").read_text()
+    *_, trained = taught.do("methods=kd", "Train.epochs=1")
+    assert "teacher.doubt" not in trained, "a teacher of the plan has its own row"
 
 
 def test_students_of_a_cancelled_teacher_are_left_and_those_of_its_students_too(taught, tmp_path):

@@ -63,10 +63,11 @@ def members(kind: str) -> list[tuple[str, str, str]]:
     if group == "method":
         every = {**places.sources(), **paths}
         paths = {name: path for name, path in every.items() if name not in places.members("control")}
-    return [
+    rows = [
         (name, _unusable(unusable[name]) if name in unusable else _description(group, name, path), places.origin(path))
         for name, path in sorted(paths.items())
     ]
+    return rows + [(path.name, _unusable(why), places.origin(path)) for path, why in places.misnamed(group).items()]
 
 
 def _unusable(reason: str) -> str:

@@ -47,8 +47,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from kdbench.cli.console import print_left_out
-    from kdbench.launch import backlog, devices, launchers
+    from kdbench.cli.console import print_left_out, print_sentences
+    from kdbench.launch import backlog, devices, inputs, launchers
     from kdbench.plan import expand
     from kdbench.plan import request as request_
     from kdbench.store import teachers
@@ -60,16 +60,15 @@ def run(arguments: argparse.Namespace) -> int:
     specs = expand.plan(request, teachers.finder(runs))
     _check_baseline(baseline, specs)
     to_do = backlog.open_runs(specs, runs, arguments.rerun)
-    backlog.check_teachers(to_do)
     if request.executor in ("inline", "local"):
         devices.check(to_do)
+    print_sentences(inputs.check(to_do, runs, data, arguments.dry_run))
     if arguments.dry_run:
         _print_plan(backlog.planned(specs, runs, arguments.rerun), [values[0].key for values in request.grid])
         if request.profile:
             _print_arrays(to_do, runs, request.profile)
         return 0
     _warn_of_outdated([spec for spec in backlog.outdated(specs, runs) if spec not in to_do])
-    backlog.check_data(to_do, data)
     if not to_do:
         return _conclude(specs, runs, baseline, trained=False)
     handovers: list[Handover] = []

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from kdbench import words as words_
 from kdbench.cli import folders
-from kdbench.cli.console import console, print_left_out
+from kdbench.cli.console import console, print_left_out, print_sentences
 from kdbench.cli.printing import print_text, warn
 from kdbench.errors import UserError, nearest
 
@@ -44,14 +44,16 @@ def run(arguments: argparse.Namespace) -> int:
 
     request, number = parse(arguments.words)
     print_left_out(request.left_out)
-    tuning = trials.prepare(request, number, folders.runs(arguments))
+    data = folders.data(arguments)
+    tuning = trials.prepare(request, number, folders.runs(arguments), data)
+    print_sentences(tuning.sentences)
     _print_outdated(tuning)
     if arguments.dry_run:
         _print_plan(tuning)
         return 0
     if tuning.is_done:
         print_text("all trials are already done; nothing was trained", stderr=True)
-    errors = trials.carry_out(tuning, folders.data(arguments))
+    errors = trials.carry_out(tuning, data)
     _print_table(tuning)
     _print_errors(tuning, errors)
     _print_commands(tuning)

@@ -57,7 +57,7 @@ def annotate(rows: list[Row], base: Row | None, baseline: str) -> tuple[list[Row
     notes = [*stamps(rows, names), *_failures(rows, names)]
     if any(uncommitted):
         notes.append(f"{UNCOMMITTED} with uncommitted changes in the code")
-    notes += _code(rows, names)
+    notes += [*_code(rows, names), *_doubts(rows, names)]
     if any(other_data):
         notes.append(f"{OTHER_DATA} not the same data: data.sha256 " + _listed(data, names, 8))
     if any(other_measures):
@@ -86,6 +86,13 @@ def _code(rows: Sequence[Row], names: Sequence[str]) -> Iterator[str]:
         if len(versions) > 1:
             seeds = "; ".join(f"{sha256[:8]} for {_of_seeds(records)}" for sha256, records in versions.items())
             yield f"{name}: made by different versions of its method file: provenance.method_sha256 {seeds}"
+
+
+def _doubts(rows: Sequence[Row], names: Sequence[str]) -> Iterator[str]:
+    """Teachers that their runs found near chance."""
+    for name, row in zip(names, rows, strict=True):
+        if doubts := dict.fromkeys(record["teacher.doubt"] for record in row.finished if record.get("teacher.doubt")):
+            yield f"{name}: {next(iter(doubts))}"
 
 
 def _of_seeds(records: Sequence[Record]) -> str:
