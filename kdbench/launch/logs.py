@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,8 @@ EPOCHS_SHOWN = 5
 """Rows of epochs.csv in its first piece."""
 JOB_LINES = 20
 """Lines of a job's log in its first piece."""
+LONGEST_LINE = 300
+"""Characters of a line that is shown as the reason of a job's end."""
 _TAIL_BYTES = 1 << 16  # read to find these lines
 
 
@@ -41,6 +44,26 @@ class Epochs:
 
 
 Piece = Text | Epochs
+
+
+def last_line(log: Path) -> str | None:
+    """The last line of a job's log in which the job itself says something; None where there is none, or no such file.
+
+    srun adds that the job has ended, which its state says as well.
+    """
+    try:
+        if not log.is_file():
+            return None
+        with log.open("rb") as file:
+            file.seek(max(0, file.seek(0, 2) - _TAIL_BYTES))
+            lines = file.read(_TAIL_BYTES).decode(errors="backslashreplace").splitlines()
+    except (OSError, ValueError):  # ValueError: a path with a zero byte
+        return None
+    lines = [line.strip() for line in lines if line.strip()]
+    own = [line for line in lines if not line.startswith("srun: ")]
+    if not (own or lines):
+        return None
+    return re.sub(r"^kdbench\.errors\.\w+: ", "", (own or lines)[-1])[:LONGEST_LINE]
 
 
 class RunLogs:
@@ -130,7 +153,7 @@ class _EpochsFile:
 
     def _table(self) -> tuple[list[str], list[list[str]]]:
         try:
-            text = self._path.read_text(encoding="utf-8")
+            text = self._path.read_text(encoding="utf-8", errors="replace")
         except OSError:
             return [], []
         complete = text[: text.rfind("\n") + 1]  # the last line may be half written

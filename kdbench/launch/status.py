@@ -17,6 +17,7 @@ from typing import Any
 from kdbench import words as words_
 from kdbench.config import run_config
 from kdbench.errors import UserError
+from kdbench.launch import logs
 from kdbench.launch.slurm.queue import QueuedJob, SlurmQueue
 from kdbench.plan.request import PLAN_KEYS
 from kdbench.store import folder as folder_
@@ -111,6 +112,7 @@ class _Record:
         names: names of all its files.
         identity: method, dataset and so on, from the first file that has them.
         user: number of the user who submitted `job`.
+        log: path of the log of `job`.
     """
 
     id: str
@@ -121,6 +123,7 @@ class _Record:
     owner: Owner | None
     job: str | None
     user: int
+    log: str | None = None
 
     @property
     def is_open(self) -> bool:
@@ -161,7 +164,7 @@ def _record(runs: Path, id_: str) -> _Record | None:
     job = str(submission["job"]) if submission.get("job") else None
     user = (folder / folder_.SUBMISSION).stat().st_uid if job else 0
     owner = lease.owner(folder.path) if any(name.startswith("lease.") for name in names) else None
-    return _Record(id_, names, identity, result, content(folder_.PROGRESS), owner, job, user)
+    return _Record(id_, names, identity, result, content(folder_.PROGRESS), owner, job, user, submission.get("log"))
 
 
 def _command(folder: RunFolder) -> dict[str, Any]:
@@ -219,8 +222,7 @@ def _unowned(record: _Record, job: QueuedJob | None, teacher: RunStatus | None) 
     if job and job.is_pending:
         return "queued", f"job {job.id}: {job.reason}"
     if job and job.is_over:
-        how = "is ending" if job.in_queue else "has left the queue"
-        return "stopped", f"job {job.id}: {job.state}" if job.state and not job.in_queue else f"job {job.id} {how}"
+        return "stopped", _end_of(job, record)
     if teacher and not record.has_begun:
         name = record.identity.get("teacher") if len(record.teacher_runs) == 1 else teacher.id
         return "waiting", f"for its teacher ({name}), which is {teacher.state}"
@@ -230,6 +232,17 @@ def _unowned(record: _Record, job: QueuedJob | None, teacher: RunStatus | None) 
     if record.has_begun:
         return "stopped", _ago(record.progress)
     return "planned", "again" if record.result else None
+
+
+def _end_of(job: QueuedJob, record: _Record) -> str:
+    """The end of a job that did not do its run, with the last line of its log if it did not even begin it."""
+    if job.in_queue:
+        return f"job {job.id} is ending"
+    why = f"job {job.id}: {job.state}" if job.state else f"job {job.id} has left the queue"
+    if job.state == "OUT_OF_MEMORY":
+        return f"{why}; Cluster.memory gives it more"
+    line = logs.last_line(Path(record.log)) if isinstance(record.log, str) and not record.has_begun else None
+    return f"{why}; its log ends with: {line}" if line else why
 
 
 def _ago(progress: Mapping[str, Any]) -> str | None:

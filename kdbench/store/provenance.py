@@ -86,7 +86,7 @@ def device_name(device: torch.device) -> str:
 def cpu_model() -> str:
     """The model of the CPU, or its architecture where the system does not name it."""
     try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
             return next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
@@ -97,7 +97,7 @@ def instruction_set() -> str:
     import torch
 
     try:
-        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8").split()
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").split()
     except OSError:
         flags = []
     bfloat16 = {"avx512_bf16", "amx_bf16", "bf16"} & set(flags)  # "bf16": on ARM
@@ -124,5 +124,5 @@ def _git(root: Path, *words: str) -> str:
     # Only kdbench's own repository counts, not one that happens to hold the site-packages folder.
     if not (root / ".git").exists():
         raise OSError
-    done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, timeout=10, check=True)
-    return done.stdout.strip()
+    done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, timeout=10, check=True)
+    return done.stdout.decode(errors="replace").strip()
