@@ -25,7 +25,7 @@ from kdbench.errors import RunError
 from kdbench.launch import worker_process
 from kdbench.launch.display import Display
 from kdbench.launch.orphan import GRACE
-from kdbench.launch.worker_process import Message, WorkerProcess
+from kdbench.launch.worker_process import Inbox, WorkerProcess
 from kdbench.plan.spec import Spec
 from kdbench.store import lease
 from kdbench.store.folder import SPEC, RunFolder
@@ -57,7 +57,7 @@ class Pool:
         self._specs = {spec.id: spec for spec in specs}
         self._runs, self._data, self._shown = runs, data, shown
         self._environments, self._launcher = environments, launcher
-        self._messages: queue.SimpleQueue[tuple[WorkerProcess, Message]] = queue.SimpleQueue()
+        self._inbox: Inbox = queue.SimpleQueue()
         self._workers: list[WorkerProcess] = []
         self._shown_at: dict[WorkerProcess, float] = {}
         self._strikes: Counter[str] = Counter()
@@ -76,7 +76,7 @@ class Pool:
         while self._workers:
             self._show_silent()
             try:
-                worker, message = self._messages.get(timeout=1.0)
+                worker, message = self._inbox.get(timeout=1.0)
             except queue.Empty:
                 continue
             if isinstance(message, bytes):
@@ -133,7 +133,7 @@ class Pool:
         words = [str(self._runs), *self._open(), f"--parent={os.getpid()}"]
         if self._data:
             words.append(f"--data={self._data}")
-        started = worker_process.start(words, self._launcher, self._environments[number], number, self._messages)
+        started = worker_process.start(words, self._launcher, self._environments[number], number, self._inbox)
         self._workers.append(started)
 
     def _handle(self, worker: WorkerProcess, line: bytes) -> None:

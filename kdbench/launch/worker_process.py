@@ -27,6 +27,7 @@ _GROUP = re.compile(r"(LOCAL_)?(RANK|WORLD_SIZE)|MASTER_(ADDR|PORT)|(PET|TORCHEL
 
 Message = bytes | Exception | None
 """A line that a worker sent, the error that ended the reading of its output, or None after its last line."""
+Inbox = queue.SimpleQueue[tuple["WorkerProcess", Message]]
 
 
 @dataclass(eq=False)
@@ -49,9 +50,36 @@ class WorkerProcess:
     tail: deque[str] = field(default_factory=lambda: deque(maxlen=TAIL))
     began: float = field(default_factory=time.monotonic)
     _oom_kills: OomKills = field(default_factory=OomKills)
+    _readers: list[threading.Thread] = field(default_factory=list)
+
+    def read_into(self, inbox: Inbox) -> None:
+        """Start to read what it writes: its messages go to `inbox`, and None after the last one; the rest to `tail`."""
+        for read in (self._read_messages, self._read_output):
+            self._readers.append(threading.Thread(target=read, args=(inbox,), name=read.__name__, daemon=True))
+            self._readers[-1].start()
+
+    def _read_messages(self, inbox: Inbox) -> None:
+        try:
+            for line in _lines(self.process.stdout):
+                inbox.put((self, line))
+        except Exception as error:  # nobody else would notice that a thread ends
+            inbox.put((self, error))
+        inbox.put((self, None))
+
+    def _read_output(self, inbox: Inbox) -> None:
+        try:
+            for line in _lines(self.process.stderr):
+                self.tail.append(as_text(line))
+        except Exception as error:
+            inbox.put((self, error))
 
     def ending(self, status: int) -> str:
-        """How it ended, in words that follow "it was": "killed by signal 9", with the reason if that is known."""
+        """How it ended, in words that follow "it was": "killed by signal 9", with the reason if that is known.
+
+        From then on `tail` is complete, unless a process that it started still has its output open.
+        """
+        for reader in self._readers:
+            reader.join(1.0)
         how = f"killed by signal {-status}" if status < 0 else f"ended with status {status}"
         # torchrun ends with status 1 if one of its processes was killed.
         by_kernel = (status == -signal.SIGKILL or status > 0) and self._oom_kills.happened()
@@ -63,7 +91,7 @@ def start(
     launcher: Sequence[str],
     environment: Mapping[str, str],
     number: int,
-    messages: queue.SimpleQueue[tuple[WorkerProcess, Message]],
+    inbox: Inbox,
 ) -> WorkerProcess:
     """Start `kdbench.launch.worker`, or several of them under torchrun, and read what they write.
 
@@ -71,7 +99,7 @@ def start(
         words: arguments of the worker.
         launcher: words for torchrun; none for a single process.
         environment: variables in addition to this process's.
-        messages: receives the worker's messages, and None after the last one.
+        inbox: as for `WorkerProcess.read_into`.
     """
     # -P, as for the command itself: a file profile.py or select.py in the current folder is not the one that torch imports.
     python = [sys.executable, "-P", "-m"]
@@ -93,31 +121,13 @@ def start(
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     worker = WorkerProcess(process, number)
-    for read in (_read_messages, _read_output):
-        threading.Thread(target=read, args=(worker, messages), name=read.__name__, daemon=True).start()
+    worker.read_into(inbox)
     return worker
 
 
 def as_text(line: bytes) -> str:
     """A line that another program wrote, in whatever encoding, without its end; what is not UTF-8 is shown as bytes."""
     return line.decode(errors="backslashreplace").rstrip("\r\n")
-
-
-def _read_messages(worker: WorkerProcess, messages: queue.SimpleQueue[tuple[WorkerProcess, Message]]) -> None:
-    try:
-        for line in _lines(worker.process.stdout):
-            messages.put((worker, line))
-    except Exception as error:  # nobody else would notice that a thread ends
-        messages.put((worker, error))
-    messages.put((worker, None))
-
-
-def _read_output(worker: WorkerProcess, messages: queue.SimpleQueue[tuple[WorkerProcess, Message]]) -> None:
-    try:
-        for line in _lines(worker.process.stderr):
-            worker.tail.append(as_text(line))
-    except Exception as error:
-        messages.put((worker, error))
 
 
 def _lines(stream: IO[bytes] | None) -> Iterator[bytes]:
