@@ -10,6 +10,7 @@ from typing import Any
 from kdbench.config import places, run_config
 from kdbench.config.revisions import earliest
 from kdbench.data.readers import registry
+from kdbench.errors import loading_torch
 from kdbench.plan.spec import Spec
 from kdbench.store.folder import RunFolder, State
 
@@ -82,7 +83,8 @@ def check_teachers(specs: Sequence[Spec]) -> None:
         UserError: a file cannot be read, or fits no backbone.
     """
     if any(spec.teacher_file for spec in specs):
-        from kdbench.run import weight_file  # torch
+        with loading_torch():
+            from kdbench.run import weight_file
 
         weight_file.check(specs)
 

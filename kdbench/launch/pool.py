@@ -10,7 +10,6 @@ import contextlib
 import json
 import os
 import queue
-import resource
 import signal
 import subprocess
 import threading
@@ -21,7 +20,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
-from kdbench.errors import RunError
+from kdbench.errors import RunError, memory_limit
 from kdbench.launch import worker_process
 from kdbench.launch.display import Display
 from kdbench.launch.orphan import GRACE
@@ -180,7 +179,7 @@ class Pool:
         if worker.run is None:
             self._strikes[""] += 1
             if self._strikes[""] >= STRIKES:
-                first = f"a worker was {how} before it began a run, {STRIKES} times{_memory_limit()}"
+                first = f"a worker was {how} before it began a run, {STRIKES} times{memory_limit()}"
                 self._end("\n".join([first, *worker.tail]))
             return
         spec, folder = self._specs[worker.run], RunFolder(self._runs, worker.run)
@@ -196,9 +195,3 @@ class Pool:
             result = {**spec.identity(), "status": "failed", "error": error}
             folder.finish(result)
             self._shown.end(spec, result)
-
-
-def _memory_limit() -> str:
-    """The limit of this process's address space (ulimit -v), which is the most common cause of a worker that cannot start."""
-    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
-    return "" if limit == resource.RLIM_INFINITY else f"; ulimit -v is {limit // 1024} kB"

@@ -11,6 +11,8 @@ import sys
 import threading
 import time
 
+from kdbench.errors import RunError, loading_torch
+from kdbench.launch.messages import Messages
 from kdbench.launch.orphan import is_orphan
 
 LOOK = 1.0
@@ -21,8 +23,12 @@ def main() -> None:
     """Entry point of the program."""
     pool, *words = sys.argv[1:]
     threading.Thread(target=_watch, args=(int(pool),), name="orphan", daemon=True).start()
-    from torch.distributed import run
-
+    try:
+        with loading_torch():
+            from torch.distributed import run
+    except RunError as error:
+        Messages(sys.stdout).send(event="over", why=str(error))
+        sys.exit(1)
     run.main(words)
 
 

@@ -20,7 +20,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kdbench.errors import RunError
+from kdbench.errors import RunError, loading_torch
 from kdbench.launch import display
 from kdbench.launch.messages import Messages, channel
 from kdbench.launch.orphan import GRACE, is_orphan
@@ -117,10 +117,12 @@ def work(
 
     Raises:
         OSError: the disk is full.
+        RunError: there is too little memory for torch.
     """
-    from kdbench.run.caller import Caller
-    from kdbench.run.execute import run
-    from kdbench.run.resume import Stopped  # imports torch, which the pool does not need
+    with loading_torch():  # which the pool does not need
+        from kdbench.run.caller import Caller
+        from kdbench.run.execute import run
+        from kdbench.run.resume import Stopped
 
     do = do or run
     waiting = {spec.id: spec for spec in specs}
@@ -251,12 +253,18 @@ def main(words: Sequence[str] | None = None) -> int:
     several = int(os.environ.get("WORLD_SIZE", 1)) > 1
     with Stop(arguments.parent) as stop:
         try:
+            with loading_torch():
+                import kdbench.run.execute  # noqa: F401
             if several:
                 _work_in_group(specs, arguments.runs, arguments.data, messages, stop)
             else:
+                messages.send(event="ready")
                 work(specs, arguments.runs, arguments.data, messages, stop)
         except OSError as error:
             messages.send(event="over", why=full_disk(error, arguments.runs))
+            return 1
+        except RunError as error:
+            messages.send(event="over", why=str(error))
             return 1
     return int(stop.all)
 
