@@ -46,24 +46,26 @@ class Epochs:
 Piece = Text | Epochs
 
 
-def last_line(log: Path) -> str | None:
-    """The last line of a job's log in which the job itself says something; None where there is none, or no such file.
+def reason(log: Path) -> str | None:
+    """The line of a job's log that tells best why the job ended: the last one with an error in it, or else the last one.
 
-    srun adds that the job has ended, which its state says as well.
+    None where there is none, or no such file. Lines of srun and submitit do not count if there are others: they add that
+    the job has ended, which its state says as well.
     """
     try:
         if not log.is_file():
             return None
         with log.open("rb") as file:
             file.seek(max(0, file.seek(0, 2) - _TAIL_BYTES))
-            lines = file.read(_TAIL_BYTES).decode(errors="backslashreplace").splitlines()
+            text = file.read(_TAIL_BYTES).decode(errors="backslashreplace")
     except (OSError, ValueError):  # ValueError: a path with a zero byte
         return None
-    lines = [line.strip() for line in lines if line.strip()]
-    own = [line for line in lines if not line.startswith("srun: ")]
-    if not (own or lines):
+    lines = [line.strip() for line in text.splitlines() if line.strip()][-JOB_LINES:]
+    lines = [line for line in lines if not line.startswith(("srun: ", "submitit "))] or lines
+    errors = [line for line in lines if "error" in line.lower()]
+    if not lines:
         return None
-    return re.sub(r"^kdbench\.errors\.\w+: ", "", (own or lines)[-1])[:LONGEST_LINE]
+    return re.sub(r"^kdbench\.errors\.\w+: ", "", (errors or lines)[-1])[:LONGEST_LINE]
 
 
 class RunLogs:

@@ -215,6 +215,8 @@ def _work_in_group(specs: Sequence[Spec], runs: Path, data: Path | None, message
             stop.everything()
         return result
 
+    if stop.all:
+        return
     # Nothing is lost yet, and a process that waits for the others runs no handler of Python's.
     handler = signal.signal(signal.SIGTERM, signal.SIG_DFL)
     with Group.from_environment(specs[0].device) as group:
