@@ -81,4 +81,5 @@ def visible_gpus() -> list[str]:
         done = subprocess.run(["nvidia-smi", "--list-gpus"], capture_output=True, timeout=20, check=True)
     except (OSError, subprocess.SubprocessError):
         return []
-    return [str(number) for number, line in enumerate(done.stdout.splitlines()) if line.startswith(b"GPU ")]
+    count = sum(line.startswith(b"GPU ") for line in done.stdout.splitlines())
+    return [str(number) for number in range(count)]
