@@ -74,6 +74,15 @@ class Stop:
         finally:
             self._run, self._one = None, False
 
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Inside the block, SIGTERM ends the process: there is nothing to save yet, and a wait for others runs no handler."""
+        handler = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTERM, handler)
+
     def __enter__(self) -> Stop:
         self._thread = threading.Thread(target=self._look, name="stop", daemon=True)
         self._thread.start()
@@ -215,12 +224,9 @@ def _work_in_group(specs: Sequence[Spec], runs: Path, data: Path | None, message
             stop.everything()
         return result
 
-    if stop.all:
-        return
-    # Nothing is lost yet, and a process that waits for the others runs no handler of Python's.
-    handler = signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    with Group.from_environment(specs[0].device) as group:
-        signal.signal(signal.SIGTERM, handler)
+    with contextlib.ExitStack() as stack:
+        with stop.at_once():
+            group = stack.enter_context(Group.from_environment(specs[0].device))
         if os.environ["LOCAL_RANK"] == "0":
             messages.send(event="ready")
         if group.first:
@@ -255,7 +261,7 @@ def main(words: Sequence[str] | None = None) -> int:
     several = int(os.environ.get("WORLD_SIZE", 1)) > 1
     with Stop(arguments.parent) as stop:
         try:
-            with loading_torch():
+            with stop.at_once(), loading_torch():
                 import kdbench.run.execute  # noqa: F401
             if several:
                 _work_in_group(specs, arguments.runs, arguments.data, messages, stop)
