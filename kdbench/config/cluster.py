@@ -114,8 +114,8 @@ class Cluster:
             require(bare not in OURS, f"Cluster.options cannot give '{name}': it is set by {OURS.get(bare)}")
             require(
                 not (bare.startswith(("gres", "tres-per-")) and "gpu" in str(value)),
-                f"Cluster.options cannot give '{name}': '{value}': GPUs are requested by Cluster.gpus and gpu_type; "
-                "Cluster.gpu_option='gres' makes that the option --gres",
+                f"Cluster.options cannot give '{name}': '{value}': GPUs are requested by Cluster.gpus and gpu_type, "
+                "and with Cluster.gpu_option='gres' by the option --gres",
             )
             require(name == bare != "", f"Cluster.options takes names as in '{bare or 'mail-type'}', not '{name}'")
             require(

@@ -240,7 +240,7 @@ def _end_of(job: QueuedJob, record: _Record) -> str:
         return f"job {job.id} is ending"
     why = f"job {job.id}: {job.state}" if job.state else f"job {job.id} has left the queue"
     if job.state == "OUT_OF_MEMORY":
-        return f"{why}; Cluster.memory gives it more"
+        return f"{why}; request more with Cluster.memory"
     line = logs.reason(Path(record.log)) if isinstance(record.log, str) and not record.has_begun else None
     return f"{why}; its log: {line}" if line else why
 

@@ -76,7 +76,7 @@ def test_gpus_are_requested_as_the_profile_says():
         (["Cluster.gpu_type=''"], "Cluster.gpu_type must be a name, or None"),
         (
             ["Cluster.gpus=0", "Cluster.options={'gres': 'gpu:1'}"],
-            "Cluster.options cannot give 'gres': 'gpu:1': GPUs are requested by Cluster.gpus and gpu_type; Cluster.gpu_opti",
+            "Cluster.options cannot give 'gres': 'gpu:1': GPUs are requested by Cluster.gpus and gpu_type, and with Cluster",
         ),
         (["Cluster.options={'tres-per-task': 'cpu:1,gres/gpu:1'}"], "cannot give 'tres-per-task': 'cpu:1,gres/gpu:1'"),
         (["Cluster.options={'gpus': 1}"], "cannot give 'gpus': it is set by Cluster.gpus, gpu_type and gpu_option"),

@@ -167,7 +167,7 @@ def test_a_job_that_ended_before_its_run_began_shows_why(tmp_path, ask):
     )  # fmt: skip
     assert state(tmp_path, KD, failed)[1].startswith("job 7_1: FAILED; its log: ModuleNotFoundError")
     killed = Told(QueuedJob("7_1", "OUT_OF_MEMORY", in_queue=False))
-    assert state(tmp_path, KD, killed) == ("stopped", "job 7_1: OUT_OF_MEMORY; Cluster.memory gives it more")
+    assert state(tmp_path, KD, killed) == ("stopped", "job 7_1: OUT_OF_MEMORY; request more with Cluster.memory")
     ask(KD, job="7_1", begun=True)  # then the run's own log has it
     assert state(tmp_path, KD, failed) == ("stopped", "job 7_1: FAILED")
 
