@@ -17,18 +17,18 @@ def is_orphan(ancestor: int) -> bool:
     Args:
         ancestor: process id of the pool.
     """
-    pid = os.getpid()
-    for _ in range(GENERATIONS):
-        pid = _parent(pid)
+    pid = os.getppid()
+    for _ in range(GENERATIONS - 1):
         if pid == ancestor:
             return False
-    return True
+        pid = _parent(pid)
+    return pid != ancestor
 
 
 def _parent(pid: int) -> int:
     """The parent of a process; 0 if there is no such process."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-    except OSError:
+        return int(stat.rpartition(")")[2].split()[1])  # the program's name, before it, may contain anything
+    except (OSError, IndexError, ValueError):  # ended meanwhile
         return 0
-    return int(stat.rpartition(")")[2].split()[1])  # the program's name, before it, may contain anything
