@@ -99,6 +99,10 @@ class Cluster:
             f"Cluster.gpu_option must be {' or '.join(map(repr, GPU_OPTIONS))}, or None, not {self.gpu_option!r}"
             + hint(nearest(str(self.gpu_option), GPU_OPTIONS)),
         )
+        require(
+            self.gpu_type is None or self.gpu_option is not None,
+            f"Cluster.gpu_type={self.gpu_type} has no effect with Cluster.gpu_option=None; leave one of them out",
+        )
         require(self.minutes >= 1, f"Cluster.time must be at least 1 minute, not {self.time!r}")
         require(
             1 <= self.signal_delay_s < 60 * self.minutes,

@@ -23,6 +23,7 @@ def channel() -> TextIO:
     """
     sys.stdout.flush()
     channel = os.fdopen(os.dup(1), "w", encoding="ascii")
+    print(file=channel, flush=True)  # ends a line that something may have begun before
     os.dup2(2, 1)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):

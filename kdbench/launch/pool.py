@@ -136,6 +136,8 @@ class Pool:
         self._workers.append(started)
 
     def _handle(self, worker: WorkerProcess, line: bytes) -> None:
+        if not line.strip():
+            return
         try:
             message = json.loads(line)
             event = message.pop("event")

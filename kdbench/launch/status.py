@@ -235,14 +235,16 @@ def _unowned(record: _Record, job: QueuedJob | None, teacher: RunStatus | None) 
 
 
 def _end_of(job: QueuedJob, record: _Record) -> str:
-    """The end of a job that did not do its run, with the reason in its log if it did not even begin it."""
+    """The end of a job that did not do its run, with the reason in its log if the run cannot have recorded it."""
     if job.in_queue:
         return f"job {job.id} is ending"
     why = f"job {job.id}: {job.state}" if job.state else f"job {job.id} has left the queue"
     if job.state == "OUT_OF_MEMORY":
         return f"{why}; request more with Cluster.memory"
-    line = logs.reason(Path(record.log)) if isinstance(record.log, str) and not record.has_begun else None
-    return f"{why}; its log: {line}" if line else why
+    line = logs.reason(Path(record.log)) if isinstance(record.log, str) else None
+    if line and (not record.has_begun or "oom" in line.lower()):  # else the run's own log has it
+        return f"{why}; its log: {line}"
+    return why
 
 
 def _ago(progress: Mapping[str, Any]) -> str | None:

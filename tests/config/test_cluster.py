@@ -73,6 +73,10 @@ def test_gpus_are_requested_as_the_profile_says():
             ["Cluster.gpu_option=gress"],
             "Cluster.gpu_option must be 'gpus-per-node' or 'gres', or None, not 'gress'; did you",
         ),
+        (
+            ["Cluster.gpu_type=a100", "Cluster.gpu_option=None"],
+            "Cluster.gpu_type=a100 has no effect with Cluster.gpu_option",
+        ),
         (["Cluster.gpu_type=''"], "Cluster.gpu_type must be a name, or None"),
         (
             ["Cluster.gpus=0", "Cluster.options={'gres': 'gpu:1'}"],

@@ -170,6 +170,10 @@ def test_a_job_that_ended_before_its_run_began_shows_why(tmp_path, ask):
     assert state(tmp_path, KD, killed) == ("stopped", "job 7_1: OUT_OF_MEMORY; request more with Cluster.memory")
     ask(KD, job="7_1", begun=True)  # then the run's own log has it
     assert state(tmp_path, KD, failed) == ("stopped", "job 7_1: FAILED")
+    log.write_text(
+        "[1/1]  epoch 3/10\nslurmstepd: error: Detected 1 oom_kill event in StepId=7.0.\nsrun: error: killed\n"
+    )
+    assert state(tmp_path, KD, gone)[1].endswith("its log: slurmstepd: error: Detected 1 oom_kill event in StepId=7.0.")
 
 
 def test_a_lease_of_a_job_that_is_to_begin_again_is_none(tmp_path, ask, monkeypatch):
