@@ -20,7 +20,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
-from kdbench.errors import RunError, memory_limit
+from kdbench.errors import RunError, UserError, memory_limit
 from kdbench.launch import worker_process
 from kdbench.launch.display import Display
 from kdbench.launch.orphan import GRACE
@@ -141,18 +141,18 @@ class Pool:
         try:
             message = json.loads(line)
             event = message.pop("event")
-        except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
-            worker.tail.append(
-                worker_process.as_text(line)
-            )  # torchrun's own, or from before the worker took over its output
+            spec = self._spec(message.pop("run")) if "run" in message else None
+        except (ValueError, KeyError, AttributeError, TypeError, RecursionError, UserError):
+            # It is torchrun's own, or from before the worker took over its output.
+            worker.tail.append(worker_process.as_text(line))
             return
         worker.is_ready = True
         if event == "over":
             self._end(message["why"])
         elif event == "follow":
             self._strikes[""] = 0
-        elif event != "ready":
-            self._show(worker, event, self._spec(message.pop("run")), message)
+        elif spec:
+            self._show(worker, event, spec, message)
 
     def _show(self, worker: WorkerProcess, event: str, spec: Spec, message: dict[str, Any]) -> None:
         if event == "begin":
