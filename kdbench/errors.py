@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import resource
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 class UserError(Exception):
@@ -74,3 +76,26 @@ def require(holds: bool, sentence: str) -> None:
     """Raise ValueError with a sentence unless a condition holds; for the values of settings."""
     if not holds:
         raise ValueError(sentence)
+
+
+@contextmanager
+def loading_torch() -> Iterator[None]:
+    """A block that imports torch.
+
+    Raises:
+        RunError: there is too little memory for it.
+    """
+    try:
+        yield
+    except (ImportError, MemoryError, OSError) as error:
+        unmapped = any(words in str(error) for words in ("failed to map segment", "Cannot allocate memory"))
+        if not unmapped and not isinstance(error, MemoryError):
+            raise
+        reason = str(error) or "nothing more can be allocated"
+        raise RunError(f"there is too little memory to load torch{memory_limit()}: {reason}") from None
+
+
+def memory_limit() -> str:
+    """The limit of this process's memory as the end of a sentence (" (ulimit -v is 2000000 kB)"); "" if there is none."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    return "" if limit == resource.RLIM_INFINITY else f" (ulimit -v is {limit // 1024} kB)"

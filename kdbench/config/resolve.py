@@ -269,8 +269,8 @@ def profile(name: str, overrides: Sequence[Binding] = ()) -> Cluster:
         UserError: there is no profile of this name, it has an error, or it does not set every parameter.
     """
     bound = {**bindings.of_group("cluster", name), **{b.key: b for b in overrides}}
-    for parameter in signature.shared()["Cluster"].parameters:
-        if f"Cluster.{parameter}" not in bound:
+    for parameter, declared in signature.shared()["Cluster"].parameters.items():
+        if f"Cluster.{parameter}" not in bound and declared.default is MISSING:
             raise UserError(
                 f"the cluster '{name}' does not set Cluster.{parameter}; give it a value, or put "
                 "include 'slurm/default.gin' at the top of the file"

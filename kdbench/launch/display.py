@@ -26,7 +26,10 @@ PLAIN_EVERY = 30.0
 
 
 class Display(Protocol):
-    """Receives the events of all runs: each begins, progresses, and ends or is left unfinished; several may run at once."""
+    """Receives the events of all runs: each begins, progresses, and ends or is left unfinished; several may run at once.
+
+    A note concerns no single run.
+    """
 
     def __enter__(self) -> Display: ...
     def __exit__(self, *details: Any) -> None: ...
@@ -34,6 +37,7 @@ class Display(Protocol):
     def progress(self, spec: Spec, progress: Progress) -> None: ...
     def end(self, spec: Spec, result: dict[str, Any]) -> None: ...
     def left(self, spec: Spec, why: str) -> None: ...
+    def note(self, text: str) -> None: ...
 
 
 def for_terminal(specs: Sequence[Spec], runs: Path | None = None) -> Display:
@@ -112,6 +116,9 @@ class Plain:
     def left(self, spec: Spec, why: str) -> None:
         self._say(spec, f"  {why}")
 
+    def note(self, text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
+
     def _say(self, spec: Spec, text: str) -> None:
         text = printable(text)
         print(f"[{self._numbers.get(spec.id, '-')}/{self._total}] {text}", file=sys.stderr, flush=True)
@@ -169,6 +176,9 @@ class Live:
 
     def left(self, spec: Spec, why: str) -> None:
         self._close(spec, "–", "yellow", why)
+
+    def note(self, text: str) -> None:
+        self._console.print(Text(text), soft_wrap=True)
 
     def _close(self, spec: Spec, mark: str, style: str, text: str) -> None:
         self._console.print(Text.assemble((mark, style), printable(f" {_short(spec)}  {text}")), soft_wrap=True)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from kdbench.errors import RunError
+from kdbench.errors import RunError, UserError
 from kdbench.launch import display, pool, worker
 from kdbench.launch.backlog import enqueue, results
 from kdbench.launch.gpus import launcher, shares
@@ -48,15 +52,35 @@ def local(
     Raises:
         KeyboardInterrupt: the user interrupted it; the processes have saved their state.
         RunError: the disk is full, or no process can be started.
-        UserError: this machine has GPUs, but fewer than a run needs.
+        UserError: this machine has GPUs, but fewer than a run needs, or its system is not Linux.
     """
+    if sys.platform != "linux":
+        raise UserError("several processes at a time (workers=, gpus=) need Linux; leave these words out")
     enqueue(specs, runs, rerun)
-    with display.for_terminal(specs, runs) as shown:
+    with display.for_terminal(specs, runs) as shown, _terminated_like_interrupted():
         gpus = max(spec.gpus for spec in specs)
         processes = pool.Pool(specs, runs, data, shown, shares(workers, gpus), launcher(gpus))
         try:
             processes.run()
-        except KeyboardInterrupt:
+        except BaseException:
             processes.stop()
             raise
     return results(specs, runs)
+
+
+@contextmanager
+def _terminated_like_interrupted() -> Iterator[None]:
+    """Inside the block, SIGTERM is what Ctrl-C is, so that no process is left behind; a second one is ignored."""
+
+    def interrupt(*details: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ EPOCHS_SHOWN = 5
 """Rows of epochs.csv in its first piece."""
 JOB_LINES = 20
 """Lines of a job's log in its first piece."""
+LONGEST_LINE = 300
+"""Characters of a line that is shown as the reason of a job's end."""
 _TAIL_BYTES = 1 << 16  # read to find these lines
 _MOST_BYTES = 1 << 20
 """Bytes of a file that are read at once; of a longer log, the last ones."""
@@ -48,6 +51,26 @@ class Epochs:
 
 
 Piece = Text | Epochs
+
+
+def reason(log: Path) -> str | None:
+    """The line of a job's log that tells best why the job ended: the last one with an error in it, or else the last one.
+
+    None where there is none, or no such file. Lines of srun and submitit do not count if there are others: they add that
+    the job has ended, which its state says as well.
+    """
+    try:
+        with open_regular(log) as file:
+            file.seek(max(0, file.seek(0, 2) - _TAIL_BYTES))
+            text = file.read(_TAIL_BYTES).decode(errors="backslashreplace")
+    except (OSError, ValueError):  # ValueError: a path with a zero byte
+        return None
+    lines = [line.strip() for line in text.splitlines() if line.strip()][-JOB_LINES:]
+    lines = [line for line in lines if not line.startswith(("srun: ", "submitit "))] or lines
+    errors = [line for line in lines if "error" in line.lower()]
+    if not lines:
+        return None
+    return re.sub(r"^kdbench\.errors\.\w+: ", "", (errors or lines)[-1])[:LONGEST_LINE]
 
 
 class RunLogs:

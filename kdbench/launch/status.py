@@ -18,6 +18,7 @@ from kdbench import words as words_
 from kdbench.config import run_config
 from kdbench.errors import UserError, reason
 from kdbench.files import AT_MOST, open_regular
+from kdbench.launch import logs
 from kdbench.launch.slurm.queue import QueuedJob, SlurmQueue
 from kdbench.plan.request import PLAN_KEYS
 from kdbench.plan.spec import is_run_name
@@ -135,6 +136,7 @@ class _Record:
         names: names of all its files.
         identity: method, dataset and so on, from the first file that has them.
         user: number of the user who submitted `job`.
+        log: the log of `job`.
         defect: why the folder cannot be read, if that is so.
     """
 
@@ -146,6 +148,7 @@ class _Record:
     owner: Owner | None
     job: str | None
     user: int
+    log: Path | None = None
     defect: str = ""
 
     @property
@@ -191,7 +194,7 @@ class _Defect(Exception):
 
 
 def _unreadable(id_: str, names: frozenset[str], defect: str) -> _Record:
-    return _Record(id_, names, {}, {}, {}, None, None, 0, defect)
+    return _Record(id_, names, {}, {}, {}, None, None, 0, defect=defect)
 
 
 def _read(folder: RunFolder, id_: str, names: frozenset[str]) -> _Record:
@@ -215,7 +218,8 @@ def _read(folder: RunFolder, id_: str, names: frozenset[str]) -> _Record:
     job = content(folder_.SUBMISSION).get("job") or None
     user = os.lstat(folder / folder_.SUBMISSION).st_uid if job else 0
     owner = lease.owner(folder.path) if any(name.startswith("lease.") for name in names) else None
-    return _Record(id_, names, identity, result, content(folder_.PROGRESS), owner, job, user)
+    log = logs.job_log(folder) if job else None
+    return _Record(id_, names, identity, result, content(folder_.PROGRESS), owner, job, user, log)
 
 
 def _is_empty(path: Path) -> bool:
@@ -281,8 +285,7 @@ def _unowned(record: _Record, job: QueuedJob | None, teacher: RunStatus | None) 
     if job and job.is_pending:
         return "queued", f"job {job.id}: {job.reason}"
     if job and job.is_over:
-        how = "is ending" if job.in_queue else "has left the queue"
-        return "stopped", f"job {job.id}: {job.state}" if job.state and not job.in_queue else f"job {job.id} {how}"
+        return "stopped", _end_of(job, record)
     if teacher and not record.has_begun:
         name = record.identity.get("teacher") if len(record.teacher_runs) == 1 else teacher.id
         return "waiting", f"for its teacher ({name}), which is {teacher.state}"
@@ -292,6 +295,19 @@ def _unowned(record: _Record, job: QueuedJob | None, teacher: RunStatus | None) 
     if record.has_begun:
         return "stopped", _ago(record.progress)
     return "planned", "again" if record.result else None
+
+
+def _end_of(job: QueuedJob, record: _Record) -> str:
+    """The end of a job that did not do its run, with the reason in its log if the run cannot have recorded it."""
+    if job.in_queue:
+        return f"job {job.id} is ending"
+    why = f"job {job.id}: {job.state}" if job.state else f"job {job.id} has left the queue"
+    if job.state == "OUT_OF_MEMORY":
+        return f"{why}; request more with Cluster.memory"
+    line = logs.reason(record.log) if record.log else None
+    if line and (not record.has_begun or "oom" in line.lower()):  # else the run's own log has it
+        return f"{why}; its log: {line}"
+    return why
 
 
 def _ago(progress: Mapping[str, Any]) -> str | None:

@@ -1,7 +1,7 @@
 """Do runs one after the other. A process leases the run that it does, and leaves alone the runs that others have leased.
 
 Either in this process (`work`), or as a program that `kdbench.launch.pool` starts: `python -m kdbench.launch.worker RUNS ID…`
-reads its runs from the `spec.json` of their folders and reports what it does on standard output, one JSON object per line.
+reads its runs from the `spec.json` of their folders and reports what it does (`messages`).
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import itertools
-import json
 import os
 import signal
 import sys
@@ -21,8 +20,10 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kdbench.errors import RunError, UserError
+from kdbench.errors import RunError, UserError, loading_torch
 from kdbench.launch import display
+from kdbench.launch.messages import Messages, channel
+from kdbench.launch.orphan import GRACE, is_orphan
 from kdbench.plan.spec import Spec
 from kdbench.store import lease
 from kdbench.store.folder import CANCELLED, PROGRESS, SPEC, RunFolder
@@ -39,7 +40,7 @@ class Stop:
     """A request to stop, checked after every step: after a signal, after the parent's death, or if the run is cancelled.
 
     Args:
-        parent: the process whose end also ends this one; None for a process that the user started.
+        parent: the pool, whose end also ends this process; None for a process that the user started.
     """
 
     def __init__(self, parent: int | None = None):
@@ -73,6 +74,15 @@ class Stop:
         finally:
             self._run, self._one = None, False
 
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Inside the block, SIGTERM ends the process: there is nothing to save yet, and a wait for others runs no handler."""
+        handler = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTERM, handler)
+
     def __enter__(self) -> Stop:
         self._thread = threading.Thread(target=self._look, name="stop", daemon=True)
         self._thread.start()
@@ -90,11 +100,13 @@ class Stop:
     def _look(self) -> None:
         while not self._over.wait(LOOK):
             run = self._run
-            if run is not None and (run / CANCELLED).exists():
+            if run is not None and os.path.exists(run / CANCELLED):  # Path.exists raises where a file system fails
                 self._one = run is self._run
-            # Under torchrun the parent process is not a direct parent.
-            if self._parent is not None and os.getppid() != self._parent and not lease.started(self._parent):
-                self._all = True
+            if self._parent is not None and is_orphan(self._parent):
+                os.kill(os.getpid(), signal.SIGTERM)  # as the pool would do
+                if not self._over.wait(GRACE):
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return
 
 
 def work(
@@ -114,10 +126,12 @@ def work(
 
     Raises:
         OSError: the disk is full.
+        RunError: there is too little memory for torch.
     """
-    from kdbench.run.caller import Caller
-    from kdbench.run.execute import run
-    from kdbench.run.resume import Stopped  # imports torch, which the pool does not need
+    with loading_torch():  # which the pool does not need
+        from kdbench.run.caller import Caller
+        from kdbench.run.execute import run
+        from kdbench.run.resume import Stopped
 
     do = do or run
     waiting = {spec.id: spec for spec in specs}
@@ -194,36 +208,7 @@ class _Reporter:
             self._folder.write(PROGRESS, {**asdict(progress), "at": now}, lasting=False)
 
 
-class _Messages:
-    """The display of a worker process: one JSON object per line on standard output, for the pool."""
-
-    def __enter__(self) -> _Messages:
-        return self
-
-    def __exit__(self, *details: Any) -> None:
-        pass
-
-    def begin(self, spec: Spec) -> None:
-        _send(event="begin", run=spec.id)
-
-    def progress(self, spec: Spec, progress: Progress) -> None:
-        _send(event="progress", run=spec.id, **asdict(progress))
-
-    def end(self, spec: Spec, result: dict[str, Any]) -> None:
-        _send(event="end", run=spec.id)
-
-    def left(self, spec: Spec, why: str) -> None:
-        _send(event="left", run=spec.id, why=why)
-
-
-def _send(**message: Any) -> None:
-    try:
-        print(json.dumps(message), flush=True)
-    except BrokenPipeError:  # the pool has died: `Stop` is about to notice, and the run must not fail because of it
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _work_in_group(specs: Sequence[Spec], runs: Path, data: Path | None, stop: Stop) -> None:
+def _work_in_group(specs: Sequence[Spec], runs: Path, data: Path | None, messages: Messages, stop: Stop) -> None:
     """`work` in each process of a group: rank 0 leases the runs, and the other ranks follow it.
 
     After a failed run the ranks may be out of step; rank 0 then stops, which ends all of them.
@@ -242,14 +227,18 @@ def _work_in_group(specs: Sequence[Spec], runs: Path, data: Path | None, stop: S
             stop.everything()
         return result
 
-    with Group.from_environment(specs[0].device) as group:
+    with contextlib.ExitStack() as stack:
+        with stop.at_once():
+            group = stack.enter_context(Group.from_environment(specs[0].device))
+        if os.environ["LOCAL_RANK"] == "0":
+            messages.send(event="ready")
         if group.first:
-            work(specs, runs, data, _Messages(), stop, lead)
+            work(specs, runs, data, messages, stop, lead)
             group.say(f"run {next(numbers)}", _NO_MORE)
             return
         while (id_ := group.hear(f"run {next(numbers)}")) != _NO_MORE:
             if os.environ["LOCAL_RANK"] == "0":  # on another node, whose pool gets no other message of the run
-                _send(event="follow", run=id_)
+                messages.send(event="follow", run=id_)
             with contextlib.suppress(Stopped):
                 run(Spec.from_plain(RunFolder(runs, id_).read(SPEC) or {}), runs, data, Caller(group=group))
 
@@ -265,6 +254,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", type=Path)
     parser.add_argument("--parent", type=int)
     arguments = parser.parse_args(words)
+    messages = Messages(channel())
     specs = []
     for id_ in arguments.ids:
         plain = RunFolder(arguments.runs, id_).read(SPEC)
@@ -274,12 +264,18 @@ def main(words: Sequence[str] | None = None) -> int:
     several = int(os.environ.get("WORLD_SIZE", 1)) > 1
     with Stop(arguments.parent) as stop:
         try:
+            with stop.at_once(), loading_torch():
+                import kdbench.run.execute  # noqa: F401
             if several:
-                _work_in_group(specs, arguments.runs, arguments.data, stop)
+                _work_in_group(specs, arguments.runs, arguments.data, messages, stop)
             else:
-                work(specs, arguments.runs, arguments.data, _Messages(), stop)
+                messages.send(event="ready")
+                work(specs, arguments.runs, arguments.data, messages, stop)
         except OSError as error:
-            _send(event="over", why=full_disk(error, arguments.runs))
+            messages.send(event="over", why=full_disk(error, arguments.runs))
+            return 1
+        except RunError as error:
+            messages.send(event="over", why=str(error))
             return 1
     return int(stop.all)
 

@@ -219,5 +219,6 @@ def is_weight_file(teacher: str) -> bool:
 def check_log(names: Iterable[str]) -> None:
     """Raises UserError if the package that one of these values of `Machine.log` needs is not installed."""
     for name in filter(None, names):
-        if find_spec(name) is None:
+        package = find_spec(name)
+        if package is None or package.origin is None:  # not there, or a folder of that name without a package in it
             raise UserError(f"log={name} needs the package {name}; install it with: pip install 'kdbench[{name}]'")

@@ -86,7 +86,7 @@ def device_name(device: torch.device) -> str:
 def cpu_model() -> str:
     """The model of the CPU, or its architecture where the system does not name it."""
     try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
             return next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
@@ -97,7 +97,7 @@ def instruction_set() -> str:
     import torch
 
     try:
-        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8").split()
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").split()
     except OSError:
         flags = []
     bfloat16 = {"avx512_bf16", "amx_bf16", "bf16"} & set(flags)  # "bf16": on ARM

@@ -2,7 +2,7 @@
 
 import pytest
 
-from kdbench.launch.logs import EPOCHS_SHOWN, JOB_LINES, Epochs, RunLogs, Text
+from kdbench.launch.logs import EPOCHS_SHOWN, JOB_LINES, LONGEST_LINE, Epochs, RunLogs, Text, reason
 from kdbench.store.folder import EPOCHS, LOG, SUBMISSION, RunFolder
 
 
@@ -79,3 +79,35 @@ def test_a_link_out_of_the_folder_is_not_shown(folder, tmp_path):
     for name in (LOG, EPOCHS):
         (folder / name).symlink_to(tmp_path / "secret")
     assert RunLogs(folder).read() == []
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            b"Traceback\n  File\nkdbench.errors.UserError: no such folder\nsrun: error: n1: task 0: Exited\n",
+            "no such folder",
+        ),
+        (
+            b"ModuleNotFoundError: No module named 'encodings'\n\nCurrent thread 0x1:\n  <no Python frame>\n",
+            "ModuleNotFoundE",
+        ),
+        (
+            b"slurmstepd-n2: error: execve(): /no/python: No such file\nsrun: error: n2: task 0: Exited\n",
+            "slurmstepd-n2: er",
+        ),
+        (b"srun: fatal: SLURM_MEM_PER_CPU and SLURM_MEM_PER_NODE are mutually exclusive.\n", "srun: fatal: SLURM_MEM"),
+        (b"bash: line 3: mod\xfcle: command not found\n\n", "bash: line 3: mod\\xfcle: command"),
+        (b"x" * 100_000, "x" * LONGEST_LINE),
+        (b"\n\n", None),
+    ],
+)
+def test_the_reason_in_the_log_of_a_job_that_ended_too_early(tmp_path, text, expected):
+    (tmp_path / "log").write_bytes(text)
+    shown = reason(tmp_path / "log")
+    assert shown == expected if expected is None else shown.startswith(expected)
+
+
+def test_no_reason_where_there_is_no_log(tmp_path):
+    for path in (tmp_path / "missing", tmp_path, tmp_path / "zero\0byte"):
+        assert reason(path) is None

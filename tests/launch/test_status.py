@@ -156,6 +156,26 @@ def test_what_slurm_says_of_its_job(tmp_path, ask, job, begun, expected):
     assert state(tmp_path, KD, Told(job) if job else None) == expected
 
 
+def test_a_job_that_ended_before_its_run_began_shows_why(tmp_path, ask):
+    ask(KD, job="7_1")
+    log = tmp_path / ".slurm" / "7_1"
+    log.parent.mkdir()
+    log.write_bytes(b"ModuleNotFoundError: No module named 'torch'\nsrun: error: n1: task 0: Exited with exit code 1\n")
+    gone, failed = (Told(QueuedJob("7_1", word, in_queue=False)) for word in ("", "FAILED"))
+    assert state(tmp_path, KD, gone) == (
+        "stopped", "job 7_1 has left the queue; its log: ModuleNotFoundError: No module named 'torch'",
+    )  # fmt: skip
+    assert state(tmp_path, KD, failed)[1].startswith("job 7_1: FAILED; its log: ModuleNotFoundError")
+    killed = Told(QueuedJob("7_1", "OUT_OF_MEMORY", in_queue=False))
+    assert state(tmp_path, KD, killed) == ("stopped", "job 7_1: OUT_OF_MEMORY; request more with Cluster.memory")
+    ask(KD, job="7_1", begun=True)  # then the run's own log has it
+    assert state(tmp_path, KD, failed) == ("stopped", "job 7_1: FAILED")
+    log.write_text(
+        "[1/1]  epoch 3/10\nslurmstepd: error: Detected 1 oom_kill event in StepId=7.0.\nsrun: error: killed\n"
+    )
+    assert state(tmp_path, KD, gone)[1].endswith("its log: slurmstepd: error: Detected 1 oom_kill event in StepId=7.0.")
+
+
 def test_a_lease_of_a_job_that_is_to_begin_again_is_none(tmp_path, ask, monkeypatch):
     monkeypatch.setenv("SLURM_JOB_ID", "8")
     folder = ask(CE, begun=True, job="7_1")

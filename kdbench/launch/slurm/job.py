@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import signal
+import socket
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -76,7 +77,15 @@ class Job:
             return gpus_.launcher(self.processes)
         # The address of the node that started the tasks, which is the first one.
         head, number = os.environ["SLURM_LAUNCH_NODE_IPADDR"], int(os.environ["SLURM_JOB_ID"])
-        return gpus_.launcher(self.processes // self.nodes, self.nodes, f"{head}:{20000 + number % 20000}", str(number))
+        meet = f"{head}:{20000 + number % 20000}"
+        return gpus_.launcher(
+            self.processes // self.nodes,
+            self.nodes,
+            meet,
+            str(number),
+            _address_towards(head),
+            is_first=os.environ["SLURM_NODEID"] == "0",
+        )
 
     def checkpoint(self) -> DelayedSubmission:
         """Save the state of all runs; submitit calls this before the time limit and at preemption, and requeues the result."""
@@ -97,3 +106,10 @@ class Job:
             signal.signal(number, signal.SIG_IGN)
         if self._pool:
             self._pool.stop()
+
+
+def _address_towards(other: str) -> str:
+    """The address of this node in the network that it shares with another one."""
+    with socket.socket(socket.AF_INET6 if ":" in other else socket.AF_INET, socket.SOCK_DGRAM) as one:
+        one.connect((other, 9))  # sends nothing
+        return one.getsockname()[0]
