@@ -143,7 +143,7 @@ def retraining(run: FinishedRun, runs: Path | None = None) -> Retraining:
     if run.folder is None:
         if planned.id != run.id:
             raise RunError(_changed_row(run, planned))
-        recorded: Mapping[str, Any] = {"Machine.gpus": int(run.result.get("provenance.gpus", 1))}
+        recorded: Mapping[str, Any] = _machine_in(run.result)
     else:
         config = run_config.read(run.folder / CONFIG)
         recorded, changes = config.values, _changes(run, run.folder, planned)
@@ -155,6 +155,15 @@ def retraining(run: FinishedRun, runs: Path | None = None) -> Retraining:
         machine["Machine.threads"] = int(run.result["provenance.threads"])  # the number that torch chose then
     machine["Machine.log"] = ""
     return Retraining(with_machine(planned, machine), changes, teachers)
+
+
+def _machine_in(result: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of `Machine` that a row records."""
+    recorded: dict[str, Any] = {"Machine.gpus": int(result.get("provenance.gpus", 1))}
+    for name in ("compile", "deterministic"):
+        if f"provenance.{name}" in result:
+            recorded[f"Machine.{name}"] = str(result[f"provenance.{name}"]) == "True"
+    return recorded
 
 
 def with_machine(spec: Spec, machine: Mapping[str, Any]) -> Spec:

@@ -5,20 +5,27 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 from kdbench.cli import arguments as arguments_
 from kdbench.cli import commands
 from kdbench.errors import RunError, UserError
+from kdbench.output import lenient
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit status: 0 success, 1 a run failed, 2 invalid input, 130 interrupted."""
+    """Run one command; returns the exit status.
+
+    0 success, 1 a run failed or was lost, 2 invalid input, 3 other processes still do some of the runs, 130 interrupted.
+    """
     try:
         arguments = arguments_.parse(sys.argv[1:] if words is None else words)
         from kdbench.config import places  # not for --help and typos, which are to be fast
 
         places.add_plugins(arguments.plugins)
-        return commands.load(arguments.command).run(arguments)
+        command = commands.load(arguments.command)
+        with lenient() if arguments.command in commands.WORK else nullcontext():
+            return command.run(arguments)
     except UserError as error:
         print(f"kdbench: {error}", file=sys.stderr)
         return 2

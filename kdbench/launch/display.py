@@ -25,7 +25,7 @@ PLAIN_EVERY = 30.0
 
 
 class Display(Protocol):
-    """Receives the events of all runs: each begins, progresses, and ends or is left unfinished; several may run at once."""
+    """Receives the events of all runs: each waits, begins, progresses, and ends or is left unfinished; several may run at once."""
 
     def __enter__(self) -> Display: ...
     def __exit__(self, *details: Any) -> None: ...
@@ -33,6 +33,7 @@ class Display(Protocol):
     def progress(self, spec: Spec, progress: Progress) -> None: ...
     def end(self, spec: Spec, result: dict[str, Any]) -> None: ...
     def left(self, spec: Spec, why: str) -> None: ...
+    def waits(self, spec: Spec, why: str) -> None: ...
 
 
 def for_terminal(specs: Sequence[Spec], runs: Path | None = None) -> Display:
@@ -111,6 +112,9 @@ class Plain:
     def left(self, spec: Spec, why: str) -> None:
         self._say(spec, f"  {why}")
 
+    def waits(self, spec: Spec, why: str) -> None:
+        self._say(spec, f"{spec.id}: {why}")
+
     def _say(self, spec: Spec, text: str) -> None:
         print(f"[{self._numbers.get(spec.id, '-')}/{self._total}] {text}", file=sys.stderr, flush=True)
 
@@ -167,6 +171,9 @@ class Live:
 
     def left(self, spec: Spec, why: str) -> None:
         self._close(spec, "–", "yellow", why)
+
+    def waits(self, spec: Spec, why: str) -> None:
+        self._console.print(Text.assemble(("–", "yellow"), f" {_short(spec)}  {why}"), soft_wrap=True)
 
     def _close(self, spec: Spec, mark: str, style: str, text: str) -> None:
         self._console.print(Text.assemble((mark, style), f" {_short(spec)}  {text}"), soft_wrap=True)

@@ -51,6 +51,7 @@ class Pool:
     Args:
         specs: the runs; `backlog.enqueue` has written them to their folders.
         environments: environment variables of each worker, in addition to this process's: its GPU, its threads.
+        wait: workers also wait for the runs of processes that are not of this pool.
         launcher: words after `python -m` that start several processes of `-m kdbench.launch.worker` for each worker.
     """
 
@@ -62,15 +63,18 @@ class Pool:
         shown: Display,
         environments: Sequence[Mapping[str, str]] = ({},),
         launcher: Sequence[str] = (),
+        wait: bool = False,
     ):
         self._specs = {spec.id: spec for spec in specs}
         self._runs, self._data, self._shown = runs, data, shown
         self._environments = environments
+        self._wait = wait
         self._launcher = [sys.executable, "-m", *launcher]
         self._messages: queue.SimpleQueue[tuple[_Worker, str | None]] = queue.SimpleQueue()
         self._workers: list[_Worker] = []
         self._strikes: Counter[str] = Counter()
         self._furthest: Counter[str] = Counter()
+        self._awaited: set[str] = set()
         self._stopping = False
         self._over = ""
 
@@ -120,6 +124,8 @@ class Pool:
         words = [*self._launcher, "kdbench.launch.worker", str(self._runs), *self._open(), f"--parent={os.getpid()}"]
         if self._data:
             words.append(f"--data={self._data}")
+        if self._wait:
+            words.append("--wait")
         # SLURM sends user signals to every process of a job. Only this one handles them; they would kill a worker.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGUSR1, signal.SIGUSR2))
         try:
@@ -171,6 +177,11 @@ class Pool:
         elif event == "left":
             worker.run = None
             self._shown.left(spec, message["why"])
+        elif event == "waits":
+            # A run that another worker of this pool does needs no line.
+            if spec.id not in self._awaited and not any(each.run == spec.id for each in self._workers):
+                self._awaited.add(spec.id)
+                self._shown.waits(spec, message["why"])
         elif event == "follow":
             self._strikes[""] = 0
         elif event == "end":

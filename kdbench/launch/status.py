@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import os
 import shlex
-import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -23,7 +22,7 @@ from kdbench.store import folder as folder_
 from kdbench.store import lease
 from kdbench.store.folder import RunFolder
 from kdbench.store.ids import run_ids
-from kdbench.store.lease import Owner
+from kdbench.store.owner import Owner
 
 STATES = ("running", "queued", "waiting", "stopped", "planned", "cancelled", "failed", "done")
 """All states, in the order in which they are listed."""
@@ -93,12 +92,19 @@ def read(runs: Path, ids: Iterable[str] | None = None, queue: SlurmQueue | None 
     if queue:
         queue.look({record.job: record.user for record in every.values() if record.job and record.is_open})
     queue = queue or SlurmQueue()
+    leased = [RunFolder(runs, record.id).path for record in every.values() if record.is_open and record.has_lease]
+    owners = {path.name: owner for path, owner in lease.owners(leased).items()}
+
+    @cache
+    def now() -> float:
+        return lease.now(runs)
 
     @cache
     def status(id_: str) -> RunStatus:
         record = every[id_]
         teachers = [status(run) for run in record.teacher_runs if run in every] if record.is_open else []
-        return _status(record, queue, next((each for each in teachers if each.state not in ("failed", "done")), None))
+        teacher = next((each for each in teachers if each.state not in ("failed", "done")), None)
+        return _status(record, owners.get(id_), queue, teacher, now)
 
     return [status(id_) for id_ in records]
 
@@ -110,6 +116,7 @@ class _Record:
     Attributes:
         names: names of all its files.
         identity: method, dataset and so on, from the first file that has them.
+        progress_at: when `progress` was written, by the clock of the file system.
         user: number of the user who submitted `job`.
     """
 
@@ -118,9 +125,13 @@ class _Record:
     identity: Mapping[str, Any]
     result: Mapping[str, Any]
     progress: Mapping[str, Any]
-    owner: Owner | None
+    progress_at: float | None
     job: str | None
     user: int
+
+    @property
+    def has_lease(self) -> bool:
+        return any(name.startswith("lease.") for name in self.names)
 
     @property
     def is_open(self) -> bool:
@@ -160,8 +171,16 @@ def _record(runs: Path, id_: str) -> _Record | None:
     submission = content(folder_.SUBMISSION)
     job = str(submission["job"]) if submission.get("job") else None
     user = (folder / folder_.SUBMISSION).stat().st_uid if job else 0
-    owner = lease.owner(folder.path) if any(name.startswith("lease.") for name in names) else None
-    return _Record(id_, names, identity, result, content(folder_.PROGRESS), owner, job, user)
+    progress = content(folder_.PROGRESS)
+    at = _written(folder / folder_.PROGRESS) if progress else None
+    return _Record(id_, names, identity, result, progress, at, job, user)
+
+
+def _written(path: Path) -> float | None:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return None
 
 
 def _command(folder: RunFolder) -> dict[str, Any]:
@@ -176,11 +195,15 @@ def _command(folder: RunFolder) -> dict[str, Any]:
         return {}
 
 
-def _status(record: _Record, queue: SlurmQueue, teacher: RunStatus | None) -> RunStatus:
+def _status(
+    record: _Record, owner: Owner | None, queue: SlurmQueue, teacher: RunStatus | None, now: Callable[[], float]
+) -> RunStatus:
     """The status of a run.
 
     Args:
+        owner: the process that does it now.
         teacher: the first of its teachers that has not ended; None if all have.
+        now: the time by the clock of the file system.
     """
     facts: dict[str, Any] = {key: record.identity.get(key) for key in _IDENTITY}
     facts["teacher_runs"] = record.teacher_runs
@@ -191,14 +214,16 @@ def _status(record: _Record, queue: SlurmQueue, teacher: RunStatus | None) -> Ru
         facts |= {"accuracy": result.get("accuracy.last"), "seconds": result.get("seconds.train")}
         return RunStatus(record.id, "done", **facts)
     facts |= {key: record.progress.get(key) for key in ("epoch", "epochs")}
-    if record.owner and not queue.is_pending(record.owner.job):  # else its node died, and its job is to start again
+    if owner and not queue.is_pending(owner.job):  # else its node died, and its job is to start again
         measured = record.progress.get("measured")
         why = None if measured is None else f"measuring, {measured:.0%} done"
         why = "cancelled, stopping" if folder_.CANCELLED in record.names else why
-        job = (record.job or record.owner.job) if record.owner.job else None
+        job = (record.job or owner.job) if owner.job else None
         facts |= _speed(record.progress)
-        return RunStatus(record.id, "running", why, where=record.owner.host, job=job, **facts)
+        return RunStatus(record.id, "running", why, where=owner.host, job=job, **facts)
     state, why = _unowned(record, queue.job(record.job) if record.job else None, teacher)
+    if state == "stopped" and why is None and record.progress_at is not None:
+        why = _ago(now() - record.progress_at)
     return RunStatus(record.id, state, why, job=record.job, **facts)
 
 
@@ -228,14 +253,11 @@ def _unowned(record: _Record, job: QueuedJob | None, teacher: RunStatus | None) 
         where = f" on {job.nodes}" if job.nodes else ""
         return "queued", f"job {job.id} is {job.state.lower()}{where} and has not started this run yet"
     if record.has_begun:
-        return "stopped", _ago(record.progress)
+        return "stopped", None
     return "planned", "again" if record.result else None
 
 
-def _ago(progress: Mapping[str, Any]) -> str | None:
-    if "at" not in progress:
-        return None
-    seconds = time.time() - progress["at"]
+def _ago(seconds: float) -> str:
     for size, word in ((86400, "days"), (3600, "hours"), (60, "minutes")):
         if seconds >= 2 * size:
             return f"{seconds // size:.0f} {word} ago"

@@ -57,13 +57,18 @@ class Point(NamedTuple):
 
 
 def read(epochs_csv: Path) -> list[Point]:
-    """The validation curve of a run; empty without a validation split. The file outlives a process that is stopped."""
+    """The validation curve in the file of a run; empty without a validation split."""
     with epochs_csv.open(newline="", encoding="utf-8") as file:
-        return [
-            Point(int(row["images"]), float(row["seconds"]), float(row["accuracy.val"]))
-            for row in csv.DictReader(file)
-            if row["accuracy.val"]
-        ]
+        return points(file.read())
+
+
+def points(epochs_csv: str) -> list[Point]:
+    """The validation curve in the content of `epochs.csv`; empty without a validation split."""
+    return [
+        Point(int(row["images"]), float(row["seconds"]), float(row["accuracy.val"]))
+        for row in csv.DictReader(epochs_csv.splitlines())
+        if row["accuracy.val"]
+    ]
 
 
 def of_evaluation(evaluation: Evaluation) -> Values:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
@@ -47,10 +47,14 @@ class RunFolder:
     | `again` | "fresh" or "resume": the user asked to repeat the run | until that attempt starts |
     | `cancelled` | nothing: the user cancelled the run | until it is requested again |
     | `reproduced.json` | the comparison with the original run | in `RUNS/reproduced` only |
+
+    Args:
+        check: called before anything is written; raises if this process may not write (`Lease.check`).
     """
 
-    def __init__(self, runs: Path, run_id: str):
+    def __init__(self, runs: Path, run_id: str, check: Callable[[], None] = lambda: None):
         self.path = runs / run_id
+        self.check = check
 
     def __truediv__(self, name: str) -> Path:
         return self.path / name
@@ -86,6 +90,7 @@ class RunFolder:
             ValueError: a number is not finite.
         """
         text = json.dumps(content, indent=1, allow_nan=False) + "\n"
+        self.check()
         write_atomically(self / name, text.encode(), lasting)
 
     def enqueue(self, spec: Mapping[str, Any], repeat: Literal["fresh", "resume"] | None = None) -> None:
@@ -102,8 +107,8 @@ class RunFolder:
         self.write(SPEC, spec, lasting=False)
 
     def is_open(self) -> bool:
-        """True if the run is to be done: it has no result or is to be repeated, and it is not cancelled."""
-        if (self / CANCELLED).exists():
+        """True if the run is to be done: it has no result or is to be repeated, and it is neither cancelled nor removed."""
+        if (self / CANCELLED).exists() or not self.path.is_dir():
             return False
         return (self / AGAIN).exists() or self.state() == "absent"
 
@@ -113,6 +118,7 @@ class RunFolder:
         Args:
             own_files: files of the user's own that the run is made with, by their name in a plug-in folder.
         """
+        self.check()
         self.path.mkdir(parents=True, exist_ok=True)
         marker = self / AGAIN
         if marker.exists() and marker.read_text(encoding="utf-8") == "fresh":
@@ -123,6 +129,7 @@ class RunFolder:
         for name, path in own_files.items():
             (self / PLUGIN / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, self / PLUGIN / name)
+        self.check()
         write_atomically(self / CONFIG, config.encode())
 
     def forget(self) -> None:
@@ -151,5 +158,6 @@ class RunFolder:
 
     def log(self, line: str) -> None:
         """Append a line to log.txt."""
+        self.check()
         with (self / LOG).open("a", encoding="utf-8") as file:
             file.write(line.rstrip("\n") + "\n")
