@@ -205,6 +205,8 @@ class Pool:
                 self.stop()
             return
         spec, folder = self._specs[worker.run], RunFolder(self._runs, worker.run)
+        if not folder.path.is_dir():  # removed meanwhile
+            return
         if worker.images > self._furthest[spec.id]:  # progress: so far the crash need not be the run's fault
             self._furthest[spec.id], self._strikes[spec.id] = worker.images, 0
         self._strikes[spec.id] += 1

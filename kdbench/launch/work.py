@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -164,4 +165,5 @@ class _Reporter:
         now = time.monotonic()
         if now - self._last >= LOOK:
             self._last = now
-            self._folder.write(PROGRESS, {**asdict(progress), "at": time.time()}, lasting=False)
+            with contextlib.suppress(OSError):  # the file only shows the run
+                self._folder.write(PROGRESS, {**asdict(progress), "at": time.time()}, lasting=False)
