@@ -66,6 +66,8 @@ def test_variables_that_change_results_are_named():
 
 def test_what_a_methods_file_sets_is_in_its_rows_and_in_no_other(own_plugins, tmp_path, monkeypatch):
     (tmp_path / "own" / "methods").mkdir(parents=True)
+    (tmp_path / "own" / "gin" / "method").mkdir(parents=True)
+    (tmp_path / "own" / "gin" / "method" / "fast.gin").write_text("# It has no parameters.\n")
     text = METHOD.format(at_import="torch.set_float32_matmul_precision('high')")
     (tmp_path / "own" / "methods" / "fast.py").write_text(text)
     places.add_plugins([str(tmp_path / "own")])

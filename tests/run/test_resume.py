@@ -171,7 +171,7 @@ def test_disturbed_at_random_moments_runs_end_in_the_same_bits(begun, undisturbe
 @pytest.mark.parametrize("woken", ["while another process trains", "when it has finished"])
 def test_a_process_that_slept_while_another_took_over_adds_nothing(woken, begun, tmp_path):
     events = ["log=tensorboard"] if woken.startswith("while") else []
-    words = ("Train.epochs=20", "Machine.checkpoint_every=60", *events)
+    words = ("Train.epochs=8", "Machine.checkpoint_every=60", *events)
     (spec,) = specs("ce", *words)
     assert run(spec, tmp_path / "undisturbed", None)["status"] == "finished"
     runs = tmp_path / "disturbed"
