@@ -32,10 +32,10 @@ _DEFAULTS: dict[str, Any] = {
 """torch's settings and the values that they have unless somebody changes them; versions of torch lack some."""
 
 _PREFIXES = (
-    *("ATEN_", "BLIS_", "CUBLAS_", "CUDNN_", "DNNL_", "KMP_", "MKL_", "ONEDNN_", "OPENBLAS_", "TORCHINDUCTOR_"),
-    *("NCCL_ALGO", "NCCL_PROTO", "NVIDIA_TF32_OVERRIDE", "OMP_DYNAMIC", "OMP_SCHEDULE", "PYTHONHASHSEED"),
-    *("TORCH_ALLOW_TF32", "TORCH_BLAS", "TORCH_CUDNN", "TORCH_LINALG"),
-)
+    "ATEN_", "BLIS_", "CUBLAS_", "CUDNN_", "DNNL_", "KMP_DETERMINISTIC", "MKL_", "NCCL_ALGO", "NCCL_PROTO", "NVIDIA_TF32",
+    "OMP_DYNAMIC", "OMP_SCHEDULE", "ONEDNN_", "OPENBLAS_", "PYTHONHASHSEED", "TORCHINDUCTOR_", "TORCH_ALLOW_TF32", "TORCH_BLAS",
+    "TORCH_CUDNN", "TORCH_LINALG",
+)  # fmt: skip
 _WITHOUT_EFFECT = ("_NUM_THREADS", "_DIR", "_PATH", "_VERBOSE", "_WARNINGS")
 """Ends of names that do not change results, or whose effect is recorded otherwise (`provenance.threads`)."""
 
