@@ -27,17 +27,20 @@ def main(words: Sequence[str] | None = None) -> int:
         with lenient() if arguments.command in commands.WORK else nullcontext():
             return command.run(arguments)
     except UserError as error:
-        print(f"kdbench: {error}", file=sys.stderr)
-        return 2
+        return _end(str(error), 2)
     except RunError as error:
-        print(f"kdbench: {error}", file=sys.stderr)
-        return 1
+        return _end(str(error), 1)
     except KeyboardInterrupt:
-        print("kdbench: interrupted; finished runs are kept, and the same command resumes the rest", file=sys.stderr)
-        return 130
+        return _end("interrupted; finished runs are kept, and the same command resumes the rest", 130)
     except BrokenPipeError:  # the reader of a pipe (head, less) has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+def _end(sentence: str, status: int) -> int:
+    with lenient():
+        print(f"kdbench: {sentence}", file=sys.stderr)
+    return status
 
 
 if __name__ == "__main__":
