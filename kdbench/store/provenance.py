@@ -39,7 +39,7 @@ def collect(spec: Spec, device: torch.device, machine: Machine) -> dict[str, Any
         "method_sha256": places.file_sha256(places.sources()[spec.source]),
         "kdbench": __version__,
         "python": platform.python_version(),
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),  # a subclass of str, which a state of training cannot hold
         "torchvision": _version("torchvision"),
         "gin": _version("gin-config"),
         "device": device_name(device),

@@ -28,7 +28,7 @@ from kdbench.store.lease import Held, Lost
 
 METHODS = {name: [] for name in sorted(places.sources())} | {"corsd": ["CORSD.class_memory_weight=0.5"]}
 KILLS = int(os.environ.get("KDBENCH_KILLS", 12))
-"""Random stop points over all methods; 100 take two minutes."""
+"""Disturbances at random moments, over all methods; 100 take some minutes."""
 SLEEPERS = 6
 """One in so many disturbances puts the process to sleep, and wakes it when another one has taken over."""
 LOST, HELD = 3, 4
@@ -136,7 +136,7 @@ def wake(process):
 
 def test_disturbed_at_random_moments_runs_end_in_the_same_bits(begun, undisturbed, tmp_path):
     draw = random.Random(0)
-    kills = sleeps = number = 0
+    kills = sleeps = number = resumed = 0
     while kills + sleeps < KILLS:
         method = list(METHODS)[number % len(METHODS)]
         # Every other run writes no state within an epoch, as usual, and so asks for its lease less often.
@@ -144,9 +144,13 @@ def test_disturbed_at_random_moments_runs_end_in_the_same_bits(begun, undisturbe
         with_teacher(spec, undisturbed, runs)
         folder, sleepers, disturbed = RunFolder(runs, spec.id), [], 0
         number += 1
+        seconds = RunFolder(undisturbed, spec.id).result()["seconds.total"]
         while folder.state() != "finished":
+            leases = set(folder.path.glob("lease.*"))
             process = begun(spec, runs)
-            process.join(draw.uniform(0.1, 1.2) if disturbed < 4 else 100)
+            while process.is_alive() and set(folder.path.glob("lease.*")) <= leases:
+                time.sleep(0.01)
+            process.join(draw.uniform(0.0, 0.8 * seconds) if disturbed < 4 else 1000)
             if not process.is_alive():
                 assert process.exitcode in (0, LOST, HELD)
                 continue
@@ -163,9 +167,13 @@ def test_disturbed_at_random_moments_runs_end_in_the_same_bits(begun, undisturbe
         for process in sleepers:
             process.join(60)
             assert process.exitcode in (0, LOST, HELD)
+        log = (folder / LOG).read_text() if (folder / LOG).exists() else ""
+        resumed += log.count("resuming at step")
+        assert "cannot be used" not in log
         assert record(runs, spec) == record(undisturbed, spec), f"{method} after {disturbed} disturbances"
-    print(f"{kills} kills and {sleeps} sleepers over {number} runs")
+        print(f"{kills} kills and {sleeps} sleepers over {number} runs, {resumed} resumptions", flush=True)
     assert sleeps
+    assert resumed
 
 
 @pytest.mark.parametrize("woken", ["while another process trains", "when it has finished"])
