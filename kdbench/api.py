@@ -56,16 +56,19 @@ def run_all(
     data: str | Path | None = None,
     workers: int | None = None,
     rerun: bool = False,
+    wait: bool = False,
 ) -> pd.DataFrame:
     """Train and evaluate runs on this machine; finished ones are read, interrupted ones resume.
 
-    Progress goes to standard error.
+    Progress goes to standard error. A warning says which runs have no result at the end, and why: they were cancelled or
+    removed meanwhile, or another process is doing them.
 
     Args:
         runs: the folder of the run folders.
         data: the folder of the datasets, for those that need one.
         workers: number of processes; None trains in this one.
         rerun: repeat finished runs as well.
+        wait: also wait for the runs of other processes, and take over those whose lease goes stale.
 
     Returns:
         A row for each run that has a result, as `load_results` returns it, without teachers that the plan added. A failed
@@ -77,6 +80,7 @@ def run_all(
         KeyboardInterrupt: the user stopped it; the same call resumes.
     """
     from kdbench.launch import backlog, devices, inputs, local
+    from kdbench.launch.unfinished import unfinished
     from kdbench.report import records
 
     folder, images = Path(runs).expanduser().resolve(), Path(data).expanduser().resolve() if data else None
@@ -85,10 +89,13 @@ def run_all(
     for sentence in inputs.check(to_do, folder, images):
         warnings.warn(sentence, stacklevel=2)
     if to_do and (workers or to_do[0].gpus > 1):
-        local.local(to_do, folder, images, workers, rerun)
+        local.local(to_do, folder, images, workers, rerun, wait)
     elif to_do:
-        local.inline(to_do, folder, images, rerun)
-    return _typed(records.frame(backlog.results([spec for spec in specs if not spec.is_teacher], folder)))
+        local.inline(to_do, folder, images, rerun, wait)
+    asked = [spec for spec in specs if not spec.is_teacher]
+    for sentence in unfinished(asked, folder).sentences(folder, "wait=True waits for it"):
+        warnings.warn(sentence, stacklevel=2)
+    return _typed(records.frame(backlog.results(asked, folder)))
 
 
 def load_results(runs: str | Path) -> pd.DataFrame:

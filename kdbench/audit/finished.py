@@ -157,7 +157,7 @@ def retraining(run: FinishedRun, runs: Path | None = None) -> Retraining:
     if run.folder is None:
         if planned.id != run.id:
             raise RunError(_changed_row(run, planned))
-        recorded: Mapping[str, Any] = {"Machine.gpus": _whole(run, "provenance.gpus") or 1}
+        recorded: Mapping[str, Any] = _machine_in(run.result)
     else:
         config = run_config.read(run.folder / CONFIG)
         recorded, changes = config.values, _changes(run, run.folder, planned)
@@ -165,7 +165,7 @@ def retraining(run: FinishedRun, runs: Path | None = None) -> Retraining:
             planned = replace(_with_identity(planned, run), config=run_config.write(config.values))
     # Values that do not affect the result. One that the run's kdbench did not have yet takes today's value.
     machine = {key: recorded.get(key, value) for key, value in now.items() if key.startswith(("Machine.", "Measures."))}
-    if machine["Machine.threads"] == 0 and (threads := _whole(run, "provenance.threads")):
+    if machine["Machine.threads"] == 0 and (threads := _whole(run.result, "provenance.threads")):
         machine["Machine.threads"] = threads  # the number that torch chose then
     machine["Machine.log"] = ""
     spec = with_machine(planned, machine)
@@ -175,13 +175,22 @@ def retraining(run: FinishedRun, runs: Path | None = None) -> Retraining:
     return Retraining(spec, changes, teachers)
 
 
-def _whole(run: FinishedRun, key: str) -> int | None:
+def _whole(result: Mapping[str, Any], key: str) -> int | None:
     """The positive integer in an entry of a result or a cell of a row; None without one."""
     try:
-        value = int(str(run.result.get(key, "")))
+        value = int(str(result.get(key, "")))
     except ValueError:
         return None
     return value if 0 < value < 2**31 else None
+
+
+def _machine_in(result: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of `Machine` that a row records."""
+    recorded: dict[str, Any] = {"Machine.gpus": _whole(result, "provenance.gpus") or 1}
+    for name in ("compile", "deterministic"):
+        if f"provenance.{name}" in result:
+            recorded[f"Machine.{name}"] = str(result[f"provenance.{name}"]) == "True"
+    return recorded
 
 
 def with_machine(spec: Spec, machine: Mapping[str, Any]) -> Spec:

@@ -14,6 +14,7 @@ from kdbench.config import run_config
 from kdbench.errors import RunError, UserError
 from kdbench.files import write_atomically
 from kdbench.launch import gpus, inputs, local
+from kdbench.launch.unfinished import unfinished
 from kdbench.plan.spec import Spec
 from kdbench.report.records import cell, number
 from kdbench.store.folder import CHECKPOINT, CONFIG, REPRODUCED, RESULT, RunFolder
@@ -139,7 +140,7 @@ def carry_out(reproduction: Reproduction) -> Outcome:
     retrained = RunFolder(out, spec.id)
     result = retrained.result()
     if result is None:
-        raise RunError(f"the run in {retrained.path} has not ended: another process is running it, or it was cancelled")
+        raise RunError("; ".join(unfinished([spec], out).sentences(out)))
     outcome = compare(reproduction.run.result, result)
     retrained.write(OUTCOME, {"run": reproduction.run.id, **asdict(outcome), "remarks": [*reproduction.changes]})
     return outcome
@@ -276,12 +277,12 @@ def _weights_sha256(folder: RunFolder) -> str | None:
 
 
 def _train(spec: Spec, out: Path, data: Path | None) -> None:
-    """Train from the beginning; a run that was interrupted resumes."""
+    """Train from the beginning; a run that was interrupted resumes, and one that another process does is waited for."""
     folder = RunFolder(out, spec.id)
     if folder.state() != "absent":
         shutil.rmtree(folder.path)
     folder.write(OUTCOME, {"run": spec.id, "status": "running"})  # marks the folder as one of kdbench reproduce
     if spec.gpus > 1:
-        local.local([spec], out, data, None)
+        local.local([spec], out, data, None, wait=True)
     else:
-        local.inline([spec], out, data)
+        local.inline([spec], out, data, wait=True)

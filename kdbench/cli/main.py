@@ -8,11 +8,13 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 from kdbench.cli import arguments as arguments_
 from kdbench.cli import commands
 from kdbench.cli.printing import print_text, warn
 from kdbench.errors import RunError, UserError, reason
+from kdbench.output import lenient
 
 _OF_THE_USER = (
     *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST),
@@ -24,7 +26,10 @@ _LONGEST_NAME = 200
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit status: 0 success, 1 a run failed, 2 invalid input, 130 interrupted."""
+    """Run one command; returns the exit status.
+
+    0 success, 1 a run failed or was lost, 2 invalid input, 3 other processes still do some of the runs, 130 interrupted.
+    """
     _replace_what_cannot_be_encoded()
     words = sys.argv[1:] if words is None else words
     try:
@@ -32,18 +37,18 @@ def main(words: Sequence[str] | None = None) -> int:
         from kdbench.config import places  # not for --help and typos, which are to be fast
 
         places.add_plugins(arguments.plugins)
-        return commands.load(arguments.command).run(arguments)
+        command = commands.load(arguments.command)
+        with lenient() if arguments.command in commands.WORK else nullcontext():
+            return command.run(arguments)
     except BrokenPipeError:  # the reader of a pipe (head, less) has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:
-        warn("interrupted; finished runs are kept, and the same command resumes the rest")
-        return 130
+        return _end("interrupted; finished runs are kept, and the same command resumes the rest", 130)
     except (UserError, RunError, OSError, MemoryError, RecursionError) as error:
         if arguments_.DEBUG in words:
             print_text(traceback.format_exc(), end="", stderr=True)
-        warn(_sentence(error))
-        return _status(error)
+        return _end(_sentence(error), _status(error))
 
 
 def _replace_what_cannot_be_encoded() -> None:
@@ -69,6 +74,12 @@ def _status(error: BaseException) -> int:
 def _shortened(name: str) -> str:
     half = _LONGEST_NAME // 2
     return name if len(name) <= _LONGEST_NAME else f"{name[:half]}…{name[-half:]}"
+
+
+def _end(sentence: str, status: int) -> int:
+    with lenient():
+        warn(sentence)
+    return status
 
 
 if __name__ == "__main__":

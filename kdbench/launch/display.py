@@ -26,7 +26,7 @@ PLAIN_EVERY = 30.0
 
 
 class Display(Protocol):
-    """Receives the events of all runs: each begins, progresses, and ends or is left unfinished; several may run at once.
+    """Receives the events of all runs: each waits, begins, progresses, and ends or is left unfinished; several may run at once.
 
     A note concerns no single run.
     """
@@ -38,6 +38,7 @@ class Display(Protocol):
     def end(self, spec: Spec, result: dict[str, Any]) -> None: ...
     def left(self, spec: Spec, why: str) -> None: ...
     def note(self, text: str) -> None: ...
+    def waits(self, spec: Spec, why: str) -> None: ...
 
 
 def for_terminal(specs: Sequence[Spec], runs: Path | None = None) -> Display:
@@ -117,7 +118,10 @@ class Plain:
         self._say(spec, f"  {why}")
 
     def note(self, text: str) -> None:
-        print(text, file=sys.stderr, flush=True)
+        print(printable(text), file=sys.stderr, flush=True)
+
+    def waits(self, spec: Spec, why: str) -> None:
+        self._say(spec, f"{spec.id}: {why}")
 
     def _say(self, spec: Spec, text: str) -> None:
         text = printable(text)
@@ -178,7 +182,10 @@ class Live:
         self._close(spec, "–", "yellow", why)
 
     def note(self, text: str) -> None:
-        self._console.print(Text(text), soft_wrap=True)
+        self._console.print(Text(printable(text)), soft_wrap=True)
+
+    def waits(self, spec: Spec, why: str) -> None:
+        self._console.print(Text.assemble(("–", "yellow"), printable(f" {_short(spec)}  {why}")), soft_wrap=True)
 
     def _close(self, spec: Spec, mark: str, style: str, text: str) -> None:
         self._console.print(Text.assemble((mark, style), printable(f" {_short(spec)}  {text}")), soft_wrap=True)

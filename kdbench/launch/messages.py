@@ -59,6 +59,9 @@ class Messages:
     def left(self, spec: Spec, why: str) -> None:
         self.send(event="left", run=spec.id, why=why)
 
+    def waits(self, spec: Spec, why: str) -> None:
+        self.send(event="waits", run=spec.id, why=why)
+
     def note(self, text: str) -> None:
         print(text, file=sys.stderr)
 

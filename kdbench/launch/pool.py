@@ -42,6 +42,7 @@ class Pool:
         specs: the runs; `backlog.enqueue` has written them to their folders.
         environments: environment variables of each worker, in addition to this process's: its GPU, its threads.
         launcher: words for torchrun, which starts several processes for each worker; none for a single one.
+        wait: workers also wait for the runs of processes that are not of this pool.
     """
 
     def __init__(
@@ -52,15 +53,17 @@ class Pool:
         shown: Display,
         environments: Sequence[Mapping[str, str]] = ({},),
         launcher: Sequence[str] = (),
+        wait: bool = False,
     ):
         self._specs = {spec.id: spec for spec in specs}
         self._runs, self._data, self._shown = runs, data, shown
-        self._environments, self._launcher = environments, launcher
+        self._environments, self._launcher, self._wait = environments, launcher, wait
         self._inbox: Inbox = queue.SimpleQueue()
         self._workers: list[WorkerProcess] = []
         self._shown_at: dict[WorkerProcess, float] = {}
         self._strikes: Counter[str] = Counter()
         self._furthest: Counter[str] = Counter()
+        self._awaited: set[str] = set()
         self._stopping = False
         self._over = ""
 
@@ -132,6 +135,8 @@ class Pool:
         words = [str(self._runs), *self._open(), f"--parent={os.getpid()}"]
         if self._data:
             words.append(f"--data={self._data}")
+        if self._wait:
+            words.append("--wait")
         started = worker_process.start(words, self._launcher, self._environments[number], number, self._inbox)
         self._workers.append(started)
 
@@ -164,6 +169,11 @@ class Pool:
         elif event == "left":
             worker.run = None
             self._shown.left(spec, message["why"])
+        elif event == "waits":
+            # A run that another worker of this pool does needs no line.
+            if spec.id not in self._awaited and not any(each.run == spec.id for each in self._workers):
+                self._awaited.add(spec.id)
+                self._shown.waits(spec, message["why"])
         elif event == "end":
             worker.run = None
             self._strikes[""] = 0
@@ -185,6 +195,8 @@ class Pool:
                 self._end("\n".join([first, *worker.tail]))
             return
         spec, folder = self._specs[worker.run], RunFolder(self._runs, worker.run)
+        if not folder.path.is_dir():  # removed meanwhile
+            return
         if worker.images > self._furthest[spec.id]:  # progress: so far the crash need not be the run's fault
             self._furthest[spec.id], self._strikes[spec.id] = worker.images, 0
         self._strikes[spec.id] += 1

@@ -8,9 +8,9 @@ from __future__ import annotations
 import os
 import shlex
 import stat
-import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from kdbench.store import folder as folder_
 from kdbench.store import lease
 from kdbench.store.folder import RunFolder
 from kdbench.store.ids import run_ids
-from kdbench.store.lease import Owner
+from kdbench.store.owner import Owner
 from kdbench.store.result import LARGEST
 
 STATES = ("running", "queued", "waiting", "stopped", "planned", "cancelled", "unreadable", "failed", "done")
@@ -91,25 +91,26 @@ def read(runs: Path, ids: Iterable[str] | None = None, queue: SlurmQueue | None 
     open_ = [run for record in records.values() if record.is_open for run in record.teacher_runs]
     while open_:  # a teacher may have teachers
         id_ = open_.pop()
-        if id_ not in every and _is_name(id_) and (record := _record(runs, id_)):
+        if id_ not in every and is_run_name(id_) and (record := _record(runs, id_)):
             every[id_] = record
             open_ += record.teacher_runs if record.is_open else ()
     if queue:
         queue.look({record.job: record.user for record in every.values() if record.job and record.is_open})
     queue = queue or SlurmQueue()
+    leased = [RunFolder(runs, record.id).path for record in every.values() if record.is_open and record.has_lease]
+    owners = {path.name: owner for path, owner in lease.owners(leased).items()}
+
+    @cache
+    def now() -> float:
+        return lease.now(runs)
 
     statuses: dict[str, RunStatus] = {}
     for id_ in _teachers_first(every):
         record = every[id_]
         teachers = [statuses[run] for run in record.teacher_runs if run in statuses] if record.is_open else []
         busy = next((each for each in teachers if each.state not in ("failed", "done")), None)
-        statuses[id_] = _status(record, queue, busy)
+        statuses[id_] = _status(record, owners.get(id_), queue, busy, now)
     return [statuses[id_] for id_ in records]
-
-
-def _is_name(id_: str) -> bool:
-    """True if a string from a file can name a folder of runs."""
-    return id_.isprintable() and "/" not in id_ and id_[:1] not in ("", ".")
 
 
 def _teachers_first(records: Mapping[str, _Record]) -> list[str]:
@@ -135,6 +136,7 @@ class _Record:
     Attributes:
         names: names of all its files.
         identity: method, dataset and so on, from the first file that has them.
+        progress_at: when `progress` was written, by the clock of the file system.
         user: number of the user who submitted `job`.
         log: the log of `job`.
         defect: why the folder cannot be read, if that is so.
@@ -145,11 +147,15 @@ class _Record:
     identity: Mapping[str, Any]
     result: Mapping[str, Any]
     progress: Mapping[str, Any]
-    owner: Owner | None
+    progress_at: float | None
     job: str | None
     user: int
     log: Path | None = None
     defect: str = ""
+
+    @property
+    def has_lease(self) -> bool:
+        return any(name.startswith("lease.") for name in self.names)
 
     @property
     def is_open(self) -> bool:
@@ -215,17 +221,25 @@ def _read(folder: RunFolder, id_: str, names: frozenset[str]) -> _Record:
     if result and folder_.AGAIN not in names:  # most folders of a large sweep: one file is enough
         return _Record(id_, names, result, result, {}, None, None, 0)
     identity = content(folder_.SPEC) or result or _command(folder)
-    job = content(folder_.SUBMISSION).get("job") or None
+    submission, progress = content(folder_.SUBMISSION), content(folder_.PROGRESS)
+    job = submission.get("job") or None
     user = os.lstat(folder / folder_.SUBMISSION).st_uid if job else 0
-    owner = lease.owner(folder.path) if any(name.startswith("lease.") for name in names) else None
     log = logs.job_log(folder) if job else None
-    return _Record(id_, names, identity, result, content(folder_.PROGRESS), owner, job, user, log)
+    at = _written(folder / folder_.PROGRESS) if progress else None
+    return _Record(id_, names, identity, result, progress, at, job, user, log)
 
 
 def _is_empty(path: Path) -> bool:
     """True for an empty file, as a power cut may leave one that was not written to last."""
     status = os.lstat(path)
     return stat.S_ISREG(status.st_mode) and status.st_size == 0
+
+
+def _written(path: Path) -> float | None:
+    try:
+        return os.lstat(path).st_mtime
+    except OSError:
+        return None
 
 
 def _command(folder: RunFolder) -> dict[str, Any]:
@@ -240,11 +254,15 @@ def _command(folder: RunFolder) -> dict[str, Any]:
         return {}
 
 
-def _status(record: _Record, queue: SlurmQueue, teacher: RunStatus | None) -> RunStatus:
+def _status(
+    record: _Record, owner: Owner | None, queue: SlurmQueue, teacher: RunStatus | None, now: Callable[[], float]
+) -> RunStatus:
     """The status of a run.
 
     Args:
+        owner: the process that does it now.
         teacher: the first of its teachers that has not ended; None if all have.
+        now: the time by the clock of the file system.
     """
     facts: dict[str, Any] = {key: record.identity.get(key) for key in _IDENTITY}
     facts["teacher_runs"] = record.teacher_runs
@@ -257,14 +275,16 @@ def _status(record: _Record, queue: SlurmQueue, teacher: RunStatus | None) -> Ru
         facts |= {"accuracy": result.get("accuracy.last"), "seconds": result.get("seconds.train")}
         return RunStatus(record.id, "done", **facts)
     facts |= {key: record.progress.get(key) for key in ("epoch", "epochs")}
-    if record.owner and not queue.is_pending(record.owner.job):  # else its node died, and its job is to start again
+    if owner and not queue.is_pending(owner.job):  # else its node died, and its job is to start again
         measured = record.progress.get("measured")
         why = None if measured is None else f"measuring, {measured:.0%} done"
         why = "cancelled, stopping" if folder_.CANCELLED in record.names else why
-        job = (record.job or record.owner.job) if record.owner.job else None
+        job = (record.job or owner.job) if owner.job else None
         facts |= _speed(record.progress)
-        return RunStatus(record.id, "running", why, where=record.owner.host, job=job, **facts)
+        return RunStatus(record.id, "running", why, where=owner.host, job=job, **facts)
     state, why = _unowned(record, queue.job(record.job) if record.job else None, teacher)
+    if state == "stopped" and why is None and record.progress_at is not None:
+        why = _ago(now() - record.progress_at)
     return RunStatus(record.id, state, why, job=record.job, **facts)
 
 
@@ -293,7 +313,7 @@ def _unowned(record: _Record, job: QueuedJob | None, teacher: RunStatus | None) 
         where = f" on {job.nodes}" if job.nodes else ""
         return "queued", f"job {job.id} is {job.state.lower()}{where} and has not started this run yet"
     if record.has_begun:
-        return "stopped", _ago(record.progress)
+        return "stopped", None
     return "planned", "again" if record.result else None
 
 
@@ -310,10 +330,7 @@ def _end_of(job: QueuedJob, record: _Record) -> str:
     return why
 
 
-def _ago(progress: Mapping[str, Any]) -> str | None:
-    if progress.get("at") is None:
-        return None
-    seconds = time.time() - progress["at"]
+def _ago(seconds: float) -> str:
     for size, word in ((86400, "days"), (3600, "hours"), (60, "minutes")):
         if seconds >= 2 * size:
             return f"{seconds // size:.0f} {word} ago"

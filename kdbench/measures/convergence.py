@@ -63,16 +63,24 @@ class Point(NamedTuple):
 
 
 def read(epochs_csv: Path) -> list[Point]:
-    """The validation curve of a run; empty without a validation split. The file outlives a process that is stopped.
+    """The validation curve in the file of a run; empty without a validation split.
 
     Raises:
         OSError: see `kdbench.files.read_regular`.
         ValueError, KeyError, TypeError, csv.Error: it holds something else.
     """
-    text = read_regular(epochs_csv, _MOST_BYTES).decode()
+    return points(read_regular(epochs_csv, _MOST_BYTES).decode())
+
+
+def points(epochs_csv: str) -> list[Point]:
+    """The validation curve in the content of `epochs.csv`; empty without a validation split.
+
+    Raises:
+        ValueError, KeyError, TypeError, csv.Error: it is something else.
+    """
     return [
         Point(int(row["images"]), float(row["seconds"]), float(row["accuracy.val"]))
-        for row in csv.DictReader(io.StringIO(text, newline=""))
+        for row in csv.DictReader(io.StringIO(epochs_csv, newline=""))
         if row["accuracy.val"]
     ]
 

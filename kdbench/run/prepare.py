@@ -23,6 +23,7 @@ from kdbench.measures import flops
 from kdbench.measures.cost import PeakMemory
 from kdbench.method import Info, Method
 from kdbench.plan.spec import Spec
+from kdbench.run import arithmetic
 from kdbench.run import teacher as teachers_
 from kdbench.run.group import Group
 from kdbench.run.loop.batches import passes_per_anchor, steps
@@ -67,12 +68,13 @@ def prepare(spec: Spec, runs: Path, data: Path | None, group: Group) -> Ready:
         UserError, RunError: the configuration holds more than values of this run; the images or a teacher are not there, or
             are not what they should be; the device is not available.
     """
-    method_class = methods.load(spec.source)
+    method_class = arithmetic.with_import(spec.source, lambda: methods.load(spec.source))
     run_config.bind(run_config.trainable(spec.config, spec.id, spec.source))
     settings = settings_.from_gin()
     device = _device(settings.machine, group)
     peak = PeakMemory(device)
-    facts = provenance.collect(spec, device, group.size)
+    facts = provenance.collect(spec, device, settings.machine)
+    facts["provenance.variables"] = arithmetic.variables()
     task = tasks.load(settings.dataset, settings.split, data, device, settings.selection.on_test)
     teachers = teachers_.load(spec, runs, task)
     return Ready(method_class, settings, device, peak, facts, task, teachers)

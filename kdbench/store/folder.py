@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
@@ -53,13 +53,17 @@ class RunFolder:
 
     A folder may be someone else's: none of its files may be a link that leads out of it.
 
+    Args:
+        check: called before anything is written; raises if this process may not write (`Lease.check`).
+
     Raises:
         UserError: `run_id` cannot be the name of a run.
     """
 
-    def __init__(self, runs: Path, run_id: str):
+    def __init__(self, runs: Path, run_id: str, check: Callable[[], None] = lambda: None):
         check_run_name(run_id)
         self.path = runs / run_id
+        self.check = check
 
     def __truediv__(self, name: str) -> Path:
         return self.path / name
@@ -124,6 +128,7 @@ class RunFolder:
             ValueError: a number is not finite.
         """
         text = json.dumps(content, indent=1, allow_nan=False) + "\n"
+        self.check()
         write_atomically(self / name, text.encode(), lasting)
 
     def enqueue(self, spec: Mapping[str, Any], repeat: Literal["fresh", "resume"] | None = None) -> None:
@@ -140,8 +145,8 @@ class RunFolder:
         self.write(SPEC, spec, lasting=False)
 
     def is_open(self) -> bool:
-        """True if the run is to be done: it has no result or is to be repeated, and it is not cancelled."""
-        if (self / CANCELLED).exists():
+        """True if the run is to be done: it has no result or is to be repeated, and it is neither cancelled nor removed."""
+        if (self / CANCELLED).exists() or not self.path.is_dir():
             return False
         return (self / AGAIN).exists() or self.state() == "absent"
 
@@ -151,6 +156,7 @@ class RunFolder:
         Args:
             own_files: files of the user's own that the run is made with, by their name in a plug-in folder.
         """
+        self.check()
         self.path.mkdir(parents=True, exist_ok=True)
         for link in links(self.path):  # nothing is written to where they lead
             link.unlink()
@@ -163,6 +169,7 @@ class RunFolder:
         for name, path in own_files.items():
             (self / PLUGIN / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, self / PLUGIN / name)
+        self.check()
         write_atomically(self / CONFIG, config.encode())
 
     def forget(self) -> None:
@@ -191,6 +198,7 @@ class RunFolder:
 
     def log(self, line: str) -> None:
         """Append a line to log.txt."""
+        self.check()
         with (self / LOG).open("a", encoding="utf-8") as file:
             file.write(line.rstrip("\n") + "\n")
 

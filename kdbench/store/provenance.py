@@ -15,22 +15,20 @@ from typing import TYPE_CHECKING, Any
 from kdbench.config import places
 from kdbench.plan import own_files
 from kdbench.plan.spec import Spec
-from kdbench.store import lease
+from kdbench.store.owner import slurm_job
 from kdbench.version import __version__
 
 if TYPE_CHECKING:
     import torch
 
+    from kdbench.config.settings import Machine
+
 SUBMITTED = "KDBENCH_COMMIT_SUBMITTED"
 """Environment variable that carries the commit of a SLURM job's submission to the job's workers."""
 
 
-def collect(spec: Spec, device: torch.device, gpus: int) -> dict[str, Any]:
-    """The `provenance.*` entries of a result that are known when the run starts.
-
-    Args:
-        gpus: processes that share each batch.
-    """
+def collect(spec: Spec, device: torch.device, machine: Machine) -> dict[str, Any]:
+    """The `provenance.*` entries of a result that are known when the run starts."""
     import torch
 
     commit, clean = of_this_code()
@@ -41,12 +39,14 @@ def collect(spec: Spec, device: torch.device, gpus: int) -> dict[str, Any]:
         "method_sha256": places.file_sha256(places.sources()[spec.source]),
         "kdbench": __version__,
         "python": platform.python_version(),
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),  # a subclass of str, which a state of training cannot hold
         "torchvision": _version("torchvision"),
         "gin": _version("gin-config"),
         "device": device_name(device),
         "cpu": cpu_model(),
-        "gpus": gpus,
+        "gpus": machine.gpus,
+        "compile": machine.compile,
+        "deterministic": machine.deterministic,
         "threads": torch.get_num_threads(),
         "cores": os.cpu_count() or 1,
         "instructions": instruction_set(),
@@ -56,7 +56,7 @@ def collect(spec: Spec, device: torch.device, gpus: int) -> dict[str, Any]:
     }
     if own:
         facts["own_files"] = " ".join(sorted(own))
-    if job := lease.slurm_job():
+    if job := slurm_job():
         # The clone may have moved on since the job was submitted.
         facts |= {"job": job, "host": socket.gethostname(), "commit_submitted": os.environ.get(SUBMITTED) or None}
     return {f"provenance.{name}": value for name, value in facts.items()}

@@ -164,7 +164,7 @@ def carry_out(tuning: Tuning, data: Path | None = None) -> dict[str, str]:
     suggest.check_optuna()
     inputs.check([study.spec for study in tuning.studies], tuning.runs, data)
     if tuning.teachers:
-        local.inline(tuning.teachers, tuning.runs, data)
+        local.inline(tuning.teachers, tuning.runs, data, wait=True)
     errors: dict[str, str] = {}
     runs_to_do = [spec for study in tuning.studies for spec in study.specs * (tuning.trials - len(study.trials))]
     with display.for_terminal(runs_to_do) as shown:

@@ -1,6 +1,7 @@
 """`kdbench reproduce`: runs of a few steps are really trained again."""
 
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -10,6 +11,8 @@ import pytest
 from kdbench.audit.reproduce import OUTCOME, carry_out, compare, prepare
 from kdbench.cli.main import main
 from kdbench.config import places, signature
+from kdbench.errors import RunError
+from kdbench.launch import local
 from kdbench.store import ids as ids_
 from kdbench.store.folder import RunFolder
 
@@ -504,3 +507,28 @@ def test_a_folder_in_the_way_that_is_a_link_is_not_written_to(foreign, capsys):
     assert main(["reproduce", str(foreign), "--runs", "mine", "--out", "out"]) == 2
     assert "already exists and was not created by kdbench reproduce" in capsys.readouterr().err
     assert [path.name for path in target.iterdir()] == [OUTCOME]
+
+
+def test_a_row_records_the_settings_that_change_bits_and_names_those_that_differ(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+    words = [word for word in SHORT if not word.startswith("teacher=")]
+    assert main(["run", "methods=ce", *words, "Machine.threads=1", "Machine.deterministic=True"]) == 0
+    assert main(["leaderboard"]) == 0
+    shutil.rmtree("runs")
+    monkeypatch.setenv("MKL_CBWR", "COMPATIBLE")
+    capsys.readouterr()
+    assert main(["reproduce", "ce"]) == 0
+    out = capsys.readouterr().out
+    (config,) = tmp_path.glob("runs/reproduced/ce-*/config.gin")
+    assert "Machine.deterministic = True" in config.read_text()
+    assert re.search(r"provenance.variables +\S+ +.*MKL_CBWR=COMPATIBLE", out)
+    assert "provenance.deterministic" not in out
+    assert "bit-identical, in a different environment" in out
+
+
+def test_a_reproduction_whose_folder_is_removed_says_what_is_lost(here, monkeypatch):
+    reproduction = prepare("kd-digits", here / "runs", out=here / "again")
+    monkeypatch.setattr(local, "inline", lambda specs, out, *_, **__: shutil.rmtree(out))
+    with pytest.raises(RunError, match=f"is lost: the folder was removed from {here / 'again'} meanwhile"):
+        carry_out(reproduction)

@@ -15,6 +15,7 @@ from kdbench.launch.slurm.queue import QueuedJob, SlurmQueue
 from kdbench.plan import expand, request
 from kdbench.store import lease
 from kdbench.store.folder import AGAIN, CANCELLED, CHECKPOINT, CONFIG, PROGRESS, SUBMISSION, RunFolder
+from kdbench.store.owner import this_process
 
 TEACHER, *SPECS = expand.plan(request.parse(["methods=ce,kd,corsd", "dataset=digits", "seeds=0,1"]))
 CE, CE1, KD = SPECS[:3]
@@ -44,7 +45,9 @@ def ask(tmp_path):
         if begun or progress or result:
             folder.begin(f"# {spec.command()}\n\n{spec.config}")
         if progress:
-            folder.write(PROGRESS, {**progress, "at": time.time() - 7200})
+            folder.write(PROGRESS, {**progress, "at": time.time()})
+            then = time.time() - 7201
+            os.utime(folder / PROGRESS, (then, then))
         if job:
             folder.write(SUBMISSION, {"job": job, "log": str(tmp_path / ".slurm" / job)})
         if result:
@@ -104,13 +107,27 @@ def test_running_as_long_as_its_process_lives(tmp_path, ask):
     process = held(folder)
     (run,) = status_.read(tmp_path)
     assert (run.state, run.epoch, run.epochs, run.images_per_second, run.seconds_left) == ("running", 3, 10, 100.0, 7.0)
-    assert run.where == lease.this_process().host
+    assert run.where == this_process().host
     (folder / CANCELLED).touch()
     assert state(tmp_path, CE) == ("running", "cancelled, stopping")
     (folder / CANCELLED).unlink()
     process.kill()
     process.wait()
     assert state(tmp_path, CE)[0] == "stopped"
+
+
+@pytest.mark.parametrize("ahead", [-9000, 130, 9000])
+def test_the_clock_of_the_file_system_counts(ahead, tmp_path, ask, monkeypatch):
+    ask(CE, progress=WHERE)
+    process = held(ask(CE1, progress=WHERE))
+    owner = json.loads((tmp_path / CE1.id / "lease.1").read_text())
+    (tmp_path / CE1.id / "lease.1").write_text(json.dumps({**owner, "host": "elsewhere"}))
+    right = time.time
+    monkeypatch.setattr(time, "time", lambda: right() + ahead)
+    assert state(tmp_path, CE) == ("stopped", "2 hours ago")
+    assert state(tmp_path, CE1) == ("running", None)
+    process.kill()
+    process.wait()
 
 
 def test_a_run_that_is_measured_is_not_hung(tmp_path, ask):

@@ -8,6 +8,7 @@ import torch
 from kdbench.backbones import registry
 from kdbench.launch import display, local, worker
 from kdbench.launch.backlog import enqueue, open_runs
+from kdbench.launch.work import work
 from kdbench.run import checkpoint
 from kdbench.run import teacher as teacher_
 from kdbench.run.caller import Caller
@@ -162,7 +163,7 @@ def test_students_of_a_cancelled_teacher_are_left_and_those_of_its_students_too(
     enqueue(planned, tmp_path)
     (RunFolder(tmp_path, teacher.id) / CANCELLED).touch()
     with worker.Stop() as stop:
-        worker.work([assistant, student], tmp_path, None, display.Plain(2), stop)
+        work([assistant, student], tmp_path, None, display.Plain(2), stop)
     assert not any((RunFolder(tmp_path, spec.id) / CONFIG).exists() for spec in planned)
 
 
@@ -170,5 +171,5 @@ def test_a_worker_that_is_given_the_student_alone_trains_all_above_it_first(taug
     planned = taught.specs("methods=kd_chain", "Train.epochs=1", runs=tmp_path)
     enqueue(planned, tmp_path)
     with worker.Stop() as stop:
-        worker.work(planned[-1:], tmp_path, None, display.Plain(1), stop)
+        work(planned[-1:], tmp_path, None, display.Plain(1), stop)
     assert [RunFolder(tmp_path, spec.id).state() for spec in planned] == ["finished"] * 3

@@ -20,6 +20,7 @@ RUN is a run folder, or the id (or a prefix) of a run in the runs folder or the 
 values, threads and device. The weights of its teacher are copied if they still exist; otherwise the teacher is retrained first.
   kdbench reproduce METHOD-digits-resnet8-s0
   kdbench reproduce elsewhere/RUN --out /tmp/again
+If another process is already retraining it, the command waits, and takes it over if that process dies.
 reproduced.json in the new run folder records the outcome: the accuracies, and what changed in the environment.
 Exit status: 0 if the weights are bit-identical, else 1."""
 

@@ -35,7 +35,11 @@ Bindings (words with a dot) set a gin parameter, for all methods that have it:
   KD.temperature=1,2,4 plans a run for each value, and several such lists their product.
 
 Without a selection: all methods on scikit-learn's digits. kdbench list prints the names that can be selected, and
-kdbench show prints every value."""
+kdbench show prints every value.
+
+Exit status: 0 if all runs have finished, or were submitted; 1 if a run failed, was cancelled, or was lost with its folder; 2 for
+invalid input; 3 if other processes still do some of the runs. With --wait the command waits for those, and takes over a run
+whose process shows no sign of life for two minutes."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,6 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     folders.add_data(parser)
     parser.add_argument("--dry-run", action="store_true", help="print the plan and stop")
     parser.add_argument("--rerun", action="store_true", help="re-run finished runs")
+    parser.add_argument("--wait", action="store_true", help="also wait for runs that other processes are doing")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -55,6 +60,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     words, baseline = _without_baseline(arguments.words)
     request = request_.parse(words)
+    if arguments.wait and request.executor == "slurm":
+        raise UserError("--wait is for runs on this machine; watch jobs with: kdbench status --watch")
     print_left_out(request.left_out)
     runs, data = folders.runs(arguments), folders.data(arguments)
     specs = expand.plan(request, teachers.finder(runs))
@@ -77,7 +84,7 @@ def run(arguments: argparse.Namespace) -> int:
         handovers.append(handover)
         print_text(_sentence(handover))
 
-    launchers.launch(launchers.Workload(to_do, request, runs, data, arguments.rerun), report)
+    launchers.launch(launchers.Workload(to_do, request, runs, data, arguments.rerun, arguments.wait), report)
     if not handovers:
         return _conclude(specs, runs, baseline)
     if all(handover.earlier for handover in handovers):
@@ -166,9 +173,9 @@ def _in_jobs(number: int) -> str:
 
 
 def _conclude(specs: Sequence[Spec], runs: Path, baseline: str, trained: bool = True) -> int:
-    """Print the tables of a plan; 1 if one of its runs failed."""
+    """Print the tables of a plan, and what became of runs without a result; returns the exit status."""
     from kdbench.cli.console import console
-    from kdbench.launch import backlog
+    from kdbench.launch import backlog, unfinished
     from kdbench.report.formats.terminal import Terminal
     from kdbench.report.tables import tables
 
@@ -179,14 +186,11 @@ def _conclude(specs: Sequence[Spec], runs: Path, baseline: str, trained: bool = 
     have_baseline = any(result["method"] == baseline for result in results)
     for table in tables.summarise(results, baseline if have_baseline else BASELINE):
         console().print(Terminal(table))
-    missing = len(asked) - len(results)
-    if missing:
-        have = "has" if missing == 1 else "have"
-        print_text(
-            f"{count(missing, 'run')} {have} no result yet: running elsewhere, or cancelled; see kdbench status",
-            stderr=True,
-        )
-    return int(any(result["status"] == "failed" for result in results))
+    missing = unfinished.unfinished(asked, runs)
+    for sentence in missing.sentences(runs):
+        warn(sentence)
+    failed = any(result["status"] == "failed" and result["run"] not in missing.ids for result in results)
+    return 1 if failed else missing.status
 
 
 def _all(number: int) -> str:

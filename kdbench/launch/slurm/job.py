@@ -18,9 +18,11 @@ from kdbench.launch import display
 from kdbench.launch import gpus as gpus_
 from kdbench.launch.pool import Pool
 from kdbench.launch.slurm import queue
+from kdbench.output import lenient
 from kdbench.plan.spec import Spec
-from kdbench.store import lease, provenance
+from kdbench.store import provenance
 from kdbench.store.folder import SPEC, RunFolder
+from kdbench.store.owner import slurm_job
 
 
 @dataclass
@@ -70,7 +72,8 @@ class Job:
             self._launcher(),
         )
         signal.signal(signal.SIGTERM, self._terminated)
-        self._pool.run()
+        with lenient():
+            self._pool.run()
 
     def _launcher(self) -> list[str]:
         if self.nodes == 1:
@@ -95,7 +98,7 @@ class Job:
     def _terminated(self, *details: object) -> None:
         """Cancelled, requeued, or preempted with a grace period, after which SLURM may not requeue the job."""
         self._stop()
-        job = lease.slurm_job()
+        job = slurm_job()
         if queue.is_running(job):  # preempted, not cancelled
             queue.requeue(job)
         sys.exit(128 + signal.SIGTERM)

@@ -37,6 +37,8 @@ _MACHINE = {
     "instructions": "instruction sets",
 }
 """Facts of `provenance.*` that times depend on, in the plural; older records lack some."""
+_ARITHMETIC = ("compile", "deterministic", "arithmetic", "variables")
+"""Facts of `provenance.*` that results depend on; older records lack them."""
 
 
 def annotate(rows: list[Row], base: Row | None, baseline: str) -> tuple[list[Row], list[str]]:
@@ -113,6 +115,10 @@ def _conditions(rows: list[Row], names: list[str]) -> Iterator[str]:
         groups = _groups(rows, f"provenance.{fact}", finished=True)
         if len(groups) > 1:
             yield f"times come from different {plural}: {_listed(groups, names)}"
+    for fact in _ARITHMETIC:
+        groups = _groups(rows, f"provenance.{fact}", finished=True)
+        if len(groups) > 1:
+            yield f"not computed with the same settings: provenance.{fact} {_listed(groups, names)}"
     lacking = [f"{name} {row.lack_of_cores:.1f}" for name, row in zip(names, rows, strict=True) if row.lack_of_cores]
     if lacking:
         yield (
