@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from kdbench.audit import diff
-from kdbench.config import run_config
+from kdbench.config import places, run_config
 from kdbench.errors import RunError, UserError, hint
 from kdbench.plan import expand
 from kdbench.plan import request as request_
@@ -48,7 +48,7 @@ def find(word: str, runs: Path, board: Path) -> FinishedRun:
     Raises:
         UserError: there is no such run, the word is ambiguous, or the run has not finished.
     """
-    path = Path(word).expanduser()
+    path = places.user_path(word)
     if "/" in word or (path / CONFIG).is_file():
         if not (path / CONFIG).is_file():
             raise UserError(f"'{word}' is not a run folder (it has no {CONFIG})")

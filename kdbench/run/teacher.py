@@ -12,7 +12,7 @@ from torch import Tensor
 
 from kdbench.backbones import registry
 from kdbench.backbones.backbone import Backbone
-from kdbench.config import run_config
+from kdbench.config import places, run_config
 from kdbench.data.task import Task
 from kdbench.errors import RunError
 from kdbench.method import Method, Teacher
@@ -94,7 +94,7 @@ def load(spec: Spec, runs: Path, task: Task) -> tuple[LoadedTeacher, ...]:
         return (_untrained(spec.teacher_untrained, classes, channels),)
     teachers = []
     if spec.teacher_file is not None:
-        teachers.append(_of_file(Path(spec.teacher_file).expanduser(), classes, channels))
+        teachers.append(_of_file(places.user_path(spec.teacher_file), classes, channels))
     for run in spec.teacher_runs:
         folder = Path(spec.teacher_folders.get(run, runs / run))
         values = run_config.parse(spec.config, spec.id)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from kdbench.backbones import registry
-from kdbench.config import extensions, run_config
+from kdbench.config import extensions, places, run_config
 from kdbench.data.readers import registry as readers
 from kdbench.errors import RunError, UserError
 from kdbench.plan.spec import Spec
@@ -38,7 +38,7 @@ def check(specs: Iterable[Spec]) -> None:
         checked.add((spec.teacher_file, spec.dataset))
         values = run_config.parse(spec.config, spec.id)
         classes, channels = readers.classes(values["Dataset.source"]), len(values["Dataset.mean"])
-        path = Path(spec.teacher_file).expanduser()
+        path = places.user_path(spec.teacher_file)
         try:
             fitting_backbone(state := read(path), path, classes or _classes(state), channels)
         except RunError as error:
