@@ -504,3 +504,21 @@ def test_a_folder_in_the_way_that_is_a_link_is_not_written_to(foreign, capsys):
     assert main(["reproduce", str(foreign), "--runs", "mine", "--out", "out"]) == 2
     assert "already exists and was not created by kdbench reproduce" in capsys.readouterr().err
     assert [path.name for path in target.iterdir()] == [OUTCOME]
+
+
+@pytest.mark.parametrize("quoted", [True, False])
+def test_a_teachers_path_with_spaces_is_in_the_command_as_a_shell_takes_it(foreign, capsys, quoted):
+    path = Path("my dir/t 1.pt")
+    path.parent.mkdir()
+    shutil.copyfile(teacher(foreign.parent) / "checkpoint.pt", path)
+    words = ["methods=kd", *(word for word in SHORT if not word.startswith("teacher=")), f"teacher={path}"]
+    assert main(["run", *words, "Machine.threads=1", "--runs", "own"]) == 0
+    (run,) = Path("own").glob("kd-*")
+    command = RunFolder(run.parent, run.name).result()["provenance.command"]
+    assert "teacher='my dir/t 1.pt'" in command
+    assert (run / "config.gin").read_text().startswith(f"# {command}\n")
+    if not quoted:  # as earlier versions wrote it
+        change(run, provenance__command=command.replace("'", ""))
+    capsys.readouterr()
+    assert main(["reproduce", run.name, "--runs", "own"]) == 0
+    assert "Reproduced: the weights are bit-identical." in capsys.readouterr().out
