@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kdbench.config import BASELINE
+from kdbench.config import BASELINE, places
 from kdbench.errors import UserError
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def plan_runs(*words: str, runs: str | Path | None = None, **selections: Any) ->
         warnings.warn(f"left out: {sentence}", stacklevel=2)
     if asked.executor != "inline":
         raise UserError("plan_runs does not take executor, workers or cluster; pass workers=N to run_all")
-    return expand.plan(asked, teachers.finder(Path(runs).expanduser().resolve()) if runs else None)
+    return expand.plan(asked, teachers.finder(places.user_path(runs).resolve()) if runs else None)
 
 
 def run_all(
@@ -83,7 +83,7 @@ def run_all(
     from kdbench.launch.unfinished import unfinished
     from kdbench.report import records
 
-    folder, images = Path(runs).expanduser().resolve(), Path(data).expanduser().resolve() if data else None
+    folder, images = places.user_path(runs).resolve(), places.user_path(data).resolve() if data else None
     to_do = backlog.open_runs(specs, folder, rerun)
     devices.check(to_do)
     for sentence in inputs.check(to_do, folder, images):
@@ -109,7 +109,7 @@ def load_results(runs: str | Path) -> pd.DataFrame:
     """
     from kdbench.report import folders, purposes, records
 
-    path = Path(runs).expanduser()
+    path = places.user_path(runs)
     if path.is_file():
         committed, messages = records.from_csv(path.read_bytes(), str(path))
         rows = records.canonical(committed)
@@ -158,7 +158,7 @@ def load_student(run_folder: str | Path) -> nn.Sequential:
     from kdbench.run import load
     from kdbench.store.folder import CHECKPOINT, CONFIG
 
-    folder = Path(run_folder).expanduser()
+    folder = places.user_path(run_folder)
     for name in (CONFIG, CHECKPOINT):
         if not (folder / name).is_file():
             raise UserError(f"'{run_folder}' is not the folder of a finished run (it has no {name})")

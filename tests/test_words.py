@@ -137,3 +137,17 @@ def test_printable_lines_keep_their_ends_and_tabs():
 def test_nine_digits():
     assert words.nine_digits(1 / 3) == 0.333333333
     assert words.nine_digits(12345678901.0) == 12345678901.0
+
+
+@pytest.mark.parametrize("text", ["-1", "1.5", "", "x", "٣", "9" * 19, "9" * 5000])
+def test_what_is_not_a_number_of_64_bits_is_one_sentence(text):
+    with pytest.raises(UserError, match="workers must be a positive integer") as caught:
+        words.whole_number("workers", text, 1)
+    assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize("text", ["9" * 5000, f"0-{'9' * 5000}", "9223372036854775808", "0-10000", "3-9999999999"])
+def test_seeds_that_nobody_means_are_one_sentence(text):
+    with pytest.raises(UserError, match="seeds"):
+        words.seed_numbers([text])
+    assert len(words.seed_numbers(["0-9999"])) == words.MOST_SEEDS

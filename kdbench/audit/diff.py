@@ -197,7 +197,7 @@ def _folder(word: str, runs: Path) -> Path | None:
     if word in methods:
         return None
     folders = {path.parent.name: path.parent for path in sorted(runs.glob(f"*/{CONFIG}"))}
-    path = Path(word).expanduser()
+    path = places.user_path(word)
     if word not in folders and ("/" in word or (path / CONFIG).is_file()):
         if not (path / CONFIG).is_file():
             raise UserError(f"'{word}' is not a run folder (it has no {CONFIG})")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shlex
 from collections.abc import Mapping
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from kdbench.audit import diff
-from kdbench.config import run_config
+from kdbench.config import places, run_config
 from kdbench.errors import RunError, UserError, hint, reason
 from kdbench.plan import expand
 from kdbench.plan import request as request_
@@ -48,7 +49,7 @@ def find(word: str, runs: Path, board: Path) -> FinishedRun:
     Raises:
         UserError: there is no such run, the word is ambiguous, or the run has not finished.
     """
-    path = Path(word).expanduser()
+    path = places.user_path(word)
     if "/" in word or (path / CONFIG).is_file():
         if not (path / CONFIG).is_file():
             raise UserError(f"'{word}' is not a run folder (it has no {CONFIG})")
@@ -211,14 +212,30 @@ def _planned(run: FinishedRun, runs: Path | None) -> list[Spec]:
     """The plan of the run's command: the run and, where it needs any, its teachers'."""
     command = str(run.result.get("provenance.command", ""))
     try:
-        words = shlex.split(command)[2:]
-        request = request_.parse(words[: words.index("--plugins") if "--plugins" in words else None])
+        request = request_.parse(_words(command))
         specs = expand.plan(request, teachers_.finder(runs) if runs else None)
     except (UserError, ValueError) as error:
         raise UserError(f"the command of the run '{run.id}' cannot be resolved here: {error}{_remedy(run)}") from None
     if not command or sum(not spec.is_teacher for spec in specs) != 1:
         raise UserError(f"the run '{run.id}' does not record the command that produced it")
     return specs
+
+
+def _words(command: str) -> list[str]:
+    """The selections and bindings of a stored command.
+
+    A word without "=" belongs to the one before it: earlier versions did not quote the path of a teacher.
+
+    Raises:
+        ValueError: a quote in it is not closed.
+    """
+    words: list[str] = []
+    for word in itertools.takewhile(lambda each: each != "--plugins", shlex.split(command)[2:]):
+        if "=" in word or not words:
+            words.append(word)
+        else:
+            words[-1] += f" {word}"
+    return words
 
 
 def _remedy(run: FinishedRun) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 from kdbench.audit import finished
 from kdbench.audit.finished import FinishedRun
-from kdbench.config import run_config
+from kdbench.config import places, run_config
 from kdbench.errors import RunError, UserError
 from kdbench.files import write_atomically
 from kdbench.launch import gpus, inputs, local
@@ -100,7 +100,7 @@ def prepare(
         RunError: the records of the run are not sufficient to train it.
     """
     run = finished.find(word, runs, board)
-    out = (out or runs / REPRODUCED).expanduser().resolve()
+    out = places.user_path(out or runs / REPRODUCED).resolve()
     origin = run.folder.parent if run.folder else runs
     if out in (runs.resolve(), origin.resolve()):
         raise UserError(f"--out {out} is the folder of the stored runs; choose another folder")

@@ -238,8 +238,9 @@ def check_imports(tree: ast.Module, path: Path) -> None:
             _check_package(statement.module, where)
             if statement.module == "kdbench.method":
                 names = _contract_names()
+                modules = {file.stem for file in _CONTRACT.glob("*.py")}
                 for alias in statement.names:
-                    if alias.name not in ("*", *names) and not (_CONTRACT / f"{alias.name}.py").is_file():
+                    if alias.name not in ("*", *names, *modules):
                         raise UserError(f"{where}: {unknown('name of kdbench.method', alias.name, names)}")
 
 

@@ -216,7 +216,7 @@ def checked(key: str, value: Any, configurables: Mapping[str, Signature], where:
     if wrong or isinstance(value, Reference):
         raise UserError(f"{where}{key} {wrong or 'does not accept a configurable reference'}")
     if strange := not_plain(value):
-        raise UserError(f"{where}{key} is {strange}")
+        raise UserError(f"{where}{key} cannot be {strange}")
     return _in_type(value, type_)
 
 

@@ -56,7 +56,7 @@ def roots() -> dict[Path, str]:
     """
     origins = {own_root(): BUILT_IN}
     for text in filter(None, os.environ.get("KDBENCH_PLUGINS", "").split(os.pathsep)):
-        root = Path(text).expanduser().resolve()
+        root = user_path(text).resolve()
         if not any((root / folder).is_dir() for folder in FOLDERS):
             *first, last = (f"{folder}/" for folder in FOLDERS)
             raise UserError(
@@ -101,7 +101,7 @@ def short(path: Path) -> str:
 def add_plugins(folders: list[str]) -> None:
     """Add plug-in folders to the environment, so that jobs started from here also find them."""
     every = list(filter(None, os.environ.get("KDBENCH_PLUGINS", "").split(os.pathsep)))
-    every += [str(Path(folder).expanduser().resolve()) for folder in folders]
+    every += [str(user_path(folder).resolve()) for folder in folders]
     if every:
         os.environ["KDBENCH_PLUGINS"] = os.pathsep.join(dict.fromkeys(every))
     invalidate_caches()  # of the import system: a plug-in may have just been written
@@ -211,6 +211,22 @@ def member(group: str, name: str) -> Path:
         return members(group)[name]
     except KeyError:
         raise no_member(group, name, members(group), f"kdbench list {GROUPS[group]}") from None
+
+
+def user_path(word: str | Path) -> Path:
+    """The path that a word of the user's means, with `~` as the shell takes it.
+
+    Raises:
+        UserError: no file system can have such a path.
+    """
+    path = Path(os.path.expanduser(word))  # Path.expanduser fails for a user that does not exist
+    if "\0" in str(path) or len(os.fsencode(path)) > LONGEST_PATH or any(len(os.fsencode(p)) > 255 for p in path.parts):
+        raise UserError(f"{shortened(repr(str(word)))} cannot be a path: it is too long, or has a zero byte in it")
+    return path
+
+
+LONGEST_PATH = 4000
+"""Bytes of a path at most; Linux allows 4096, and something is appended to most."""
 
 
 def file_sha256(path: Path) -> str:

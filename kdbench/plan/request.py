@@ -7,7 +7,6 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
-from pathlib import Path
 
 from kdbench import words as words_
 from kdbench.config import BASELINE, bindings, defects, extensions, places, resolve, result_keys, signature
@@ -198,9 +197,9 @@ def _teachers(names: Iterable[str]) -> tuple[str, ...]:
         if not name.isprintable():  # of a sweep: it is part of commands
             raise UserError(f"the teacher {shortened(repr(name))} has characters that cannot be printed")
         if is_weight_file(name):
-            if not Path(name).expanduser().is_file():
+            if not places.user_path(name).is_file():
                 raise UserError(f"the teacher's weight file '{name}' does not exist")
-            if not os.access(Path(name).expanduser(), os.R_OK):
+            if not os.access(places.user_path(name), os.R_OK):
                 raise UserError(f"the teacher's weight file '{name}' cannot be read: permission denied")
         elif "+" in name:
             raise UserError(
@@ -212,7 +211,7 @@ def _teachers(names: Iterable[str]) -> tuple[str, ...]:
 
 def is_weight_file(teacher: str) -> bool:
     """True if a teacher is given as a file, and not as a backbone or a run."""
-    path = Path(teacher).expanduser()
+    path = places.user_path(teacher)
     return not path.is_dir() and ("/" in teacher or path.suffix in WEIGHT_SUFFIXES)
 
 

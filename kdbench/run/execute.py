@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import tempfile
 import time
@@ -135,7 +136,7 @@ def _run(spec: Spec, folder: RunFolder, runs: Path, data: Path | None, caller: C
     began = time.perf_counter()
     others = OtherProcesses() if group.size == 1 else None  # the other ranks are not others
     # Also so that none reads, or fails, before the first one has made the folder ready and finished the run before.
-    group.check_equal({"the runs": int(spec.id.rpartition("-")[2], 16)})
+    group.check_equal({"the runs": int(hashlib.sha256(spec.id.encode()).hexdigest()[:15], 16)})
     ready = _prepare(spec, runs, data, group)
     _log_other_commit(folder, ready, group.first)
     # Before training, so that a method that counting fails for fails at once.

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from kdbench.backbones import registry
 from kdbench.backbones.backbone import Backbone
-from kdbench.config import extensions, run_config
+from kdbench.config import extensions, places, run_config
 from kdbench.config.settings import Dataset
 from kdbench.data.readers import registry as readers
 from kdbench.data.task import Images, Task
@@ -99,7 +99,7 @@ def load(spec: Spec, runs: Path, task: Task) -> tuple[LoadedTeacher, ...]:
         return (_untrained(spec.teacher_untrained, classes, channels),)
     teachers = []
     if spec.teacher_file is not None:
-        teachers.append(_of_file(Path(spec.teacher_file).expanduser(), classes, channels))
+        teachers.append(_of_file(places.user_path(spec.teacher_file), classes, channels))
     for run in spec.teacher_runs:
         folder = Path(spec.teacher_folders.get(run, runs / run))
         own = _normalisation_of(run_config.parse(spec.config, spec.id).values)

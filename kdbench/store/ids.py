@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
+from kdbench.config import places
 from kdbench.errors import UserError, hint, nearest
 from kdbench.plan.spec import is_run_name
 from kdbench.store import studies
@@ -77,7 +78,7 @@ def no_run(prefix: str, ids: Iterable[str], runs: Path) -> UserError:
 
 def run_name(word: str, runs: Path) -> str:
     """The name of a run, given as such or as the path of a folder in `runs`, to which the shell completes names."""
-    path = Path(word).expanduser()
+    path = places.user_path(word)
     return path.name if "/" in word and path.resolve().parent == runs.resolve() else word
 
 

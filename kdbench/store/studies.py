@@ -91,5 +91,5 @@ def tuning_of(spec: Spec, runs: Path) -> dict[str, Any]:
 
 def teacher_identity(spec: Spec) -> str | None:
     """The teachers' weights: checksum of a file from outside, ids of the runs that train them, or the untrained backbone."""
-    files = [places.file_sha256(Path(spec.teacher_file).expanduser())] if spec.teacher_file is not None else []
+    files = [places.file_sha256(places.user_path(spec.teacher_file))] if spec.teacher_file is not None else []
     return ",".join([*files, *spec.teacher_runs]) or spec.teacher_untrained

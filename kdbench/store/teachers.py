@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from kdbench.config import run_config
+from kdbench.config import places, run_config
 from kdbench.errors import UserError
 from kdbench.plan.spec import TeacherRun
 from kdbench.plan.teachers import FindRun
@@ -16,7 +16,7 @@ def finder(runs: Path) -> FindRun:
     """Looks up what a word of `teacher=` stands for: an id or the beginning of one in `runs`, or the folder of a run."""
 
     def find(word: str) -> TeacherRun | None:
-        path = Path(word).expanduser()
+        path = places.user_path(word)
         if ("/" in word or (path / CONFIG).is_file()) and path.resolve().parent != runs.resolve():
             return _in(path.resolve(), str(path.resolve()))
         id_ = ids.one(ids.run_name(word, runs), every := ids.run_ids(runs))

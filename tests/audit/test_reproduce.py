@@ -532,3 +532,21 @@ def test_a_reproduction_whose_folder_is_removed_says_what_is_lost(here, monkeypa
     monkeypatch.setattr(local, "inline", lambda specs, out, *_, **__: shutil.rmtree(out))
     with pytest.raises(RunError, match=f"is lost: the folder was removed from {here / 'again'} meanwhile"):
         carry_out(reproduction)
+
+
+@pytest.mark.parametrize("quoted", [True, False])
+def test_a_teachers_path_with_spaces_is_in_the_command_as_a_shell_takes_it(foreign, capsys, quoted):
+    path = Path("my dir/t 1.pt")
+    path.parent.mkdir()
+    shutil.copyfile(teacher(foreign.parent) / "checkpoint.pt", path)
+    words = ["methods=kd", *(word for word in SHORT if not word.startswith("teacher=")), f"teacher={path}"]
+    assert main(["run", *words, "Machine.threads=1", "--runs", "own"]) == 0
+    (run,) = Path("own").glob("kd-*")
+    command = RunFolder(run.parent, run.name).result()["provenance.command"]
+    assert "teacher='my dir/t 1.pt'" in command
+    assert (run / "config.gin").read_text().startswith(f"# {command}\n")
+    if not quoted:  # as earlier versions wrote it
+        change(run, provenance__command=command.replace("'", ""))
+    capsys.readouterr()
+    assert main(["reproduce", run.name, "--runs", "own"]) == 0
+    assert "Reproduced: the weights are bit-identical." in capsys.readouterr().out

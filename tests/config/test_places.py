@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from kdbench.cli.main import main
@@ -127,3 +129,20 @@ def test_a_package_offers_its_methods_through_the_entry_point(tmp_path, install)
     install()
     assert places.sources()["theirs"] == tmp_path / "theirs" / "methods" / "theirs.py"
     assert "theirs" in places.members("method")
+
+
+@pytest.mark.parametrize("word", ["x" * 256, "a/" * 2500, "a\0b"])
+def test_a_word_that_no_path_can_be_is_one_sentence(word, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="cannot be a path: it is too long, or has a zero byte in it"):
+        places.user_path(word)
+    if "\0" not in word:
+        for words in (["run", f"teacher={word}/", "methods=kd"], ["reproduce", f"./{word}"], ["diff", word, word]):
+            assert main([*words, "--runs", "runs"]) == 2
+            (sentence,) = capsys.readouterr().err.splitlines()
+            assert "cannot be a path" in sentence
+            assert len(sentence) < 500
+
+
+def test_the_home_of_nobody_is_a_folder_that_does_not_exist(tmp_path):
+    assert places.user_path("~nobody-of-this-name/x.pt") == Path("~nobody-of-this-name/x.pt")
