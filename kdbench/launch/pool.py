@@ -61,6 +61,7 @@ class Pool:
         self._inbox: Inbox = queue.SimpleQueue()
         self._workers: list[WorkerProcess] = []
         self._shown_at: dict[WorkerProcess, float] = {}
+        self._ended_at: dict[WorkerProcess, float] = {}
         self._strikes: Counter[str] = Counter()
         self._furthest: Counter[str] = Counter()
         self._awaited: set[str] = set()
@@ -77,6 +78,7 @@ class Pool:
             self._start(number)
         while self._workers:
             self._show_silent()
+            self._give_up_channels()
             try:
                 worker, message = self._inbox.get(timeout=1.0)
             except queue.Empty:
@@ -85,7 +87,7 @@ class Pool:
                 self._handle(worker, message)
             elif message is not None:
                 self._end(f"the output of a worker cannot be read: {message}")
-            else:
+            elif worker in self._workers:
                 self._ended(worker)
         if self._over:
             raise RunError(self._over)
@@ -100,6 +102,12 @@ class Pool:
             output = "; its output ends with:" if worker.tail else ""
             since = f"a worker has been starting for {now - worker.began:.0f} seconds{output}"
             self._shown.note("\n".join([since, *worker.tail]))
+
+    def _give_up_channels(self) -> None:
+        """Handle workers that have ended, although a process that they forked still has their channel open."""
+        for worker in [each for each in self._workers if each.has_ended()]:
+            if time.monotonic() - self._ended_at.setdefault(worker, time.monotonic()) > GRACE:
+                self._ended(worker)
 
     def _ended(self, worker: WorkerProcess) -> None:
         # Without a timeout, wait() holds a lock that `stop`, called by a signal handler, needs.

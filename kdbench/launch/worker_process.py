@@ -73,6 +73,13 @@ class WorkerProcess:
         except Exception as error:
             inbox.put((self, error))
 
+    def has_ended(self) -> bool:
+        """True if the process has ended, whether or not what it started still has its output open."""
+        if self.process.returncode is not None:
+            return True
+        # Unlike poll(), it takes no lock that a signal handler may need.
+        return os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
     def ending(self, status: int) -> str:
         """How it ended, in words that follow "it was": "killed by signal 9", with the reason if that is known.
 

@@ -3,6 +3,7 @@
 import resource
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -77,6 +78,14 @@ def test_workers_that_cannot_start_for_a_limit_of_memory_name_it(pool_of):
             one.run()
     finally:
         resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+def test_a_process_that_a_killed_worker_has_forked_does_not_keep_the_pool_waiting(pool_of, monkeypatch):
+    monkeypatch.setattr(pool, "GRACE", 0.5)
+    one, _ = pool_of("import os, time; os.fork() or time.sleep(30)")
+    began = time.monotonic()
+    one.run()
+    assert time.monotonic() - began < 20
 
 
 def test_noise_among_the_messages_is_kept_with_the_output(pool_of):
