@@ -138,7 +138,7 @@ class Train:
 @gin.configurable
 @dataclass(frozen=True)
 class Machine:
-    """Settings of the machine that computes a run; they affect the result by rounding alone, and each row records them.
+    """Settings of the machine that computes a run; those that affect the result do so by rounding alone, and are in each row.
 
     Attributes:
         device: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1", …
