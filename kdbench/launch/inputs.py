@@ -8,7 +8,6 @@ saves.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,12 +40,12 @@ def check(specs: Sequence[Spec], runs: Path, data: Path | None, dry_run: bool = 
     sentences: list[str] = []
     registry.read_once.cache_clear()  # the files may have changed since the last plan of this process
     try:
-        for source, its_specs in groupby(sorted(specs, key=_source), key=_source):
-            wanted = list(its_specs)
+        for source, datasets in _by_source(specs).items():
+            wanted = [spec for spec in specs if spec.dataset in datasets]
             arrays = _images(source, wanted, data, dry_run, sentences)
             if arrays is not None:
                 sentences += arrays.notes
-                for spec in {spec.dataset: spec for spec in wanted}.values():
+                for spec in datasets.values():
                     registry.check_channels(source, arrays, _values(spec)["Dataset.mean"])
             sentences += _teachers(wanted, {spec.id for spec in specs}, runs, arrays)
     except UserError:
@@ -60,8 +59,12 @@ def _values(spec: Spec) -> Any:
     return run_config.parse(spec.config, spec.id).values
 
 
-def _source(spec: Spec) -> str:
-    return str(_values(spec)["Dataset.source"])
+def _by_source(specs: Sequence[Spec]) -> dict[str, dict[str, Spec]]:
+    """A spec of each dataset by the dataset's name, by the source of its images."""
+    by_source: dict[str, dict[str, Spec]] = {}
+    for spec in {spec.dataset: spec for spec in specs}.values():  # parsing a configuration takes milliseconds
+        by_source.setdefault(str(_values(spec)["Dataset.source"]), {})[spec.dataset] = spec
+    return by_source
 
 
 def _images(

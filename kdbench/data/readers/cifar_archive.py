@@ -140,8 +140,7 @@ def _contents_of_folder(folder: Path) -> Callable[[str, str], bytes]:
 
 def _contents_of_tar(source: str, path: Path) -> Callable[[str, str], bytes]:
     size, names, published = path.stat().st_size, _ARCHIVES[source], _published(source)
-    with path.open("rb") as file:
-        md5 = hashlib.file_digest(file, "md5").hexdigest()
+    md5 = _md5_of(path)
     if md5 != published.tgz_md5:
         how = "incomplete" if size < names.size else "damaged, or another file"
         raise _Damaged(
@@ -164,8 +163,14 @@ def _contents_of_tar(source: str, path: Path) -> Callable[[str, str], bytes]:
     return content
 
 
+def _md5_of(path: Path) -> str:
+    # The only checksum that is published; no other file with that of the archive can be made.
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
 def _checked(content: bytes, md5: str, what: str) -> bytes:
-    actual = hashlib.md5(content).hexdigest()
+    actual = hashlib.md5(content, usedforsecurity=False).hexdigest()
     if actual != md5:
         raise _Damaged(f"{what} is damaged: {len(content)} bytes with md5 {actual}, not {md5}")
     return content
@@ -202,8 +207,7 @@ def download(source: str, folder: Path) -> Path:
             arriving = Path(temporary) / names.packed
             with urllib.request.urlopen(published.url, timeout=TIMEOUT) as answer, arriving.open("wb") as file:
                 shutil.copyfileobj(answer, file)
-            with arriving.open("rb") as file:
-                md5 = hashlib.file_digest(file, "md5").hexdigest()
+            md5 = _md5_of(arriving)
             if md5 != published.tgz_md5:
                 raise OSError(f"{arriving.stat().st_size} bytes came, with md5 {md5} instead of {published.tgz_md5}")
             return arriving.replace(folder / names.packed)

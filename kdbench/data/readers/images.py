@@ -168,8 +168,7 @@ def _rgb(image: ImageFile, file: Path) -> np.ndarray:
         if values.min() < 0 or values.max() > 0xFFFF or (values % 0x101).any():
             raise RunError(f"{file} has 16 bits per pixel, which 8 bits cannot hold without loss; convert it to 8 bits")
         return np.repeat((values // 0x101).astype(np.uint8)[..., None], 3, axis=2)
-    # Pillow cuts 16 bits per channel to 8 as it reads them.
-    if any(";16" in str(tile[3]) for tile in image.tile):
+    if _has_16_bits(image):
         raise RunError(f"{file} has 16 bits per channel, of which reading would drop 8; convert it to 8 bits")
     if image.mode not in _GREY_OR_COLOUR:
         raise RunError(f"{file} is {image.mode}, which becomes RGB in several ways; save it as RGB")
@@ -179,6 +178,14 @@ def _rgb(image: ImageFile, file: Path) -> np.ndarray:
     if with_alpha[..., 3].min() < 255:
         raise RunError(f"{file} has transparent pixels, whose colour is undefined; save it without transparency")
     return np.ascontiguousarray(with_alpha[..., :3])
+
+
+def _has_16_bits(image: ImageFile) -> bool:
+    """True if Pillow cuts 16 bits per channel to 8 as it reads an image."""
+    raw_modes = [tile[3] for tile in image.tile]
+    if image.format == "PPM":
+        return any(isinstance(mode, tuple) and mode[-1] > 255 for mode in raw_modes)
+    return any(";16" in str(mode) for mode in raw_modes)
 
 
 def _upright(image: ImageFile, pixels: np.ndarray) -> np.ndarray:

@@ -1,6 +1,8 @@
 """The archives of CIFAR in small: packed and unpacked, in the places where people keep them, damaged, and of others."""
 
+import gzip
 import hashlib
+import io
 import os
 import pickle
 import re
@@ -10,6 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from kdbench.data.readers import cifar, cifar_archive, registry
@@ -205,3 +209,50 @@ def test_a_pickle_that_is_not_of_arrays_runs_nothing(tmp_path: Path):
     with pytest.raises(pickle.UnpicklingError, match=re.escape("mkdir")):
         cifar_archive._unpickled(pickle.dumps({"data": _Trap(tmp_path / "sprung")}))
     assert not (tmp_path / "sprung").exists()
+
+
+def _tar_of_odd_members() -> bytes:
+    with tarfile.open(fileobj=(packed := io.BytesIO()), mode="w") as tar:
+        for name, kind in (
+            ("batches.meta", tarfile.REGTYPE),
+            ("data_batch_1", tarfile.REGTYPE),
+            ("../../outside", tarfile.REGTYPE),
+            ("data_batch_2", tarfile.SYMTYPE),
+            ("data_batch_3", tarfile.GNUTYPE_SPARSE),
+            ("test_batch", tarfile.LNKTYPE),
+        ):
+            member = tarfile.TarInfo(f"{UNPACKED}/{name}")
+            member.type, member.linkname, member.size = kind, "/etc/passwd", 40 * (kind == tarfile.REGTYPE)
+            tar.addfile(member, io.BytesIO(pickle.dumps({"data": _Trap(Path("sprung"))}).ljust(40, b".")[:40]))
+    return packed.getvalue()
+
+
+PIECES = st.lists(st.tuples(st.floats(0, 1), st.binary(min_size=1, max_size=8), st.booleans()), max_size=4)
+
+
+def _damaged(content: bytes, pieces: list[tuple[float, bytes, bool]]) -> bytes:
+    for share, piece, cut in pieces:
+        at = int(share * len(content))
+        content = content[:at] if cut and share > 0.3 else content[:at] + piece + content[at + len(piece) :]
+    return content
+
+
+@settings(max_examples=int(os.environ.get("KDBENCH_FUZZ", 100)))
+@given(PIECES, PIECES)
+def test_whatever_an_archive_holds_it_is_one_sentence_and_writes_nothing(tmp_path_factory, inside, outside):
+    from torchvision import datasets
+
+    folder = tmp_path_factory.getbasetemp() / "archives"
+    folder.mkdir(exist_ok=True)
+    packed = folder / PACKED
+    packed.write_bytes(_damaged(gzip.compress(_damaged(_tar_of_odd_members(), inside), 1), outside))
+    before = sorted(folder.parent.iterdir())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(datasets.CIFAR10, "tgz_md5", hashlib.md5(packed.read_bytes()).hexdigest())
+        with pytest.raises(RunError) as error:
+            cifar_archive.read("cifar10", (packed,))
+    assert str(packed) in str(error.value)
+    assert "\n" not in str(error.value)
+    assert list(folder.iterdir()) == [packed]
+    assert sorted(folder.parent.iterdir()) == before
+    assert not Path("sprung").exists()

@@ -109,6 +109,7 @@ def sixteen_bits_per_channel():
         ((palette(COLOUR), {"transparency": 0}), "1.png", "1.png has transparent pixels"),
         (Image.fromarray(GREY.astype(np.uint16) * 256 + 1), "1.png", "has 16 bits per pixel"),
         (sixteen_bits_per_channel(), "1.png", "has 16 bits per channel"),
+        (b"P6\n8 6\n65535\n" + bytes(288), "1.ppm", "has 16 bits per channel"),
         (Image.fromarray(COLOUR).convert("CMYK"), "1.jpg", "1.jpg is CMYK, which becomes RGB in several ways"),
         (animation(), "1.gif", "1.gif holds several images"),
         (animation(), "1.png", "1.png holds several images"),
