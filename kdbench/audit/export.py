@@ -24,6 +24,7 @@ from kdbench.report.tables.published import CSV as PUBLISHED
 from kdbench.store import provenance
 from kdbench.store.folder import CONFIG, PLUGIN
 from kdbench.version import __version__
+from kdbench.words import printable
 
 MANIFEST, SUMS, ABOUT = "MANIFEST.json", "SHA256SUMS", "README.txt"
 _COMMAND = "command.txt"
@@ -132,7 +133,7 @@ def _runs(rows: pd.DataFrame, runs: Path) -> Iterator[tuple[str, bytes]]:
         try:
             yield f"runs/{run}/{CONFIG}", read_regular(runs / run / CONFIG)
         except OSError:
-            yield f"runs/{run}/{_COMMAND}", f"{command}\n".encode()
+            yield f"runs/{run}/{_COMMAND}", f"{printable(command)}\n".encode()
         for path in sorted((runs / run / PLUGIN).rglob("*")):
             if path.is_file():
                 yield f"runs/{run}/{path.relative_to(runs / run).as_posix()}", path.read_bytes()
@@ -145,7 +146,7 @@ def _environment(rows: pd.DataFrame) -> dict[str, bytes]:
     installed = sorted({f"{package.name}=={package.version}" for package in distributions()}, key=str.lower)
     return {
         "environment/runs.json": _json(
-            {n: {str(k or "unknown"): int(c) for k, c in v.items()} for n, v in made_with.items()}
+            {n: {printable(k) or "unknown": int(c) for k, c in v.items()} for n, v in made_with.items()}
         ),
         "environment/packages.txt": "".join(f"{line}\n" for line in installed).encode(),
     }

@@ -119,10 +119,10 @@ class Spec:
             values |= {"teacher_runs": [run] if run else [], "teacher_folders": {}}
             values["teacher_word"] = named if selected else None
         names = {each.name for each in fields(cls)}
-        if wrong := (names - {"is_teacher"} - values.keys()) | (values.keys() - names):
-            raise RunError(
-                f"this spec.json cannot be used: it lacks '{min(wrong)}', or is of another version of kdbench"
-            )
+        if lacking := names - {"is_teacher"} - values.keys():
+            raise RunError(f"this spec.json cannot be used: it lacks '{min(lacking)}'")
+        if unknown := values.keys() - names:
+            raise RunError(f"this spec.json cannot be used: its '{min(unknown)}' is of another version of kdbench")
         return cls(**{**values, "teacher_runs": tuple(values["teacher_runs"])})
 
 
