@@ -21,7 +21,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kdbench.errors import RunError
+from kdbench.errors import RunError, file_and_reason
 from kdbench.launch import display
 from kdbench.plan.spec import Spec
 from kdbench.store import lease
@@ -287,7 +287,7 @@ def full_disk(error: OSError, runs: Path) -> str:
 
     if is_full(error):
         return f"the disk of {runs} is full; finished runs are kept, and the same command resumes the rest once there is room"
-    return str(error)
+    return file_and_reason(error)
 
 
 if __name__ == "__main__":
