@@ -1,3 +1,5 @@
+import os
+
 import pytest
 
 from kdbench.config import places
@@ -47,3 +49,12 @@ def test_a_package_offers_its_methods_through_the_entry_point(tmp_path, install)
     install()
     assert places.sources()["theirs"] == tmp_path / "theirs" / "methods" / "theirs.py"
     assert "theirs" in places.members("method")
+
+
+def test_what_is_no_regular_file_is_no_member(tmp_path):
+    folder = root(tmp_path, gin__recipe__mine="")
+    (tmp_path / "gin/recipe/folder.gin").mkdir()
+    os.mkfifo(tmp_path / "gin/recipe/pipe.gin")
+    before = set(places.members("recipe"))
+    places.add_plugins([folder])
+    assert set(places.members("recipe")) == before | {"mine"}
