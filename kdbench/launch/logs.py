@@ -55,7 +55,7 @@ class RunLogs:
         self._parts = (_TextFile(folder / LOG), _EpochsFile(folder / EPOCHS), _JobLog(folder))
 
     def read(self) -> list[Piece]:
-        """Return what was added since the last call; at the first, log.txt (of a long one the last MiB) and the end of the others."""
+        """Return what was added since the last call; at the first, log.txt (at most its last MiB) and the end of the others."""
         return [piece for part in self._parts if (piece := part.read())]
 
 
