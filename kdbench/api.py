@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from kdbench.config import BASELINE, places
 from kdbench.errors import UserError
+from kdbench.words import printable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,7 +45,7 @@ def plan_runs(*words: str, runs: str | Path | None = None, **selections: Any) ->
 
     asked = request.parse([*words, *(f"{key}={_text(key, value)}" for key, value in selections.items())])
     for sentence in asked.left_out:
-        warnings.warn(f"left out: {sentence}", stacklevel=2)
+        warnings.warn(f"left out: {printable(sentence)}", stacklevel=2)
     if asked.executor != "inline":
         raise UserError("plan_runs does not take executor, workers or cluster; pass workers=N to run_all")
     return expand.plan(asked, teachers.finder(places.user_path(runs).resolve()) if runs else None)
@@ -119,7 +120,7 @@ def load_results(runs: str | Path) -> pd.DataFrame:
     else:
         raise UserError(f"there is no folder of runs and no file of results at {path}")
     for message in messages:
-        warnings.warn(message, stacklevel=2)
+        warnings.warn(printable(message), stacklevel=2)
     return _typed(purposes.filled(rows))
 
 

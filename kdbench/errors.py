@@ -34,6 +34,17 @@ def reason(error: BaseException) -> str:
     return str(error) or type(error).__name__
 
 
+def file_and_reason(error: OSError) -> str:
+    """An error of the file system as a sentence: the file, if one is known, and the system's reason."""
+    if error.filename is None:
+        return reason(error)
+    name, half = str(error.filename), _LONGEST_NAME // 2
+    return f"{name if len(name) <= _LONGEST_NAME else f'{name[:half]}…{name[-half:]}'}: {reason(error)}"
+
+
+_LONGEST_NAME = 200
+"""Characters of a file's name in a sentence; the middle of a longer one is left out."""
+
 LISTED = 8
 """Valid words up to this number are listed in the message itself."""
 

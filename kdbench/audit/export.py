@@ -24,6 +24,7 @@ from kdbench.report.tables.published import CSV as PUBLISHED
 from kdbench.store import provenance
 from kdbench.store.folder import CONFIG, PLUGIN, RunFolder
 from kdbench.version import __version__
+from kdbench.words import printable
 
 MANIFEST, SUMS, ABOUT = "MANIFEST.json", "SHA256SUMS", "README.txt"
 _COMMAND = "command.txt"
@@ -136,7 +137,7 @@ def _runs(rows: pd.DataFrame, runs: Path) -> Iterator[tuple[str, bytes]]:
         try:
             yield f"runs/{run}/{CONFIG}", read_regular(folder / CONFIG)
         except OSError:
-            yield f"runs/{run}/{_COMMAND}", f"{command}\n".encode()
+            yield f"runs/{run}/{_COMMAND}", f"{printable(command)}\n".encode()
         for path in sorted((folder / PLUGIN).rglob("*")):
             _check_link(path, runs)
             if path.is_file():
@@ -158,7 +159,7 @@ def _environment(rows: pd.DataFrame) -> dict[str, bytes]:
     installed = sorted({f"{package.name}=={package.version}" for package in distributions()}, key=str.lower)
     return {
         "environment/runs.json": _json(
-            {n: {str(k or "unknown"): int(c) for k, c in v.items()} for n, v in made_with.items()}
+            {n: {printable(k) or "unknown": int(c) for k, c in v.items()} for n, v in made_with.items()}
         ),
         "environment/packages.txt": "".join(f"{line}\n" for line in installed).encode(),
     }

@@ -13,7 +13,7 @@ from contextlib import nullcontext
 from kdbench.cli import arguments as arguments_
 from kdbench.cli import commands
 from kdbench.cli.printing import print_text, warn
-from kdbench.errors import RunError, UserError, reason
+from kdbench.errors import RunError, UserError, file_and_reason, reason
 from kdbench.output import lenient
 
 _OF_THE_USER = (
@@ -21,8 +21,6 @@ _OF_THE_USER = (
     *(errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL, errno.EFBIG),
 )
 """Errors of the file system that are about the folders and files of the command; a run that fails later ends in RunError."""
-_LONGEST_NAME = 200
-"""Characters of a file's name in a sentence; the middle of a longer one is left out."""
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -58,8 +56,8 @@ def _replace_what_cannot_be_encoded() -> None:
 
 
 def _sentence(error: BaseException) -> str:
-    if isinstance(error, OSError) and error.filename is not None:
-        return f"{_shortened(str(error.filename))}: {reason(error)}"
+    if isinstance(error, OSError):
+        return file_and_reason(error)
     if isinstance(error, RecursionError):
         return "a value or a file of this command is nested too deeply; --debug shows where"
     return reason(error)
@@ -69,11 +67,6 @@ def _status(error: BaseException) -> int:
     if isinstance(error, OSError):
         return 2 if error.errno in _OF_THE_USER else 1
     return 2 if isinstance(error, UserError) else 1
-
-
-def _shortened(name: str) -> str:
-    half = _LONGEST_NAME // 2
-    return name if len(name) <= _LONGEST_NAME else f"{name[:half]}…{name[-half:]}"
 
 
 def _end(sentence: str, status: int) -> int:

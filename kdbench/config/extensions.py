@@ -158,7 +158,9 @@ def _files(kind: Kind, roots: tuple[Path, ...]) -> Iterator[Path]:
         if declares.search(path.read_text(encoding="utf-8")):
             yield path
     for root in roots[1:]:
-        yield from (path for path in sorted((root / kind.folder).glob("*.py")) if places.is_name(path.stem))
+        yield from (
+            path for path in sorted((root / kind.folder).glob("*.py")) if places.is_name(path.stem) and path.is_file()
+        )
 
 
 def _read(kind: str, path: Path) -> Iterator[Extension]:

@@ -134,7 +134,7 @@ def sources() -> dict[str, Path]:
 def _collect(folders: tuple[str, ...], suffix: str, kind: str) -> dict[str, Path]:
     by_name: dict[str, Path] = {}
     for path in (p for root in roots() for folder in folders for p in sorted((root / folder).glob(f"*{suffix}"))):
-        if not is_name(path.stem):
+        if not is_name(path.stem) or not path.is_file():
             continue
         if path.stem in by_name:
             raise UserError(f"the {kind} '{path.stem}' is defined twice: {by_name[path.stem]} and {path}")

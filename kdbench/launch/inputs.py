@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from kdbench.config import extensions, places, run_config
 from kdbench.data.readers import registry
-from kdbench.errors import UserError
+from kdbench.errors import UserError, loading_torch
 from kdbench.plan.spec import Spec
 from kdbench.run import fault
 from kdbench.store.folder import RunFolder
@@ -83,7 +83,8 @@ def _images(
             return None
     if reader.origin == places.BUILT_IN:
         return registry.read_once(source, data)
-    from kdbench.streams import Streams  # torch
+    with loading_torch():
+        from kdbench.streams import Streams
 
     with Streams(0).as_global("preparation"):  # a reader may draw from the global generators, as it does in a run
         return registry.read_once(source, data)
@@ -101,10 +102,11 @@ def _teachers(specs: Sequence[Spec], to_do: set[str], runs: Path, arrays: Arrays
     finished = [folder for folder in folders if RunFolder(folder.parent, folder.name).state() == "finished"]
     if not files and not finished:
         return []
-    from kdbench.run import teacher  # torch
+    with loading_torch():
+        from kdbench.run import teacher
 
     digest = arrays.digest() if arrays else None
     for folder in finished:
         teacher.check_run(RunFolder(folder.parent, folder.name), _values(folders[folder]), digest)
-    doubts = [teacher.check_file(Path(file), _values(spec), arrays) for file, spec in files.items()]
+    doubts = [teacher.check_file(places.user_path(file), _values(spec), arrays) for file, spec in files.items()]
     return [doubt for doubt in doubts if doubt]

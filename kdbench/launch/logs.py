@@ -80,7 +80,7 @@ class RunLogs:
         self._parts = (_TextFile(folder / LOG), _EpochsFile(folder / EPOCHS), _JobLog(folder))
 
     def read(self) -> list[Piece]:
-        """Return what was added since the last call; at the first, log.txt as a whole and the end of the others."""
+        """Return what was added since the last call; at the first, log.txt (at most its last MiB) and the end of the others."""
         return [piece for part in self._parts if (piece := part.read())]
 
 
@@ -99,7 +99,7 @@ class _TextFile:
     """A file that text is appended to.
 
     Args:
-        tail: lines of the first piece; None for the whole file.
+        tail: lines of the first piece; None for the whole file, or its last MiB.
     """
 
     def __init__(self, path: Path, tail: int | None = None):

@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kdbench.errors import RunError, loading_torch
+from kdbench.errors import RunError, file_and_reason, loading_torch
 from kdbench.launch.messages import Messages, channel
 from kdbench.launch.orphan import GRACE, is_orphan
 from kdbench.launch.work import LOOK, work
@@ -188,7 +188,7 @@ def full_disk(error: OSError, runs: Path) -> str:
 
     if is_full(error):
         return f"the disk of {runs} is full; finished runs are kept, and the same command resumes the rest once there is room"
-    return str(error)
+    return file_and_reason(error)
 
 
 if __name__ == "__main__":

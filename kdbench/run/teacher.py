@@ -137,7 +137,6 @@ def check_file(path: Path, values: Mapping[str, Any], arrays: Arrays | None) -> 
     Raises:
         RunError: it cannot be read, or does not fit any backbone with the classes and channels of the images.
     """
-    path = path.expanduser()
     if arrays is None:
         state = weight_file.read(path)
         classes = readers.classes(values["Dataset.source"]) or weight_file.classes_of(state)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import math
+import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -203,6 +203,7 @@ class RunFolder:
             file.write(line.rstrip("\n") + "\n")
 
 
+_JOB = re.compile("[0-9]+(_[0-9]+)?")
 _PROGRESS = ("images", "budget", "epoch", "epochs", "images_per_second", "validation", "measured", "at")
 
 
@@ -216,9 +217,11 @@ def _ill_typed(name: str, content: Mapping[str, Any]) -> Iterator[str]:
         for key in _PROGRESS:
             value = content.get(key)
             number = isinstance(value, int | float) and not isinstance(value, bool)
-            if value is not None and not (number and math.isfinite(value) and 0 <= value <= result_.LARGEST):
+            if value is not None and not (number and 0 <= value <= result_.LARGEST):
                 yield f"its '{key}' is not a number from 0"
     elif name == SUBMISSION:
-        yield from (
-            f"its '{key}' is not a string" for key in ("job", "log") if not isinstance(content.get(key, ""), str)
-        )
+        job, log = content.get("job", "0"), content.get("log", "")
+        if not isinstance(job, str) or not _JOB.fullmatch(job):
+            yield "its 'job' is not the number of a job"
+        if not isinstance(log, str):
+            yield "its 'log' is not a string"

@@ -40,5 +40,7 @@ def _in(path: Path, folder: str | None) -> TeacherRun:
     result = run.typed_result()
     if "method" not in result or "student" not in result:
         raise UserError(f"the run {path.name} cannot teach: its {RESULT} lacks the method or the student")
-    source = run_config.read(run / CONFIG)["Dataset.source"]
+    source = run_config.read(run / CONFIG).values.get("Dataset.source")
+    if not isinstance(source, str):
+        raise UserError(f"the run {path.name} cannot teach: its {CONFIG} lacks Dataset.source")
     return TeacherRun(path.name, result["method"], result["student"], source, folder)

@@ -26,7 +26,7 @@ from kdbench.plan import expand, request
 from kdbench.store.folder import CHECKPOINT, CONFIG, EPOCHS, LOG, PROGRESS, RESULT, SPEC, SUBMISSION, RunFolder
 
 EXAMPLES = int(os.environ.get("KDBENCH_FUZZ", "8"))
-SECONDS = 30
+SECONDS = 120
 """A command that takes longer hangs."""
 PAYLOAD = "kdbench_fuzz_payload"
 """A module that could be imported; no text may get it imported."""

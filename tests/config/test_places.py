@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -146,3 +147,12 @@ def test_a_word_that_no_path_can_be_is_one_sentence(word, tmp_path, monkeypatch,
 
 def test_the_home_of_nobody_is_a_folder_that_does_not_exist(tmp_path):
     assert places.user_path("~nobody-of-this-name/x.pt") == Path("~nobody-of-this-name/x.pt")
+
+
+def test_what_is_no_regular_file_is_no_member(tmp_path):
+    folder = root(tmp_path, gin__recipe__mine="")
+    (tmp_path / "gin/recipe/folder.gin").mkdir()
+    os.mkfifo(tmp_path / "gin/recipe/pipe.gin")
+    before = set(places.members("recipe"))
+    places.add_plugins([folder])
+    assert set(places.members("recipe")) == before | {"mine"}

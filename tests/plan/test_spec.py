@@ -92,6 +92,12 @@ def test_a_spec_of_a_kdbench_with_one_teacher_comes_back(kd):
         ({"overrides": {"Train.epochs": float("inf")}}, "which is not a value of a parameter"),
         ({"seed": "0"}, "its 'seed' cannot be '0'"),
         ({"seed": True}, "its 'seed' cannot be True"),
+        ({"gpus": 10**40}, "its 'gpus' cannot be 1000"),
+        ({"overrides": []}, "its 'overrides' cannot be []"),
+        ({"teacher": ["a"]}, "its 'teacher' cannot be ['a']"),
+        ({"method": 3}, "its 'method' cannot be 3"),
+        ({"teacher_folders": {"a": 1}}, "its 'teacher_folders' cannot be {'a': 1}"),
+        ({"is_teacher": 1}, "its 'is_teacher' cannot be 1"),
         ({"config": "import os\n"}, "it holds more than bindings"),
         ({"color": "red"}, "the stored run has 'color', which this version of kdbench does not have"),
     ],
@@ -108,6 +114,12 @@ def test_a_spec_that_lacks_something_is_one_sentence(kd, key):
     plain = stored(kd)
     del plain[key]
     with pytest.raises(UserError, match=f"it lacks its '{key}'"):
+        Spec.from_plain(plain)
+
+
+@pytest.mark.parametrize("plain", [{}, {"id": "a"}, {"teacher_run": "a"}])
+def test_a_file_with_hardly_anything_in_it_is_one_sentence(plain):
+    with pytest.raises(UserError, match="it lacks its '"):
         Spec.from_plain(plain)
 
 

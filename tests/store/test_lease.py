@@ -183,7 +183,19 @@ def test_the_heartbeat_touches(tmp_path, monkeypatch):
         held.check()
 
 
-@pytest.mark.parametrize("content", ["", "{", "[1]", '{"pid": 1}'])
+OWNER = {"host": "h", "boot": "b", "namespace": "n", "pid": 1, "started": "1", "job": "", "restart": 0}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *("", "{", "[1]", '{"pid": 1}', "[" * 50_000, "\xff"),
+        *(
+            json.dumps({**OWNER, **wrong})
+            for wrong in ({"pid": "../../1"}, {"pid": 10**40}, {"host": 1}, {"restart": None})
+        ),
+    ],
+)
 def test_a_torn_lease_counts_by_its_age(content, tmp_path):
     (tmp_path / "lease.3").write_text(content)
     with pytest.raises(Held, match="unknown machine"):
@@ -191,6 +203,16 @@ def test_a_torn_lease_counts_by_its_age(content, tmp_path):
     age(tmp_path, 3, lease.STALE + 1)
     with lease.acquire(tmp_path):
         assert names(tmp_path) == ["lease.3", "lease.4"]
+
+
+@pytest.mark.parametrize("make", [lambda path: path.mkdir(), os.mkfifo, lambda path: path.symlink_to("/dev/zero")])
+def test_what_is_no_file_is_no_lease(tmp_path, make):
+    make(tmp_path / "lease.3")
+    assert lease.owner(tmp_path) is None
+    with lease.acquire(tmp_path) as held:
+        held.check()
+        assert names(tmp_path) == ["lease.3", "lease.4"]
+    assert "lease.4" not in names(tmp_path)
 
 
 PROGRAM = """
