@@ -267,7 +267,7 @@ def with_damaged_members(content, damages):
     return out.getvalue()
 
 
-@settings(max_examples=int(os.environ.get("KDBENCH_FUZZ", 100)))
+@settings(max_examples=int(os.environ.get("KDBENCH_FUZZ", 50)))
 @given(st.sampled_from(list(contents())), MEMBERS, BYTES, st.sampled_from(["w.pt", "w.safetensors", "w"]))
 def test_whatever_a_file_holds_it_is_one_sentence_and_nothing_runs(tmp_path_factory, content, members, pieces, name):
     content = with_damaged_members(content, members)
