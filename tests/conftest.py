@@ -42,6 +42,12 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config):
+    """One process more than cores: much of the suite is waiting for another process to start, or to notice something."""
+    return len(os.sched_getaffinity(0)) + 1
+
+
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
     """Keep the tests of a file in one process, for the fixtures they share, and those on the SLURM cluster too."""
     from xdist.scheduler import LoadScopeScheduling
@@ -54,6 +60,11 @@ def pytest_xdist_make_scheduler(config, log):
             return "cluster" if file.startswith(CLUSTER) else file
 
     return ByFile(config, log)
+
+
+def pytest_collection_modifyitems(items):
+    """The slow tests that wait a lot come first, so that the others fill the gaps and none of them is left for the end."""
+    items.sort(key=lambda item: not item.nodeid.startswith((*CLUSTER, *ONE_BY_ONE)))
 
 
 class Case:

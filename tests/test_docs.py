@@ -37,7 +37,7 @@ def follow(tmp_path, monkeypatch):
     return document
 
 
-BRIEFLY = ["Train.epochs=2", "Train.warmup=0"]
+BRIEFLY = ["Train.epochs=2", "Train.warmup=0", "Measures.corruptions=False", "Measures.noise=()"]
 
 
 def test_adding_a_method_step_by_step(tmp_path, capsys, follow):
@@ -63,7 +63,7 @@ def test_adding_a_backbone_step_by_step(tmp_path, capsys, follow):
     out = capsys.readouterr().out
     assert re.search(rf"^plain16 +Plain convolutional networks.* {tmp_path}/mynets *$", out, flags=re.MULTILINE)
     assert re.search(r"^resnet8 +The residual networks.* built in *$", out, flags=re.MULTILINE)
-    assert main([*run, *BRIEFLY, "Measures.corruptions=False"]) == 0
+    assert main([*run, *BRIEFLY]) == 0
     assert "digits · plain8" in capsys.readouterr().out
     assert {path.name.rsplit("-", 1)[0] for path in (tmp_path / "runs").iterdir()} == {
         "ce-digits-plain16-s0", "ce-digits-plain8-s0", "kd-digits-plain8-s0",
@@ -77,7 +77,7 @@ def test_adding_a_dataset_step_by_step(tmp_path, capsys, follow):
     assert re.search(rf"^bars +Drawn bars: 300.* {tmp_path}/mydata *$", capsys.readouterr().out, flags=re.MULTILINE)
     assert main(readers) == 0
     assert re.search(rf"^bars +Drawn bars: hor.* {tmp_path}/mydata *$", capsys.readouterr().out, flags=re.MULTILINE)
-    assert main([*run, "teacher=resnet8", *BRIEFLY, "Measures.corruptions=False"]) == 0
+    assert main([*run, "teacher=resnet8", *BRIEFLY]) == 0
     assert "bars · resnet8" in capsys.readouterr().out
 
 
@@ -86,7 +86,7 @@ def test_adding_a_measure_step_by_step(tmp_path, capsys, follow):
     assert files == ["mymeasures/measures/entropy.py"]
     assert main(listed) == 0
     assert re.search(rf"^entropy +Entropy of.* {tmp_path}/mymeasures *$", capsys.readouterr().out, flags=re.MULTILINE)
-    assert main([*run, "teacher=resnet8", *BRIEFLY, "Measures.corruptions=False"]) == 0
+    assert main([*run, "teacher=resnet8", *BRIEFLY]) == 0
     for path in (tmp_path / "runs").glob("*/result.json"):
         result = json.loads(path.read_text())
         assert 0 < result["entropy.mean"] < math.log(10)

@@ -64,7 +64,10 @@ class TablePower:
 
 
 def read(
-    runs: Path, board: Path | None = None, differences: Sequence[float] = DIFFERENCES
+    runs: Path,
+    board: Path | None = None,
+    differences: Sequence[float] = DIFFERENCES,
+    baseline: str = BASELINE,
 ) -> tuple[list[TablePower], list[str]]:
     """The power of each table, and a sentence for each result that cannot be used.
 
@@ -72,12 +75,13 @@ def read(
         runs: the folder of all runs.
         board: a leaderboard whose committed rows are used instead of the runs.
         differences: differences in points, for `LinePower.seeds_needed`.
+        baseline: the method that differences are taken from.
 
     Raises:
-        UserError: there is no result, or no such leaderboard.
+        UserError: there is no result, no such leaderboard, or no table with the baseline.
     """
     rows, messages = _committed(board / CSV) if board else _measured(runs)
-    powers = [of_table(table, differences) for table in tables(rows)]
+    powers = [of_table(table, differences) for table in tables(rows, baseline)]
     if not powers:
         raise UserError(f"there are no results in {board or runs}; create some with: kdbench run")
     return powers, messages
@@ -122,15 +126,15 @@ def _interval(row: Row) -> Interval | None:
 
 
 def _reasons(table: Table) -> Iterator[str]:
-    base = next((row for row in table.rows if row.has_defaults_of(BASELINE) and row.accuracy), None)
+    base = next((row for row in table.rows if row.has_defaults_of(table.baseline) and row.accuracy), None)
     if base is not None and len(table.rows) == 1:
-        yield f"this table has only {BASELINE}, so there is no difference to compute"
+        yield f"this table has only {table.baseline}, so there is no difference to compute"
         return
     if base is None or len(base.by_seed) < 2:
         count = "no finished run" if base is None else "only one seed"
-        yield f"{BASELINE} has {count} here; the sd of differences needs at least two seeds: kdbench run … seeds=0,1,2"
+        yield f"{table.baseline} has {count} here; the sd of differences needs at least two seeds: kdbench run … seeds=0,1,2"
         return
     for row in table.rows:
         if row is not base and not _interval(row):
             count = "only one seed" if row.difference and row.difference.n == 1 else "no seed"
-            yield f"{printable(row.name)} has {count} in common with {BASELINE}; the sd of differences needs at least two"
+            yield f"{printable(row.name)} has {count} in common with {table.baseline}; the sd of differences needs at least two"

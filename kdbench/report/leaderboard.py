@@ -100,7 +100,10 @@ def regenerate(runs: Path, out: Path, request: Request = DEFAULT, html: bool = F
         damaged = [f"{sentence}; it is left out now" for sentence in damaged]
         damaged.insert(0, f"{path} was damaged; the original is kept in {kept}")
     if html:
-        files[PAGE] = build.page(tables, lambda run: curves.read(runs / run / EPOCHS), content, asked.columns, sections)
+        as_grids = [grids.section(grid) for by in _axes(out, request.axes) for grid in grids.grids(tables, by)]
+        files[PAGE] = build.page(
+            tables, lambda run: curves.read(runs / run / EPOCHS), content, asked.columns, [*as_grids, *sections]
+        )
     changed = [out / name for name, text in files.items() if records.write(out / name, text)]
     folders.remember(runs, content, reading.stamps)
     messages = [*reading.messages, *damaged, *lost]
@@ -161,10 +164,13 @@ def _as_before(out: Path) -> Request:
 def _grids(tables: list[Table], out: Path, asked: axes.Axes | None) -> dict[str, bytes]:
     """The files of the grid that is asked for, and of those that exist."""
     by_name: dict[str, bytes] = {}
-    for by in axes.EVERY:
-        if by == asked or (out / f"{by.name}.md").is_file():
-            by_name |= grid_files.files(grids.grids(tables, by), by)
+    for by in _axes(out, asked):
+        by_name |= grid_files.files(grids.grids(tables, by), by)
     return by_name
+
+
+def _axes(out: Path, asked: axes.Axes | None) -> list[axes.Axes]:
+    return [by for by in axes.EVERY if by == asked or (out / f"{by.name}.md").is_file()]
 
 
 def _unmeasured(tables: list[Table], columns: Sequence[str] | None) -> list[str]:

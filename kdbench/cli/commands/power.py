@@ -26,18 +26,24 @@ DETAILS = """\
 For each row of each table: the smallest difference from the student trained alone that is significant with its seeds, the
 smallest that this number of seeds detects with a power of 80 %, and the number of seeds that a given difference needs.
   kdbench power
+  kdbench power baseline=kd
   kdbench power difference=0.3,2 --out leaderboard"""
 
-_LEGEND = f"""\
-n: seeds that the row and {BASELINE} have in common; sd: standard deviation of the differences paired by seed, in points
+_KEYS = ("difference", "baseline")
+
+_LEGEND = """\
+n: seeds that the row and {baseline} have in common; sd: standard deviation of the differences paired by seed, in points
 shows: the smallest mean difference whose 95 % interval excludes zero
-detects: the smallest true difference that n such seeds show with a power of {100 * POWER:.0f} %
+detects: the smallest true difference that n such seeds show with a power of {power:.0f} %
 sd is estimated from these seeds alone; with n = 2 or 3 it may be far off. The last row pools the sd of all rows."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "words", nargs="*", metavar="difference=D", help="in points, a comma-separated list (default: 0.5,1)"
+        "words",
+        nargs="*",
+        metavar="KEY=VALUE",
+        help="difference=D, in points, a comma-separated list (default: 0.5,1); baseline=METHOD (default: ce)",
     )
     rows = parser.add_mutually_exclusive_group()
     folders.add_runs(rows)
@@ -45,10 +51,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    differences = _differences(arguments.words)  # before pandas is imported: a typing error is answered at once
+    differences, baseline = _asked(arguments.words)  # before pandas is imported: a typing error is answered at once
     from kdbench.report import detectable
 
-    tables, messages = detectable.read(folders.runs(arguments), arguments.out, differences or detectable.DIFFERENCES)
+    tables, messages = detectable.read(
+        folders.runs(arguments), arguments.out, differences or detectable.DIFFERENCES, baseline
+    )
     for message in messages:
         warn(message)
     out = console()
@@ -60,22 +68,26 @@ def run(arguments: argparse.Namespace) -> int:
             out.print(sentence)
         out.print()
     if any(table.lines for table in tables):
-        out.print(_LEGEND, style="dim")
+        out.print(_LEGEND.format(baseline=baseline, power=100 * POWER), style="dim")
     return 0
 
 
-def _differences(words: Sequence[str]) -> tuple[float, ...]:
-    """The differences that the user gives, in points; empty for none.
+def _asked(words: Sequence[str]) -> tuple[tuple[float, ...], str]:
+    """The differences that the user gives, in points (empty for none), and the baseline.
 
     Raises:
-        UserError: another word than `difference=`, or a value that is not a number above 0.
+        UserError: another word than `difference=` or `baseline=`, or a difference that is not a number above 0.
     """
-    values = words_.selections(words, ["difference"], _unknown_key).get("difference", ())
-    return tuple(dict.fromkeys(_difference(text) for text in values))
+    parsed = words_.parse(words, _KEYS, _unknown_key, single=["baseline"])
+    for word in (*parsed.bare, *parsed.bindings):
+        raise _unknown_key(word.partition("=")[0])
+    differences = dict.fromkeys(_difference(text) for text in parsed.values.get("difference", ()))
+    return tuple(differences), parsed.values.get("baseline", (BASELINE,))[0]
 
 
 def _unknown_key(key: str) -> UserError:
-    hint = "did you mean 'difference'?" if nearest(key, ["difference"]) else "valid: difference=0.5,1."
+    near = nearest(key, _KEYS)
+    hint = f"did you mean '{near}'?" if near else "valid: difference=0.5,1 and baseline=METHOD."
     return UserError(f"unknown selection '{key}'; {hint} See: kdbench power --help")
 
 

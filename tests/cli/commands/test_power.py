@@ -50,6 +50,19 @@ def test_differences_can_be_asked_for(three, store, capsys):
     assert lines["kd, teacher resnet20 (61.3)"][-2:] == ["15", "over 1000"]
 
 
+def test_differences_from_another_method(three, store, capsys):
+    assert main(["power", "baseline=rkd", "--runs", str(store(*three))]) == 0
+    out = capsys.readouterr().out
+    assert grid(out)["ce"][:2] == ["3", "0.50"]
+    assert "crd has only one seed in common with rkd" in out
+    assert "n: seeds that the row and rkd have in common" in out
+
+
+def test_a_baseline_that_no_table_has(three, store, capsys):
+    assert main(["power", "baseline=kdd", "--runs", str(store(*three))]) == 2
+    assert "did you mean 'kd'?" in capsys.readouterr().err
+
+
 def test_rows_of_a_leaderboard(three, store, tmp_path, capsys):
     regenerate(store(*three), tmp_path / "board")
     main(["power", "--runs", str(tmp_path / "runs")])
@@ -106,7 +119,7 @@ def test_numbers_stay_whole_in_a_narrow_terminal(three, store, monkeypatch, caps
         (["difference=nan"], "not 'nan'"),
         (["difference=1", "difference=2"], "'difference' is given twice"),
         (["diference=1"], "unknown selection 'diference'; did you mean 'difference'?"),
-        (["Train.epochs=2"], "valid: difference=0.5,1."),
+        (["Train.epochs=2"], "valid: difference=0.5,1 and baseline=METHOD. See"),
         ([], "there are no results in"),
         (["--out", "nowhere"], "results.csv does not exist; create it with: kdbench leaderboard"),
         (["--out", "nowhere", "--runs", "runs"], "not allowed with"),

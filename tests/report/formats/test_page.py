@@ -16,6 +16,7 @@ from kdbench.cli.main import main
 from kdbench.errors import UserError
 from kdbench.report.leaderboard import PAGE, check, regenerate
 from kdbench.report.request import Request
+from kdbench.report.tables.axes import Axes
 
 HOSTILE = "<img src=x onerror=alert(1)></script><!--"
 CURVE = "epoch,images,seconds,lr,accuracy.val,loss\n" + "".join(
@@ -119,6 +120,14 @@ def test_columns_that_were_asked_for(runs, tmp_path):
     regenerate(runs, tmp_path / "out", Request(("delta", "ece")), html=True)
     heads = re.findall(r"<button type=\"button\" title=\"[^\"]*\">([^<]*)<", own(tmp_path / "out" / PAGE))
     assert heads[-4:] == ["Teacher", "n", "Δ ce", "ECE %"]
+
+
+def test_grids_of_the_leaderboard_are_on_it(runs, tmp_path):
+    regenerate(runs, tmp_path / "out", Request(axes=Axes("method", "student")))
+    regenerate(runs, tmp_path / "out", html=True)
+    text = own(tmp_path / "out" / PAGE)
+    assert "Method × student: digits" in text
+    assert "53.00 ± 2.48" in text[text.index("Method × student: digits") :]
 
 
 def test_check_leaves_it_alone(page, runs, tmp_path, capsys):
