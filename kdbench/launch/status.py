@@ -231,8 +231,7 @@ def _read(folder: RunFolder, id_: str, names: frozenset[str]) -> _Record:
 
 def _is_empty(path: Path) -> bool:
     """True for an empty file, as a power cut may leave one that was not written to last."""
-    status = os.lstat(path)
-    return stat.S_ISREG(status.st_mode) and status.st_size == 0
+    return stat.S_ISREG((status := os.lstat(path)).st_mode) and status.st_size == 0
 
 
 def _written(path: Path) -> float | None:
