@@ -152,11 +152,12 @@ def test_disturbed_at_random_moments_runs_end_in_the_same_bits(begun, undisturbe
         spec, runs = specs(method, f"Machine.checkpoint_every={60 * (number % 2)}")[-1], tmp_path / str(number)
         with_teacher(spec, undisturbed, runs)
         folder, sleepers, disturbed = RunFolder(runs, spec.id), [], 0
+        frequent = EPOCHS if number % 2 else RESUME
         number += 1
         seconds = RunFolder(undisturbed, spec.id).result()["seconds.train"]
         while folder.state() != "finished":
             # Mostly after a first step or epoch of this process: most of the time passes before it.
-            sign = draw.choice(["lease.*", EPOCHS, RESUME, RESUME])
+            sign = draw.choice(["lease.*", EPOCHS, frequent])
             before = written(folder, sign)
             process = begun(spec, runs)
             while disturbed < 4 and process.is_alive() and written(folder, sign) == before:
