@@ -129,6 +129,15 @@ def put_to_sleep(process, folder):
         os.utime(path, (then, then))
 
 
+def written(folder, pattern):
+    """The files of a run's folder, and when each was written."""
+    times = {}
+    for path in folder.path.glob(pattern):
+        with contextlib.suppress(FileNotFoundError):
+            times[path.name] = path.stat().st_mtime_ns
+    return times
+
+
 def wake(process):
     with contextlib.suppress(ProcessLookupError):  # it has ended since
         os.kill(process.pid, signal.SIGCONT)
@@ -143,14 +152,17 @@ def test_disturbed_at_random_moments_runs_end_in_the_same_bits(begun, undisturbe
         spec, runs = specs(method, f"Machine.checkpoint_every={60 * (number % 2)}")[-1], tmp_path / str(number)
         with_teacher(spec, undisturbed, runs)
         folder, sleepers, disturbed = RunFolder(runs, spec.id), [], 0
+        frequent = EPOCHS if number % 2 else RESUME
         number += 1
-        seconds = RunFolder(undisturbed, spec.id).result()["seconds.total"]
+        seconds = RunFolder(undisturbed, spec.id).result()["seconds.train"]
         while folder.state() != "finished":
-            leases = set(folder.path.glob("lease.*"))
+            # Mostly after a first step or epoch of this process: most of the time passes before it.
+            sign = draw.choice(["lease.*", EPOCHS, frequent])
+            before = written(folder, sign)
             process = begun(spec, runs)
-            while process.is_alive() and set(folder.path.glob("lease.*")) <= leases:
-                time.sleep(0.01)
-            process.join(draw.uniform(0.0, 0.8 * seconds) if disturbed < 4 else 1000)
+            while disturbed < 4 and process.is_alive() and written(folder, sign) == before:
+                time.sleep(0.005)
+            process.join(draw.uniform(0.0, seconds / 2) if disturbed < 4 else 1000)
             if not process.is_alive():
                 assert process.exitcode in (0, LOST, HELD)
                 continue
