@@ -112,7 +112,9 @@ def test_a_bad_result_is_shown_and_the_others_are_as_usual(runs, damage, capsys)
     assert "1 table from 1 run" in captured.out
     for words in (["diff", GOOD.id, BAD.id], ["reproduce", BAD.id]):
         assert main(words) == 2, words
-    assert capsys.readouterr().err.count("kdbench: the ") == 2
+    err = capsys.readouterr().err
+    assert err.count("kdbench: ") == err.count(BAD.id) == 2
+    assert "Traceback" not in err
 
 
 @pytest.mark.parametrize("name", [SPEC, PROGRESS, SUBMISSION])
@@ -169,7 +171,8 @@ def test_bad_texts_hang_nothing_and_end_in_no_traceback(runs, damage, name):
     damage(bad, name)
     for words in (["status", "--all"], ["logs", BAD.id], ["leaderboard", "--html"]):
         assert main(words) == 0, words
-    refused = pytest.raises(UserError) if name == "config.gin" else contextlib.nullcontext()
+    is_refused = name == "config.gin" or (bad / name).is_symlink()  # to where the stranger's folder does not reach
+    refused = pytest.raises(UserError) if is_refused else contextlib.nullcontext()
     with refused:
         reproduce.prepare(BAD.id, runs)
 
