@@ -30,9 +30,8 @@ from kdbench.streams import Streams
 ROOT = Path(__file__).parent.parent
 TEACHER = {"teacher": "resnet20", "teacher.sha256": "c" * 64, "teacher.accuracy": 61.26}
 
-ONE_BY_ONE = ("tests/launch/test_pool.py",)
-"""Files of slow tests that share nothing: several processes may take their tests."""
 CLUSTER = ("tests/launch/slurm/test_real_", "tests/launch/slurm/test_testcluster")
+POOL = "tests/launch/test_pool.py"
 
 # What a test says does not depend on how busy the machine is. KDBENCH_FUZZ=10000 looks longer than a few seconds.
 settings.register_profile("untimed", deadline=None, max_examples=int(os.environ.get("KDBENCH_FUZZ", "100")))
@@ -56,8 +55,6 @@ def pytest_xdist_make_scheduler(config, log):
     class ByFile(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             file = nodeid.partition("::")[0]
-            if file in ONE_BY_ONE:
-                return nodeid
             return "cluster" if file.startswith(CLUSTER) else file
 
     return ByFile(config, log)
@@ -65,7 +62,7 @@ def pytest_xdist_make_scheduler(config, log):
 
 def pytest_collection_modifyitems(items):
     """The slow tests that wait a lot come first, so that the others fill the gaps and none of them is left for the end."""
-    items.sort(key=lambda item: not item.nodeid.startswith((*CLUSTER, *ONE_BY_ONE)))
+    items.sort(key=lambda item: not item.nodeid.startswith((*CLUSTER, POOL)))
 
 
 class Case:
