@@ -1,6 +1,18 @@
 """`python -m kdbench`."""
 
+import os
 import sys
+from pathlib import Path
+
+# The command kdbench does not look for modules in the current folder, where a file profile.py or a folder tensorboard/ would
+# take the place of the real one; `python -m` does.
+if not sys.flags.safe_path:
+    current = sys.path.pop(0)
+    if (
+        Path(__file__).parents[1].samefile(current)
+    ):  # a clone that is not installed: workers and jobs are to find it as well
+        path = [os.environ.get("PYTHONPATH"), current]
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, path))
 
 from kdbench.cli.main import main
 

@@ -16,8 +16,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kdbench.config import BASELINE
+from kdbench.config import BASELINE, places
 from kdbench.errors import UserError
+from kdbench.words import printable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,10 +45,10 @@ def plan_runs(*words: str, runs: str | Path | None = None, **selections: Any) ->
 
     asked = request.parse([*words, *(f"{key}={_text(key, value)}" for key, value in selections.items())])
     for sentence in asked.left_out:
-        warnings.warn(f"left out: {sentence}", stacklevel=2)
+        warnings.warn(f"left out: {printable(sentence)}", stacklevel=2)
     if asked.executor != "inline":
         raise UserError("plan_runs does not take executor, workers or cluster; pass workers=N to run_all")
-    return expand.plan(asked, teachers.finder(Path(runs).expanduser().resolve()) if runs else None)
+    return expand.plan(asked, teachers.finder(places.user_path(runs).resolve()) if runs else None)
 
 
 def run_all(
@@ -56,39 +57,46 @@ def run_all(
     data: str | Path | None = None,
     workers: int | None = None,
     rerun: bool = False,
+    wait: bool = False,
 ) -> pd.DataFrame:
     """Train and evaluate runs on this machine; finished ones are read, interrupted ones resume.
 
-    Progress goes to standard error.
+    Progress goes to standard error. A warning says which runs have no result at the end, and why: they were cancelled or
+    removed meanwhile, or another process is doing them.
 
     Args:
         runs: the folder of the run folders.
         data: the folder of the datasets, for those that need one.
         workers: number of processes; None trains in this one.
         rerun: repeat finished runs as well.
+        wait: also wait for the runs of other processes, and take over those whose lease goes stale.
 
     Returns:
         A row for each run that has a result, as `load_results` returns it, without teachers that the plan added. A failed
         run has the status "failed" and its error.
 
     Raises:
-        UserError: a dataset's folder is missing, or this machine lacks the GPUs that a run needs.
+        UserError: images or a teacher are missing or cannot be read, or this machine lacks the GPUs that a run needs.
         RunError: the disk is full, or no process can be started.
         KeyboardInterrupt: the user stopped it; the same call resumes.
     """
-    from kdbench.launch import backlog, devices, local
+    from kdbench.launch import backlog, devices, inputs, local
+    from kdbench.launch.unfinished import unfinished
     from kdbench.report import records
 
-    folder, images = Path(runs).expanduser().resolve(), Path(data).expanduser().resolve() if data else None
+    folder, images = places.user_path(runs).resolve(), places.user_path(data).resolve() if data else None
     to_do = backlog.open_runs(specs, folder, rerun)
-    backlog.check_teachers(to_do)
-    backlog.check_data(to_do, images)
     devices.check(to_do)
+    for sentence in inputs.check(to_do, folder, images):
+        warnings.warn(sentence, stacklevel=2)
     if to_do and (workers or to_do[0].gpus > 1):
-        local.local(to_do, folder, images, workers, rerun)
+        local.local(to_do, folder, images, workers, rerun, wait)
     elif to_do:
-        local.inline(to_do, folder, images, rerun)
-    return _typed(records.frame(backlog.results([spec for spec in specs if not spec.is_teacher], folder)))
+        local.inline(to_do, folder, images, rerun, wait)
+    asked = [spec for spec in specs if not spec.is_teacher]
+    for sentence in unfinished(asked, folder).sentences(folder, "wait=True waits for it"):
+        warnings.warn(sentence, stacklevel=2)
+    return _typed(records.frame(backlog.results(asked, folder)))
 
 
 def load_results(runs: str | Path) -> pd.DataFrame:
@@ -102,7 +110,7 @@ def load_results(runs: str | Path) -> pd.DataFrame:
     """
     from kdbench.report import folders, purposes, records
 
-    path = Path(runs).expanduser()
+    path = places.user_path(runs)
     if path.is_file():
         committed, messages = records.from_csv(path.read_bytes(), str(path))
         rows = records.canonical(committed)
@@ -112,7 +120,7 @@ def load_results(runs: str | Path) -> pd.DataFrame:
     else:
         raise UserError(f"there is no folder of runs and no file of results at {path}")
     for message in messages:
-        warnings.warn(message, stacklevel=2)
+        warnings.warn(printable(message), stacklevel=2)
     return _typed(purposes.filled(rows))
 
 
@@ -151,7 +159,7 @@ def load_student(run_folder: str | Path) -> nn.Sequential:
     from kdbench.run import load
     from kdbench.store.folder import CHECKPOINT, CONFIG
 
-    folder = Path(run_folder).expanduser()
+    folder = places.user_path(run_folder)
     for name in (CONFIG, CHECKPOINT):
         if not (folder / name).is_file():
             raise UserError(f"'{run_folder}' is not the folder of a finished run (it has no {name})")

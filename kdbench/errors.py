@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import resource
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 class UserError(Exception):
@@ -20,6 +22,28 @@ def nearest(word: str, valid: Iterable[str]) -> str | None:
     close = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.5)
     return by_lower[close[0]] if close else None
 
+
+def reason(error: BaseException) -> str:
+    """The reason for an error of the system, of memory or of a parser, as the end of a sentence: "permission denied"."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror[0].lower() + error.strerror[1:]
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    if isinstance(error, MemoryError):
+        return "there is not enough memory"
+    return str(error) or type(error).__name__
+
+
+def file_and_reason(error: OSError) -> str:
+    """An error of the file system as a sentence: the file, if one is known, and the system's reason."""
+    if error.filename is None:
+        return reason(error)
+    name, half = str(error.filename), _LONGEST_NAME // 2
+    return f"{name if len(name) <= _LONGEST_NAME else f'{name[:half]}…{name[-half:]}'}: {reason(error)}"
+
+
+_LONGEST_NAME = 200
+"""Characters of a file's name in a sentence; the middle of a longer one is left out."""
 
 LISTED = 8
 """Valid words up to this number are listed in the message itself."""
@@ -42,6 +66,11 @@ def unknown(kind: str, word: str, valid: Iterable[str], see: str = "") -> UserEr
     return UserError(f"unknown {kind} '{word}'{hint(guess, every)}")
 
 
+def shortened(text: str, most: int = 200) -> str:
+    """The beginning of a text that someone else wrote, for a message that is to stay one sentence."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
 def hint(guess: str | None, every: str = "") -> str:
     """The end of a message about an unknown word, with the semicolon before it: the nearest word, and where all are listed.
 
@@ -58,3 +87,26 @@ def require(holds: bool, sentence: str) -> None:
     """Raise ValueError with a sentence unless a condition holds; for the values of settings."""
     if not holds:
         raise ValueError(sentence)
+
+
+@contextmanager
+def loading_torch() -> Iterator[None]:
+    """A block that imports torch.
+
+    Raises:
+        RunError: there is too little memory for it.
+    """
+    try:
+        yield
+    except (ImportError, MemoryError, OSError) as error:
+        unmapped = any(words in str(error) for words in ("failed to map segment", "Cannot allocate memory"))
+        if not unmapped and not isinstance(error, MemoryError):
+            raise
+        reason = str(error) or "nothing more can be allocated"
+        raise RunError(f"there is too little memory to load torch{memory_limit()}: {reason}") from None
+
+
+def memory_limit() -> str:
+    """The limit of this process's memory as the end of a sentence (" (ulimit -v is 2000000 kB)"); "" if there is none."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    return "" if limit == resource.RLIM_INFINITY else f" (ulimit -v is {limit // 1024} kB)"

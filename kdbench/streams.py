@@ -3,14 +3,20 @@
 Every generator is created from (seed, name, counters), so a stream has no state to save: the step determines all that
 will be drawn. Generators are drawn from on the CPU unless a device is asked for, hence the same images in the same
 order with the same augmentations on every machine.
+
+The global generators of torch, numpy and Python have a state. kdbench draws nothing from them, but other people's code may:
+they are seeded for the time of a run (`Streams.as_global`), and their state is part of the state of training.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+import random
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
+import numpy as np
 import torch
 
 
@@ -40,11 +46,51 @@ class Streams:
 
     @contextmanager
     def as_global(self, *path: str | int) -> Iterator[None]:
-        """Make torch's global generators equal this stream inside the block, and put them back afterwards.
+        """Seed the global generators of torch, numpy and Python with this stream inside the block, and put them back afterwards.
 
         For code that draws from the global generators: the constructors of torch.nn, drop-out, a user's method.
         """
         devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+        number = self.number(*path)
+        before = np.random.get_state(legacy=False), random.getstate()  # noqa: NPY002
         with torch.random.fork_rng(devices=devices):
-            torch.manual_seed(self.number(*path))
-            yield
+            torch.manual_seed(number)
+            np.random.seed(number % 2**32)  # noqa: NPY002
+            random.seed(number)
+            try:
+                yield
+            finally:
+                np.random.set_state(before[0])  # noqa: NPY002
+                random.setstate(before[1])
+
+
+def global_state(device: torch.device) -> dict[str, Any]:
+    """The state of the global generators, as tensors and plain containers.
+
+    Args:
+        device: device of the run, whose generator is one of them.
+    """
+    numpy = np.random.get_state(legacy=False)  # noqa: NPY002
+    version, numbers, next_gauss = random.getstate()
+    state: dict[str, Any] = {
+        "cpu": torch.get_rng_state(),
+        "numpy": {**numpy, "state": {**numpy["state"], "key": torch.tensor(numpy["state"]["key"].tolist())}},
+        "python": (version, torch.tensor(numbers), next_gauss),
+    }
+    if device.type == "cuda":
+        state["cuda"] = torch.cuda.get_rng_state(device)
+    return state
+
+
+def restore_global_state(state: Mapping[str, Any], device: torch.device) -> None:
+    """Put the global generators into a state that `global_state` returned, as far as it has them: older ones have torch's only."""
+    torch.set_rng_state(state["cpu"])
+    if device.type == "cuda" and "cuda" in state:
+        torch.cuda.set_rng_state(state["cuda"], device)
+    if "numpy" in state:
+        numpy = state["numpy"]
+        key = numpy["state"]["key"].numpy().astype(np.uint32)
+        np.random.set_state({**numpy, "state": {**numpy["state"], "key": key}})  # noqa: NPY002
+    if "python" in state:
+        version, numbers, next_gauss = state["python"]
+        random.setstate((version, tuple(numbers.tolist()), next_gauss))

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kdbench.errors import UserError
+from kdbench.errors import UserError, shortened
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,9 @@ class Words:
     bindings: tuple[str, ...]
 
 
+_APART = "pass each selection and binding as a word of its own"
+
+
 def parse(
     words: Sequence[str], keys: Collection[str], unknown_key: Callable[[str], UserError], single: Collection[str] = ()
 ) -> Words:
@@ -36,13 +39,18 @@ def parse(
         single: the keys that take one value.
 
     Raises:
-        UserError: a key that is unknown, given twice, without a value, or with several where it takes one.
+        UserError: a key that is unknown, given twice, without a value, or with several where it takes one; a word with
+            characters that cannot be printed, such as a line break.
     """
     bare: list[str] = []
     values: dict[str, tuple[str, ...]] = {}
     bindings: list[str] = []
     for word in words:
         key, equals, text = word.partition("=")
+        if not word.isprintable():
+            raise UserError(
+                f"{shortened(repr(word))} has a line break or another character that cannot be printed; {_APART}"
+            )
         if not equals:
             bare.append(word)
         elif "." in key:
@@ -80,13 +88,22 @@ def whole_number(key: str, text: str, least: int = 0, example: str = "") -> int:
     Raises:
         UserError: it is not an integer in ASCII digits, or below `least`.
     """
-    if not text.isascii() or not text.isdigit() or int(text) < least:
+    number = _integer(text)
+    if number is None or number < least:
         kind = "a positive integer" if least == 1 else "a non-negative integer" if least == 0 else f"at least {least}"
-        raise UserError(f"{key} must be {kind}, such as {example or f'{key}={max(least, 2)}'}, not '{text}'")
-    return int(text)
+        raise UserError(f"{key} must be {kind}, such as {example or f'{key}={max(least, 2)}'}, not '{shortened(text)}'")
+    return number
+
+
+def _integer(text: str) -> int | None:
+    """The integer that ASCII digits write; None for other text, and for more than 64 bits, which nothing computes with."""
+    is_one = text.isascii() and text.isdigit() and len(text) < 20
+    return number if is_one and (number := int(text)) < 2**63 else None
 
 
 _SEEDS = re.compile(r"(?P<first>[0-9]+)(?:(?:-|\.\.)(?P<last>[0-9]+))?")
+MOST_SEEDS = 10_000
+"""Seeds of one range at most: a longer one is a typing error."""
 
 
 def seed_numbers(texts: Iterable[str]) -> tuple[int, ...]:
@@ -98,15 +115,42 @@ def seed_numbers(texts: Iterable[str]) -> tuple[int, ...]:
     seeds: dict[int, None] = {}
     for text in texts:
         match = _SEEDS.fullmatch(text)
-        if match is None:
+        first = _integer(match["first"]) if match else None
+        last = _integer(match["last"] or match["first"]) if match else None
+        if first is None or last is None:
             raise UserError(
-                f"seeds must be non-negative integers or ranges, such as seeds=0,1,2 or seeds=0-4, not '{text}'"
+                "seeds must be non-negative integers or ranges, such as seeds=0,1,2 or seeds=0-4, not "
+                f"'{shortened(text)}'"
             )
-        first, last = int(match["first"]), int(match["last"] or match["first"])
+        if last - first >= MOST_SEEDS:
+            raise UserError(f"a range of seeds has at most {MOST_SEEDS} of them, not {last - first + 1} ('{text}')")
         if last < first:
             raise UserError(f"a range of seeds begins with its smaller end: seeds={last}-{first}, not '{text}'")
         seeds |= dict.fromkeys(range(first, last + 1))
     return tuple(seeds)
+
+
+def printable(text: str) -> str:
+    """Text on one line, without characters that a terminal, a browser or TeX would act on.
+
+    Spaces of all kinds become a blank. Other characters that are not printable (escapes, marks of direction, lone surrogates)
+    become an escape as in Python, such as `\\x1b`.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else " " if c.isspace() else _escaped(c) for c in text)
+
+
+def printable_lines(text: str) -> str:
+    """Text of several lines, each as `printable` makes it, but with its tabs."""
+    if text.isprintable():
+        return text
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    return "".join(c if c in "\n\t" else printable(c) for c in text)
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape").decode()
 
 
 def count(number: int, noun: str) -> str:
@@ -119,6 +163,14 @@ def shortest(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return type(value)(map(shortest, value))
     return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < 1e15 else value
+
+
+def nine_digits(value: float) -> float:
+    """A computed number for a file, to nine significant digits; whole ones keep all of theirs.
+
+    Files are compared byte by byte, and the last digits depend on the versions of the libraries.
+    """
+    return value if value.is_integer() else float(f"{value:.9g}")
 
 
 def listed_values(text: str) -> list[str]:

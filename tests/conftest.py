@@ -30,11 +30,11 @@ from kdbench.streams import Streams
 ROOT = Path(__file__).parent.parent
 TEACHER = {"teacher": "resnet20", "teacher.sha256": "c" * 64, "teacher.accuracy": 61.26}
 
-ONE_BY_ONE = ("tests/launch/test_pool.py",)
-"""Files of slow tests that share nothing: several processes may take their tests."""
 CLUSTER = ("tests/launch/slurm/test_real_", "tests/launch/slurm/test_testcluster")
+POOL = "tests/launch/test_pool.py"
 
-settings.register_profile("untimed", deadline=None)  # what a test says does not depend on how busy the machine is
+# What a test says does not depend on how busy the machine is. KDBENCH_FUZZ=10000 looks longer than a few seconds.
+settings.register_profile("untimed", deadline=None, max_examples=int(os.environ.get("KDBENCH_FUZZ", "100")))
 settings.load_profile("untimed")
 
 # Whoever starts the tests in the background of a script hands down an ignored Ctrl-C, which no child process would get.
@@ -55,8 +55,6 @@ def pytest_xdist_make_scheduler(config, log):
     class ByFile(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             file = nodeid.partition("::")[0]
-            if file in ONE_BY_ONE:
-                return nodeid
             return "cluster" if file.startswith(CLUSTER) else file
 
     return ByFile(config, log)
@@ -64,7 +62,7 @@ def pytest_xdist_make_scheduler(config, log):
 
 def pytest_collection_modifyitems(items):
     """The slow tests that wait a lot come first, so that the others fill the gaps and none of them is left for the end."""
-    items.sort(key=lambda item: not item.nodeid.startswith((*CLUSTER, *ONE_BY_ONE)))
+    items.sort(key=lambda item: not item.nodeid.startswith((*CLUSTER, POOL)))
 
 
 class Case:
@@ -108,6 +106,40 @@ class Case:
             assert [gradient.norm().item() for gradient in gradients] == pytest.approx(
                 self.entry["grad_norm"], rel=1e-6
             )
+
+
+class _Touched:
+    """What this process opens, imports and executes while `into` is a list; Python takes no hook away again."""
+
+    into: list[str] | None = None
+
+    def __call__(self, event: str, details: tuple) -> None:
+        if self.into is not None and event in ("open", "import", "exec", "os.system", "subprocess.Popen"):
+            self.into.append(f"{event} {details[0]}")
+
+
+@pytest.fixture(scope="session")
+def touched() -> Callable[..., Any]:
+    """Calls a function and returns what it returned, and what it opened, imported and executed."""
+    hook = _Touched()
+    sys.addaudithook(hook)
+
+    def call(function: Callable[..., Any], *arguments: Any) -> tuple[Any, list[str]]:
+        hook.into = events = []
+        try:
+            return function(*arguments), events
+        finally:
+            hook.into = None
+
+    return call
+
+
+@pytest.fixture(autouse=True, scope="session")
+def cache_home(tmp_path_factory):
+    """The user's own cache is in a folder of the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture

@@ -148,3 +148,15 @@ def test_the_architecture_shows_the_rooms_that_there_are_in_the_order_that_lint_
     assert [re.findall(r"\w+", layer) for layer in order.split(">")] == [
         re.findall(r"kdbench\.(\w+)", layer) for layer in layers
     ]
+
+
+def test_every_line_on_security_names_a_test_that_exists():
+    text = (DOCS / "security.md").read_text()
+    rows = [line for line in text.splitlines() if line.startswith("|") and not line.startswith(("| what", "|---"))]
+    assert len(rows) > 10
+    for row in rows:
+        assert "`tests/" in row, row
+    for path, _, name in (named.partition("::") for named in re.findall(r"`(tests/[^`]*)`", text)):
+        file = DOCS.parent / path
+        assert file.is_file(), path
+        assert f"def {name}" in file.read_text()

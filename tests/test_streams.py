@@ -1,6 +1,10 @@
+import random
+
+import numpy as np
 import torch
 
-from kdbench.streams import Streams
+from kdbench.run.resume import dump, parse
+from kdbench.streams import Streams, global_state, restore_global_state
 
 
 def draw(generator):
@@ -37,3 +41,34 @@ def test_as_global_seeds_the_global_generator_inside_and_leaves_it_as_it_was():
     torch.manual_seed(999)
     with Streams(1).as_global("init"):
         assert torch.equal(inside, torch.rand(4))
+
+
+def drawn():
+    """Draws from each global generator, of kinds that keep something for the next one."""
+    return torch.randn(3).tolist(), np.random.randn(3).tolist(), random.gauss(0, 1), random.sample(range(99), 3)  # noqa: NPY002
+
+
+def test_the_generators_of_numpy_and_python_are_seeded_too_and_left_as_they_were():
+    before = drawn()
+    np.random.seed(1), random.seed(1)  # noqa: NPY002
+    expected = np.random.randn(), random.gauss(0, 1)  # noqa: NPY002
+    np.random.seed(1), random.seed(1)  # noqa: NPY002
+    with Streams(1).as_global("training"):
+        inside = drawn()
+    assert (np.random.randn(), random.gauss(0, 1)) == expected  # noqa: NPY002
+    with Streams(1).as_global("training"):
+        assert drawn() == inside != before
+    with Streams(2).as_global("training"):
+        assert drawn() != inside
+
+
+def test_the_state_of_the_global_generators_goes_through_a_state_file():
+    cpu = torch.device("cpu")
+    with Streams(1).as_global("training"):
+        drawn()
+        state = parse(dump({"random": global_state(cpu)}))["random"]
+        following = drawn()
+    with Streams(2).as_global("training"):
+        restore_global_state(state, cpu)
+        assert drawn() == following
+        restore_global_state({"cpu": state["cpu"]}, cpu)  # of an older version

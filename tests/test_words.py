@@ -22,6 +22,13 @@ def test_words_by_kind():
         (["methods=a", "methods=b"], "'methods' is given twice; pass several values as one comma-separated list"),
         (["methods=,"], "'methods=' has no value"),
         (["workers=1,2"], "'workers' takes one value, not 2"),
+        (
+            ["Train.epochs=3\nSGD.lr=0.5"],
+            "'Train.epochs=3\\nSGD.lr=0.5' has a line break or another character that cannot be printed; pass each",
+        ),
+        (["methods=a\rworkers=2"], "'methods=a\\rworkers=2' has a line break"),
+        (["kd\0"], "'kd\\x00' has a line break or another character"),
+        (["teacher=\udcff.pt"], "'teacher=\\udcff.pt' has a line break or another character"),
     ],
 )
 def test_a_wrong_word_is_one_sentence(given, sentence):
@@ -106,3 +113,41 @@ def test_seeds_and_numbers_are_ascii_digits(text):
         words.whole_number("workers", text, 1)
     with pytest.raises(UserError, match="positive"):
         words.whole_number("workers", "0", 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("kd (temperature=2) ± Δ–é", "kd (temperature=2) ± Δ–é"),
+        ("a\x1b[31mb\x07\x00", r"a\x1b[31mb\x07\x00"),
+        ("a\x9bb", r"a\x9bb"),
+        ("a\u202eb\ud800", r"a\u202eb\ud800"),
+        ("a\nb\tc\xa0d\u2028e", "a b c d e"),
+    ],
+)
+def test_printable_text_is_one_line_that_nothing_acts_on(text, shown):
+    assert words.printable(text) == shown
+    assert words.printable(shown) == shown
+
+
+def test_printable_lines_keep_their_ends_and_tabs():
+    assert words.printable_lines("a\tb\r\nc\rd\x1be\n") == "a\tb\nc\nd\\x1be\n"
+
+
+def test_nine_digits():
+    assert words.nine_digits(1 / 3) == 0.333333333
+    assert words.nine_digits(12345678901.0) == 12345678901.0
+
+
+@pytest.mark.parametrize("text", ["-1", "1.5", "", "x", "٣", "9" * 19, "9" * 5000])
+def test_what_is_not_a_number_of_64_bits_is_one_sentence(text):
+    with pytest.raises(UserError, match="workers must be a positive integer") as caught:
+        words.whole_number("workers", text, 1)
+    assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize("text", ["9" * 5000, f"0-{'9' * 5000}", "9223372036854775808", "0-10000", "3-9999999999"])
+def test_seeds_that_nobody_means_are_one_sentence(text):
+    with pytest.raises(UserError, match="seeds"):
+        words.seed_numbers([text])
+    assert len(words.seed_numbers(["0-9999"])) == words.MOST_SEEDS

@@ -10,12 +10,12 @@ from typing import Any
 from kdbench.config import places, resolve, run_config, signature
 from kdbench.config.settings import Machine, Measures
 from kdbench.config.switches import Control, Teaching
-from kdbench.errors import UserError, hint, nearest
+from kdbench.errors import UserError, hint, nearest, reason
 from kdbench.plan import expand
 from kdbench.plan import request as request_
 from kdbench.plan.spec import Spec
 from kdbench.store import ids, teachers
-from kdbench.store.folder import CONFIG, RunFolder
+from kdbench.store.folder import CONFIG, RESULT, RunFolder
 
 SHARED, MACHINE, MEASURES, RUN, CONTROL = "shared", "machine", "measures", "the run's", "the control's"
 """Owners of what is not a method's own parameter; `RUN` is what may differ between runs of one table: seed and teacher."""
@@ -197,7 +197,7 @@ def _folder(word: str, runs: Path) -> Path | None:
     if word in methods:
         return None
     folders = {path.parent.name: path.parent for path in sorted(runs.glob(f"*/{CONFIG}"))}
-    path = Path(word).expanduser()
+    path = places.user_path(word)
     if word not in folders and ("/" in word or (path / CONFIG).is_file()):
         if not (path / CONFIG).is_file():
             raise UserError(f"'{word}' is not a run folder (it has no {CONFIG})")
@@ -243,9 +243,12 @@ def of_run(name: str, path: Path, result: Mapping[str, Any] | None = None) -> Si
     Raises:
         UserError: it has no result, or its configuration is not a resolved one.
     """
-    result = result or RunFolder(path.parent, path.name).result()
-    if result is None:
-        raise UserError(f"the run '{path.name}' has no readable result, which diff needs")
+    folder = RunFolder(path.parent, path.name)
+    folder.check_links()
+    try:
+        result = result or folder.checked(RESULT)
+    except (OSError, ValueError) as error:
+        raise UserError(f"the run '{path.name}' has no readable result, which diff needs ({reason(error)})") from None
     names = {}
     for key in (*_TABLE, "teacher", "seed"):
         value = result.get(key)

@@ -15,14 +15,16 @@ from pathlib import Path
 import pandas as pd
 
 from kdbench.errors import UserError
+from kdbench.files import leads_out, read_regular
 from kdbench.report import records
 from kdbench.report.formats import readme
 from kdbench.report.leaderboard import CSV, LATEX, PAGE, README, TIDY, check
 from kdbench.report.plots import figures
 from kdbench.report.tables.published import CSV as PUBLISHED
 from kdbench.store import provenance
-from kdbench.store.folder import CONFIG, PLUGIN
+from kdbench.store.folder import CONFIG, PLUGIN, RunFolder
 from kdbench.version import __version__
+from kdbench.words import printable
 
 MANIFEST, SUMS, ABOUT = "MANIFEST.json", "SHA256SUMS", "README.txt"
 _COMMAND = "command.txt"
@@ -61,8 +63,8 @@ def export(runs: Path, out: Path, to: Path | None) -> Path:
         The path of the archive. The same leaderboard, folders and installed packages give the same bytes.
 
     Raises:
-        UserError: the leaderboard does not follow from its rows, its page or a plot is out of date, or `to` does not end in
-            .zip.
+        UserError: the leaderboard does not follow from its rows, its page or a plot is out of date, a link leads out of a
+            folder, or `to` does not end in .zip.
     """
     to = to or out.with_name(f"{out.name}.zip")
     if to.suffix != ".zip" or to.is_dir():
@@ -103,7 +105,7 @@ def export(runs: Path, out: Path, to: Path | None) -> Path:
 def _regenerate(runs: Path, out: Path) -> str:
     """The command that regenerates the leaderboard with all the files that it has now."""
     page = out / README
-    words = readme.made_with(page.read_text(errors="replace")).words() if page.is_file() else []
+    words = readme.made_with(page.read_text(encoding="utf-8", errors="replace")).words() if page.is_file() else []
     words += ["--runs", str(runs), "--out", str(out)]
     words += ["--html"] * (out / PAGE).is_file() + ["--plots"] * bool(figures.paths(out))
     return shlex.join(["kdbench", "leaderboard", *words])
@@ -121,6 +123,8 @@ def _board(out: Path, to: Path) -> Iterator[tuple[str, bytes]]:
     for path in out.rglob("*"):
         parts = path.relative_to(out).parts
         hidden = any(part.startswith(".") for part in parts) or path.match("results.damaged-*.csv")
+        if not hidden:
+            _check_link(path, out)
         if path.is_file() and path.resolve() != to.resolve() and not hidden:
             yield "/".join(("leaderboard", *parts)), path.read_bytes()
 
@@ -128,13 +132,24 @@ def _board(out: Path, to: Path) -> Iterator[tuple[str, bytes]]:
 def _runs(rows: pd.DataFrame, runs: Path) -> Iterator[tuple[str, bytes]]:
     """The configuration and own files of each run, or its command if its folder is gone."""
     for run, command in zip(rows["run"], _column(rows, "provenance.command"), strict=True):
+        folder = RunFolder(runs, run)
+        _check_link(folder / CONFIG, runs)
         try:
-            yield f"runs/{run}/{CONFIG}", (runs / run / CONFIG).read_bytes()
+            yield f"runs/{run}/{CONFIG}", read_regular(folder / CONFIG)
         except OSError:
-            yield f"runs/{run}/{_COMMAND}", f"{command}\n".encode()
-        for path in sorted((runs / run / PLUGIN).rglob("*")):
+            yield f"runs/{run}/{_COMMAND}", f"{printable(command)}\n".encode()
+        for path in sorted((folder / PLUGIN).rglob("*")):
+            _check_link(path, runs)
             if path.is_file():
                 yield f"runs/{run}/{path.relative_to(runs / run).as_posix()}", path.read_bytes()
+
+
+def _check_link(path: Path, folder: Path) -> None:
+    """Refuse to pack what lies outside a folder, to which a link in it leads."""
+    if leads_out(path, folder):
+        raise UserError(
+            f"{path} leads out of {folder} by a link; delete the link, or replace it with what it stands for"
+        )
 
 
 def _environment(rows: pd.DataFrame) -> dict[str, bytes]:
@@ -144,7 +159,7 @@ def _environment(rows: pd.DataFrame) -> dict[str, bytes]:
     installed = sorted({f"{package.name}=={package.version}" for package in distributions()}, key=str.lower)
     return {
         "environment/runs.json": _json(
-            {n: {str(k or "unknown"): int(c) for k, c in v.items()} for n, v in made_with.items()}
+            {n: {printable(k) or "unknown": int(c) for k, c in v.items()} for n, v in made_with.items()}
         ),
         "environment/packages.txt": "".join(f"{line}\n" for line in installed).encode(),
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shlex
 from collections.abc import Mapping
@@ -10,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from kdbench.audit import diff
-from kdbench.config import run_config
-from kdbench.errors import RunError, UserError, hint
+from kdbench.config import places, run_config
+from kdbench.errors import RunError, UserError, hint, reason
 from kdbench.plan import expand
 from kdbench.plan import request as request_
 from kdbench.plan.spec import Spec
@@ -48,14 +49,14 @@ def find(word: str, runs: Path, board: Path) -> FinishedRun:
     Raises:
         UserError: there is no such run, the word is ambiguous, or the run has not finished.
     """
-    path = Path(word).expanduser()
+    path = places.user_path(word)
     if "/" in word or (path / CONFIG).is_file():
         if not (path / CONFIG).is_file():
             raise UserError(f"'{word}' is not a run folder (it has no {CONFIG})")
         return _in_folder(path.resolve(), board)
     ids = ids_.run_ids(runs)
     id_in_runs = ids_.one(word, ids)
-    if id_in_runs and _is_finished(RunFolder(runs, id_in_runs).result()):
+    if id_in_runs and _is_finished(RunFolder(runs, id_in_runs).typed_result()):
         return _in_folder(runs / id_in_runs, board)
     rows = _rows(board)
     id_in_rows = ids_.one(word, rows)
@@ -84,19 +85,33 @@ def _is_packed(folder: RunFolder) -> bool:
 
 def _in_folder(path: Path, board: Path) -> FinishedRun:
     folder = RunFolder(path.parent, path.name)
-    result: Mapping[str, Any] | None = folder.result()
+    folder.check_links()
     if _is_packed(folder):
-        result = _rows(board).get(path.name)
+        result: Mapping[str, Any] | None = _rows(board).get(path.name)
         if result is None:
             raise UserError(
                 f"the run '{path.name}' has no result yet and no row in {board / CSV}, so there is nothing to reproduce; "
                 "name another leaderboard with --board"
             )
-    if result is None:
-        raise UserError(f"the run '{path.name}' has no result yet; there is nothing to reproduce")
+    else:
+        result = _checked(folder)
     if not _is_finished(result):
         raise UserError(f"the run '{path.name}' has failed ({result.get('error')}); there is nothing to reproduce")
     return FinishedRun(path.name, result, path)
+
+
+def _checked(folder: RunFolder) -> Mapping[str, Any]:
+    """The result of a run's folder.
+
+    Raises:
+        UserError: there is none, or it cannot be used.
+    """
+    try:
+        return folder.checked(RESULT)
+    except FileNotFoundError:
+        raise UserError(f"the run '{folder.path.name}' has no result yet; there is nothing to reproduce") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"the {RESULT} of the run '{folder.path.name}' cannot be used: {reason(error)}") from None
 
 
 def _rows(board: Path) -> dict[str, dict[str, str]]:
@@ -143,18 +158,40 @@ def retraining(run: FinishedRun, runs: Path | None = None) -> Retraining:
     if run.folder is None:
         if planned.id != run.id:
             raise RunError(_changed_row(run, planned))
-        recorded: Mapping[str, Any] = {"Machine.gpus": int(run.result.get("provenance.gpus", 1))}
+        recorded: Mapping[str, Any] = _machine_in(run.result)
     else:
         config = run_config.read(run.folder / CONFIG)
         recorded, changes = config.values, _changes(run, run.folder, planned)
         if planned.id != run.id:
-            planned = replace(_with_identity(planned, run), config=config.text)
+            planned = replace(_with_identity(planned, run), config=run_config.write(config.values))
     # Values that do not affect the result. One that the run's kdbench did not have yet takes today's value.
     machine = {key: recorded.get(key, value) for key, value in now.items() if key.startswith(("Machine.", "Measures."))}
-    if machine["Machine.threads"] == 0 and run.result.get("provenance.threads"):
-        machine["Machine.threads"] = int(run.result["provenance.threads"])  # the number that torch chose then
+    if machine["Machine.threads"] == 0 and (threads := _whole(run.result, "provenance.threads")):
+        machine["Machine.threads"] = threads  # the number that torch chose then
     machine["Machine.log"] = ""
-    return Retraining(with_machine(planned, machine), changes, teachers)
+    spec = with_machine(planned, machine)
+    run_config.trainable(
+        spec.config, spec.id, spec.source
+    )  # refuses what a stored configuration may hold, before anything starts
+    return Retraining(spec, changes, teachers)
+
+
+def _whole(result: Mapping[str, Any], key: str) -> int | None:
+    """The positive integer in an entry of a result or a cell of a row; None without one."""
+    try:
+        value = int(str(result.get(key, "")))
+    except ValueError:
+        return None
+    return value if 0 < value < 2**31 else None
+
+
+def _machine_in(result: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of `Machine` that a row records."""
+    recorded: dict[str, Any] = {"Machine.gpus": _whole(result, "provenance.gpus") or 1}
+    for name in ("compile", "deterministic"):
+        if f"provenance.{name}" in result:
+            recorded[f"Machine.{name}"] = str(result[f"provenance.{name}"]) == "True"
+    return recorded
 
 
 def with_machine(spec: Spec, machine: Mapping[str, Any]) -> Spec:
@@ -164,18 +201,18 @@ def with_machine(spec: Spec, machine: Mapping[str, Any]) -> Spec:
         machine: values by key. They replace all values of the configurables that they name; "Machine.device" and
             "Machine.gpus" must be among them.
     """
-    replaced = tuple(f"{key.partition('.')[0]}." for key in machine)
-    kept = [line for line in spec.config.splitlines() if not line.startswith(replaced)]
-    lines = [*"\n".join(kept).strip().splitlines(), *(f"{key} = {machine[key]!r}" for key in sorted(machine))]
-    return replace(spec, config="\n".join(lines) + "\n", gpus=machine["Machine.gpus"], device=machine["Machine.device"])
+    replaced = {key.partition(".")[0] for key in machine}
+    values = run_config.parse(spec.config, spec.id).values
+    kept = {key: value for key, value in values.items() if key.partition(".")[0] not in replaced}
+    config = run_config.write({**kept, **machine})
+    return replace(spec, config=config, gpus=machine["Machine.gpus"], device=machine["Machine.device"])
 
 
 def _planned(run: FinishedRun, runs: Path | None) -> list[Spec]:
     """The plan of the run's command: the run and, where it needs any, its teachers'."""
     command = str(run.result.get("provenance.command", ""))
     try:
-        words = shlex.split(command)[2:]
-        request = request_.parse([word for word in words if "=" in word])
+        request = request_.parse(_words(command))
         specs = expand.plan(request, teachers_.finder(runs) if runs else None)
     except (UserError, ValueError) as error:
         raise UserError(f"the command of the run '{run.id}' cannot be resolved here: {error}{_remedy(run)}") from None
@@ -184,11 +221,29 @@ def _planned(run: FinishedRun, runs: Path | None) -> list[Spec]:
     return specs
 
 
+def _words(command: str) -> list[str]:
+    """The selections and bindings of a stored command.
+
+    A word without "=" belongs to the one before it: earlier versions did not quote the path of a teacher.
+
+    Raises:
+        ValueError: a quote in it is not closed.
+    """
+    words: list[str] = []
+    for word in itertools.takewhile(lambda each: each != "--plugins", shlex.split(command)[2:]):
+        if "=" in word or not words:
+            words.append(word)
+        else:
+            words[-1] += f" {word}"
+    return words
+
+
 def _remedy(run: FinishedRun) -> str:
     """The end of a sentence about a command that does not resolve: where its files are, or the commit it ran at."""
     own = run.result.get("provenance.own_files")
     if own and run.folder and (run.folder / PLUGIN).is_dir():
-        return f"; the run has files of its own ({own}), which are stored with it: pass --plugins {run.folder / PLUGIN}"
+        folder = shlex.quote(str(run.folder / PLUGIN))
+        return f"; the run has files of its own ({own}), which are stored with it: pass --plugins {folder}"
     if own:
         return f"; the run has files of its own ({own}): pass their folder with --plugins DIR"
     commit = run.result.get("provenance.commit")
@@ -228,16 +283,28 @@ def _changed_row(run: FinishedRun, planned: Spec) -> str:
 
 
 def _with_identity(planned: Spec, run: FinishedRun) -> Spec:
-    """`planned` under the id, protocol, teacher and overrides that the finished run has recorded."""
+    """`planned` under the id, protocol, teacher and overrides that the finished run has recorded.
+
+    Raises:
+        UserError: the result does not record them, or not as kdbench does.
+    """
     result = run.result
-    return replace(
-        planned,
-        id=run.id,
-        protocol=result["protocol"],
-        recipe=result["recipe"],
-        teacher=result.get("teacher"),
-        teacher_runs=tuple(result["teacher.run"].split(",")) if result.get("teacher.run") else (),
-        overrides=json.loads(result["overrides"]),
-        own_overrides=json.loads(result["method.parameters"]),
-        control=json.loads(result.get("control") or "{}"),
-    )
+    recorded = {
+        "id": run.id,
+        "protocol": result.get("protocol"),
+        "recipe": result.get("recipe"),
+        "teacher": result.get("teacher"),
+        "teacher_runs": str(result["teacher.run"]).split(",") if result.get("teacher.run") else [],
+        "overrides": _object(run, "overrides"),
+        "own_overrides": _object(run, "method.parameters"),
+        "control": _object(run, "control"),
+    }
+    return Spec.from_plain({**planned.plain(), "teacher_folders": {}, **recorded})
+
+
+def _object(run: FinishedRun, key: str) -> Any:
+    """The JSON object that an entry of a result holds as text."""
+    try:
+        return json.loads(run.result.get(key) or "{}")
+    except (ValueError, TypeError, RecursionError):
+        raise UserError(f"the result of the run '{run.id}' has no readable '{key}'") from None

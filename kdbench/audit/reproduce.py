@@ -10,12 +10,13 @@ from typing import Any
 
 from kdbench.audit import finished
 from kdbench.audit.finished import FinishedRun
-from kdbench.config import run_config
+from kdbench.config import places, run_config
 from kdbench.errors import RunError, UserError
 from kdbench.files import write_atomically
-from kdbench.launch import backlog, gpus, local
+from kdbench.launch import gpus, inputs, local
+from kdbench.launch.unfinished import unfinished
 from kdbench.plan.spec import Spec
-from kdbench.report.records import cell
+from kdbench.report.records import cell, number
 from kdbench.store.folder import CHECKPOINT, CONFIG, REPRODUCED, RESULT, RunFolder
 
 OUTCOME = f"{REPRODUCED}.json"
@@ -99,22 +100,21 @@ def prepare(
         RunError: the records of the run are not sufficient to train it.
     """
     run = finished.find(word, runs, board)
-    out = (out or runs / REPRODUCED).expanduser().resolve()
+    out = places.user_path(out or runs / REPRODUCED).resolve()
     origin = run.folder.parent if run.folder else runs
     if out in (runs.resolve(), origin.resolve()):
         raise UserError(f"--out {out} is the folder of the stored runs; choose another folder")
     plan = finished.retraining(run, origin)
     spec, machine_changes = _on_this_machine(run, plan.spec)
-    backlog.check_teachers([spec])
-    backlog.check_data([spec], data)
+    inputs.check([replace(spec, teacher_runs=())], runs, data)  # `_Teachers` judges the runs that taught it
     gpus.shares(None, spec.gpus)  # refuses what this machine has too few GPUs for
     elsewhere = [Path(path).parent for path in spec.teacher_folders.values()]
-    teachers = _Teachers((out, origin, runs, *elsewhere), board)
+    teachers = _Teachers((out, origin, runs, *elsewhere), board, {spec.id})
     teachers.add(spec, checksums_of_teachers(run.result), plan.teachers)
     spec = replace(spec, teacher_folders={})  # they are copied, if they still are what they were
-    for each in (*teachers.train.values(), spec):
-        folder = RunFolder(out, each.id)
-        if folder.path.exists() and not (folder / OUTCOME).is_file():
+    for id_ in (*teachers.train, *teachers.copy, spec.id):
+        folder = RunFolder(out, id_)
+        if folder.path.is_symlink() or (folder.path.exists() and not (folder / OUTCOME).is_file()):
             raise UserError(
                 f"{folder.path} already exists and was not created by kdbench reproduce; choose another folder with --out"
             )
@@ -130,15 +130,17 @@ def carry_out(reproduction: Reproduction) -> Outcome:
     """
     spec, out = reproduction.spec, reproduction.out
     for folder in reproduction.teacher_folders:
+        copied = RunFolder(out, folder.name)
+        copied.write(OUTCOME, {"run": folder.name, "status": "copied"})  # marks it as one of kdbench reproduce
         for name in (CONFIG, CHECKPOINT, RESULT):
-            write_atomically(out / folder.name / name, (folder / name).read_bytes())
+            write_atomically(copied / name, (folder / name).read_bytes())
     for teacher in reproduction.teachers:
         _train(teacher, out, reproduction.data)
     _train(spec, out, reproduction.data)
     retrained = RunFolder(out, spec.id)
     result = retrained.result()
     if result is None:
-        raise RunError(f"the run in {retrained.path} has not ended: another process is running it, or it was cancelled")
+        raise RunError("; ".join(unfinished([spec], out).sentences(out)))
     outcome = compare(reproduction.run.result, result)
     retrained.write(OUTCOME, {"run": reproduction.run.id, **asdict(outcome), "remarks": [*reproduction.changes]})
     return outcome
@@ -159,8 +161,8 @@ def compare(then: Mapping[str, Any], now: Mapping[str, Any]) -> Outcome:
     accuracies = {}
     for key in sorted({*then, *now}):
         is_accuracy = key.startswith(("accuracy.", "exits.")) or key == "teacher.accuracy"
-        if is_accuracy and cell(then.get(key)) and cell(now.get(key)):
-            old, new = float(then[key]), float(now[key])
+        old, new = (number({key: cell(result.get(key))}, key) if is_accuracy else None for result in (then, now))
+        if old is not None and new is not None:
             accuracies[key] = {"stored": old, "here": new, "difference": new - old}
     facts = [key for key in {*then, *now} if key.startswith("provenance.") and key.partition(".")[2] not in _PER_RUN]
     environment = {key: both(key) for key in (*_CHECKSUMS, *sorted(facts))}
@@ -206,11 +208,13 @@ class _Teachers:
     Attributes:
         places: the folders of runs to look in; the first is where they are to be.
         board: the leaderboard.
+        taught: ids of the runs whose teachers are being added.
         train, copy: by id, teachers first.
     """
 
     places: Sequence[Path]
     board: Path
+    taught: set[str]
     train: dict[str, Spec] = field(default_factory=dict)
     copy: dict[str, Path] = field(default_factory=dict)
 
@@ -220,16 +224,24 @@ class _Teachers:
         Args:
             checksums: of their weights, by id, as the run recorded them; one that is not there may be any.
             planned: runs that train teachers, as the run's command plans them now.
+
+        Raises:
+            UserError: a teacher cannot be trained or copied.
         """
         for id_ in spec.teacher_runs:
+            if id_ in self.taught:
+                raise UserError(f"the run {id_} is recorded as a teacher of itself")
             if id_ not in self.train and id_ not in self.copy:
+                self.taught.add(id_)
                 self._add(id_, checksums.get(id_), planned)
+                self.taught.remove(id_)
 
     def _add(self, id_: str, checksum: str | None, planned: Sequence[Spec]) -> None:
         for place in self.places:
             folder = RunFolder(place, id_)
             weights = _weights_sha256(folder) if folder.state() == "finished" else None
             if weights and weights == (checksum or weights):
+                folder.check_links()
                 if place != self.places[0]:
                     self.copy[id_] = folder.path
                 return
@@ -250,7 +262,8 @@ class _Teachers:
 def checksums_of_teachers(result: Mapping[str, Any]) -> dict[str, str]:
     """The weights of a run's teachers as its result records them, by the id of the run that trained each."""
     runs, checksums = (str(result.get(key) or "").split(",") for key in ("teacher.run", "teacher.sha256"))
-    return {run: sha for run, sha in zip(runs, checksums[-len(runs) :], strict=True) if run and sha}
+    pairs = zip(reversed(runs), reversed(checksums), strict=False)  # a teacher's file, which has no run, comes first
+    return {run: sha for run, sha in pairs if run and sha}
 
 
 def _weights_sha256(folder: RunFolder) -> str | None:
@@ -264,12 +277,12 @@ def _weights_sha256(folder: RunFolder) -> str | None:
 
 
 def _train(spec: Spec, out: Path, data: Path | None) -> None:
-    """Train from the beginning; a run that was interrupted resumes."""
+    """Train from the beginning; a run that was interrupted resumes, and one that another process does is waited for."""
     folder = RunFolder(out, spec.id)
     if folder.state() != "absent":
         shutil.rmtree(folder.path)
     folder.write(OUTCOME, {"run": spec.id, "status": "running"})  # marks the folder as one of kdbench reproduce
     if spec.gpus > 1:
-        local.local([spec], out, data, None)
+        local.local([spec], out, data, None, wait=True)
     else:
-        local.inline([spec], out, data)
+        local.inline([spec], out, data, wait=True)

@@ -10,6 +10,9 @@ from kdbench.cli import commands
 from kdbench.errors import UserError, hint, nearest
 from kdbench.version import __version__
 
+DEBUG = "--debug"
+"""The option that shows the traceback of an error."""
+
 
 def parse(words: Sequence[str]) -> argparse.Namespace:
     """The arguments that the words behind `kdbench` make.
@@ -73,6 +76,7 @@ def _add(subparsers: argparse._SubParsersAction[_Parser], name: str) -> argparse
         metavar="DIR",
         help="a folder with your own methods/ and gin/ (also KDBENCH_PLUGINS)",
     )
+    parser.add_argument(DEBUG, action="store_true", help="show the traceback of an error, in addition to the sentence")
     module.add_arguments(parser)
     return parser
 

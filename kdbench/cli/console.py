@@ -5,26 +5,46 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 
-PIPE_WIDTH = 200
-"""Columns where the output is not a terminal, so that programs such as grep see whole lines."""
+from kdbench.cli.printing import warn
+from kdbench.words import printable_lines
+
+PIPE_WIDTH = 10_000
+"""Columns where the output is not a terminal: lines and ids stay whole there, for programs and for log files."""
 
 
-def console(stderr: bool = False, pipe_width: int | None = PIPE_WIDTH) -> Console:
+class PrintableConsole(Console):
+    """A console that prints no character that a terminal would act on, whatever the text of a table or a line holds."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else segment._replace(text=printable_lines(segment.text))
+
+
+def console(stderr: bool = False) -> Console:
     """A console without markup and highlighting, so that text is printed as it is.
+
+    The stream alone decides whether it is a terminal: FORCE_COLOR and the like colour no pipe, in which programs look for ids.
 
     Args:
         stderr: print to standard error.
-        pipe_width: columns where the output is not a terminal; None for COLUMNS, or 80.
     """
-    terminal = Console(highlight=False, markup=False, stderr=stderr)
-    if terminal.is_terminal or pipe_width is None:
-        return terminal
-    return Console(highlight=False, markup=False, stderr=stderr, width=pipe_width)
+    is_terminal = (sys.stderr if stderr else sys.stdout).isatty()
+    terminal = PrintableConsole(highlight=False, markup=False, stderr=stderr, force_terminal=is_terminal)
+    if not terminal.is_terminal:
+        terminal.width = PIPE_WIDTH
+    return terminal
 
 
 def print_left_out(sentences: Iterable[str]) -> None:
     """Print a line on standard error for each file that a request leaves out because of an error in it."""
     for sentence in sentences:
-        print(f"kdbench: left out: {sentence}", file=sys.stderr)
+        warn(f"left out: {sentence}")
+
+
+def print_sentences(sentences: Iterable[str]) -> None:
+    """Print a line on standard error for each sentence about what a command has read."""
+    for sentence in sentences:
+        warn(sentence)

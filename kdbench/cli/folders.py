@@ -40,5 +40,7 @@ def data(arguments: argparse.Namespace) -> Path | None:
 
 
 def _folder(given: Path | None, variable: str) -> Path | None:
+    from kdbench.config import places  # not for --help and typos, which are to be fast
+
     text = str(given) if given else os.environ.get(variable)
-    return Path(text).expanduser().resolve() if text else None
+    return places.user_path(text).resolve() if text else None

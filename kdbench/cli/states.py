@@ -16,13 +16,14 @@ from kdbench.cli.run_filter import RunFilter
 from kdbench.launch.display import clock
 from kdbench.launch.status import STATES, RunStatus
 from kdbench.store import ids
+from kdbench.words import printable
 
 AT_MOST = 20
 """Rows of one state in a terminal, unless the user asked for all."""
 
 _STYLES = {
     **{"running": "bold green", "queued": "cyan", "waiting": "cyan", "stopped": "yellow"},
-    **{"cancelled": "dim", "failed": "bold red", "done": "green"},
+    **{"cancelled": "dim", "unreadable": "bold red", "failed": "bold red", "done": "green"},
 }
 
 
@@ -61,14 +62,16 @@ def detail(run: RunStatus) -> str:
         parts = [_abridged(run.error or "")]
     else:
         parts = [f"at {epoch}" if epoch else "", run.why]
-    return ", ".join(filter(None, parts))
+    return printable(", ".join(filter(None, parts)))
 
 
 def lines(runs: Sequence[RunStatus], with_done: bool) -> list[str]:
     """The output for a pipe: the counts, and a line of any length for each run, with its whole id."""
     rows = [run for run in _in_order(runs) if with_done or run.state != "done"]
-    width = max((len(run.id) for run in rows), default=0)
-    return [counts(runs), *(f"{run.id:<{width}}  {run.state:<9}  {detail(run)}".rstrip() for run in rows)]
+    width = max((len(printable(run.id)) for run in rows), default=0)
+    widest = max((len(run.state) for run in rows), default=0)
+    each = (f"{printable(run.id):<{width}}  {run.state:<{max(9, widest)}}  {detail(run)}".rstrip() for run in rows)
+    return [counts(runs), *each]
 
 
 def view(
@@ -100,7 +103,7 @@ def view(
             hidden[run.state] += 1
             continue
         shown[run.state] += 1
-        name, state = Text(short.get(run.id, run.id)), Text(run.state, _STYLES.get(run.state, ""))
+        name, state = Text(printable(short.get(run.id, run.id))), Text(run.state, _STYLES.get(run.state, ""))
         if run.state == "failed":  # a sentence, for which a column is too narrow
             errors += [Text("  ").join((name, state)), Padding(Text(detail(run)), (0, 0, 0, 4))]
         else:

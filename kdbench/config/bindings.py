@@ -7,9 +7,9 @@ from functools import cache
 from pathlib import Path
 
 from kdbench import words
-from kdbench.config import fields, ginfile, places, signature, space
+from kdbench.config import fields, ginfile, places, signature, space, syntax
 from kdbench.config.ginfile import Binding
-from kdbench.errors import UserError, unknown
+from kdbench.errors import UserError
 
 _FILES_ONLY = {"Defaults": "dataset", "Sweep": "sweep", "Control": "method", "Teaching": "method", "Search": "method"}
 """Configurables that the command line cannot bind, and whose gin file can."""
@@ -74,7 +74,7 @@ def of_file(group: str, path: Path, name: str) -> dict[str, Binding]:
     bindings = ginfile.read(path, signature.of_group(group), f"the {group} '{name}'")
     schedule = bindings.get("Train.schedule")
     for binding in bindings.values():
-        in_file_itself = binding.origin.startswith(f"{ginfile.label(path)}:")
+        in_file_itself = binding.origin.startswith(f"{syntax.label(path)}:")
         if is_unused_schedule(binding, schedule) and in_file_itself and schedule is not None:
             raise UserError(f"{binding.origin}: nothing uses {binding.key}: Train.schedule is {schedule.value!r}")
     return bindings
@@ -101,12 +101,16 @@ def member(name: str) -> Path:
     if name in every:
         return every[name]
     if source is None:
-        raise unknown("method", name, [*every, "all"], "kdbench list methods")
+        raise places.no_member("method", name, [*every, "all"], "kdbench list methods")
     root = source.parents[1]
     own = signature.of_method(name)
     values = " and ".join(f"{own.name}.{parameter} = …" for parameter in own.parameters)
     holds = f", with {values}" if values else "; a comment line is enough, because the class has no fields"
-    raise UserError(f"the method '{name}' has {source} but no gin file: write {root}/gin/method/{name}.gin{holds}")
+    alike = places.other_case(name, every)
+    case = f"; {every[alike]} differs from that by case alone" if alike else ""
+    raise UserError(
+        f"the method '{name}' has {source} but no gin file: write {root}/gin/method/{name}.gin{holds}{case}"
+    )
 
 
 def method_source(name: str) -> str:
@@ -119,8 +123,10 @@ def method_source(name: str) -> str:
         if not bases:
             break
         path = bases[0]
+    alike = places.other_case(name, places.sources())
+    case = f"; {places.sources()[alike]} differs from that by case alone" if alike else ""
     raise UserError(
-        f"the method '{name}' has a gin file but no methods/{name}.py, and includes no other method's gin file"
+        f"the method '{name}' has a gin file but no methods/{name}.py, and includes no other method's gin file{case}"
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import gin
 
-from kdbench.errors import require
+from kdbench.errors import hint, nearest, require
 
 _MEMORY = re.compile(r"(\d+)([KMGT]?)")
 _DAYS = re.compile(r"(?:(?P<d>\d+)-(?P<h>\d+)(?::(?P<m>\d+)(?::(?P<s>\d+))?)?)")
@@ -18,13 +18,18 @@ _HOURS = re.compile(r"(?:(?:(?P<h>\d+):)?(?P<m>\d+):(?P<s>\d+))|(?P<only>\d+)")
 OURS = {
     **{"partition": "Cluster.partition", "account": "Cluster.account", "qos": "Cluster.qos", "time": "Cluster.time"},
     **{"constraint": "Cluster.constraint", "mem": "Cluster.memory", "cpus-per-task": "Cluster.cpus"},
-    **{"gpus-per-node": "Cluster.gpus", "signal": "Cluster.signal_delay_s"},
+    **dict.fromkeys(
+        ("gpus", "gpus-per-node", "gpus-per-socket", "gpus-per-task"), "Cluster.gpus, gpu_type and gpu_option"
+    ),
+    "signal": "Cluster.signal_delay_s",
     **dict.fromkeys(
         ("array", "dependency", "error", "job-name", "nodes", "ntasks-per-node", "open-mode", "output", "requeue"),
         "kdbench",
     ),
 }
 """The options of sbatch that `Cluster.options` cannot give, and what gives them."""
+GPU_OPTIONS = ("gpus-per-node", "gres")
+"""The options of sbatch by which GPUs can be requested."""
 
 
 @gin.configurable
@@ -35,9 +40,13 @@ class Cluster:
     Attributes:
         partition, account, qos, constraint: options of sbatch of the same name; None: not passed.
         gpus: GPUs of each job; a run over several GPUs (`Machine.gpus`) requests its own number. 0: jobs on CPUs.
+        gpu_type: the type of GPU, such as 'a100'; None: any.
+        gpu_option: one of `GPU_OPTIONS`, which requests the GPUs; None: none does, because a partition or constraint gives
+            them.
         gpus_per_node: GPUs of one node (without GPUs: processes per node); a run over more uses several nodes.
         cpus: CPU cores of each job, multiplied by the number of GPUs for a run over several.
-        memory: memory of each job, such as '16G', multiplied in the same way; None: the partition's default.
+        memory: memory of each job, such as '16G', multiplied in the same way; 0: all of a node; None: the partition's
+            default.
         time: time limit in minutes or as for sbatch ('1-12:00:00'); a job that reaches it is requeued and resumes.
         array_parallelism: number of jobs of one array that run at a time.
         runs_per_job: runs of one job, one after the other on each GPU.
@@ -55,7 +64,7 @@ class Cluster:
     gpus: int
     gpus_per_node: int
     cpus: int
-    memory: str | None
+    memory: int | str | None
     time: int | str
     array_parallelism: int
     runs_per_job: int
@@ -64,9 +73,12 @@ class Cluster:
     options: Any
     setup: tuple[str, ...]
     python: str | None
+    # Unlike the others with a default, because copies of default.gin from before they existed do not set them.
+    gpu_type: str | None = None
+    gpu_option: str | None = "gpus-per-node"
 
     def __post_init__(self) -> None:
-        for name in ("partition", "account", "qos", "constraint", "python"):
+        for name in ("partition", "account", "qos", "constraint", "python", "gpu_type"):
             value = getattr(self, name)
             require(value is None or bool(value.strip()), f"Cluster.{name} must be a name, or None")
         for name, least in (
@@ -79,8 +91,17 @@ class Cluster:
         ):
             require(getattr(self, name) >= least, f"Cluster.{name} must be at least {least}, not {getattr(self, name)}")
         require(
-            self.memory is None or ((m := _MEMORY.fullmatch(self.memory)) is not None and int(m[1]) > 0),
-            f"Cluster.memory must be a number with K, M, G or T, such as '16G', not '{self.memory}'",
+            self.memory in (None, 0) or (isinstance(self.memory, str) and _MEMORY.fullmatch(self.memory) is not None),
+            f"Cluster.memory must be a number with K, M, G or T, such as '16G', or 0 for all of a node, not '{self.memory}'",
+        )
+        require(
+            self.gpu_option is None or self.gpu_option in GPU_OPTIONS,
+            f"Cluster.gpu_option must be {' or '.join(map(repr, GPU_OPTIONS))}, or None, not {self.gpu_option!r}"
+            + hint(nearest(str(self.gpu_option), GPU_OPTIONS)),
+        )
+        require(
+            self.gpu_type is None or self.gpu_option is not None,
+            f"Cluster.gpu_type={self.gpu_type} has no effect with Cluster.gpu_option=None; leave one of them out",
         )
         require(self.minutes >= 1, f"Cluster.time must be at least 1 minute, not {self.time!r}")
         require(
@@ -95,6 +116,11 @@ class Cluster:
         for name, value in self.options.items():
             bare = name.lstrip("-").replace("_", "-")
             require(bare not in OURS, f"Cluster.options cannot give '{name}': it is set by {OURS.get(bare)}")
+            require(
+                not (bare.startswith(("gres", "tres-per-")) and "gpu" in str(value)),
+                f"Cluster.options cannot give '{name}': '{value}': GPUs are requested by Cluster.gpus and gpu_type, "
+                "and with Cluster.gpu_option='gres' by the option --gres",
+            )
             require(name == bare != "", f"Cluster.options takes names as in '{bare or 'mail-type'}', not '{name}'")
             require(
                 value is True or (isinstance(value, (str, int)) and value is not False),
@@ -123,9 +149,20 @@ class Cluster:
         )
         return nodes
 
+    def options_with(self, gpus: int) -> dict[str, Any]:
+        """The further options of sbatch, including the request for so many GPUs on each node."""
+        options = dict(self.options)
+        if gpus and self.gpu_option:
+            request = ":".join(filter(None, (self.gpu_type, str(gpus))))
+            if self.gpu_option == "gres":
+                request = ",".join(filter(None, (f"gpu:{request}", options.get("gres"))))
+            options[self.gpu_option] = request
+        return options
+
     def memory_of(self, times: int) -> str | None:
         """The memory of a job that needs so many times as much."""
         if self.memory is None:
             return None
-        number, unit = _MEMORY.fullmatch(self.memory).groups()  # type: ignore[union-attr]  # checked above
+        # All of a node stays all of a node: sbatch's --mem=0.
+        number, unit = _MEMORY.fullmatch(str(self.memory)).groups()  # type: ignore[union-attr]  # checked above
         return f"{int(number) * times}{unit}"

@@ -150,7 +150,7 @@ def _check_assigned(name: str, value: ast.expr | None, cls: str, where: str) -> 
 def _literal(node: ast.expr | None) -> Any:
     try:
         return ast.literal_eval(node) if node is not None else ...
-    except ValueError:
+    except Exception:  # see kdbench/config/signature.py
         return ...
 
 
@@ -238,8 +238,9 @@ def check_imports(tree: ast.Module, path: Path) -> None:
             _check_package(statement.module, where)
             if statement.module == "kdbench.method":
                 names = _contract_names()
+                modules = {file.stem for file in _CONTRACT.glob("*.py")}
                 for alias in statement.names:
-                    if alias.name not in ("*", *names) and not (_CONTRACT / f"{alias.name}.py").is_file():
+                    if alias.name not in ("*", *names, *modules):
                         raise UserError(f"{where}: {unknown('name of kdbench.method', alias.name, names)}")
 
 

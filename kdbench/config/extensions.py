@@ -46,7 +46,9 @@ class Kind:
 
 KINDS = {
     "backbone": Kind("BACKBONES", "backbones", "backbones", "students", None),
-    "reader": Kind("READERS", "data/readers", "readers", "readers", {"needs_folder": bool, "classes": int}),
+    "reader": Kind(
+        "READERS", "data/readers", "readers", "readers", {"needs_folder": bool, "classes": int, "present": str}
+    ),
     "measure": Kind("MEASURES", "measures", "measures", "measures", {"keys": dict, "columns": dict}),
     "launcher": Kind("LAUNCHERS", "launch", "launchers", "launchers", {}),
 }
@@ -135,7 +137,7 @@ def _module(path: Path) -> str:
 @cache
 def _members(kind: str, roots: tuple[Path, ...]) -> tuple[Mapping[str, Extension], Mapping[Path, str]]:
     by_name: dict[str, Extension] = {}
-    unusable: dict[Path, str] = {}
+    unusable = dict(places.misnamed(KINDS[kind].folder))
     for path in _files(KINDS[kind], roots):
         try:
             declared = list(_read(kind, path))
@@ -156,7 +158,9 @@ def _files(kind: Kind, roots: tuple[Path, ...]) -> Iterator[Path]:
         if declares.search(path.read_text(encoding="utf-8")):
             yield path
     for root in roots[1:]:
-        yield from (path for path in sorted((root / kind.folder).glob("*.py")) if places.is_name(path.stem))
+        yield from (
+            path for path in sorted((root / kind.folder).glob("*.py")) if places.is_name(path.stem) and path.is_file()
+        )
 
 
 def _read(kind: str, path: Path) -> Iterator[Extension]:
@@ -184,7 +188,7 @@ def _table(table: str, path: Path, tree: ast.Module) -> dict[Any, Any]:
             continue
         try:
             value = ast.literal_eval(statement.value)  # type: ignore[attr-defined]
-        except (ValueError, TypeError, AttributeError):
+        except Exception:  # see kdbench/config/signature.py
             value = None
         if not isinstance(value, dict):
             raise UserError(f"{path}: {table} must be a literal dict, because it is read without running the file")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import builtins
+import math
 import types
 import typing
 from typing import Any, Literal, Union, get_args, get_origin
@@ -18,12 +20,21 @@ NAMES = {
 """Names besides Python's own that the annotation of a parameter may contain."""
 
 
+_OF_TYPES = (
+    *(ast.Expression, ast.Name, ast.Attribute, ast.Subscript, ast.Tuple, ast.List, ast.Constant, ast.expr_context),
+    *(ast.BinOp, ast.BitOr, ast.UnaryOp, ast.USub),
+)
+"""The syntax of types: nothing that calls anything, because annotations are evaluated before a run starts."""
+
+
 def field_type(annotation: str) -> Any | None:
     """The type of a method's parameter, or None if the annotation declares something else (a buffer, a module).
 
     Parameters are numbers, strings, bools, None, choices (`Literal`) and tuples, lists or dicts of these.
     """
     try:
+        if not all(isinstance(node, _OF_TYPES) for node in ast.walk(ast.parse(annotation, mode="eval"))):
+            return None
         type_ = eval(annotation, {"__builtins__": builtins, **NAMES})
     except Exception:
         return None  # the file's own names, such as Tensor
@@ -50,6 +61,24 @@ def misfit(value: Any, type_: Any) -> str | None:
         options = [str(option) for option in get_args(type_)]
         return f"takes {' or '.join(repr(o) for o in options)}, not {value!r}{hint(nearest(str(value), options))}"
     return f"takes {_describe(type_)}, not {value!r}"
+
+
+def not_plain(value: Any) -> str | None:
+    """The part of a value that no parameter can hold, in words; None for a value that is as `PLAIN` says.
+
+    Numbers must be finite and integers must have 64 bits at most, as everything that computes with them needs.
+    """
+    if isinstance(value, float):
+        return None if math.isfinite(value) else f"{value!r}, which is not finite"
+    if value is None or isinstance(value, (bool, str)):
+        return None
+    if isinstance(value, int):
+        return None if -(2**63) <= value < 2**63 else "an integer of more than 64 bits"
+    if isinstance(value, dict):
+        value = [*value, *value.values()]
+    elif not isinstance(value, (tuple, list)):
+        return f"{value!r}, which is not {PLAIN}"
+    return next(filter(None, map(not_plain, value)), None)
 
 
 _LISTS = (tuple, list, dict)

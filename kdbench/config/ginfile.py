@@ -6,8 +6,7 @@ gin itself accepts a misspelt macro, a binding that nothing uses and a value of 
 
 from __future__ import annotations
 
-import tokenize
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
@@ -15,26 +14,16 @@ from typing import Any, get_args
 from gin import config_parser
 
 from kdbench.config import places, signature
-from kdbench.config.fields import PLAIN, misfit
+from kdbench.config.fields import PLAIN, misfit, not_plain
 from kdbench.config.signature import SCHEDULE_NAMES, Signature
+from kdbench.config.syntax import Macro, Reference, label, statements, value_in
 from kdbench.errors import UserError, hint, nearest, unknown
 
 COMMAND_LINE = "command line"
-
-
-@dataclass(frozen=True)
-class Reference:
-    """A configurable used as a value: `@Cosine()`."""
-
-    name: str
-
-    def __repr__(self) -> str:
-        return f"@{self.name}()"
-
-
-@dataclass(frozen=True)
-class _Macro:
-    name: str
+SCHEDULE = "Train.schedule"
+"""The one parameter whose value is a reference to a configurable."""
+DEEPEST = 50
+"""Macros that may be made of each other."""
 
 
 @dataclass(frozen=True)
@@ -49,14 +38,6 @@ class Binding:
     @property
     def key(self) -> str:
         return f"{self.configurable}.{self.parameter}"
-
-
-class _Delegate(config_parser.ParserDelegate):
-    def configurable_reference(self, scoped_configurable_name: str, evaluate: bool) -> Reference:
-        return Reference(scoped_configurable_name)
-
-    def macro(self, macro_name: str) -> _Macro:
-        return _Macro(macro_name)
 
 
 def read(path: Path, configurables: Mapping[str, Signature], owner: str) -> dict[str, Binding]:
@@ -124,35 +105,6 @@ def _read(
     return bindings, macros, used
 
 
-def statements(path: Path) -> Iterable[Any]:
-    """The statements of a file as gin's parser yields them, unchecked and unresolved; `UserError` where it does not parse."""
-    try:
-        with path.open(encoding="utf-8") as file:
-            yield from config_parser.ConfigParser(file, _Delegate())
-    except (SyntaxError, tokenize.TokenError, ValueError, RecursionError, OSError) as error:
-        raise UserError(f"{label(path)} does not parse: {reason(error)}") from None
-
-
-def reason(error: Exception) -> str:
-    """The message of gin's parser, or of the tokeniser below it, and the line if it names one."""
-    if isinstance(error, tokenize.TokenError):
-        message, (line, _) = error.args
-    else:
-        lines = [each.strip() for each in str(getattr(error, "msg", None) or error).splitlines() if each.strip()]
-        message, line = lines[-1] if lines else type(error).__name__, getattr(error, "lineno", None)
-    return f"{message} (line {line})" if line else str(message)
-
-
-def statements_in(text: str) -> Iterable[Any]:
-    """The statements of a text that kdbench itself has written; `SyntaxError` where it does not parse."""
-    return config_parser.ConfigParser(text, _Delegate())
-
-
-def label(path: Path) -> str:
-    """A gin file's name as users know it: "recipe/smoke.gin"."""
-    return f"{path.parent.name}/{path.name}"
-
-
 def includes(path: Path) -> list[Path]:
     """The files that a gin file includes itself."""
     return [
@@ -218,26 +170,31 @@ def _near_parameter(name: str, configurables: Mapping[str, Signature]) -> str | 
 
 
 def _macros_in(value: Any) -> set[str]:
-    if isinstance(value, _Macro):
+    if isinstance(value, Macro):
         return {value.name}
     if isinstance(value, dict):
-        value = tuple(value.values())
+        value = (*value, *value.values())
     if isinstance(value, (list, tuple)):
         return set().union(*map(_macros_in, value))
     return set()
 
 
 def _expand(value: Any, macros: _Macros, where: str, within: Set[str] = frozenset()) -> Any:
-    if isinstance(value, _Macro):
+    if isinstance(value, Macro):
         if value.name not in macros:
             raise UserError(f"{where}: {unknown('macro', value.name, macros)}")
         if value.name in within:
             raise UserError(f"{where}: the macro '{value.name}' is made of itself")
+        if len(within) >= DEEPEST:
+            raise UserError(f"{where}: the macro '{value.name}' is part of more than {DEEPEST} others")
         return _expand(macros[value.name][0], macros, where, {*within, value.name})
     if isinstance(value, (list, tuple)):
         return tuple(_expand(item, macros, where, within) for item in value)
     if isinstance(value, dict):
-        return {key: _expand(item, macros, where, within) for key, item in value.items()}
+        expanded = {key: _expand(item, macros, where, within) for key, item in value.items()}
+        if any(isinstance(key, Macro) for key in value):
+            raise UserError(f"{where}: a macro cannot be a key")
+        return expanded
     return value
 
 
@@ -249,7 +206,7 @@ def checked(key: str, value: Any, configurables: Mapping[str, Signature], where:
     """
     configurable, parameter = key.split(".")
     type_ = configurables[configurable].parameters[parameter].type
-    if key == "Train.schedule":
+    if key == SCHEDULE:
         name = value.name if isinstance(value, Reference) else str(value)
         if not isinstance(value, Reference) or name not in SCHEDULE_NAMES:
             error = unknown("schedule", name, [f"@{schedule}()" for schedule in SCHEDULE_NAMES])
@@ -258,6 +215,8 @@ def checked(key: str, value: Any, configurables: Mapping[str, Signature], where:
     wrong = misfit(value, type_)
     if wrong or isinstance(value, Reference):
         raise UserError(f"{where}{key} {wrong or 'does not accept a configurable reference'}")
+    if strange := not_plain(value):
+        raise UserError(f"{where}{key} cannot be {strange}")
     return _in_type(value, type_)
 
 
@@ -282,14 +241,10 @@ def parse_override(text: str, configurables: Mapping[str, Signature]) -> Binding
     check_parameter(configurable, parameter, configurables[configurable], see="kdbench show")
     key, written = key.strip(), written.strip()
     bare = written.removeprefix("@").removesuffix("()")
-    if key == "Train.schedule":
+    if key == SCHEDULE:
         value: Any = Reference(bare) if bare in SCHEDULE_NAMES else written
     else:
-        try:
-            statement = next(iter(config_parser.ConfigParser(f"{key} = {written}\n", _Delegate())))
-            value = statement.value
-        except (SyntaxError, StopIteration, ValueError):
-            value = written
-    if isinstance(value, _Macro):
+        value = value_in(written)
+    if isinstance(value, Macro):
         raise UserError(f"{key}: macros ('{written}') belong in gin files, not on the command line")
     return Binding(configurable, parameter, checked(key, value, configurables), COMMAND_LINE)

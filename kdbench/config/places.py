@@ -10,13 +10,14 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from collections.abc import Iterable
 from functools import cache
 from importlib import invalidate_caches
 from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
 
-from kdbench.errors import UserError, unknown
+from kdbench.errors import UserError, shortened, unknown
 
 GROUPS = {
     "method": "methods",
@@ -55,7 +56,7 @@ def roots() -> dict[Path, str]:
     """
     origins = {own_root(): BUILT_IN}
     for text in filter(None, os.environ.get("KDBENCH_PLUGINS", "").split(os.pathsep)):
-        root = Path(text).expanduser().resolve()
+        root = user_path(text).resolve()
         if not any((root / folder).is_dir() for folder in FOLDERS):
             *first, last = (f"{folder}/" for folder in FOLDERS)
             raise UserError(
@@ -100,13 +101,14 @@ def short(path: Path) -> str:
 def add_plugins(folders: list[str]) -> None:
     """Add plug-in folders to the environment, so that jobs started from here also find them."""
     every = list(filter(None, os.environ.get("KDBENCH_PLUGINS", "").split(os.pathsep)))
-    every += [str(Path(folder).expanduser().resolve()) for folder in folders]
+    every += [str(user_path(folder).resolve()) for folder in folders]
     if every:
         os.environ["KDBENCH_PLUGINS"] = os.pathsep.join(dict.fromkeys(every))
     invalidate_caches()  # of the import system: a plug-in may have just been written
     roots.cache_clear()
     members.cache_clear()
     sources.cache_clear()
+    misnamed.cache_clear()
 
 
 @cache
@@ -116,8 +118,11 @@ def members(group: str) -> dict[str, Path]:
     Raises:
         UserError: two files have the same name.
     """
-    folders = {"cluster": (CLUSTERS,), "method": ("gin/method", "gin/control")}.get(group, (f"gin/{group}",))
-    return _collect(folders, ".gin", group)
+    return _collect(_gin_folders(group), ".gin", group)
+
+
+def _gin_folders(group: str) -> tuple[str, ...]:
+    return {"cluster": (CLUSTERS,), "method": ("gin/method", "gin/control")}.get(group, (f"gin/{group}",))
 
 
 @cache
@@ -129,7 +134,7 @@ def sources() -> dict[str, Path]:
 def _collect(folders: tuple[str, ...], suffix: str, kind: str) -> dict[str, Path]:
     by_name: dict[str, Path] = {}
     for path in (p for root in roots() for folder in folders for p in sorted((root / folder).glob(f"*{suffix}"))):
-        if not is_name(path.stem):
+        if not is_name(path.stem) or not path.is_file():
             continue
         if path.stem in by_name:
             raise UserError(f"the {kind} '{path.stem}' is defined twice: {by_name[path.stem]} and {path}")
@@ -142,6 +147,60 @@ def is_name(word: str) -> bool:
     return _NAME.fullmatch(word) is not None
 
 
+@cache
+def misnamed(group: str) -> dict[Path, str]:
+    """The files of a group that their names leave out, each with a sentence that says how to rename it.
+
+    Hidden files and helpers (_NAME.py) are left out on purpose.
+
+    Args:
+        group: a group of gin files (for methods, the Python files count too), or another folder of a root.
+    """
+    kinds = [(folder, ".gin") for folder in _gin_folders(group)] if group in GROUPS else [(group, ".py")]
+    kinds += [("methods", ".py")] * (group == "method")
+    places = ((path, suffix) for root in roots() for folder, suffix in kinds for path in (root / folder).glob("*"))
+    return {path: _renamed(path, suffix) for path, suffix in sorted(places) if _is_misnamed(path, suffix)}
+
+
+def _is_misnamed(path: Path, suffix: str) -> bool:
+    if path.name.startswith((".", "_")) or path.suffix.lower() != suffix or not path.is_file():
+        return False
+    return not is_name(path.stem) or path.suffix != suffix
+
+
+def _renamed(path: Path, suffix: str) -> str:
+    stem = re.sub("[^A-Za-z0-9_]+", "_", path.stem)
+    other = f" to {stem}{suffix}" if is_name(stem) else ""
+    rule = "a name is made of letters, digits and underscores, and begins with a letter"
+    if is_name(path.stem):
+        rule = f"its ending must be {suffix}"
+    return f"rename {short(path)}{other} ({rule})"
+
+
+def no_member(group: str, name: str, valid: Iterable[str], see: str) -> UserError:
+    """The error for a name that no file of a group has; a file that its name leaves out is mentioned.
+
+    Args:
+        group: see `misnamed`.
+        valid, see: as in `errors.unknown`.
+    """
+    sentences = misnamed(group)
+    for path, sentence in sentences.items():
+        if _bare(path.stem) == _bare(name):
+            return UserError(f"the {group} '{name}' cannot be used: {sentence}")
+    error = unknown(group, name, valid, see)
+    return UserError(f"{error} (left out: {'; '.join(sentences.values())})") if sentences else error
+
+
+def _bare(name: str) -> str:
+    return re.sub("[^a-z0-9]", "", name.lower())
+
+
+def other_case(name: str, names: Iterable[str]) -> str | None:
+    """The name that differs from `name` by upper and lower case alone."""
+    return next((other for other in names if other != name and other.lower() == name.lower()), None)
+
+
 def member(group: str, name: str) -> Path:
     """The gin file `name` of a group.
 
@@ -151,20 +210,40 @@ def member(group: str, name: str) -> Path:
     try:
         return members(group)[name]
     except KeyError:
-        raise unknown(group, name, members(group), f"kdbench list {GROUPS[group]}") from None
+        raise no_member(group, name, members(group), f"kdbench list {GROUPS[group]}") from None
+
+
+def user_path(word: str | Path) -> Path:
+    """The path that a word of the user's means, with `~` as the shell takes it.
+
+    Raises:
+        UserError: no file system can have such a path.
+    """
+    path = Path(os.path.expanduser(word))  # Path.expanduser fails for a user that does not exist
+    if "\0" in str(path) or len(os.fsencode(path)) > LONGEST_PATH or any(len(os.fsencode(p)) > 255 for p in path.parts):
+        raise UserError(f"{shortened(repr(str(word)))} cannot be a path: it is too long, or has a zero byte in it")
+    return path
+
+
+LONGEST_PATH = 4000
+"""Bytes of a path at most; Linux allows 4096, and something is appended to most."""
 
 
 def file_sha256(path: Path) -> str:
     """sha256 of a file's content."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def included(name: str, from_file: Path) -> Path:
     """The file that `include 'GROUP/NAME.gin'` (or `'slurm/NAME.gin'`) in `from_file` means.
 
     Raises:
-        UserError: no root has it.
+        UserError: no root has it, or it is not such a name.
     """
+    group, _, file = name.partition("/")
+    if not is_name(group) or not file.endswith(".gin") or not is_name(file.removesuffix(".gin")):
+        raise UserError(f"{from_file.name} includes {shortened(repr(name))}; an include is written as 'GROUP/NAME.gin'")
     profile = name.startswith(f"{CLUSTERS}/")
     for root in roots():
         path = root / name if profile else root / "gin" / name

@@ -1,6 +1,6 @@
 """The configuration of one run: gin files of its selections, then the command line's overrides, resolved to one value each.
 
-A configuration is plain data, made without torch. The process that trains parses its text once (kdbench/run/execute.py).
+A configuration is plain data, made without torch. Its text is read back into values by kdbench/config/run_config.py.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field
 from typing import Any
 
-from kdbench.config import bindings, ginfile, places, schedules, settings, signature, switches
+from kdbench.config import bindings, places, run_config, schedules, settings, signature, switches, syntax
 from kdbench.config.cluster import Cluster
-from kdbench.config.ginfile import Binding, Reference
+from kdbench.config.ginfile import Binding
 from kdbench.config.signature import Signature
+from kdbench.config.syntax import Reference
 from kdbench.errors import UserError
 
 RESULT_VERSION = 1
@@ -92,17 +93,7 @@ class Config:
 
     def text(self) -> str:
         """This configuration as gin text, without includes and macros."""
-        parts = (
-            ("what all methods share", self.shared),
-            ("the method's own", self.own),
-            ("the machine", self.machine),
-            ("what is measured at the end", self.measures),
-        )
-        blocks = [
-            "\n".join([f"# {title}", *(f"{key} = {b.value!r}" for key, b in sorted(part.items()))])
-            for title, part in parts
-        ]
-        return "\n\n".join(blocks) + "\n"
+        return run_config.write({key: binding.value for key, binding in self.every().items()})
 
 
 def plain(value: Any) -> Any:
@@ -234,7 +225,7 @@ def own_values(method: str, own: Signature) -> dict[str, Binding]:
     }
     missing = [key for name in own.parameters if (key := f"{own.name}.{name}") not in {**defaults, **bound}]
     if missing:
-        file = f"gin/{ginfile.label(places.member('method', method))}"
+        file = f"gin/{syntax.label(places.member('method', method))}"
         raise UserError(f"{file} does not set {missing[0]}, which has no default")
     return {**defaults, **bound}
 
@@ -268,7 +259,7 @@ def _check_ranges(config: Config) -> None:
         try:
             cls(**{**usual, **values})
         except ValueError as error:
-            raise UserError(str(error).splitlines()[0]) from None  # gin adds a line of its own
+            raise UserError(_first_line(error)) from None
 
 
 def profile(name: str, overrides: Sequence[Binding] = ()) -> Cluster:
@@ -278,8 +269,8 @@ def profile(name: str, overrides: Sequence[Binding] = ()) -> Cluster:
         UserError: there is no profile of this name, it has an error, or it does not set every parameter.
     """
     bound = {**bindings.of_group("cluster", name), **{b.key: b for b in overrides}}
-    for parameter in signature.shared()["Cluster"].parameters:
-        if f"Cluster.{parameter}" not in bound:
+    for parameter, declared in signature.shared()["Cluster"].parameters.items():
+        if f"Cluster.{parameter}" not in bound and declared.default is MISSING:
             raise UserError(
                 f"the cluster '{name}' does not set Cluster.{parameter}; give it a value, or put "
                 "include 'slurm/default.gin' at the top of the file"
@@ -287,4 +278,9 @@ def profile(name: str, overrides: Sequence[Binding] = ()) -> Cluster:
     try:
         return Cluster(**{b.parameter: b.value for b in bound.values()})
     except ValueError as error:
-        raise UserError(str(error).splitlines()[0]) from None  # gin adds a line of its own
+        raise UserError(_first_line(error)) from None
+
+
+def _first_line(error: ValueError) -> str:
+    """Our sentence in an error of a settings class; gin adds lines of its own."""
+    return (str(error).splitlines() or ["a value is out of range"])[0]

@@ -1,7 +1,7 @@
 """Everything about a run that all methods share, as gin configurables. No torch here: the plan checks them before anything starts.
 
 The values are set in gin/ and nowhere else; the only classes with defaults in Python are `Selection`, `Parallel`, `Control` and, in
-kdbench/config/views.py, `Strong`. Only `Machine` and `Measures` do not affect results.
+kdbench/config/views.py, `Strong`. Only `Machine` and `Measures` do not affect results, but for rounding.
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ class Train:
 @gin.configurable
 @dataclass(frozen=True)
 class Machine:
-    """Settings of the machine that computes a run; they do not affect the result.
+    """Settings of the machine that computes a run; those that affect the result do so by rounding alone, and are in each row.
 
     Attributes:
         device: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1", …

@@ -18,7 +18,7 @@ from typing import Any, Literal, NamedTuple
 from kdbench.config import contract, places, schedules, settings, switches
 from kdbench.config.cluster import Cluster
 from kdbench.config.fields import field_type
-from kdbench.errors import UserError
+from kdbench.errors import UserError, shortened
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,15 @@ def shared() -> dict[str, Signature]:
 def of_group(group: str) -> dict[str, Signature]:
     """The configurables that the gin files of a group may bind, by name."""
     return {cls.__name__: shared()[cls.__name__] for cls in SHARED_BY_GROUP[group]}
+
+
+def of_runs() -> dict[str, Signature]:
+    """The configurables of kdbench that the configuration of a run may bind, by name; its method's class comes in addition."""
+    others = (settings.Defaults, settings.Search)
+    groups = ("dataset", "recipe", "method", "command line", "machine", "measures")
+    return {
+        cls.__name__: shared()[cls.__name__] for group in groups for cls in SHARED_BY_GROUP[group] if cls not in others
+    }
 
 
 def _inspect(cls: type) -> Signature:
@@ -129,9 +138,11 @@ def parse(path: Path) -> ast.Module:
     try:
         return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
     except SyntaxError as error:
-        raise UserError(f"{path} does not parse: {error.msg} (line {error.lineno})") from None
-    except (ValueError, RecursionError, MemoryError, OSError) as error:  # not UTF-8, zero bytes, nested too deeply
-        raise UserError(f"{path} does not parse: {error}") from None
+        line = f" (line {error.lineno})" if error.lineno else ""
+        raise UserError(f"{path} does not parse: {error.msg}{line}") from None
+    except Exception as error:  # not UTF-8, zero bytes, nested too deeply, or anything else that the parser raises
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"{path} does not parse: {shortened(reason)}") from None
 
 
 def _classes(tree: ast.Module, path: Path) -> Iterator[_Class]:
@@ -196,5 +207,7 @@ def _read_class(
 def _literal(node: ast.expr | None) -> Any:
     try:
         return dataclasses.MISSING if node is None else ast.literal_eval(node)
-    except ValueError:
+    except (
+        Exception
+    ):  # it raises what the expression happens to lead to: an unhashable key, an overflow, too deep a nesting
         return dataclasses.MISSING

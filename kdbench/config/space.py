@@ -9,7 +9,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from kdbench.config import ginfile
+from kdbench.config import ginfile, syntax
 from kdbench.config.fields import misfit
 from kdbench.config.signature import Parameter, Signature
 from kdbench.errors import UserError, unknown
@@ -87,7 +87,7 @@ def of_file(path: Path, bindings: Mapping[str, ginfile.Binding], own: Signature)
 
 def _chain(path: Path) -> Iterator[str]:
     """A gin file and the files that it includes, the nearest first."""
-    yield ginfile.label(path)
+    yield syntax.label(path)
     for included in ginfile.includes(path):
         yield from _chain(included)
 

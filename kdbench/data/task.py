@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,6 @@ import torch
 from torch import Tensor
 
 from kdbench.config.settings import Dataset, Split
-from kdbench.data.readers import arrays as arrays_
 from kdbench.data.readers import registry
 from kdbench.data.split import validation_split
 from kdbench.errors import RunError
@@ -98,15 +96,10 @@ def load(
     """Read a dataset and cut its validation split.
 
     Raises:
-        UserError: the images are not there (kdbench.data.sources).
+        UserError, RunError: the images are not there, or are not what they should be (`registry.read`).
     """
-    arrays, digest = _read(dataset.source, folder)
-    channels = arrays.train_images.shape[-1]
-    if channels != len(dataset.mean):
-        raise RunError(
-            f"Dataset.mean has {len(dataset.mean)} values but images of '{dataset.source}' have "
-            f"{channels} channel{'s' * (channels != 1)}"
-        )
+    arrays = registry.read_once(dataset.source, folder)
+    registry.check_channels(dataset.source, arrays, dataset.mean)
     train, validation = validation_split(arrays.train_labels, split.validation, split.seed)
 
     def on_device(images: np.ndarray, labels: np.ndarray) -> Images:
@@ -117,11 +110,5 @@ def load(
         validation=on_device(arrays.train_images[validation], arrays.train_labels[validation]),
         test=SealedTest(on_device(arrays.test_images, arrays.test_labels), test_may_choose),
         classes=len(arrays.classes),
-        digest=digest,
+        digest=arrays.digest(),
     )
-
-
-@lru_cache(maxsize=1)
-def _read(source: str, folder: Path | None) -> tuple[arrays_.Arrays, str]:
-    arrays = registry.read(source, folder)
-    return arrays, arrays.digest()

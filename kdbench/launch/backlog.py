@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kdbench.config import places, run_config
+from kdbench.config import places
 from kdbench.config.revisions import earliest
-from kdbench.data.readers import registry
 from kdbench.plan.spec import Spec
 from kdbench.store.folder import RunFolder, State
 
@@ -62,38 +61,13 @@ def planned(specs: Sequence[Spec], runs: Path, rerun: bool = False) -> list[Plan
     ]
 
 
-def check_data(specs: Iterable[Spec], data: Path | None) -> None:
-    """Check, without reading images, that the datasets of these runs have a folder to be read from.
-
-    Args:
-        data: the folder of the datasets; None for those that come with kdbench.
-
-    Raises:
-        UserError: the folder of a dataset is missing.
-    """
-    for spec in {spec.dataset: spec for spec in specs}.values():
-        registry.check_folder(run_config.parse(spec.config, spec.id).values["Dataset.source"], data)
-
-
-def check_teachers(specs: Sequence[Spec]) -> None:
-    """Read the weight files that teach these runs, if any does.
-
-    Raises:
-        UserError: a file cannot be read, or fits no backbone.
-    """
-    if any(spec.teacher_file for spec in specs):
-        from kdbench.run import weight_file  # torch
-
-        weight_file.check(specs)
-
-
 def outdated(specs: Sequence[Spec], runs: Path) -> list[Spec]:
     """The finished runs that used another version of their method's file than the current one."""
     return [spec for spec in specs if _is_outdated(spec, RunFolder(runs, spec.id))]
 
 
 def _is_outdated(spec: Spec, folder: RunFolder) -> bool:
-    used = (folder.result() or {}).get("provenance.method_sha256") if folder.state() == "finished" else None
+    used = folder.typed_result().get("provenance.method_sha256") if folder.state() == "finished" else None
     return used is not None and earliest(used) != earliest(places.file_sha256(places.sources()[spec.source]))
 
 
@@ -111,5 +85,5 @@ def results(specs: Sequence[Spec], runs: Path) -> list[dict[str, Any]]:
 
     A run that was trained as a teacher before is one of the comparison for a plan that asks for it.
     """
-    stored = ((spec, RunFolder(runs, spec.id).result()) for spec in specs)
-    return [result | {"purpose": spec.purpose} for spec, result in stored if result]
+    stored = ((spec, RunFolder(runs, spec.id).typed_result()) for spec in specs)
+    return [spec.identity() | result | {"purpose": spec.purpose} for spec, result in stored if "status" in result]

@@ -45,7 +45,10 @@ def cancel(selected: Sequence[RunStatus], every: Sequence[RunStatus], runs: Path
     not_ended = tuple(run for run in selected if run.state not in ENDED)
     for run in not_ended:
         try:
-            (RunFolder(runs, run.id) / CANCELLED).touch()
+            marker = RunFolder(runs, run.id) / CANCELLED
+            if marker.is_symlink():  # touching it would touch what it leads to
+                marker.unlink()
+            marker.touch()
         except OSError as error:
             raise RunError(f"cannot cancel {run.id}: {error.strerror}") from error
     jobs = _idle_jobs(every, {run.id for run in not_ended}, queue)

@@ -15,6 +15,7 @@ from rich.progress import Progress as Bars
 from rich.text import Text
 
 from kdbench.store.folder import LOG
+from kdbench.words import printable
 
 if TYPE_CHECKING:
     from kdbench.plan.spec import Spec
@@ -25,7 +26,10 @@ PLAIN_EVERY = 30.0
 
 
 class Display(Protocol):
-    """Receives the events of all runs: each begins, progresses, and ends or is left unfinished; several may run at once."""
+    """Receives the events of all runs: each waits, begins, progresses, and ends or is left unfinished; several may run at once.
+
+    A note concerns no single run.
+    """
 
     def __enter__(self) -> Display: ...
     def __exit__(self, *details: Any) -> None: ...
@@ -33,6 +37,8 @@ class Display(Protocol):
     def progress(self, spec: Spec, progress: Progress) -> None: ...
     def end(self, spec: Spec, result: dict[str, Any]) -> None: ...
     def left(self, spec: Spec, why: str) -> None: ...
+    def note(self, text: str) -> None: ...
+    def waits(self, spec: Spec, why: str) -> None: ...
 
 
 def for_terminal(specs: Sequence[Spec], runs: Path | None = None) -> Display:
@@ -49,7 +55,7 @@ def ending(result: dict[str, Any], runs: Path | None = None) -> str:
     """The outcome of a run, in a few words; of a failed one, also the path of its log in `runs`."""
     if result["status"] == "failed":
         log = runs / result["run"] / LOG if runs and "run" in result else None
-        return f"failed: {result['error']}" + (f"; traceback: {log}" if log and log.is_file() else "")
+        return printable(f"failed: {result['error']}") + (f"; traceback: {log}" if log and log.is_file() else "")
     if "trial" in result:  # from kdbench tune, which does not read the test set
         return f"{result['trial']}: {result['accuracy.val']:.2f} % on the validation split"
     return f"{result['accuracy.last']:.2f} % in {clock(result['seconds.train'])}, {result['cost.images_per_second']:.0f} images/s"
@@ -111,7 +117,14 @@ class Plain:
     def left(self, spec: Spec, why: str) -> None:
         self._say(spec, f"  {why}")
 
+    def note(self, text: str) -> None:
+        print(printable(text), file=sys.stderr, flush=True)
+
+    def waits(self, spec: Spec, why: str) -> None:
+        self._say(spec, f"{spec.id}: {why}")
+
     def _say(self, spec: Spec, text: str) -> None:
+        text = printable(text)
         print(f"[{self._numbers.get(spec.id, '-')}/{self._total}] {text}", file=sys.stderr, flush=True)
 
 
@@ -168,8 +181,14 @@ class Live:
     def left(self, spec: Spec, why: str) -> None:
         self._close(spec, "–", "yellow", why)
 
+    def note(self, text: str) -> None:
+        self._console.print(Text(printable(text)), soft_wrap=True)
+
+    def waits(self, spec: Spec, why: str) -> None:
+        self._console.print(Text.assemble(("–", "yellow"), printable(f" {_short(spec)}  {why}")), soft_wrap=True)
+
     def _close(self, spec: Spec, mark: str, style: str, text: str) -> None:
-        self._console.print(Text.assemble((mark, style), f" {_short(spec)}  {text}"), soft_wrap=True)
+        self._console.print(Text.assemble((mark, style), printable(f" {_short(spec)}  {text}")), soft_wrap=True)
         if spec.id in self._running:
             self._bars.remove_task(self._running.pop(spec.id))
         self._parts.pop(spec.id, None)

@@ -7,26 +7,38 @@ import subprocess
 
 from kdbench.errors import UserError
 
+HERE = "127.0.0.1"
+"""The address of a single node."""
 
-def launcher(each: int, nodes: int = 1, meet: str = "", name: str = "") -> list[str]:
-    """The words after `python -m` that start this node's processes of one run; none for a run in a single process.
+
+def launcher(
+    each: int,
+    nodes: int = 1,
+    meet: str = f"{HERE}:0",
+    name: str = "kdbench",
+    address: str = HERE,
+    is_first: bool = True,
+) -> list[str]:
+    """The words for torchrun that start this node's processes of one run; none for a run in a single process.
 
     Args:
         each: processes on each node.
         nodes: number of nodes; the launcher is started on each of them.
-        meet: the rendezvous of the nodes, as host:port.
+        meet: the rendezvous of the nodes, as host:port; port 0 for any free one.
         name: the id of this rendezvous, which others may use at the same time.
+        address: of this node. torchrun would look up the machine's name, which need not resolve.
+        is_first: whether this is the node of the rendezvous.
     """
     if each * nodes == 1:
         return []
-    rendezvous = ["--standalone"]
-    if nodes > 1:
-        rendezvous = [f"--nnodes={nodes}", "--rdzv-backend=c10d", f"--rdzv-endpoint={meet}", f"--rdzv-id={name}"]
-    return ["torch.distributed.run", *rendezvous, f"--nproc-per-node={each}", "-m"]
+    rendezvous = ["--rdzv-backend=c10d", f"--rdzv-endpoint={meet}", f"--rdzv-id={name}", f"--local-addr={address}"]
+    return [f"--nnodes={nodes}", *rendezvous, f"--rdzv-conf=is_host={int(is_first)}", f"--nproc-per-node={each}"]
 
 
 def shares(workers: int | None, gpus: int = 1) -> list[dict[str, str]]:
     """The environment variables of each worker: its GPUs, and its share of the CPU's threads.
+
+    The user's OMP_NUM_THREADS is an upper bound of the threads.
 
     Args:
         workers: number of workers; None for one per set of GPUs, or one.
@@ -41,11 +53,18 @@ def shares(workers: int | None, gpus: int = 1) -> list[dict[str, str]]:
     sets = [visible[first : first + gpus] for first in range(0, len(visible) - gpus + 1, gpus)]
     count = workers or len(sets) or 1
     # SLURM does not always bind a job to its cores; then only this variable has their number.
-    cores = int(os.environ.get("SLURM_CPUS_PER_TASK") or len(os.sched_getaffinity(0)))
-    threads = {"OMP_NUM_THREADS": str(max(1, cores // (count * gpus)))}
+    cores = _number("SLURM_CPUS_PER_TASK") or len(os.sched_getaffinity(0))
+    share = max(1, cores // (count * gpus))
+    threads = {"OMP_NUM_THREADS": str(min(share, _number("OMP_NUM_THREADS") or share))}
     if not sets:
         return [threads] * count
     return [{"CUDA_VISIBLE_DEVICES": ",".join(sets[number % len(sets)]), **threads} for number in range(count)]
+
+
+def _number(variable: str) -> int | None:
+    """The positive number in an environment variable, the first one of a list as in OMP_NUM_THREADS=4,2; None without one."""
+    text = os.environ.get(variable, "").partition(",")[0].strip()
+    return int(text) or None if text.isdecimal() else None
 
 
 def too_few(gpus: int, here: int) -> UserError:
@@ -59,7 +78,8 @@ def visible_gpus() -> list[str]:
     if variable is not None:
         return [gpu for gpu in variable.split(",") if gpu and gpu != "-1"]
     try:
-        devices = subprocess.run(["nvidia-smi", "--list-gpus"], capture_output=True, text=True, timeout=20, check=True)
+        done = subprocess.run(["nvidia-smi", "--list-gpus"], capture_output=True, timeout=20, check=True)
     except (OSError, subprocess.SubprocessError):
         return []
-    return [str(number) for number, line in enumerate(devices.stdout.splitlines()) if line.startswith("GPU ")]
+    count = sum(line.startswith(b"GPU ") for line in done.stdout.splitlines())
+    return [str(number) for number in range(count)]

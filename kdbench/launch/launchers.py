@@ -46,6 +46,7 @@ class Workload:
         request: the user's request: workers, cluster profile.
         runs, data: the folders of runs and datasets.
         rerun: whether finished runs are repeated.
+        wait: whether to wait for the runs of other processes; for launchers that do the runs themselves.
     """
 
     specs: Sequence[Spec]
@@ -53,6 +54,7 @@ class Workload:
     runs: Path
     data: Path | None
     rerun: bool = False
+    wait: bool = False
 
 
 Report = Callable[[Handover], None]
@@ -79,12 +81,13 @@ def inline(workload: Workload, report: Report) -> None:
     if workload.specs[0].gpus > 1:
         local(workload, report)
     else:
-        local_.inline(workload.specs, workload.runs, workload.data, workload.rerun)
+        local_.inline(workload.specs, workload.runs, workload.data, workload.rerun, workload.wait)
 
 
 def local(workload: Workload, report: Report) -> None:
     """Do runs in several processes of this machine."""
-    local_.local(workload.specs, workload.runs, workload.data, workload.request.workers, workload.rerun)
+    workers = workload.request.workers
+    local_.local(workload.specs, workload.runs, workload.data, workers, workload.rerun, workload.wait)
 
 
 def slurm(workload: Workload, report: Report) -> None:

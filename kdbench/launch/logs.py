@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import csv
+import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from kdbench.files import leads_out, open_regular, read_regular
+from kdbench.launch.slurm.submission import FOLDER
+from kdbench.plan.spec import is_run_name
 from kdbench.store.folder import EPOCHS, LOG, SUBMISSION, RunFolder
 
 EPOCHS_SHOWN = 5
 """Rows of epochs.csv in its first piece."""
 JOB_LINES = 20
 """Lines of a job's log in its first piece."""
+LONGEST_LINE = 300
+"""Characters of a line that is shown as the reason of a job's end."""
 _TAIL_BYTES = 1 << 16  # read to find these lines
+_MOST_BYTES = 1 << 20
+"""Bytes of a file that are read at once; of a longer log, the last ones."""
+_MOST_EPOCHS_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -43,6 +53,26 @@ class Epochs:
 Piece = Text | Epochs
 
 
+def reason(log: Path) -> str | None:
+    """The line of a job's log that tells best why the job ended: the last one with an error in it, or else the last one.
+
+    None where there is none, or no such file. Lines of srun and submitit do not count if there are others: they add that
+    the job has ended, which its state says as well.
+    """
+    try:
+        with open_regular(log) as file:
+            file.seek(max(0, file.seek(0, 2) - _TAIL_BYTES))
+            text = file.read(_TAIL_BYTES).decode(errors="backslashreplace")
+    except (OSError, ValueError):  # ValueError: a path with a zero byte
+        return None
+    lines = [line.strip() for line in text.splitlines() if line.strip()][-JOB_LINES:]
+    lines = [line for line in lines if not line.startswith(("srun: ", "submitit "))] or lines
+    errors = [line for line in lines if "error" in line.lower()]
+    if not lines:
+        return None
+    return re.sub(r"^kdbench\.errors\.\w+: ", "", (errors or lines)[-1])[:LONGEST_LINE]
+
+
 class RunLogs:
     """The logs of one run."""
 
@@ -50,15 +80,26 @@ class RunLogs:
         self._parts = (_TextFile(folder / LOG), _EpochsFile(folder / EPOCHS), _JobLog(folder))
 
     def read(self) -> list[Piece]:
-        """Return what was added since the last call; at the first, log.txt as a whole and the end of the others."""
+        """Return what was added since the last call; at the first, log.txt (at most its last MiB) and the end of the others."""
         return [piece for part in self._parts if (piece := part.read())]
+
+
+def job_log(folder: RunFolder) -> Path | None:
+    """The log of the SLURM job that a run was submitted in, which is a file of RUNS/.slurm; None for a run without one.
+
+    Of the recorded path only the name counts: the folder of runs may have moved, and the record may be someone else's.
+    """
+    log = (folder.read(SUBMISSION) or {}).get("log")
+    if not isinstance(log, str) or not is_run_name(Path(log).name):
+        return None
+    return folder.path.parent / FOLDER / Path(log).name
 
 
 class _TextFile:
     """A file that text is appended to.
 
     Args:
-        tail: lines of the first piece; None for the whole file.
+        tail: lines of the first piece; None for the whole file, or its last MiB.
     """
 
     def __init__(self, path: Path, tail: int | None = None):
@@ -72,22 +113,24 @@ class _TextFile:
 
     def _first(self) -> str:
         try:
-            size = self.path.stat().st_size
-        except OSError:
+            size = os.lstat(self.path).st_size
+        except (OSError, ValueError):
             size = 0
-        text = self._added(0 if self._tail is None else max(0, size - _TAIL_BYTES))
+        text = self._added(max(0, size - (_MOST_BYTES if self._tail is None else _TAIL_BYTES)))
         lines = text.splitlines()
         return "".join(f"{line}\n" for line in (lines if self._tail is None else lines[-self._tail :]))
 
     def _added(self, offset: int) -> str:
         self._offset = offset
+        if leads_out(self.path, self.path.parent):
+            return ""
         try:
-            with self.path.open("rb") as file:
+            with open_regular(self.path) as file:
                 if file.seek(0, 2) < offset:  # the file was started again
                     self._offset = 0
                 file.seek(self._offset)
-                content = file.read()
-        except OSError:
+                content = file.read(_MOST_BYTES)
+        except (OSError, ValueError):  # ValueError: a path from a damaged submission.json
             return ""
         self._offset += len(content)
         return content.decode(errors="replace")
@@ -102,9 +145,9 @@ class _JobLog:
         self._is_first = True
 
     def read(self) -> Text | None:
-        log = (self._folder.read(SUBMISSION) or {}).get("log")
-        if log and (self._file is None or self._file.path != Path(log)):
-            self._file = _TextFile(Path(log), JOB_LINES if self._is_first else None)
+        log = job_log(self._folder)
+        if log and (self._file is None or self._file.path != log):
+            self._file = _TextFile(log, JOB_LINES if self._is_first else None)
         self._is_first = False
         return self._file.read() if self._file else None
 
@@ -129,10 +172,12 @@ class _EpochsFile:
         return Epochs(self._path, names, rows[start:], omitted) if rows[start:] else None
 
     def _table(self) -> tuple[list[str], list[list[str]]]:
-        try:
-            text = self._path.read_text(encoding="utf-8")
-        except OSError:
+        if leads_out(self._path, self._path.parent):
             return [], []
-        complete = text[: text.rfind("\n") + 1]  # the last line may be half written
-        table = list(csv.reader(complete.splitlines()))
+        try:
+            text = read_regular(self._path, _MOST_EPOCHS_BYTES).decode(errors="replace")
+            complete = text[: text.rfind("\n") + 1]  # the last line may be half written
+            table = [row for row in csv.reader(complete.splitlines()) if row]
+        except (OSError, csv.Error):
+            return [], []
         return (table[0], table[1:]) if table else ([], [])

@@ -1,7 +1,6 @@
-"""Do runs one after the other. A process leases the run that it does, and leaves alone the runs that others have leased.
+"""The program of a worker process, which `kdbench.launch.pool` starts: `python -m kdbench.launch.worker RUNS ID…`.
 
-Either in this process (`work`), or as a program that `kdbench.launch.pool` starts: `python -m kdbench.launch.worker RUNS ID…`
-reads its runs from the `spec.json` of their folders and reports what it does on standard output, one JSON object per line.
+It reads its runs from the `spec.json` of their folders and reports what it does (`messages`).
 """
 
 from __future__ import annotations
@@ -9,37 +8,33 @@ from __future__ import annotations
 import argparse
 import contextlib
 import itertools
-import json
 import os
 import signal
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kdbench.errors import RunError
-from kdbench.launch import display
+from kdbench.errors import RunError, file_and_reason, loading_torch
+from kdbench.launch.messages import Messages, channel
+from kdbench.launch.orphan import GRACE, is_orphan
+from kdbench.launch.work import LOOK, work
+from kdbench.output import lenient
 from kdbench.plan.spec import Spec
-from kdbench.store import lease
-from kdbench.store.folder import CANCELLED, PROGRESS, SPEC, RunFolder
-from kdbench.store.lease import Held, Lost
+from kdbench.store.folder import CANCELLED, SPEC, RunFolder
 
 if TYPE_CHECKING:
-    from kdbench.run.caller import Caller, Progress
-
-LOOK = 1.0
-"""Seconds between two checks of whether a run was cancelled, whether the parent lives, and of the runs of others."""
+    from kdbench.run.caller import Caller
 
 
 class Stop:
     """A request to stop, checked after every step: after a signal, after the parent's death, or if the run is cancelled.
 
     Args:
-        parent: the process whose end also ends this one; None for a process that the user started.
+        parent: the pool, whose end also ends this process; None for a process that the user started.
     """
 
     def __init__(self, parent: int | None = None):
@@ -73,6 +68,15 @@ class Stop:
         finally:
             self._run, self._one = None, False
 
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Inside the block, SIGTERM ends the process: there is nothing to save yet, and a wait for others runs no handler."""
+        handler = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTERM, handler)
+
     def __enter__(self) -> Stop:
         self._thread = threading.Thread(target=self._look, name="stop", daemon=True)
         self._thread.start()
@@ -90,137 +94,18 @@ class Stop:
     def _look(self) -> None:
         while not self._over.wait(LOOK):
             run = self._run
-            if run is not None and (run / CANCELLED).exists():
+            if run is not None and os.path.exists(run / CANCELLED):  # Path.exists raises where a file system fails
                 self._one = run is self._run
-            # Under torchrun the parent process is not a direct parent.
-            if self._parent is not None and os.getppid() != self._parent and not lease.started(self._parent):
-                self._all = True
+            if self._parent is not None and is_orphan(self._parent):
+                os.kill(os.getpid(), signal.SIGTERM)  # as the pool would do
+                if not self._over.wait(GRACE):
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return
 
 
-def work(
-    specs: Sequence[Spec],
-    runs: Path,
-    data: Path | None,
-    shown: display.Display,
-    stop: Stop,
-    do: Callable[..., dict[str, Any]] | None = None,
+def _work_in_group(
+    specs: Sequence[Spec], runs: Path, data: Path | None, messages: Messages, stop: Stop, wait: bool
 ) -> None:
-    """Do all of `specs` that are open, except runs of another living process; runs of a dead one are taken over.
-
-    A run waits for its teachers, which are trained here unless another process trains them.
-
-    Args:
-        do: replaces `kdbench.run.execute.run`.
-
-    Raises:
-        OSError: the disk is full.
-    """
-    from kdbench.run.caller import Caller
-    from kdbench.run.execute import run
-    from kdbench.run.resume import Stopped  # imports torch, which the pool does not need
-
-    do = do or run
-    waiting = {spec.id: spec for spec in specs}
-    heartbeats: dict[str, float] = {}
-    while waiting and not stop.all:
-        ended = False
-        for spec in list(waiting.values()):
-            folder = RunFolder(runs, spec.id)
-            if stop.all:
-                break
-            if not folder.is_open():
-                waiting.pop(spec.id, None)
-                continue
-            teachers = _missing_teachers(spec, runs)
-            if teachers is None:
-                waiting.pop(spec.id, None)
-                continue
-            if teachers:
-                waiting = {**{teacher.id: teacher for teacher in teachers}, **waiting}
-                continue
-            try:
-                with lease.acquire(folder.path) as held_lease, stop.watching(folder):
-                    if folder.is_open():
-                        shown.begin(spec)
-                        report = _Reporter(spec, folder, shown)
-                        shown.end(spec, do(spec, runs, data, Caller(report, stop, held_lease.check)))
-                        ended = True
-            except Held as error:
-                # A new heartbeat shows that the owner lives; of processes on this machine it is known.
-                if error.owner.is_here() or heartbeats.setdefault(spec.id, error.touched) != error.touched:
-                    waiting.pop(spec.id, None)
-                continue
-            except (Stopped, Lost) as error:
-                shown.left(spec, str(error) or "stopped; the next kdbench run resumes it")
-            waiting.pop(spec.id, None)
-        if waiting and not ended and not stop.all:
-            time.sleep(LOOK)
-
-
-def _missing_teachers(spec: Spec, runs: Path) -> list[Spec] | None:
-    """The teachers of a run that have yet to end; None if one of them, or of theirs, was cancelled.
-
-    A run whose teacher failed begins, and reports it.
-    """
-    missing = []
-    for teacher in spec.teacher_runs:
-        folder = RunFolder(runs, teacher)
-        if (folder / CANCELLED).exists() and folder.state() == "absent":  # else it ended before it noticed
-            return None
-        plain = folder.read(SPEC)
-        if plain is None or not folder.is_open():
-            continue
-        missing.append(Spec.from_plain(plain))
-        if _missing_teachers(missing[-1], runs) is None:
-            return None
-    return missing
-
-
-class _Reporter:
-    """Passes the progress of a run to the display and to the run's folder."""
-
-    def __init__(self, spec: Spec, folder: RunFolder, shown: display.Display):
-        self._spec, self._folder, self._shown = spec, folder, shown
-        self._last = 0.0
-
-    def __call__(self, progress: Progress) -> None:
-        self._shown.progress(self._spec, progress)
-        now = time.time()
-        if now - self._last >= LOOK:
-            self._last = now
-            self._folder.write(PROGRESS, {**asdict(progress), "at": now}, lasting=False)
-
-
-class _Messages:
-    """The display of a worker process: one JSON object per line on standard output, for the pool."""
-
-    def __enter__(self) -> _Messages:
-        return self
-
-    def __exit__(self, *details: Any) -> None:
-        pass
-
-    def begin(self, spec: Spec) -> None:
-        _send(event="begin", run=spec.id)
-
-    def progress(self, spec: Spec, progress: Progress) -> None:
-        _send(event="progress", run=spec.id, **asdict(progress))
-
-    def end(self, spec: Spec, result: dict[str, Any]) -> None:
-        _send(event="end", run=spec.id)
-
-    def left(self, spec: Spec, why: str) -> None:
-        _send(event="left", run=spec.id, why=why)
-
-
-def _send(**message: Any) -> None:
-    try:
-        print(json.dumps(message), flush=True)
-    except BrokenPipeError:  # the pool has died: `Stop` is about to notice, and the run must not fail because of it
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _work_in_group(specs: Sequence[Spec], runs: Path, data: Path | None, stop: Stop) -> None:
     """`work` in each process of a group: rank 0 leases the runs, and the other ranks follow it.
 
     After a failed run the ranks may be out of step; rank 0 then stops, which ends all of them.
@@ -239,14 +124,18 @@ def _work_in_group(specs: Sequence[Spec], runs: Path, data: Path | None, stop: S
             stop.everything()
         return result
 
-    with Group.from_environment(specs[0].device) as group:
+    with contextlib.ExitStack() as stack:
+        with stop.at_once():
+            group = stack.enter_context(Group.from_environment(specs[0].device))
+        if os.environ["LOCAL_RANK"] == "0":
+            messages.send(event="ready")
         if group.first:
-            work(specs, runs, data, _Messages(), stop, lead)
+            work(specs, runs, data, messages, stop, lead, wait)
             group.say(f"run {next(numbers)}", _NO_MORE)
             return
         while (id_ := group.hear(f"run {next(numbers)}")) != _NO_MORE:
             if os.environ["LOCAL_RANK"] == "0":  # on another node, whose pool gets no other message of the run
-                _send(event="follow", run=id_)
+                messages.send(event="follow", run=id_)
             with contextlib.suppress(Stopped):
                 run(Spec.from_plain(RunFolder(runs, id_).read(SPEC) or {}), runs, data, Caller(group=group))
 
@@ -261,22 +150,34 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("ids", nargs="+")
     parser.add_argument("--data", type=Path)
     parser.add_argument("--parent", type=int)
+    parser.add_argument("--wait", action="store_true")
     arguments = parser.parse_args(words)
+    messages = Messages(channel())
     specs = []
-    for id_ in arguments.ids:
-        plain = RunFolder(arguments.runs, id_).read(SPEC)
+    for folder in (RunFolder(arguments.runs, id_) for id_ in arguments.ids):
+        plain = folder.read(SPEC)
+        if plain is None and not folder.path.is_dir():  # removed since the plan
+            continue
         if plain is None:
-            raise RunError(f"there is no {SPEC} in the folder of {id_}")
+            raise RunError(f"there is no {SPEC} in {folder.path}")
         specs.append(Spec.from_plain(plain))
+    if not specs:
+        return 0
     several = int(os.environ.get("WORLD_SIZE", 1)) > 1
-    with Stop(arguments.parent) as stop:
+    with lenient(), Stop(arguments.parent) as stop:
         try:
+            with stop.at_once(), loading_torch():
+                import kdbench.run.execute  # noqa: F401
             if several:
-                _work_in_group(specs, arguments.runs, arguments.data, stop)
+                _work_in_group(specs, arguments.runs, arguments.data, messages, stop, arguments.wait)
             else:
-                work(specs, arguments.runs, arguments.data, _Messages(), stop)
+                messages.send(event="ready")
+                work(specs, arguments.runs, arguments.data, messages, stop, wait=arguments.wait)
         except OSError as error:
-            _send(event="over", why=full_disk(error, arguments.runs))
+            messages.send(event="over", why=full_disk(error, arguments.runs))
+            return 1
+        except RunError as error:
+            messages.send(event="over", why=str(error))
             return 1
     return int(stop.all)
 
@@ -287,7 +188,7 @@ def full_disk(error: OSError, runs: Path) -> str:
 
     if is_full(error):
         return f"the disk of {runs} is full; finished runs are kept, and the same command resumes the rest once there is room"
-    return str(error)
+    return file_and_reason(error)
 
 
 if __name__ == "__main__":

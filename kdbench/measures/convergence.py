@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
+
+from kdbench.files import read_regular
 
 if TYPE_CHECKING:
     from kdbench.measures.evaluation import Evaluation, Values
@@ -42,6 +45,9 @@ MEASURES = {
 }  # fmt: skip
 
 
+_MOST_BYTES = 64 << 20  # of an epochs.csv: a hundred thousand epochs with many terms
+
+
 class Point(NamedTuple):
     """The end of an epoch.
 
@@ -57,13 +63,26 @@ class Point(NamedTuple):
 
 
 def read(epochs_csv: Path) -> list[Point]:
-    """The validation curve of a run; empty without a validation split. The file outlives a process that is stopped."""
-    with epochs_csv.open(newline="", encoding="utf-8") as file:
-        return [
-            Point(int(row["images"]), float(row["seconds"]), float(row["accuracy.val"]))
-            for row in csv.DictReader(file)
-            if row["accuracy.val"]
-        ]
+    """The validation curve in the file of a run; empty without a validation split.
+
+    Raises:
+        OSError: see `kdbench.files.read_regular`.
+        ValueError, KeyError, TypeError, csv.Error: it holds something else.
+    """
+    return points(read_regular(epochs_csv, _MOST_BYTES).decode())
+
+
+def points(epochs_csv: str) -> list[Point]:
+    """The validation curve in the content of `epochs.csv`; empty without a validation split.
+
+    Raises:
+        ValueError, KeyError, TypeError, csv.Error: it is something else.
+    """
+    return [
+        Point(int(row["images"]), float(row["seconds"]), float(row["accuracy.val"]))
+        for row in csv.DictReader(io.StringIO(epochs_csv, newline=""))
+        if row["accuracy.val"]
+    ]
 
 
 def of_evaluation(evaluation: Evaluation) -> Values:

@@ -43,7 +43,9 @@ class PeakMemory:
         if self._device.type == "cuda":
             return torch.cuda.max_memory_allocated(self._device)
         try:
-            peak_line = re.search(r"VmHWM:\s+(\d+) kB", (_PROC / "status").read_text())
+            peak_line = re.search(
+                r"VmHWM:\s+(\d+) kB", (_PROC / "status").read_text(encoding="utf-8", errors="replace")
+            )
         except OSError:
             peak_line = None
         if peak_line:

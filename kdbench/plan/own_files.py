@@ -60,11 +60,11 @@ def _with_all_that_they_use(files: list[Path]) -> list[Path]:
 
 
 def _imported(path: Path) -> Iterator[Path]:
+    neighbours = {neighbour.stem: neighbour for neighbour in path.parent.glob("*.py")}
     for statement in ast.walk(signature.parse(path)):
         names = [alias.name for alias in statement.names] if isinstance(statement, ast.Import | ast.ImportFrom) else []
         if isinstance(statement, ast.ImportFrom) and statement.module:
             names.append(statement.module)
         for name in names:
-            neighbour = path.with_name(f"{name.rpartition('.')[2]}.py")
-            if neighbour.is_file():
+            if neighbour := neighbours.get(name.rpartition(".")[2]):
                 yield neighbour

@@ -7,13 +7,12 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
-from pathlib import Path
 
 from kdbench import words as words_
 from kdbench.config import BASELINE, bindings, defects, extensions, places, resolve, result_keys, signature
 from kdbench.config.cluster import Cluster
 from kdbench.config.ginfile import Binding
-from kdbench.errors import UserError, hint, nearest, unknown
+from kdbench.errors import UserError, hint, nearest, shortened, unknown
 
 PLAN_KEYS = ("methods", "dataset", "student", "teacher", "recipe", "seeds")
 """Each takes a comma-separated list; the plan is the product of these lists."""
@@ -170,9 +169,10 @@ def left_out(names: Iterable[str]) -> tuple[str, ...]:
     Args:
         names: the methods that it names.
     """
-    methods = defects.of_methods() if "all" in names else {}
-    sources = {name: each for name, each in methods.items() if not bindings.is_variant(name)}
-    return (*sources.values(), *defects.of_extensions())
+    if "all" not in names:
+        return tuple(defects.of_extensions())
+    sources = {name: each for name, each in defects.of_methods().items() if not bindings.is_variant(name)}
+    return (*sources.values(), *places.misnamed("method").values(), *defects.of_extensions())
 
 
 def _members(group: str, names: Iterable[str]) -> tuple[str, ...]:
@@ -194,10 +194,12 @@ def _teachers(names: Iterable[str]) -> tuple[str, ...]:
                 f"teacher={name} is not needed: methods without a teacher ignore teacher=, and the others need one; "
                 "leave it out"
             )
+        if not name.isprintable():  # of a sweep: it is part of commands
+            raise UserError(f"the teacher {shortened(repr(name))} has characters that cannot be printed")
         if is_weight_file(name):
-            if not Path(name).expanduser().is_file():
+            if not places.user_path(name).is_file():
                 raise UserError(f"the teacher's weight file '{name}' does not exist")
-            if not os.access(Path(name).expanduser(), os.R_OK):
+            if not os.access(places.user_path(name), os.R_OK):
                 raise UserError(f"the teacher's weight file '{name}' cannot be read: permission denied")
         elif "+" in name:
             raise UserError(
@@ -209,12 +211,13 @@ def _teachers(names: Iterable[str]) -> tuple[str, ...]:
 
 def is_weight_file(teacher: str) -> bool:
     """True if a teacher is given as a file, and not as a backbone or a run."""
-    path = Path(teacher).expanduser()
+    path = places.user_path(teacher)
     return not path.is_dir() and ("/" in teacher or path.suffix in WEIGHT_SUFFIXES)
 
 
 def check_log(names: Iterable[str]) -> None:
     """Raises UserError if the package that one of these values of `Machine.log` needs is not installed."""
     for name in filter(None, names):
-        if find_spec(name) is None:
+        package = find_spec(name)
+        if package is None or package.origin is None:  # not there, or a folder of that name without a package in it
             raise UserError(f"log={name} needs the package {name}; install it with: pip install 'kdbench[{name}]'")

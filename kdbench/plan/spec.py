@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
 from typing import Any
 
-from kdbench.config import BASELINE
+from kdbench.config import BASELINE, ginfile, places, run_config, syntax
+from kdbench.config import fields as config_fields
+from kdbench.errors import UserError, shortened
 
 COMPARISON, TEACHER = "comparison", "teacher"
 """What a run is made for."""
@@ -71,13 +75,18 @@ class Spec:
         """The reason for the run, as results store it."""
         return TEACHER if self.is_teacher else COMPARISON
 
-    def command(self) -> str:
-        """The command that makes this run."""
-        words = [f"methods={self.method}", f"dataset={self.dataset}", f"student={self.student}"]
+    def command(self, seeds: str | None = None) -> str:
+        """The command that makes this run, as a shell takes it.
+
+        Args:
+            seeds: other seeds than this run's, as `seeds=` takes them.
+        """
+        selections = {"methods": self.method, "dataset": self.dataset, "student": self.student}
         if self.teacher_word:
-            words.append(f"teacher={shlex.quote(self.teacher_word)}")
-        words += [f"recipe={self.recipe}", f"seeds={self.seed}"]
-        words += [f"{key}={_word(value)}" for key, value in {**self.overrides, **self.own_overrides}.items()]
+            selections["teacher"] = self.teacher_word
+        selections |= {"recipe": self.recipe, "seeds": seeds or str(self.seed)}
+        bound = {key: _written(key, value) for key, value in {**self.overrides, **self.own_overrides}.items()}
+        words = [f"{key}={shlex.quote(text)}" for key, text in {**selections, **bound}.items()]
         return " ".join(["kdbench run", *words])
 
     def identity(self) -> dict[str, Any]:
@@ -104,14 +113,76 @@ class Spec:
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> Spec:
-        """The run that `plain` returned, also from a `spec.json` of a kdbench whose runs had one teacher at most."""
+        """The run that `plain` returned, also from a `spec.json` of a kdbench whose runs had one teacher at most.
+
+        The file may be someone else's: its configuration is read and written anew (`kdbench.config.run_config`).
+
+        Raises:
+            UserError: a field is missing or not of its type, a name is not one that kdbench gives, or the configuration
+                holds more than values.
+        """
+        for sentence in ill_typed(plain):
+            raise UserError(f"the stored run cannot be used: {sentence}")
         values = dict(plain)
         if "teacher_run" in values:
-            run, selected = values.pop("teacher_run"), values.pop("teacher_selected")
-            named = values["teacher_file"] or values["teacher_untrained"] or values["teacher"]
+            run, selected = values.pop("teacher_run"), values.pop("teacher_selected", False)
+            named = values.get("teacher_file") or values.get("teacher_untrained") or values.get("teacher")
             values |= {"teacher_runs": [run] if run else [], "teacher_folders": {}}
             values["teacher_word"] = named if selected else None
-        return cls(**{**values, "teacher_runs": tuple(values["teacher_runs"])})
+        for each in fields(cls):
+            if each.name not in values and each.name != "is_teacher":
+                raise UserError(f"the stored run cannot be used: it lacks its '{each.name}'")
+        if more := values.keys() - {each.name for each in fields(cls)}:
+            raise UserError(f"the stored run has '{min(map(str, more))}', which this version of kdbench does not have")
+        spec = cls(**{**values, "teacher_runs": tuple(values["teacher_runs"])})
+        spec._check_names()
+        return replace(spec, config=run_config.write(run_config.parse(spec.config, spec.id).values))
+
+    def _check_names(self) -> None:
+        for name in (self.id, *self.teacher_runs):
+            check_run_name(name)
+        for name in (self.method, self.source, self.dataset, self.student, self.recipe):
+            if not places.is_name(name):
+                raise UserError(f"{shortened(repr(name))} in the run {self.id} cannot be a name")
+        for key, value in {**self.overrides, **self.own_overrides}.items():
+            if not _PARAMETER.fullmatch(key) or config_fields.not_plain(value):
+                raise UserError(
+                    f"the run {self.id} records {shortened(repr(key))}, which is not a value of a parameter"
+                )
+        for run, folder in self.teacher_folders.items():
+            if run not in self.teacher_runs or Path(folder).name != run:
+                raise UserError(f"the run {self.id} records a folder that is not that of one of its teachers")
+        if not (self.teacher_word or "").isprintable():
+            raise UserError(
+                f"the teacher {self.teacher_word!r} of the run {self.id} has characters that cannot be printed"
+            )
+
+
+def ill_typed(plain: Mapping[str, Any]) -> Iterator[str]:
+    """A sentence for each entry of a spec.json that is not of the type that `Spec` has; missing entries have none."""
+    annotations = {each.name: each.type for each in fields(Spec)}
+    for name, annotation in {**annotations, "teacher_run": "str | None", "teacher_selected": "bool"}.items():
+        if name in plain and not _fits(plain[name], annotation):
+            yield f"its '{name}' cannot be {shortened(repr(plain[name]))}"
+
+
+def _fits(value: Any, annotation: Any) -> bool:
+    """True if a value read from JSON is one of the field that has this annotation."""
+    match annotation:
+        case "str":
+            return isinstance(value, str)
+        case "str | None":
+            return isinstance(value, str | None)
+        case "bool":
+            return isinstance(value, bool)
+        case "int":
+            return type(value) is int and 0 <= value < 2**63
+        case "tuple[str, ...]":
+            return isinstance(value, list | tuple) and all(isinstance(each, str) for each in value)
+        case "Mapping[str, str]":
+            return isinstance(value, dict) and all(isinstance(each, str) for each in value.values())
+        case _:
+            return isinstance(value, dict)
 
 
 @dataclass(frozen=True)
@@ -135,6 +206,38 @@ def teacher_name(student: str, method: str) -> str:
     return student if method == BASELINE else f"{student} {method}"
 
 
-def _word(value: Any) -> str:
-    text = repr(tuple(value)) if isinstance(value, list) else str(value)
-    return f"'{text}'" if any(c in text for c in " ()@,") else text
+RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+LONGEST_NAME = 200
+"""Characters of a run's name at most: file systems allow 255, some of them for what programs add to it."""
+
+
+def is_run_name(name: object) -> bool:
+    """True if `name` can be that of a run, and so of its folder: letters, digits, ".", "_" and "-", not "." or "-" first.
+
+    It names no other folder than one directly inside the folder of runs.
+    """
+    return isinstance(name, str) and len(name) <= LONGEST_NAME and RUN_NAME.fullmatch(name) is not None
+
+
+def check_run_name(name: object) -> None:
+    """Refuse a name that comes from a file or from the user, before it becomes a path.
+
+    Raises:
+        UserError: it cannot be the name of a run.
+    """
+    if not is_run_name(name):
+        raise UserError(
+            f"{shortened(repr(name))} cannot be the name of a run: a name has at most {LONGEST_NAME} characters, which are "
+            "ASCII letters, digits, '.', '_' and '-', and starts with a letter or digit"
+        )
+
+
+_PARAMETER = re.compile(r"[A-Za-z_]\w*\.[A-Za-z_]\w*", re.ASCII)
+
+
+def _written(key: str, value: Any) -> str:
+    """A value as a word of the command line: bare where that reads as the same value, else as gin writes it."""
+    if not isinstance(value, str):
+        return repr(tuple(value) if isinstance(value, list) else value)
+    is_bare = value == value.strip() and (key == ginfile.SCHEDULE or syntax.value_in(value) == value)
+    return value if is_bare and value.isprintable() else repr(value)

@@ -50,7 +50,7 @@ class Teachers:
         """Their part of a run's id: contents of files and ids of runs, wherever these are."""
         if self.untrained:
             return f"untrained {self.untrained} {TEACHER_SEED}"
-        files = [places.file_sha256(Path(self.file).expanduser())] if self.file else []
+        files = [places.file_sha256(places.user_path(self.file))] if self.file else []
         return ",".join([*files, *(run.id for run in self.runs)]) or None
 
 

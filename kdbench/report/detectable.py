@@ -11,12 +11,12 @@ import pandas as pd
 from kdbench.config import BASELINE
 from kdbench.errors import UserError
 from kdbench.report import folders, records
-from kdbench.report.formats.markdown import plain
 from kdbench.report.leaderboard import CSV
 from kdbench.report.stats.intervals import Interval
 from kdbench.report.stats.power import detectable, deviation, pooled, seeds_needed, threshold
 from kdbench.report.tables.rows import Row
 from kdbench.report.tables.tables import Table, tables
+from kdbench.words import printable
 
 DIFFERENCES = (0.5, 1.0)
 """Differences, in points, for which the number of seeds is computed unless others are given."""
@@ -99,13 +99,13 @@ def of_table(table: Table, differences: Sequence[float] = DIFFERENCES) -> TableP
     if len(lines) > 1 and (sd := pooled(interval for _, interval in intervals)) is not None:
         counts = {line.n for line in lines}
         every = _power("all lines", sd, counts.pop() if len(counts) == 1 else None, differences)
-    return TablePower(plain(table.title), tuple(lines), every, tuple(_reasons(table)))
+    return TablePower(printable(table.title), tuple(lines), every, tuple(_reasons(table)))
 
 
 def _power(line: str, sd: float, n: int | None, differences: Sequence[float]) -> LinePower:
     shows, detects = (None, None) if n is None else (threshold(sd, n), detectable(sd, n))
     needed = {difference: seeds_needed(sd, difference, most=MOST) for difference in differences}
-    return LinePower(plain(line), n, sd, shows, detects, needed)
+    return LinePower(printable(line), n, sd, shows, detects, needed)
 
 
 def _measured(runs: Path) -> tuple[pd.DataFrame, list[str]]:
@@ -137,4 +137,6 @@ def _reasons(table: Table) -> Iterator[str]:
     for row in table.rows:
         if row is not base and not _interval(row):
             count = "only one seed" if row.difference and row.difference.n == 1 else "no seed"
-            yield f"{plain(row.name)} has {count} in common with {table.baseline}; the sd of differences needs at least two"
+            yield (
+                f"{printable(row.name)} has {count} in common with {table.baseline}; the sd of differences needs at least two"
+            )

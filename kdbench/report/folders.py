@@ -10,14 +10,19 @@ import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from kdbench.files import write_atomically
+from kdbench.errors import reason
+from kdbench.files import read_object, read_regular, write_atomically
+from kdbench.plan.spec import is_run_name
 from kdbench.report import records
 from kdbench.report.records import NAMES, STATES, is_number_column
 from kdbench.store.folder import CONFIG, RESULT, SPEC
+from kdbench.store.ids import run_ids
+from kdbench.store.result import ill_typed
 
 INDEX = ".board.json"
+_MOST_BYTES = 256 << 20  # of the index of a million runs
 
 Stamp = list[int]
 """Time of the last write of a file (nanoseconds), its size, and its inode, which every atomic write changes."""
@@ -51,22 +56,24 @@ def read_runs(runs: Path, unchanged: Mapping[str, Stamp] | None = None) -> Readi
     stamps: dict[str, Stamp] = {}
     before = unchanged or {}
     unfinished = 0
-    for name in sorted(entry.name for entry in os.scandir(runs) if entry.is_dir()) if runs.is_dir() else []:
+    for name in run_ids(runs):
         path = f"{runs}/{name}/{RESULT}"
         try:
             stamp = _stamp(path)
             if before.get(name) != stamp:
                 result = _parsed(path)
-                if reason := _defect(result, name):
-                    raise _Unusable(reason)
+                if defect := _defect(result, name):
+                    raise _Unusable(defect)
                 results.append(result)
             stamps[name] = stamp
         except FileNotFoundError:
             unfinished += any(os.path.exists(f"{runs}/{name}/{file}") for file in (SPEC, CONFIG))
         except _Unusable as error:
             messages.append(f"{path} was skipped: {error}")
-        except (OSError, ValueError, RecursionError) as error:
-            messages.append(f"{path} was skipped: it cannot be read ({type(error).__name__}: {error})")
+        except OSError as error:
+            messages.append(f"{path} was skipped: it cannot be read ({type(error).__name__}: {reason(error)})")
+        except ValueError as error:
+            messages.append(f"{path} was skipped: it cannot be read: {error}")
     return Reading(results, messages, stamps, unfinished)
 
 
@@ -75,25 +82,18 @@ class _Unusable(Exception):
 
 
 def _stamp(path: str) -> Stamp:
-    status = os.stat(path)
+    status = os.lstat(path)
     if not stat.S_ISREG(status.st_mode):
         raise _Unusable("it is not a file")
     return [status.st_mtime_ns, status.st_size, status.st_ino]
 
 
-def _parsed(path: str) -> Any:
-    with open(path, "rb") as file:
-        return json.loads(file.read(), parse_constant=_refuse_constant)
+def _parsed(path: str) -> dict[str, Any]:
+    return read_object(Path(path))
 
 
-def _refuse_constant(text: str) -> NoReturn:
-    raise ValueError(f"{text} is not a number")
-
-
-def _defect(result: Any, folder: str) -> str | None:
+def _defect(result: dict[str, Any], folder: str) -> str | None:
     """Why this is not the result of the run in `folder`, or None if it is. Keys of other versions are allowed."""
-    if not isinstance(result, dict):
-        return "it is not a JSON object"
     missing = [key for key in NAMES if not isinstance(result.get(key), str) or not result[key].strip()]
     missing += [] if type(result.get("seed")) is int else ["seed"]
     if missing:
@@ -103,13 +103,19 @@ def _defect(result: Any, folder: str) -> str | None:
     for key, value in result.items():
         if is_number_column(key) and not _is_number(value):
             return f"its {key} is {value!r}, which is not a number"
+    if not is_run_name(folder):
+        return "the name of its folder cannot be that of a run"
+    for _, sentence in ill_typed(result):
+        return sentence
     # A copied folder would count twice, or not, depending on which is read last.
     return None if result["run"] == folder else f"it is the result of run '{result['run']}', not of this folder's"
 
 
 def _is_number(value: Any) -> bool:
     """True if a value is a number, or null for a missing measurement."""
-    return value is None or (isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value))
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return value is None or (isinstance(value, int) and not isinstance(value, bool))
 
 
 def unchanged(runs: Path, board: bytes) -> dict[str, Stamp]:
@@ -118,11 +124,11 @@ def unchanged(runs: Path, board: bytes) -> dict[str, Stamp]:
     The index only saves time: without it, or if it is damaged, everything is read.
     """
     try:
-        index = json.loads((runs / INDEX).read_bytes())
+        index = read_object(runs / INDEX, _MOST_BYTES)
         if index["rows"] != _identity(board):
             return {}
         stamps: dict[str, Stamp] = dict(index["runs"])
-    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+    except (OSError, ValueError, TypeError, KeyError):
         return {}
     return stamps
 
@@ -132,7 +138,7 @@ def remember(runs: Path, board: bytes, stamps: Mapping[str, Stamp]) -> None:
     content = json.dumps({"rows": _identity(board), "runs": stamps}, separators=(",", ":")).encode()
     path = runs / INDEX
     try:
-        if runs.is_dir() and not (path.is_file() and path.read_bytes() == content):
+        if runs.is_dir() and not (path.is_file() and read_regular(path, _MOST_BYTES) == content):
             write_atomically(path, content, lasting=False)
     except OSError:
         pass

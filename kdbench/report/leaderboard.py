@@ -158,7 +158,7 @@ def check(out: Path, request: Request = DEFAULT) -> list[str]:
 def _as_before(out: Path) -> Request:
     """The request that the README was made with; the default one without a README."""
     page = out / README
-    return readme.made_with(page.read_text(errors="replace")) if page.is_file() else Request()
+    return readme.made_with(page.read_text(encoding="utf-8", errors="replace")) if page.is_file() else Request()
 
 
 def _grids(tables: list[Table], out: Path, asked: axes.Axes | None) -> dict[str, bytes]:

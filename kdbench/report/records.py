@@ -16,8 +16,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kdbench.errors import UserError
+from kdbench.errors import UserError, shortened
 from kdbench.files import write_atomically
+from kdbench.plan.spec import is_run_name
+from kdbench.store.result import LARGEST, is_plausible
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,6 +49,8 @@ NAMES = ("run", "method", "dataset", "student", "protocol")
 _WHOLE = re.compile("-?[0-9]+")
 _NUMBERS = ("accuracy.", "exits.", "seconds.")
 _UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")  # not the same in every CSV reader, or not in UTF-8
+_UNSHOWN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")
+"""Characters that a terminal or an editor would act on instead of showing them."""
 
 
 def is_number_column(name: str) -> bool:
@@ -55,12 +59,12 @@ def is_number_column(name: str) -> bool:
 
 
 def number(record: Record, key: str) -> float | None:
-    """The finite number in a cell, or None."""
+    """The number in a cell, or None; one beyond all measuring counts as none, so that sums and squares stay finite."""
     try:
         value = float(record.get(key, ""))
     except ValueError:
         return None
-    return value if math.isfinite(value) else None
+    return value if abs(value) <= LARGEST else None
 
 
 def scored(record: Record) -> bool:
@@ -71,7 +75,7 @@ def scored(record: Record) -> bool:
 def cell(value: Any) -> str:
     """A JSON value as the text of a cell."""
     if isinstance(value, str):
-        return _UNSAFE.sub(lambda match: f"\\x{ord(match[0]):02x}", value)
+        return _UNSHOWN.sub(lambda match: match[0].encode("unicode_escape").decode(), value)
     if value is None:
         return ""
     if isinstance(value, (dict, list)):
@@ -169,6 +173,8 @@ def from_csv(content: bytes, name: str) -> tuple[pd.DataFrame, list[str]]:
 
 
 def _header(cells: list[str], name: str) -> list[str]:
+    if _UNSAFE.search("".join(cells)):
+        raise UserError(f"{name} is not a results file: its first line is not UTF-8")
     lacking = [column for column in LEADING if column not in (*cells, *_LATER)]
     if lacking:
         raise UserError(f"{name} is not a results file: its first line lacks the column {', '.join(lacking)}")
@@ -196,23 +202,30 @@ class _Check:
         for place, column in self._named:
             if not cells[place]:
                 raise ValueError(f"it has no {column}")
-        if "/" in cells[self._run] or cells[self._run].startswith("."):
-            raise ValueError(f"its run '{cells[self._run]}' is not a valid folder name")
+        if not is_run_name(cells[self._run]):
+            raise ValueError(f"its run {shortened(repr(cells[self._run]))} cannot be the name of a run")
         if cells[self._status] not in STATES:
             raise ValueError(f"its status is '{cells[self._status]}', not one of {', '.join(STATES)}")
-        if not _WHOLE.fullmatch(cells[self._seed]):
+        if not _WHOLE.fullmatch(cells[self._seed]) or not -LARGEST < float(cells[self._seed]) < LARGEST:
             raise ValueError(f"its seed is '{cells[self._seed]}'")
         for place, column in self._numbers:
-            if cells[place] and not _is_finite(cells[place]):
+            if not cells[place]:
+                continue
+            value = _as_number(cells[place])
+            if value is None:
                 raise ValueError(f"its {column} is '{cells[place]}', which is not a number")
+            if not is_plausible(column, value):
+                raise ValueError(f"its {column} is '{cells[place]}', which cannot have been measured")
         return cells[self._run]
 
 
-def _is_finite(text: str) -> bool:
+def _as_number(text: str) -> float | None:
+    """The finite number that a text writes, or None."""
     try:
-        return math.isfinite(float(text))
+        value = float(text)
     except ValueError:
-        return False
+        return None
+    return value if math.isfinite(value) else None
 
 
 def write(path: Path, content: bytes) -> bool:

@@ -7,6 +7,7 @@ import io
 import pickle
 import re
 import warnings
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,9 @@ def load(path: Path) -> dict[str, Any]:
     Raises:
         RunError: it cannot be read, or holds something else than tensors and plain containers.
     """
+    if (unpacked := _unpacked_size(path)) and unpacked > path.stat().st_size:
+        # torch.save packs without compression, so this is not of it, and may fill the memory.
+        raise RunError(f"the weights in '{path.name}' cannot be read: its parts would unpack to {unpacked} bytes")
     try:
         with warnings.catch_warnings(action="ignore"):  # they are about forms of files that are refused below
             content = torch.load(path, map_location="cpu", weights_only=True)
@@ -75,6 +79,15 @@ def load(path: Path) -> dict[str, Any]:
     if isinstance(content, Mapping):
         return dict(content)
     raise RunError(f"'{path.name}' holds a {type(content).__name__}, not a state dict; save it with: {_SAVE}")
+
+
+def _unpacked_size(path: Path) -> int:
+    """Bytes of all members of a zip archive; 0 for any other file."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return sum(member.file_size for member in archive.infolist())
+    except Exception:  # a damaged archive raises anything; torch.load is about to fail as well
+        return 0
 
 
 _SAVE = "torch.save(model.state_dict(), PATH)"
@@ -94,10 +107,12 @@ def _reason(path: Path, error: Exception) -> str:
         return system.strerror or type(system).__name__
     if not start:
         return "the file is empty"
+    if isinstance(error, MemoryError) or "allocate memory" in str(error):
+        return "reading it takes more memory than this machine has"
     if start.startswith(b"version https://git-lfs"):
         return "it is a Git LFS pointer; get the file itself with: git lfs pull"
     if isinstance(error, pickle.UnpicklingError) and (others := _other_objects(path, str(error))):
-        names = ", ".join(others[:3])
+        names = ", ".join(map(shortened, others[:3]))
         network = any(name.startswith("torch.nn.") for name in others)
         what = "a whole network" if network else "other objects than tensors and plain containers"
         save = _SAVE if network else "torch.save(content['model'], PATH), with its own key"
@@ -120,6 +135,16 @@ def _other_objects(path: Path, message: str) -> list[str]:
         return sorted(names, key=lambda name: (name.startswith("torch.nn."), name))
     except Exception:  # a file that an old torch wrote; the message names the first
         return re.findall(r"GLOBAL (\S+)", message)
+
+
+LONGEST = 60
+"""Characters of a name from a file that a sentence shows."""
+
+
+def shortened(name: Any) -> str:
+    """A name from a file, as a sentence may show it."""
+    text = str(name) if str(name).isprintable() else ascii(str(name))
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
 
 
 def _shown(start: bytes) -> str:

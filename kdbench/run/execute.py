@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import tempfile
 import time
@@ -14,6 +15,7 @@ from typing import Any
 
 import gin
 
+from kdbench.config import run_config
 from kdbench.errors import RunError
 from kdbench.files import write_atomically
 from kdbench.measures import convergence, cost, energy
@@ -21,9 +23,10 @@ from kdbench.measures.load import OtherProcesses
 from kdbench.method import Method
 from kdbench.plan import own_files
 from kdbench.plan.spec import Spec
-from kdbench.run import checkpoint, evaluate, fault, load
+from kdbench.run import arithmetic, checkpoint, evaluate, fault, load
+from kdbench.run import teacher as teachers
 from kdbench.run.caller import Caller, Progress
-from kdbench.run.group import GroupBroken, checksum
+from kdbench.run.group import Group, GroupBroken, checksum
 from kdbench.run.loop.state import Outcome
 from kdbench.run.loop.train import train
 from kdbench.run.prepare import Ready, build, count_flops, prepare
@@ -55,14 +58,15 @@ def run(spec: Spec, runs: Path, data: Path | None, caller: Caller | None = None)
         OSError: the disk is full, which is not this run's fault; it resumes once there is room.
     """
     caller = caller or Caller()
-    group, folder = caller.group, RunFolder(runs, spec.id)
-    caller.check()
+    group, folder = caller.group, RunFolder(runs, spec.id, caller.check)
     if group.first:
-        folder.begin(f"# {spec.command()}\n\n{spec.config}", own_files.of_run(spec))
+        values = run_config.parse(spec.config, spec.id).values
+        folder.begin(run_config.write(values, spec.command()), own_files.of_run(spec))
     result = spec.identity() | studies.tuning_of(spec, runs)
     trace = None
     try:
-        measured = _run(spec, folder, runs, data, caller)
+        with arithmetic.kept(), Streams(spec.seed).as_global("run"):
+            measured = _run(spec, folder, runs, data, caller)
         if measured is None:
             return _result_of_another_rank(group.hear(spec.id))
         result |= {**measured, "status": "finished"}
@@ -104,7 +108,7 @@ def validate(spec: Spec, runs: Path, data: Path | None, caller: Caller | None = 
     """
     caller = caller or Caller()
     try:
-        ready = prepare(spec, runs, data, caller.group)
+        ready = _prepare(spec, runs, data, caller.group)
     except Exception as error:
         raise RunError(fault.sentence(error)) from error
     if ready.settings.selection.on_test:
@@ -113,7 +117,7 @@ def validate(spec: Spec, runs: Path, data: Path | None, caller: Caller | None = 
         raise RunError("tuning needs a validation split; give a larger Split.validation")
     trial: dict[str, Any] = {"status": "finished", "error": None, "accuracy.val": None, "seconds.train": None}
     try:
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory() as folder, arithmetic.kept(), Streams(spec.seed).as_global("run"):
             _, outcome = _train(spec, ready, Path(folder) / EPOCHS, caller)
     except Exception as error:
         return {**trial, "status": "failed", "error": fault.sentence(error), **ready.provenance}
@@ -132,15 +136,18 @@ def _run(spec: Spec, folder: RunFolder, runs: Path, data: Path | None, caller: C
     began = time.perf_counter()
     others = OtherProcesses() if group.size == 1 else None  # the other ranks are not others
     # Also so that none reads, or fails, before the first one has made the folder ready and finished the run before.
-    group.check_equal({"the runs": int(spec.id.rpartition("-")[2], 16)})
-    ready = prepare(spec, runs, data, group)
+    group.check_equal({"the runs": int(hashlib.sha256(spec.id.encode()).hexdigest()[:15], 16)})
+    ready = _prepare(spec, runs, data, group)
     _log_other_commit(folder, ready, group.first)
     # Before training, so that a method that counting fails for fails at once.
     flops = count_flops(spec, ready) if group.first else {}
+    doubt = teachers.doubt(spec, ready.teachers, ready.task, ready.settings.dataset) if group.first else None
+    if doubt:
+        folder.log(doubt)
     session = Session(began, ready.peak, energy.of_devices(ready.device, group.size), others, ready.provenance)
     log = None if group.first else lambda line: None
     every = ready.settings.machine.checkpoint_every
-    keeper = Keeper(folder, ready.identity(spec), every, caller.stop, caller.check, log)
+    keeper = Keeper(folder, ready.identity(spec), every, caller.stop, log)
     keeper.session = session.entries
     last_report: list[Progress] = []
 
@@ -163,19 +170,27 @@ def _run(spec: Spec, folder: RunFolder, runs: Path, data: Path | None, caller: C
             raise Stopped
         caller.report(replace(last_report[0], measured=done))
 
-    measured = _evaluate(ready, method, outcome, convergence.read(folder / EPOCHS), between)
+    measured = _evaluate(ready, method, outcome, convergence.points(outcome.epochs_csv), between)
     entries = session.result(keeper.sessions, outcome)
-    caller.check()
     state = method.deployed().state_dict()
     description = load.description(spec, method, [teacher.description for teacher in ready.teachers])
+    folder.check()
     checkpoint.save(folder / CHECKPOINT, spec.student, state, {"run": spec.id}, description, outcome.states)
+    folder.check()
     write_atomically(folder / OPERATIVE, gin.operative_config_str().encode())
     return {
         **measured,
         **flops,
         **entries,
+        **({"teacher.doubt": doubt} if doubt else {}),
         "weights.sha256": checkpoint.weights_sha256(state),
     }
+
+
+def _prepare(spec: Spec, runs: Path, data: Path | None, group: Group) -> Ready:
+    """`prepare`, in which a reader, or a method's file when it is imported, draws the same for all seeds."""
+    with Streams(0).as_global("preparation"):
+        return prepare(spec, runs, data, group)
 
 
 def _train(

@@ -25,6 +25,8 @@ from kdbench.method.share import Share
 TIMEOUT = datetime.timedelta(minutes=30)
 """How long a rank waits for the others: longer than the first one needs to read the data or to evaluate meanwhile."""
 
+JOIN = datetime.timedelta(minutes=5)
+"""How long a rank tries to reach the process that all ranks meet at, which is there before any of them is started."""
 
 HEAR_OUT = datetime.timedelta(seconds=5)
 """How long a process whose neighbour is gone waits for that one's last words."""
@@ -92,7 +94,8 @@ class Group:
             if local >= torch.cuda.device_count():
                 raise RunError(f"rank {rank} needs GPU {local} of this machine, which has {torch.cuda.device_count()}")
             torch.cuda.set_device(place)
-        store, *_ = next(iter(dist.rendezvous("env://", rank, size, timeout=TIMEOUT)))
+        store, *_ = next(iter(dist.rendezvous("env://", rank, size, timeout=JOIN)))
+        store.set_timeout(TIMEOUT)
         dist.init_process_group(
             "nccl" if kind == "cuda" else "gloo",
             store=dist.PrefixStore("collectives", store), rank=rank, world_size=size, timeout=TIMEOUT,

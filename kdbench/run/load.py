@@ -48,7 +48,7 @@ def method(folder: Path) -> Method:
 
 def normalisation(folder: Path) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation of each channel that a run's images were normalised with, for pixel values in 0..1."""
-    values = run_config.read(folder / CONFIG).values
+    values = run_config.read(folder / CONFIG)
     return tuple(values["Dataset.mean"]), tuple(values["Dataset.std"])
 
 

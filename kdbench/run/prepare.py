@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import gin
 import torch
 
 from kdbench import methods
 from kdbench.backbones import registry
 from kdbench.backbones.backbone import Backbone
+from kdbench.config import run_config
 from kdbench.config import settings as settings_
 from kdbench.config.settings import Machine, Settings
 from kdbench.data import task as tasks
@@ -23,6 +23,7 @@ from kdbench.measures import flops
 from kdbench.measures.cost import PeakMemory
 from kdbench.method import Info, Method
 from kdbench.plan.spec import Spec
+from kdbench.run import arithmetic
 from kdbench.run import teacher as teachers_
 from kdbench.run.group import Group
 from kdbench.run.loop.batches import passes_per_anchor, steps
@@ -64,15 +65,16 @@ def prepare(spec: Spec, runs: Path, data: Path | None, group: Group) -> Ready:
     """Parse the configuration of a run, and load what it names.
 
     Raises:
-        UserError, RunError: the images or a teacher are not there, or are not what they should be; the device is not available.
+        UserError, RunError: the configuration holds more than values of this run; the images or a teacher are not there, or
+            are not what they should be; the device is not available.
     """
-    method_class = methods.load(spec.source)
-    gin.clear_config()
-    gin.parse_config(spec.config)
+    method_class = arithmetic.with_import(spec.source, lambda: methods.load(spec.source))
+    run_config.bind(run_config.trainable(spec.config, spec.id, spec.source))
     settings = settings_.from_gin()
     device = _device(settings.machine, group)
     peak = PeakMemory(device)
-    facts = provenance.collect(spec, device, group.size)
+    facts = provenance.collect(spec, device, settings.machine)
+    facts["provenance.variables"] = arithmetic.variables()
     task = tasks.load(settings.dataset, settings.split, data, device, settings.selection.on_test)
     teachers = teachers_.load(spec, runs, task)
     return Ready(method_class, settings, device, peak, facts, task, teachers)

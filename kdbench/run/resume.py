@@ -67,11 +67,10 @@ class Keeper:
     Of several processes that do a run together all load; the first one alone decides and writes.
 
     Args:
-        folder: of the run.
+        folder: of the run; its `check` is called before each write.
         identity: what must be equal for a state to be this run's, by name.
         every: seconds between two states within an epoch; 0 writes one after each step.
         stop: asked after each step; true: write the state and raise `Stopped`.
-        check: called before each write; raises if this process may not write any more.
         log: takes a line for the run's log; by default it goes there.
 
     Attributes:
@@ -88,14 +87,12 @@ class Keeper:
         identity: Mapping[str, Any],
         every: float,
         stop: Callable[[], bool] = lambda: False,
-        check: Callable[[], None] = lambda: None,
         log: Callable[[str], None] | None = None,
     ):
         self._folder = folder
         self._log = log or folder.log
         self._identity = dict(identity)
         self._every = every
-        self._check = check
         self._last = time.monotonic()
         self._cost = 0.0
         self.stop = stop
@@ -144,9 +141,9 @@ class Keeper:
             OSError: it cannot be written; the states that were there before are still there.
         """
         began = time.monotonic()
-        self._check()
         content = dump({**state, "identity": self._identity, "sessions": [*self.sessions, self.session()]})
         newest, before = self._folder / RESUME, self._folder / RESUME_BEFORE
+        self._folder.check()
         if newest.exists():  # should writing fail now, the state that was the newest is still there
             os.replace(newest, before)
         write_atomically(newest, content)

@@ -8,7 +8,11 @@ from typing import Any
 
 from kdbench.measures import energy, load
 from kdbench.measures.cost import PeakMemory
+from kdbench.run import arithmetic
 from kdbench.run.loop.state import Outcome
+
+_FACTS = ("torch", "device", "cpu", "gpus", "threads", "instructions", "compile", "deterministic", "variables")
+_MACHINE = tuple(f"provenance.{fact}" for fact in _FACTS)
 
 
 class Session:
@@ -44,7 +48,13 @@ class Session:
             "seconds": time.perf_counter() - self._began,
             "started_at": self._provenance["provenance.started_at"],
             "commit": self._provenance["provenance.commit"],
+            "machine": self._machine(),
         }
+
+    def _machine(self) -> dict[str, Any]:
+        """The facts of provenance that change a result's bits, as they are now: a method's code may set PyTorch's settings."""
+        settings = {"provenance.arithmetic": arithmetic.settings()}
+        return {**{key: self._provenance[key] for key in _MACHINE if key in self._provenance}, **settings}
 
     def _measured(self) -> dict[str, Any]:
         return {
@@ -72,6 +82,7 @@ class Session:
             "cost.energy_joules": energy.total([session.get("joules") for session in sessions]),
             "cost.images_per_second": round(outcome.images_seen / outcome.seconds, 1),
             **self._provenance,
+            **self._machine(),
             "provenance.load": load.mean_cores(sessions),
             **self._history(before),
         }
@@ -82,8 +93,11 @@ class Session:
             return {}
         commits = dict.fromkeys([*(session["commit"] for session in before), self._provenance["provenance.commit"]])
         named = [commit for commit in commits if commit]  # an installed wheel has none
+        machines = [self._machine(), *(session["machine"] for session in before if "machine" in session)]
+        mixed = [key for key in machines[0] if len({machine.get(key) for machine in machines}) > 1]
         return {
             "provenance.sessions": len(before) + 1,
             "provenance.started_at": before[0]["started_at"],
             **({"provenance.commits": " ".join(named)} if named else {}),
+            **({"provenance.mixed": " ".join(key.partition(".")[2] for key in mixed)} if mixed else {}),
         }

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from kdbench.backbones import registry
 from kdbench.backbones.backbone import Backbone
-from kdbench.config import run_config
-from kdbench.data.task import Task
+from kdbench.config import extensions, places, run_config
+from kdbench.config.settings import Dataset
+from kdbench.data.readers import registry as readers
+from kdbench.data.task import Images, Task
 from kdbench.errors import RunError
 from kdbench.method import Method, Teacher
 from kdbench.plan.spec import TEACHER_SEED, Spec
-from kdbench.run import checkpoint, weight_file
+from kdbench.run import checkpoint, fault, plausibility, weight_file
 from kdbench.run import load as load_
 from kdbench.store.folder import CHECKPOINT, RunFolder
 from kdbench.streams import Streams
+
+if TYPE_CHECKING:
+    from kdbench.data.readers.arrays import Arrays
 
 TOLERANCE = 0.5
 """Points of accuracy by which a teacher measured again may differ from its own run (another device rounds differently)."""
@@ -94,41 +99,109 @@ def load(spec: Spec, runs: Path, task: Task) -> tuple[LoadedTeacher, ...]:
         return (_untrained(spec.teacher_untrained, classes, channels),)
     teachers = []
     if spec.teacher_file is not None:
-        teachers.append(_of_file(Path(spec.teacher_file).expanduser(), classes, channels))
+        teachers.append(_of_file(places.user_path(spec.teacher_file), classes, channels))
     for run in spec.teacher_runs:
         folder = Path(spec.teacher_folders.get(run, runs / run))
-        values = run_config.parse(spec.config, spec.id).values
-        own = tuple(values["Dataset.mean"]), tuple(values["Dataset.std"])
+        own = _normalisation_of(run_config.parse(spec.config, spec.id).values)
         teachers += _of_run(RunFolder(folder.parent, folder.name), own, task.digest)
     return tuple(teachers)
 
 
-def _of_run(folder: RunFolder, students: tuple[tuple[float, ...], tuple[float, ...]], data: str) -> list[LoadedTeacher]:
+def check_run(folder: RunFolder, values: Mapping[str, Any], data: str | None) -> None:
+    """Load a finished run that is to teach, as its students will.
+
+    Args:
+        values: the configuration of a student's run.
+        data: checksum of the students' images; None if they are not at hand.
+
+    Raises:
+        RunError: it cannot be loaded, or is not what its result says.
+    """
+    try:
+        _of_run(folder, _normalisation_of(values), data)
+    except Exception as error:  # of files that someone else may have written
+        sentence, run = fault.sentence(error), folder.path.name
+        raise RunError(sentence if run in sentence else f"the run {run} cannot teach: {sentence}") from error
+
+
+def check_file(path: Path, values: Mapping[str, Any], arrays: Arrays | None) -> str | None:
+    """Read a weight file that is to teach, as its students will, and try it on training images.
+
+    Args:
+        values: the configuration of a student's run.
+        arrays: the images; None if they are not at hand.
+
+    Returns:
+        A sentence if it is near chance, or right on classes in another order (`plausibility.doubt`).
+
+    Raises:
+        RunError: it cannot be read, or does not fit any backbone with the classes and channels of the images.
+    """
+    if arrays is None:
+        state = weight_file.read(path)
+        classes = readers.classes(values["Dataset.source"]) or weight_file.classes_of(state)
+        weight_file.fitting(state, path, classes, len(values["Dataset.mean"]))
+        return None
+    teacher = _of_file(path, len(arrays.classes), arrays.train_images.shape[-1])
+    dataset = Dataset(**{name: values[f"Dataset.{name}"] for name in ("source", "mean", "std", "mirrored")})
+    images = Images(torch.from_numpy(arrays.train_images), torch.from_numpy(arrays.train_labels))
+    return plausibility.doubt(teacher.network, images, dataset, path.name)
+
+
+def doubt(spec: Spec, teachers: Sequence[LoadedTeacher], task: Task, dataset: Dataset) -> str | None:
+    """A sentence about the first teacher of a run, if the user named it and `plausibility.doubt` finds it odd."""
+    trained_by_the_plan = spec.teacher_word is None or spec.teacher_word in extensions.members("backbone")
+    if not teachers or trained_by_the_plan:
+        return None
+    first = next(teacher for teacher in teachers if not teacher.is_earlier)
+    name = Path(spec.teacher_file).name if spec.teacher_file else first.run
+    return plausibility.doubt(first.network, task.train, dataset, str(name), first.logits)
+
+
+def _checked(folder: RunFolder, data: str | None) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The result and the checkpoint of a run that teaches."""
+    run = folder.path.name
+    if folder.state() != "finished":
+        raise RunError(f"its teacher's run {run} is {folder.state()}")
+    result = folder.typed_result()
+    content = checkpoint.load(folder / CHECKPOINT)
+    try:
+        sha256 = checkpoint.weights_sha256(content["student"])
+    except (KeyError, AttributeError, TypeError):
+        raise RunError(f"the {CHECKPOINT} of the teacher's run {run} does not hold the weights of a run") from None
+    if sha256 != result.get("weights.sha256"):
+        raise RunError(
+            f"the weights of the teacher's run {run} do not match the recorded checksum (sha256); "
+            f"train it again: {result.get('provenance.command', 'kdbench run')} --rerun"
+        )
+    if data is not None and result.get("data.sha256") != data:
+        raise RunError(f"the teacher's run {run} was trained on different images from the present ones (data.sha256)")
+    return result, content
+
+
+def _normalisation_of(values: Mapping[str, Any]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and std that the images of a run are normalised with."""
+    return tuple(values["Dataset.mean"]), tuple(values["Dataset.std"])
+
+
+def _of_run(
+    folder: RunFolder, students: tuple[tuple[float, ...], tuple[float, ...]], data: str | None
+) -> list[LoadedTeacher]:
     """The states that a run kept of its training, the last being its end.
 
     Args:
         students: mean and std that the student's images are normalised with.
-        data: checksum of the student's images.
+        data: checksum of the student's images; None if it is not known.
     """
     run = folder.path.name
-    if folder.state() != "finished":
-        raise RunError(f"its teacher's run {run} is {folder.state()}")
-    result = folder.result() or {}
-    content = checkpoint.load(folder / CHECKPOINT)
-    sha256 = checkpoint.weights_sha256(content["student"])
-    if sha256 != result["weights.sha256"]:
-        raise RunError(
-            f"the weights of the teacher's run {run} do not match the recorded checksum (sha256); "
-            f"train it again: {result['provenance.command']} --rerun"
-        )
-    if result.get("data.sha256") != data:
-        raise RunError(f"the teacher's run {run} was trained on different images from the present ones (data.sha256)")
+    result, content = _checked(folder, data)
+    sha256 = result["weights.sha256"]
     scale, shift = _renormalisation(students, load_.normalisation(folder.path))
     trained = content.get("method", {}).get("state") or content.get("method", {}).get("deploys_student") is False
     method = load_.filled(content, run) if trained else None
     network = load_.network_of(method) if method is not None else _network(content, content["student"])
     description = load_.as_teacher(content)
-    end = LoadedTeacher(network, run, sha256, result["accuracy.last"], method, scale, shift, False, description)
+    end = LoadedTeacher(network, run, sha256, result.get("accuracy.last"), method, scale, shift, False, description)
     earlier = [
         replace(
             end,
@@ -169,8 +242,7 @@ def _untrained(name: str, classes: int, channels: int) -> LoadedTeacher:
 
 
 def _of_file(path: Path, classes: int, channels: int) -> LoadedTeacher:
-    state = weight_file.read(path)
-    name = weight_file.fitting_backbone(state, path, classes, channels)
+    name, state = weight_file.fitting(weight_file.read(path), path, classes, channels)
     network = registry.build(name, classes, channels)
     network.load_state_dict(state)
     described = load_.as_teacher({"backbone": name})

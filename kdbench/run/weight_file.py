@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,50 +10,40 @@ import torch
 from torch import Tensor
 
 from kdbench.backbones import registry
-from kdbench.config import extensions, run_config
-from kdbench.data.readers import registry as readers
-from kdbench.errors import RunError, UserError
-from kdbench.plan.spec import Spec
+from kdbench.config import extensions
+from kdbench.errors import RunError
 from kdbench.run import checkpoint
+from kdbench.run.checkpoint import shortened
 
 WRAPPINGS = ("student", "model", "state_dict", "net", "model_state_dict", "network")
 """Keys under which programs keep a state dict; the first that a file has counts."""
 
-PREFIXES = ("module.", "_orig_mod.")
-"""What DataParallel and torch.compile put before every name."""
+DEPTH = 4
+"""Levels of such keys that are looked through."""
 
-
-def check(specs: Iterable[Spec]) -> None:
-    """Read the weight files of runs that are about to start, and check that they fit a backbone.
-
-    The number of classes is checked where the reader of the images declares it; the run itself checks it always.
-
-    Raises:
-        UserError: a file cannot be read, or fits no backbone.
-    """
-    checked = set()
-    for spec in specs:
-        if spec.teacher_file is None or (spec.teacher_file, spec.dataset) in checked:
-            continue
-        checked.add((spec.teacher_file, spec.dataset))
-        values = run_config.parse(spec.config, spec.id).values
-        classes, channels = readers.classes(values["Dataset.source"]), len(values["Dataset.mean"])
-        path = Path(spec.teacher_file).expanduser()
-        try:
-            fitting_backbone(state := read(path), path, classes or _classes(state), channels)
-        except RunError as error:
-            raise UserError(str(error)) from None
+MOST_PREFIXES = 16
+"""Prefixes that are removed, one before the other."""
 
 
 def read(path: Path) -> dict[str, Tensor]:
-    """The state dict in a file of torch.save or safetensors, as it is or one level down, its names without `PREFIXES`.
+    """The state dict in a file of torch.save or safetensors, as it is or under keys, its names without what all begin with.
 
     Raises:
         RunError: the file cannot be read, or holds something else.
     """
     content = _safetensors(path) if is_safetensors(path) else checkpoint.load(path)
-    state = _unwrapped(content, path)
-    while any(all(name.startswith(prefix) for name in state) for prefix in PREFIXES):
+    return _without_prefix(_unwrapped(content, path, DEPTH))
+
+
+def _without_prefix(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A state dict without the parts that all of its names begin with: `module.`, `_orig_mod.`, `model.`, however nested.
+
+    They are the names that DataParallel, torch.compile, Lightning and modules that hold a network give to it.
+    """
+    state = dict(state)
+    for _ in range(MOST_PREFIXES):
+        if len({name.partition(".")[0] for name in state}) > 1 or not all("." in name for name in state):
+            break
         state = {name.partition(".")[2]: value for name, value in state.items()}
     return state
 
@@ -71,7 +61,6 @@ def is_safetensors(path: Path) -> bool:
 
 def _safetensors(path: Path) -> dict[str, Any]:
     try:
-        from safetensors import SafetensorError
         from safetensors.torch import load_file
     except ImportError:
         raise RunError(
@@ -79,63 +68,80 @@ def _safetensors(path: Path) -> dict[str, Any]:
         ) from None
     try:
         return dict(load_file(path))
-    except (SafetensorError, OSError, ValueError) as error:
+    except Exception as error:  # SafetensorError, and what torch raises for types and shapes that it lacks
         raise RunError(checkpoint.unreadable(path, error)) from None
 
 
-def _unwrapped(content: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
-    """The state dict in a file: under the key where programs usually put it, else at the top, else under the only such key."""
+def _unwrapped(content: Mapping[Any, Any], path: Path, depth: int) -> dict[str, Tensor]:
+    """The state dict in a file: under the keys where programs usually put it, else at the top, else under the only such key."""
     for key in WRAPPINGS:
-        if isinstance(content.get(key), Mapping):
-            return _tensors(content[key], f"under '{key}' in '{path.name}'")
+        if depth and isinstance(content.get(key), Mapping):
+            return _unwrapped(content[key], path, depth - 1)
     inside = [key for key, value in content.items() if isinstance(value, Mapping) and _is_state(value)]
     if len(inside) > 1:
-        names = ", ".join(f"'{key}'" for key in inside)
+        names = ", ".join(f"'{shortened(key)}'" for key in inside[:8])
         raise RunError(
             f"there are several state dicts in '{path.name}' ({names}); save one of them alone, with torch.save"
         )
-    if inside:
-        return _tensors(content[inside[0]], f"in '{path.name}'")
-    return _tensors(content, f"in '{path.name}'")
+    state = content[inside[0]] if inside else content
+    tensors = {name: value for name, value in state.items() if isinstance(name, str) and isinstance(value, Tensor)}
+    if not tensors:
+        raise RunError(f"there are no tensors in '{path.name}'")
+    for name, value in tensors.items():
+        if value.is_nested or value.layout != torch.strided or value.device.type != "cpu":
+            raise RunError(f"the weights in '{path.name}' are not plain tensors ({shortened(name)})")
+    return tensors
 
 
 def _is_state(value: Mapping[Any, Any]) -> bool:
     return bool(value) and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in value.items())
 
 
-def _tensors(content: Mapping[Any, Any], where: str) -> dict[str, Tensor]:
-    state = {name: value for name, value in content.items() if isinstance(name, str) and isinstance(value, Tensor)}
-    if not state:
-        raise RunError(f"there are no tensors {where}")
-    return state
-
-
-def _classes(state: Mapping[str, Tensor]) -> int:
+def classes_of(state: Mapping[str, Tensor]) -> int:
     """The number of classes that the weights were trained for: what the last matrix gives."""
     matrices = [value for value in state.values() if value.dim() == 2]
-    return len(matrices[-1]) if matrices else 1
+    return max(1, len(matrices[-1])) if matrices else 1
 
 
-def fitting_backbone(state: Mapping[str, Tensor], path: Path, classes: int, channels: int) -> str:
-    """The backbone whose state dict has these names and shapes.
+def fitting(state: Mapping[str, Tensor], path: Path, classes: int, channels: int) -> tuple[str, dict[str, Tensor]]:
+    """The backbone whose state dict has these names and shapes, and the weights under the names that it gives them.
+
+    Args:
+        state: what `read` returned.
+        path: its file, for sentences.
 
     Raises:
-        RunError: none has; the nearest is named, and how it differs.
+        RunError: no backbone has; the nearest is named, and how it differs. Or some weights are not numbers.
     """
     differences: dict[str, _Difference] = {}
-    for name in extensions.members("backbone"):
+    for backbone in extensions.members("backbone"):
         try:
             with torch.device("meta"):
-                wanted = registry.build(name, classes, channels).state_dict()
+                own = registry.build(backbone, classes, channels).state_dict()
         except Exception:  # a plug-in's network that cannot be built says nothing about the file
             continue
-        differences[name] = _Difference(state, wanted)
-        if not differences[name].number:
-            return name
-    nearest = min(differences, key=lambda name: differences[name].number)
+        wanted = _without_prefix(own)
+        differences[backbone] = _Difference(state, wanted)
+        if not differences[backbone].number:
+            weights = {full: state[name] for full, name in zip(own, wanted, strict=True)}
+            _check_values(weights, own, path)
+            return backbone, weights
+    if not differences:
+        raise RunError(f"the weights in '{path.name}' do not fit any backbone with {classes} classes")
+    nearest = min(differences, key=lambda backbone: differences[backbone].number)
     raise RunError(
         f"the weights in '{path.name}' do not fit any backbone with {classes} classes; nearest is {nearest}: {differences[nearest]}"
     )
+
+
+def _check_values(weights: Mapping[str, Tensor], own: Mapping[str, Tensor], path: Path) -> None:
+    """Refuse values that cannot be copied to a network, or that would make all its outputs nan."""
+    for name, value in weights.items():
+        if own[name].is_floating_point() and not value.is_floating_point():
+            kind = str(value.dtype).removeprefix("torch.")
+            raise RunError(f"the weights in '{path.name}' are not floating-point numbers ({name} is {kind})")
+        if value.is_floating_point() and not value.float().isfinite().all():
+            raise RunError(f"the weights in '{path.name}' are not all finite ({name})")
 
 
 class _Difference:
@@ -143,8 +149,8 @@ class _Difference:
 
     def __init__(self, state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]):
         self._state, self._wanted = state, wanted
-        self._missing = sorted(wanted.keys() - state.keys())
-        self._unexpected = sorted(state.keys() - wanted.keys())
+        self._missing = [shortened(name) for name in sorted(wanted.keys() - state.keys())]
+        self._unexpected = [shortened(name) for name in sorted(state.keys() - wanted.keys())]
         self._misshapen = [name for name in wanted if name in state and wanted[name].shape != state[name].shape]
         self.number = len(self._missing) + len(self._unexpected) + len(self._misshapen)
 

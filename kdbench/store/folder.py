@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
 from kdbench.errors import UserError
-from kdbench.files import write_atomically
-from kdbench.store.result import defects
+from kdbench.files import leads_out, links, read_object, read_regular, write_atomically
+from kdbench.plan import spec as spec_
+from kdbench.plan.spec import check_run_name
+from kdbench.store import result as result_
 
 State = Literal["finished", "failed", "absent"]
 
@@ -47,10 +50,20 @@ class RunFolder:
     | `again` | "fresh" or "resume": the user asked to repeat the run | until that attempt starts |
     | `cancelled` | nothing: the user cancelled the run | until it is requested again |
     | `reproduced.json` | the comparison with the original run | in `RUNS/reproduced` only |
+
+    A folder may be someone else's: none of its files may be a link that leads out of it.
+
+    Args:
+        check: called before anything is written; raises if this process may not write (`Lease.check`).
+
+    Raises:
+        UserError: `run_id` cannot be the name of a run.
     """
 
-    def __init__(self, runs: Path, run_id: str):
+    def __init__(self, runs: Path, run_id: str, check: Callable[[], None] = lambda: None):
+        check_run_name(run_id)
         self.path = runs / run_id
+        self.check = check
 
     def __truediv__(self, name: str) -> Path:
         return self.path / name
@@ -65,16 +78,45 @@ class RunFolder:
         return "failed" if result.get("status") == "failed" else "absent"
 
     def result(self) -> dict[str, Any] | None:
-        """The parsed result.json, or None if it is missing or unreadable."""
+        """The parsed result.json as it was stored, or None if it is missing or unreadable."""
         return self.read(RESULT)
+
+    def typed_result(self) -> dict[str, Any]:
+        """The entries of result.json that have their declared type; none if it is missing or unreadable."""
+        return result_.typed(self.result() or {})
 
     def read(self, name: str) -> dict[str, Any] | None:
         """The JSON object in a file of the folder, or None if it is missing or unreadable."""
+        if (self / name).is_symlink() and leads_out(self / name, self.path):
+            return None
         try:
-            content = json.loads((self / name).read_text(encoding="utf-8"))
+            return read_object(self / name)
         except (OSError, ValueError):
             return None
-        return content if isinstance(content, dict) else None
+
+    def checked(self, name: str) -> dict[str, Any]:
+        """The JSON object in a file of the folder, whose entries have the types that kdbench gives them.
+
+        Raises:
+            OSError: the file is missing, is not a regular file, or cannot be read.
+            ValueError: it holds something else; the message is the reason.
+        """
+        content = read_object(self / name)
+        for sentence in _ill_typed(name, content):
+            raise ValueError(sentence)
+        return content
+
+    def check_links(self) -> None:
+        """Refuse a folder with a link that leads out of it, before its files are read, copied or written over.
+
+        Raises:
+            UserError: there is one.
+        """
+        for path in links(self.path):
+            if leads_out(path, self.path):
+                raise UserError(
+                    f"{path} is a link that leads out of the run's folder; replace it with what it stands for"
+                )
 
     def write(self, name: str, content: Mapping[str, Any], lasting: bool = True) -> None:
         """Write a JSON file of the folder atomically.
@@ -86,6 +128,7 @@ class RunFolder:
             ValueError: a number is not finite.
         """
         text = json.dumps(content, indent=1, allow_nan=False) + "\n"
+        self.check()
         write_atomically(self / name, text.encode(), lasting)
 
     def enqueue(self, spec: Mapping[str, Any], repeat: Literal["fresh", "resume"] | None = None) -> None:
@@ -102,8 +145,8 @@ class RunFolder:
         self.write(SPEC, spec, lasting=False)
 
     def is_open(self) -> bool:
-        """True if the run is to be done: it has no result or is to be repeated, and it is not cancelled."""
-        if (self / CANCELLED).exists():
+        """True if the run is to be done: it has no result or is to be repeated, and it is neither cancelled nor removed."""
+        if (self / CANCELLED).exists() or not self.path.is_dir():
             return False
         return (self / AGAIN).exists() or self.state() == "absent"
 
@@ -113,9 +156,12 @@ class RunFolder:
         Args:
             own_files: files of the user's own that the run is made with, by their name in a plug-in folder.
         """
+        self.check()
         self.path.mkdir(parents=True, exist_ok=True)
+        for link in links(self.path):  # nothing is written to where they lead
+            link.unlink()
         marker = self / AGAIN
-        if marker.exists() and marker.read_text(encoding="utf-8") == "fresh":
+        if marker.is_file() and read_regular(marker) == b"fresh":
             self.forget()
         for name in (RESULT, CHECKPOINT, PROGRESS, AGAIN):
             (self / name).unlink(missing_ok=True)
@@ -123,6 +169,7 @@ class RunFolder:
         for name, path in own_files.items():
             (self / PLUGIN / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, self / PLUGIN / name)
+        self.check()
         write_atomically(self / CONFIG, config.encode())
 
     def forget(self) -> None:
@@ -139,7 +186,7 @@ class RunFolder:
             ValueError: a number is not finite.
         """
         try:
-            sentences = defects(result)
+            sentences = result_.defects(result)
         except UserError as error:  # a measure's file was edited meanwhile
             sentences = [str(error)]
         for sentence in sentences:
@@ -151,5 +198,30 @@ class RunFolder:
 
     def log(self, line: str) -> None:
         """Append a line to log.txt."""
+        self.check()
         with (self / LOG).open("a", encoding="utf-8") as file:
             file.write(line.rstrip("\n") + "\n")
+
+
+_JOB = re.compile("[0-9]+(_[0-9]+)?")
+_PROGRESS = ("images", "budget", "epoch", "epochs", "images_per_second", "validation", "measured", "at")
+
+
+def _ill_typed(name: str, content: Mapping[str, Any]) -> Iterator[str]:
+    """A sentence for each entry of a JSON file of a run folder that kdbench cannot have written."""
+    if name == RESULT:
+        yield from dict(result_.ill_typed(content)).values()
+    elif name == SPEC:
+        yield from spec_.ill_typed(content)
+    elif name == PROGRESS:
+        for key in _PROGRESS:
+            value = content.get(key)
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if value is not None and not (number and 0 <= value <= result_.LARGEST):
+                yield f"its '{key}' is not a number from 0"
+    elif name == SUBMISSION:
+        job, log = content.get("job", "0"), content.get("log", "")
+        if not isinstance(job, str) or not _JOB.fullmatch(job):
+            yield "its 'job' is not the number of a job"
+        if not isinstance(log, str):
+            yield "its 'log' is not a string"

@@ -7,7 +7,9 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
+from kdbench.config import places
 from kdbench.errors import UserError, hint, nearest
+from kdbench.plan.spec import is_run_name
 from kdbench.store import studies
 from kdbench.store.folder import REPRODUCED
 
@@ -76,15 +78,25 @@ def no_run(prefix: str, ids: Iterable[str], runs: Path) -> UserError:
 
 def run_name(word: str, runs: Path) -> str:
     """The name of a run, given as such or as the path of a folder in `runs`, to which the shell completes names."""
-    path = Path(word).expanduser()
+    path = places.user_path(word)
     return path.name if "/" in word and path.resolve().parent == runs.resolve() else word
 
 
 def run_ids(runs: Path) -> list[str]:
-    """The names of the folders in `runs` that may be runs, in order; none if there is no such folder."""
+    """The names of the folders in `runs` that may be runs, in order; none if there is no such folder.
+
+    Raises:
+        OSError: the folder cannot be read.
+    """
     try:
-        with os.scandir(runs) as entries:
-            names = [e.name for e in entries if e.name[0] != "." and e.is_dir()]
-    except OSError:
+        names = [entry.name for entry in os.scandir(runs) if is_run_name(entry.name) and _is_folder(entry)]
+    except (FileNotFoundError, NotADirectoryError):
         return []
     return sorted(name for name in names if name not in (studies.FOLDER, REPRODUCED))
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link in a circle, or to where one may not look
+        return False

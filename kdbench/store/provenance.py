@@ -15,22 +15,20 @@ from typing import TYPE_CHECKING, Any
 from kdbench.config import places
 from kdbench.plan import own_files
 from kdbench.plan.spec import Spec
-from kdbench.store import lease
+from kdbench.store.owner import slurm_job
 from kdbench.version import __version__
 
 if TYPE_CHECKING:
     import torch
 
+    from kdbench.config.settings import Machine
+
 SUBMITTED = "KDBENCH_COMMIT_SUBMITTED"
 """Environment variable that carries the commit of a SLURM job's submission to the job's workers."""
 
 
-def collect(spec: Spec, device: torch.device, gpus: int) -> dict[str, Any]:
-    """The `provenance.*` entries of a result that are known when the run starts.
-
-    Args:
-        gpus: processes that share each batch.
-    """
+def collect(spec: Spec, device: torch.device, machine: Machine) -> dict[str, Any]:
+    """The `provenance.*` entries of a result that are known when the run starts."""
     import torch
 
     commit, clean = of_this_code()
@@ -41,12 +39,14 @@ def collect(spec: Spec, device: torch.device, gpus: int) -> dict[str, Any]:
         "method_sha256": places.file_sha256(places.sources()[spec.source]),
         "kdbench": __version__,
         "python": platform.python_version(),
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),  # a subclass of str, which a state of training cannot hold
         "torchvision": _version("torchvision"),
         "gin": _version("gin-config"),
         "device": device_name(device),
         "cpu": cpu_model(),
-        "gpus": gpus,
+        "gpus": machine.gpus,
+        "compile": machine.compile,
+        "deterministic": machine.deterministic,
         "threads": torch.get_num_threads(),
         "cores": os.cpu_count() or 1,
         "instructions": instruction_set(),
@@ -56,7 +56,7 @@ def collect(spec: Spec, device: torch.device, gpus: int) -> dict[str, Any]:
     }
     if own:
         facts["own_files"] = " ".join(sorted(own))
-    if job := lease.slurm_job():
+    if job := slurm_job():
         # The clone may have moved on since the job was submitted.
         facts |= {"job": job, "host": socket.gethostname(), "commit_submitted": os.environ.get(SUBMITTED) or None}
     return {f"provenance.{name}": value for name, value in facts.items()}
@@ -86,7 +86,7 @@ def device_name(device: torch.device) -> str:
 def cpu_model() -> str:
     """The model of the CPU, or its architecture where the system does not name it."""
     try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
             return next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
@@ -97,7 +97,7 @@ def instruction_set() -> str:
     import torch
 
     try:
-        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8").split()
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").split()
     except OSError:
         flags = []
     bfloat16 = {"avx512_bf16", "amx_bf16", "bf16"} & set(flags)  # "bf16": on ARM
@@ -114,15 +114,28 @@ def of_this_code() -> tuple[str | None, bool | None]:
     root = places.own_root()
     try:
         commit = _git(root, "rev-parse", "HEAD")
-        changed = _git(root, "status", "--porcelain", "--", "kdbench", "methods", "gin")
+        changed = _git(root, "status", "--porcelain", "--untracked-files=normal", "--", "kdbench", "methods", "gin")
     except (OSError, subprocess.CalledProcessError, subprocess.TimeoutExpired):
         return None, None
     return commit, not changed
 
 
+_KEPT = ("GIT_CONFIG_", "GIT_EXEC_PATH")
+"""Beginnings of git's variables that say how this machine's git works (safe.directory), and not which repository is meant."""
+
+
 def _git(root: Path, *words: str) -> str:
-    # Only kdbench's own repository counts, not one that happens to hold the site-packages folder.
+    # Only kdbench's own repository counts, not one that happens to hold the site-packages folder, nor one that a hook or
+    # `git rebase --exec` hands on in GIT_DIR, GIT_WORK_TREE, GIT_INDEX_FILE and others.
     if not (root / ".git").exists():
         raise OSError
-    done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, timeout=10, check=True)
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith("GIT_") or name.startswith(_KEPT)
+    }
+    environment.pop("GIT_CONFIG_PARAMETERS", None)  # the options of the git command that started the hook
+    # Without locks, which a git command of the user's would trip over; and without a program that watches the files.
+    command = ["git", "--no-optional-locks", "-c", "core.fsmonitor=false", "-C", str(root), *words]
+    done = subprocess.run(
+        command, capture_output=True, encoding="utf-8", errors="replace", timeout=10, check=True, env=environment
+    )
     return done.stdout.strip()

@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 import sys
 import textwrap
-from collections.abc import Mapping
-from functools import cache
+from collections.abc import Iterator, Mapping
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -77,6 +77,8 @@ SECTIONS: dict[str, tuple[Key, ...]] = {
         Key("teacher.accuracy", float, "percent", "top-1 accuracy of the first teacher on the test set", null=True),
         Key("teacher.run", str, "", "ids of the runs that trained the teachers, separated by commas; null for any other teacher",
             null=True),
+        Key("teacher.doubt", str, "", "a sentence about a teacher that is near chance on training images, or right on classes in "
+            "another order; otherwise the key is absent"),
         Key("teacher.sha256", str, "", "checksums of the teachers' weights, separated by commas", null=True),
     ),
     "Measures": (
@@ -120,6 +122,10 @@ SECTIONS: dict[str, tuple[Key, ...]] = {
         Key("provenance.cpu", str, "", "name of the CPU model"),
         Key("provenance.gpus", int, "processes", "processes that share each batch"),
         Key("provenance.threads", int, "threads", "CPU threads that PyTorch used"),
+        Key("provenance.compile", bool, "", "whether torch.compile was used"),
+        Key("provenance.deterministic", bool, "", "whether deterministic kernels alone were allowed"),
+        Key("provenance.arithmetic", str, "", "PyTorch's settings that change results, where they are not `default`"),
+        Key("provenance.variables", str, "", "environment variables that change results, or `none`"),
         Key("provenance.cores", int, "cores", "CPU cores of the machine"),
         Key("provenance.instructions", str, "", "vector instructions of the CPU, and whether it has some for bfloat16"),
         Key("provenance.load", float, "cores", "CPU cores that other processes kept busy, mean until training ended",
@@ -128,6 +134,7 @@ SECTIONS: dict[str, tuple[Key, ...]] = {
         Key("provenance.job", str, "", "SLURM job, in jobs only"),
         Key("provenance.host", str, "", "name of the machine, in jobs only"),
         Key("provenance.sessions", int, "processes", "processes that did the run one after the other, if it was interrupted"),
+        Key("provenance.mixed", str, "", "facts above in which these processes differ, separated by spaces"),
         Key("provenance.started_at", str, "", "start of the first process, UTC"),
         Key("provenance.finished_at", str, "", "end of the run, UTC"),
     ),
@@ -167,7 +174,10 @@ def _of_measure(name: str, key: result_keys.Key) -> Key:
 
 def declaration(name: str) -> Key | None:
     """The declaration of a key: its own, or that of the family with the longest matching name; None if there is none."""
-    keys = declared_keys()
+    return _find(name, declared_keys())
+
+
+def _find(name: str, keys: Mapping[str, Key]) -> Key | None:
     parts = name.split(".")
     families = (".".join([*parts[:length], "*"]) for length in range(len(parts) - 1, 0, -1))
     return next((keys[candidate] for candidate in (name, *families) if candidate in keys), None)
@@ -200,9 +210,53 @@ def defects(result: Mapping[str, Any]) -> list[str]:
     return sentences
 
 
+LARGEST = 2.0**63
+"""Numbers from here on cannot have been measured; squares and sums of smaller ones stay finite."""
+
+
+def typed(result: Mapping[str, Any]) -> dict[str, Any]:
+    """The entries of a result.json that have the type that kdbench declares, for readers of a file of any origin."""
+    wrong = dict(ill_typed(result))
+    return {name: value for name, value in result.items() if name not in wrong}
+
+
+def ill_typed(result: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """The entries of a result.json that cannot be what a run measured, each with a sentence.
+
+    Null stands for a missing value everywhere. Keys that kdbench itself does not declare, such as those of measures, are not
+    checked: which exist depends on the plug-ins.
+    """
+    for name, value in result.items():
+        key = _own_key(name)
+        if key is None or value is None:
+            continue
+        if not _fits(value, key.type):
+            yield name, f"its '{name}' is {_shortened(value)}, but it is declared as {_WORDS[key.type]}"
+        elif key.type in (int, float) and not is_plausible(name, value):
+            yield name, f"its '{name}' is {_shortened(value)}, which cannot have been measured"
+
+
+@lru_cache(maxsize=4096)  # thousands of results have the same keys
+def _own_key(name: str) -> Key | None:
+    return _find(name, {key.name: key for key in KEYS})
+
+
+def is_plausible(name: str, value: float) -> bool:
+    """True if a run can have measured this: accuracies are at most 100 percent, and nothing that has a unit is negative."""
+    key = _own_key(name)
+    least = 0 if key and key.unit else -LARGEST
+    return least <= value <= (100 if key and key.unit == "percent" else LARGEST)
+
+
+def _shortened(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
 def _fits(value: Any, kind: type) -> bool:
     if kind is float:
-        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        finite = isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))
+        return finite and not isinstance(value, bool)
     return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
 
 

@@ -13,13 +13,13 @@ from kdbench.config import places, resolve, signature
 from kdbench.config.ginfile import COMMAND_LINE, Binding
 from kdbench.config.revisions import earliest
 from kdbench.config.space import Space
-from kdbench.errors import UserError
+from kdbench.errors import UserError, reason
 from kdbench.files import lock, write_atomically
 from kdbench.plan import expand
 from kdbench.plan.request import Request
 from kdbench.plan.spec import Spec
 from kdbench.plan.teachers import FindRun
-from kdbench.store.studies import FILE, FOLDER, OBJECTIVE, Trial, teacher_identity
+from kdbench.store.studies import FILE, FOLDER, OBJECTIVE, Trial, read_trials, teacher_identity
 
 
 @dataclass
@@ -78,11 +78,11 @@ class Study:
         """
         path = self.path(runs)
         try:
-            self.trials = list(json.loads(path.read_text(encoding="utf-8"))["trials"])
+            self.trials = read_trials(path)
         except FileNotFoundError:
             self.trials = []
-        except (OSError, ValueError, KeyError, TypeError):
-            raise UserError(f"{path} is not a readable study; delete it to start over") from None
+        except (OSError, ValueError) as error:
+            raise UserError(f"{path} is not a readable study ({reason(error)}); delete it to start over") from None
 
     def outdated(self) -> int:
         """The number of trials that another version of the method file made."""
@@ -122,6 +122,6 @@ class Study:
         with ExitStack() as stack:
             try:
                 stack.enter_context(lock(path, wait=False))
-            except OSError:
+            except BlockingIOError:
                 raise UserError(f"another process is adding trials to the study {self.id}") from None
             yield

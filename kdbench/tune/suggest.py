@@ -45,7 +45,8 @@ def suggest(space: Space, trials: Sequence[Mapping[str, Any]], study: str) -> di
     for trial in trials:
         if trial["status"] == "finished":
             # A gin value may lie outside the space (None, for instance), and Optuna accepts only values inside it.
-            inside = {name: trial["parameters"][name] for name in space if space[name].holds(trial["parameters"][name])}
+            values = trial["parameters"]
+            inside = {name: values[name] for name in space if name in values and space[name].holds(values[name])}
             memory.add_trial(
                 optuna.trial.create_trial(
                     params=inside,

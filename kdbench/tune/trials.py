@@ -11,7 +11,7 @@ from typing import Any
 
 from kdbench.config import bindings, resolve, signature
 from kdbench.errors import RunError, UserError
-from kdbench.launch import backlog, devices, display, local
+from kdbench.launch import backlog, devices, display, inputs, local
 from kdbench.plan import expand
 from kdbench.plan.request import Request
 from kdbench.plan.spec import Spec
@@ -33,12 +33,14 @@ class Tuning:
         trials: how many each is to have.
         runs: the folder of all runs, which holds the studies too.
         teachers: the teachers' runs that the missing trials need and that have not finished.
+        sentences: what the user should know about the images and teachers (`inputs.check`).
     """
 
     studies: tuple[Study, ...]
     trials: int
     runs: Path
     teachers: tuple[Spec, ...]
+    sentences: tuple[str, ...] = ()
 
     @property
     def is_done(self) -> bool:
@@ -46,13 +48,14 @@ class Tuning:
         return all(len(study.trials) >= self.trials for study in self.studies)
 
 
-def prepare(request: Request, trials: int, runs: Path) -> Tuning:
+def prepare(request: Request, trials: int, runs: Path, data: Path | None = None) -> Tuning:
     """Read the studies of a request and check that they can be brought to a number of trials.
 
     Args:
         request: methods, selections and shared bindings.
         trials: number of trials of each study, the first with the gin values.
         runs: the folder of all runs.
+        data: the folder of the datasets, for those that need one.
 
     Raises:
         UserError: a binding that tuning does not allow, a recipe without validation split, a method without search space, a
@@ -70,10 +73,10 @@ def prepare(request: Request, trials: int, runs: Path) -> Tuning:
             )
     open_studies = [study for study in studies if len(study.trials) < trials]
     devices.check(study.spec for study in open_studies)
-    backlog.check_teachers([study.spec for study in open_studies])
+    sentences = inputs.check([study.spec for study in open_studies], runs, data, dry_run=True)
     unfinished = [spec for spec in specs if RunFolder(runs, spec.id).state() != "finished"]
     teachers = backlog.teachers_of([study.spec for study in open_studies], unfinished)
-    return Tuning(tuple(studies), trials, runs, tuple(teachers))
+    return Tuning(tuple(studies), trials, runs, tuple(teachers), tuple(sentences))
 
 
 def _check(request: Request) -> None:
@@ -159,9 +162,9 @@ def carry_out(tuning: Tuning, data: Path | None = None) -> dict[str, str]:
     if tuning.is_done:
         return {}
     suggest.check_optuna()
-    backlog.check_data([study.spec for study in tuning.studies], data)
+    inputs.check([study.spec for study in tuning.studies], tuning.runs, data)
     if tuning.teachers:
-        local.inline(tuning.teachers, tuning.runs, data)
+        local.inline(tuning.teachers, tuning.runs, data, wait=True)
     errors: dict[str, str] = {}
     runs_to_do = [spec for study in tuning.studies for spec in study.specs * (tuning.trials - len(study.trials))]
     with display.for_terminal(runs_to_do) as shown:

@@ -226,3 +226,35 @@ def test_wrong_input_is_one_sentence(made, capsys, words, sentence):
     assert sentence in error
     assert len(error.splitlines()) == 1
     assert not list(made.glob("*.zip"))
+
+
+@pytest.mark.parametrize(
+    "place", ["runs/ce-digits-0/config.gin", "runs/ce-digits-0/plugin/methods/x.py", "leaderboard/notes.txt"]
+)
+def test_what_a_link_leads_to_is_not_packed(made, capsys, place):
+    (made / "secret").write_text("mine")
+    path = made / place
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    path.symlink_to(made / "secret")
+    assert main(["export", "--to", "archive.zip"]) == 2
+    assert f"{place.rpartition('/')[2]} leads out of" in capsys.readouterr().err
+    assert not (made / "archive.zip").exists()
+
+
+def test_a_link_inside_the_folder_is_packed_as_a_file(made):
+    (made / "leaderboard" / "notes.txt").write_text("ours")
+    (made / "leaderboard" / "more.txt").symlink_to("notes.txt")
+    assert main(["export", "--to", "archive.zip"]) == 0
+    with zipfile.ZipFile("archive.zip") as archive:
+        assert archive.read("leaderboard/more.txt") == b"ours"
+
+
+def test_every_member_lies_in_the_archive(made):
+    """A row whose run is a path is not a record, so that none becomes a member."""
+    path = made / "leaderboard" / "results.csv"
+    path.write_text(path.read_text().replace("ce-digits-0", "../ce-digits-0"))
+    leaderboard.regenerate(made / "none", made / "leaderboard")
+    export.export(made / "runs", made / "leaderboard", made / "archive.zip")
+    with zipfile.ZipFile("archive.zip") as archive:
+        assert not [name for name in archive.namelist() if ".." in name.split("/")]

@@ -185,3 +185,11 @@ def test_runs_made_by_another_version_of_the_method_are_named(tmp_path, monkeypa
     assert "1 finished run used an older methods/ce.py; use --rerun to repeat it" in capsys.readouterr().err
     assert main([*words, "--rerun"]) == 0
     assert "an older" not in capsys.readouterr().err
+
+
+def test_the_reader_of_the_output_ends_and_the_runs_do_not(tmp_path):
+    words = " ".join(["methods=ce", "dataset=digits", "seeds=0,1", *SHORT])
+    command = f'"{sys.executable}" -m kdbench run {words} 2>&1 | true; exit ${{PIPESTATUS[0]}}'
+    assert subprocess.run(["bash", "-c", command], cwd=tmp_path).returncode == 0
+    results = [json.loads(path.read_text()) for path in tmp_path.glob("runs/*/result.json")]
+    assert [result["status"] for result in results] == ["finished"] * 2

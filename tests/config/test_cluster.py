@@ -37,6 +37,18 @@ def test_times_as_sbatch_has_them(time, minutes):
 def test_memory_goes_with_the_gpus():
     assert cluster("Cluster.memory=16G").memory_of(4) == "64G"
     assert cluster().memory_of(4) is None
+    assert cluster("Cluster.memory=0").memory_of(4) == "0"  # all of a node
+    assert cluster("Cluster.memory='0'").memory_of(1) == "0"
+
+
+def test_gpus_are_requested_as_the_profile_says():
+    assert cluster().options_with(2) == {"gpus-per-node": "2"}
+    assert cluster("Cluster.gpu_type=a100").options_with(2) == {"gpus-per-node": "a100:2"}
+    gres = ["Cluster.gpu_option=gres", "Cluster.options={'gres': 'lscratch:100', 'exclusive': True}"]
+    assert cluster(*gres).options_with(1) == {"gres": "gpu:1,lscratch:100", "exclusive": True}
+    assert cluster(*gres, "Cluster.gpu_type=a100").options_with(1)["gres"] == "gpu:a100:1,lscratch:100"
+    assert cluster(*gres).options_with(0) == cluster(*gres).options
+    assert cluster("Cluster.gpu_option=None").options_with(4) == {}
 
 
 @pytest.mark.parametrize(
@@ -53,9 +65,25 @@ def test_memory_goes_with_the_gpus():
         (["Cluster.runs_per_job=0"], "Cluster.runs_per_job must be at least 1"),
         (["Cluster.array_parallelism=0"], "Cluster.array_parallelism must be at least 1"),
         (["Cluster.max_requeues=-1"], "Cluster.max_requeues must be at least 0"),
-        (["Cluster.memory=much"], "Cluster.memory must be a number with K, M, G or T, such as '16G', not 'much'"),
+        (["Cluster.memory=much"], "K, M, G or T, such as '16G', or 0 for all of a node, not 'much'"),
         (["Cluster.memory=16GB"], "Cluster.memory must be"),
-        (["Cluster.memory=0"], "Cluster.memory takes"),
+        (["Cluster.memory=-1"], "Cluster.memory must be"),
+        (["Cluster.memory=16"], "Cluster.memory must be"),
+        (
+            ["Cluster.gpu_option=gress"],
+            "Cluster.gpu_option must be 'gpus-per-node' or 'gres', or None, not 'gress'; did you",
+        ),
+        (
+            ["Cluster.gpu_type=a100", "Cluster.gpu_option=None"],
+            "Cluster.gpu_type=a100 has no effect with Cluster.gpu_option",
+        ),
+        (["Cluster.gpu_type=''"], "Cluster.gpu_type must be a name, or None"),
+        (
+            ["Cluster.gpus=0", "Cluster.options={'gres': 'gpu:1'}"],
+            "Cluster.options cannot give 'gres': 'gpu:1': GPUs are requested by Cluster.gpus and gpu_type, and with Cluster",
+        ),
+        (["Cluster.options={'tres-per-task': 'cpu:1,gres/gpu:1'}"], "cannot give 'tres-per-task': 'cpu:1,gres/gpu:1'"),
+        (["Cluster.options={'gpus': 1}"], "cannot give 'gpus': it is set by Cluster.gpus, gpu_type and gpu_option"),
         (["Cluster.partition=''"], "Cluster.partition must be a name, or None"),
         (
             ["Cluster.time=1", "Cluster.signal_delay_s=60"],
@@ -105,6 +133,17 @@ def test_a_profile_may_include_another_and_the_command_line_comes_last(tmp_path)
     places.add_plugins([str(tmp_path)])
     resolved = cluster("cluster=ours", "Cluster.cpus=2")
     assert (resolved.partition, resolved.cpus, resolved.time) == ("gpu", 2, 240)
+
+
+def test_a_profile_from_before_a_parameter_existed_is_whole(tmp_path):
+    lines = (places.own_root() / "slurm" / "default.gin").read_text().splitlines(keepends=True)
+    profile = tmp_path / "slurm" / "ours.gin"
+    profile.parent.mkdir()
+    profile.write_text(
+        "".join(line for line in lines if not line.startswith(("Cluster.gpu_type", "Cluster.gpu_option")))
+    )
+    places.add_plugins([str(tmp_path)])
+    assert cluster("cluster=ours") == cluster()
 
 
 def test_a_cluster_changes_no_run():

@@ -48,6 +48,20 @@ def test_a_macro_is_replaced_by_its_value_wherever_it_is_defined(tmp_path):
         ("KD.temperature = 3", "the recipe 'r' binds KD.temperature, which does not belong to it; it may bind Train"),
         ("include 'recipe/none.gin'", "r.gin includes 'recipe/none.gin', which was not found in any gin/ folder"),
         ("Train.epochs = 1\ninclude 'recipe/standard.gin'", "includes must come first"),
+        ("include '../../etc/passwd'", "r.gin includes '../../etc/passwd'; an include is written as 'GROUP/NAME.gin'"),
+        ("include 'recipe/../../x.gin'", "an include is written as 'GROUP/NAME.gin'"),
+        ("include '/etc/passwd'", "an include is written as 'GROUP/NAME.gin'"),
+        ("Train.epochs = %long\nlong = %long", "the macro 'long' is made of itself"),
+        (
+            "\n".join(["Train.epochs = %a0", *(f"a{n} = %a{n + 1}" for n in range(2000)), "a2000 = 3"]),
+            "part of more than 50",
+        ),
+        ("SGD.lr = 1e999", "recipe/r.gin:1: SGD.lr cannot be inf, which is not finite"),
+        ("SGD.lr = -1e999", "SGD.lr cannot be -inf, which is not finite"),
+        (f"SGD.lr = 1{'0' * 400}", "SGD.lr cannot be an integer of more than 64 bits"),
+        ("Train.batch_size = 9223372036854775808", "Train.batch_size cannot be an integer of more than 64 bits"),
+        ("SGD.lr = 1j", "SGD.lr takes a number such as 0.5, not 1j"),
+        ("SGD.lr = {%a: 1}\na = 3", "a macro cannot be a key"),
     ],
 )
 def test_what_gin_takes_in_silence_is_refused(tmp_path, text, sentence):

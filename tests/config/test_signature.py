@@ -5,7 +5,7 @@ import pytest
 
 from kdbench import methods
 from kdbench.config import places, signature
-from kdbench.config.fields import misfit
+from kdbench.config.fields import field_type, misfit
 from kdbench.errors import UserError
 
 
@@ -103,3 +103,25 @@ def test_values_that_do_not_fit(value, type_, words):
 
 def test_a_misspelt_choice_gets_the_nearest():
     assert misfit("bfloat", Literal["float32", "bfloat16"]).endswith("did you mean 'bfloat16'?")
+
+
+@pytest.mark.parametrize(
+    "annotation",
+    [
+        "__import__('os').mkdir('made')",
+        "[__import__('os').mkdir('made')]",
+        "tuple[(lambda: __import__('os').mkdir('made'))()]",
+        "f\"{__import__('os').mkdir('made')}\"",
+        "\"__import__('os').mkdir('made')\"",
+    ],
+)
+def test_an_annotation_is_not_executed(annotation, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert field_type(annotation) is None
+    assert not (tmp_path / "made").exists()
+
+
+def test_types_are_still_read():
+    written = ("float", "int | None", "tuple[float, ...]", "Literal[-1, 'a']", "typing.Optional[str]", "'float'")
+    assert all(field_type(annotation) is not None for annotation in written)
+    assert field_type("Tensor") is None

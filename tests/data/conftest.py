@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kdbench.data.readers import cifar
+from kdbench.data.readers import images
 
 CLASSES = "airplane", "bird", "car", "cat", "deer", "dog", "frog", "horse", "ship", "truck"
 
@@ -29,6 +29,6 @@ def class_folders(tmp_path: Path) -> Path:
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """Fills with the files that are decoded."""
     files: list[Path] = []
-    decode = cifar._decode
-    monkeypatch.setattr(cifar, "_decode", lambda file: files.append(file) or decode(file))
+    decode = images.decode
+    monkeypatch.setattr(images, "decode", lambda file, size: files.append(file) or decode(file, size))
     return files

@@ -3,7 +3,6 @@ from pathlib import Path
 import pytest
 
 from kdbench.config import places
-from kdbench.errors import UserError
 from kdbench.launch import backlog
 from kdbench.plan import expand, request
 from kdbench.store.folder import CHECKPOINT, RunFolder
@@ -49,13 +48,3 @@ def test_of_a_chain_only_what_is_missing_above_the_student_is_done(tmp_path, end
     end(student, "finished")
     assert backlog.open_runs(chain, tmp_path) == []
     assert backlog.open_runs(chain, tmp_path, rerun=True) == [student]
-
-
-def test_the_folder_of_a_dataset_is_checked_before_anything_starts(tmp_path):
-    backlog.check_data(PLAN, None)
-    specs = expand.plan(request.parse(["methods=ce", "dataset=digits,cifar10"]))
-    with pytest.raises(UserError, match="cifar10 needs a data folder"):
-        backlog.check_data(specs, None)
-    with pytest.raises(UserError, match="does not exist or is not a folder"):
-        backlog.check_data(specs, tmp_path / "none")
-    backlog.check_data(specs, tmp_path)

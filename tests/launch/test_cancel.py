@@ -1,5 +1,7 @@
 """What a cancellation does, as data; what is printed is in tests/cli/commands/test_cancel.py."""
 
+from dataclasses import replace
+
 import pytest
 
 from kdbench.launch import cancel, status
@@ -39,3 +41,16 @@ def test_a_job_leaves_the_queue_with_its_last_run(tmp_path, queue):
     refused = one(2)
     assert (refused.jobs, refused.refusal) == (("8",), "not allowed")
     assert (RunFolder(tmp_path, SPECS[2].id) / CANCELLED).exists()
+
+
+def test_a_marker_that_is_a_link_is_replaced_and_not_followed(tmp_path, queue):
+    marker = RunFolder(tmp_path, SPECS[0].id) / CANCELLED
+    marker.symlink_to(tmp_path / "mine")
+    every = status.read(tmp_path, queue=queue)
+    cancel.cancel([run for run in every if run.id == SPECS[1].id], every, tmp_path, queue)
+    assert marker.is_symlink()
+    planned = [replace(run, state="planned") for run in every if run.id == SPECS[0].id]
+    cancel.cancel(planned, every, tmp_path, queue)
+    assert marker.is_file()
+    assert not marker.is_symlink()
+    assert not (tmp_path / "mine").exists()

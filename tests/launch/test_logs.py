@@ -2,7 +2,7 @@
 
 import pytest
 
-from kdbench.launch.logs import EPOCHS_SHOWN, JOB_LINES, Epochs, RunLogs, Text
+from kdbench.launch.logs import EPOCHS_SHOWN, JOB_LINES, LONGEST_LINE, Epochs, RunLogs, Text, reason
 from kdbench.store.folder import EPOCHS, LOG, SUBMISSION, RunFolder
 
 
@@ -26,7 +26,8 @@ def test_log_txt_is_read_whole_and_then_what_is_added(folder):
 
 
 def test_a_job_shows_its_last_lines_and_the_next_job_all_of_them(folder, tmp_path):
-    first, second = tmp_path / "1.out", tmp_path / "2.out"
+    first, second = tmp_path / ".slurm" / "1.out", tmp_path / ".slurm" / "2.out"
+    first.parent.mkdir()
     first.write_text("".join(f"{n}\n" for n in range(50)))
     folder.write(SUBMISSION, {"job": "1", "log": str(first)})
     logs = RunLogs(folder)
@@ -55,3 +56,58 @@ def test_epochs_that_are_replaced_are_read_again(folder):
     assert rows(*logs.read()) == [("8", "70"), ("9", "80")]
     write(*range(6), 60, 70)
     assert rows(*logs.read()) == [("7", "60"), ("8", "70")]
+
+
+@pytest.mark.parametrize("log", ["/etc/passwd", "../secret", "..", "", ".slurm/../../secret", ["a"], 3, "link"])
+def test_a_record_names_no_log_outside_the_folder_of_logs(folder, tmp_path, log):
+    (tmp_path / ".slurm").mkdir()
+    (tmp_path / ".slurm" / "link").symlink_to("/etc/passwd")
+    (tmp_path / "secret").write_text("mine")
+    folder.write(SUBMISSION, {"job": "1", "log": log})
+    assert RunLogs(folder).read() == []
+
+
+def test_a_log_is_found_where_the_folder_of_runs_is_now(folder, tmp_path):
+    (tmp_path / ".slurm").mkdir()
+    (tmp_path / ".slurm" / "1_0_log.out").write_text("a line\n")
+    folder.write(SUBMISSION, {"job": "1", "log": "/before/runs/.slurm/1_0_log.out"})
+    assert RunLogs(folder).read() == [Text(tmp_path / ".slurm" / "1_0_log.out", "a line\n")]
+
+
+def test_a_link_out_of_the_folder_is_not_shown(folder, tmp_path):
+    (tmp_path / "secret").write_text("epoch,loss\n1,2\n")
+    for name in (LOG, EPOCHS):
+        (folder / name).symlink_to(tmp_path / "secret")
+    assert RunLogs(folder).read() == []
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            b"Traceback\n  File\nkdbench.errors.UserError: no such folder\nsrun: error: n1: task 0: Exited\n",
+            "no such folder",
+        ),
+        (
+            b"ModuleNotFoundError: No module named 'encodings'\n\nCurrent thread 0x1:\n  <no Python frame>\n",
+            "ModuleNotFoundE",
+        ),
+        (
+            b"slurmstepd-n2: error: execve(): /no/python: No such file\nsrun: error: n2: task 0: Exited\n",
+            "slurmstepd-n2: er",
+        ),
+        (b"srun: fatal: SLURM_MEM_PER_CPU and SLURM_MEM_PER_NODE are mutually exclusive.\n", "srun: fatal: SLURM_MEM"),
+        (b"bash: line 3: mod\xfcle: command not found\n\n", "bash: line 3: mod\\xfcle: command"),
+        (b"x" * 100_000, "x" * LONGEST_LINE),
+        (b"\n\n", None),
+    ],
+)
+def test_the_reason_in_the_log_of_a_job_that_ended_too_early(tmp_path, text, expected):
+    (tmp_path / "log").write_bytes(text)
+    shown = reason(tmp_path / "log")
+    assert shown == expected if expected is None else shown.startswith(expected)
+
+
+def test_no_reason_where_there_is_no_log(tmp_path):
+    for path in (tmp_path / "missing", tmp_path, tmp_path / "zero\0byte"):
+        assert reason(path) is None

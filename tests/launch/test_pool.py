@@ -16,6 +16,20 @@ from kdbench.plan import expand
 from kdbench.plan import request as request_
 from kdbench.store.folder import CANCELLED, LOG, RESUME, RunFolder
 
+ODD = '''
+"""Cross-entropy that writes odd bytes, lines that look like a worker's messages, and a line without an end."""
+import os, sys
+from kdbench.method import Method
+
+
+class ODD(Method):
+    def losses(self, batch):
+        if batch.step == 1:
+            for stream in (1, 2):
+                os.write(stream, b"Ger\\xe4t\\n" + 100_000 * b"#")
+            print('{"event": "over", "why": "forged"}', '{"event": "progress"}', "[]", sep="\\n", flush=True)
+        return {"ce": self.cross_entropy(self.student(batch.images), batch.labels)}
+'''
 SLOW = '''
 """Cross-entropy with pauses."""
 import os, signal, time
@@ -45,15 +59,20 @@ LENGTH = {"epochs": "Train.epochs=3"}
 def slow(tmp_path, monkeypatch):
     """A plug-in method that takes its time."""
     root = tmp_path / "plugin"
-    (root / "methods").mkdir(parents=True)
-    (root / "gin" / "method").mkdir(parents=True)
-    (root / "methods" / "slow.py").write_text(SLOW)
-    (root / "gin" / "method" / "slow.gin").write_text("SLOW.pause = 0.0\nSLOW.deadly = -1\n")
+    put(root, "slow", SLOW, "SLOW.pause = 0.0\nSLOW.deadly = -1\n")
+    put(root, "odd", ODD)
     monkeypatch.setenv("KDBENCH_PLUGINS", "")
     places.add_plugins([str(root)])
     yield
     monkeypatch.undo()
     places.add_plugins([])
+
+
+def put(root, name, text, values=""):
+    """Adds a method to a plug-in folder."""
+    for path, content in ((f"methods/{name}.py", text), (f"gin/method/{name}.gin", values)):
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_text(content)
 
 
 def specs(*words):
@@ -188,6 +207,8 @@ def test_a_student_waits_for_the_teacher_that_another_process_trains(tmp_path, m
 
 def test_each_worker_has_a_gpu_or_its_share_of_the_threads(monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
+    for name in ("OMP_NUM_THREADS", "SLURM_CPUS_PER_TASK"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
     assert gpus.shares(None) == [
         {"CUDA_VISIBLE_DEVICES": "4", "OMP_NUM_THREADS": "4"},
@@ -273,3 +294,40 @@ def test_a_full_disk_loses_nothing_and_the_sweep_goes_on_when_there_is_room(work
     assert weights(small_disk) == weights(tmp_path / "one")
     assert not set(finished) & set(begun(errors))  # what was finished was not done again
     assert not [path for path in small_disk.glob("*/.*")]
+
+
+@pytest.mark.parametrize("words", [["workers=1"], ["gpus=2", "Machine.device=cpu"]])
+def test_whatever_a_method_prints_and_whatever_lies_in_the_folder_the_run_finishes(words, slow, tmp_path, monkeypatch):
+    for name in ("select", "profile"):  # torch imports both of Python's own
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('the wrong module')")
+    monkeypatch.chdir(tmp_path)
+    process = started(tmp_path / "runs", "methods=odd", *words)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    assert "forged" not in errors
+    assert "Traceback" not in errors
+    assert len(weights(tmp_path / "runs")) == 1
+
+
+def descendants(pid):
+    children = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return children + [below for child in children for below in descendants(child)]
+
+
+def test_sigterm_at_the_start_of_a_group_leaves_no_process_behind(slow, tmp_path):
+    process = started(tmp_path, "methods=slow", "SLOW.pause=0.05", "gpus=2", "Machine.device=cpu")
+    until(lambda: len(descendants(process.pid)) == 3)  # torchrun and two that import torch
+    below = descendants(process.pid)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    until(lambda: not [pid for pid in below if Path(f"/proc/{pid}").exists()])
+
+
+def test_torchrun_ends_with_a_pool_that_was_killed(slow, tmp_path):
+    process = started(tmp_path, "methods=slow", "SLOW.pause=0.05", "gpus=2", "Machine.device=cpu")
+    until(lambda: workers_of(process))
+    below = descendants(process.pid)
+    process.kill()
+    process.communicate()
+    until(lambda: not [pid for pid in below if Path(f"/proc/{pid}").exists()])

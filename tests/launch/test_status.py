@@ -15,6 +15,7 @@ from kdbench.launch.slurm.queue import QueuedJob, SlurmQueue
 from kdbench.plan import expand, request
 from kdbench.store import lease
 from kdbench.store.folder import AGAIN, CANCELLED, CHECKPOINT, CONFIG, PROGRESS, SUBMISSION, RunFolder
+from kdbench.store.owner import this_process
 
 TEACHER, *SPECS = expand.plan(request.parse(["methods=ce,kd,corsd", "dataset=digits", "seeds=0,1"]))
 CE, CE1, KD = SPECS[:3]
@@ -44,7 +45,9 @@ def ask(tmp_path):
         if begun or progress or result:
             folder.begin(f"# {spec.command()}\n\n{spec.config}")
         if progress:
-            folder.write(PROGRESS, {**progress, "at": time.time() - 7200})
+            folder.write(PROGRESS, {**progress, "at": time.time()})
+            then = time.time() - 7201
+            os.utime(folder / PROGRESS, (then, then))
         if job:
             folder.write(SUBMISSION, {"job": job, "log": str(tmp_path / ".slurm" / job)})
         if result:
@@ -104,13 +107,27 @@ def test_running_as_long_as_its_process_lives(tmp_path, ask):
     process = held(folder)
     (run,) = status_.read(tmp_path)
     assert (run.state, run.epoch, run.epochs, run.images_per_second, run.seconds_left) == ("running", 3, 10, 100.0, 7.0)
-    assert run.where == lease.this_process().host
+    assert run.where == this_process().host
     (folder / CANCELLED).touch()
     assert state(tmp_path, CE) == ("running", "cancelled, stopping")
     (folder / CANCELLED).unlink()
     process.kill()
     process.wait()
     assert state(tmp_path, CE)[0] == "stopped"
+
+
+@pytest.mark.parametrize("ahead", [-9000, 130, 9000])
+def test_the_clock_of_the_file_system_counts(ahead, tmp_path, ask, monkeypatch):
+    ask(CE, progress=WHERE)
+    process = held(ask(CE1, progress=WHERE))
+    owner = json.loads((tmp_path / CE1.id / "lease.1").read_text())
+    (tmp_path / CE1.id / "lease.1").write_text(json.dumps({**owner, "host": "elsewhere"}))
+    right = time.time
+    monkeypatch.setattr(time, "time", lambda: right() + ahead)
+    assert state(tmp_path, CE) == ("stopped", "2 hours ago")
+    assert state(tmp_path, CE1) == ("running", None)
+    process.kill()
+    process.wait()
 
 
 def test_a_run_that_is_measured_is_not_hung(tmp_path, ask):
@@ -154,6 +171,26 @@ def test_what_slurm_says_of_its_job(tmp_path, ask, job, begun, expected):
     if job and job.state == "RUNNING":
         expected = ("waiting", "for its teacher (resnet20), which is planned")
     assert state(tmp_path, KD, Told(job) if job else None) == expected
+
+
+def test_a_job_that_ended_before_its_run_began_shows_why(tmp_path, ask):
+    ask(KD, job="7_1")
+    log = tmp_path / ".slurm" / "7_1"
+    log.parent.mkdir()
+    log.write_bytes(b"ModuleNotFoundError: No module named 'torch'\nsrun: error: n1: task 0: Exited with exit code 1\n")
+    gone, failed = (Told(QueuedJob("7_1", word, in_queue=False)) for word in ("", "FAILED"))
+    assert state(tmp_path, KD, gone) == (
+        "stopped", "job 7_1 has left the queue; its log: ModuleNotFoundError: No module named 'torch'",
+    )  # fmt: skip
+    assert state(tmp_path, KD, failed)[1].startswith("job 7_1: FAILED; its log: ModuleNotFoundError")
+    killed = Told(QueuedJob("7_1", "OUT_OF_MEMORY", in_queue=False))
+    assert state(tmp_path, KD, killed) == ("stopped", "job 7_1: OUT_OF_MEMORY; request more with Cluster.memory")
+    ask(KD, job="7_1", begun=True)  # then the run's own log has it
+    assert state(tmp_path, KD, failed) == ("stopped", "job 7_1: FAILED")
+    log.write_text(
+        "[1/1]  epoch 3/10\nslurmstepd: error: Detected 1 oom_kill event in StepId=7.0.\nsrun: error: killed\n"
+    )
+    assert state(tmp_path, KD, gone)[1].endswith("its log: slurmstepd: error: Detected 1 oom_kill event in StepId=7.0.")
 
 
 def test_a_lease_of_a_job_that_is_to_begin_again_is_none(tmp_path, ask, monkeypatch):

@@ -106,7 +106,7 @@ HEAD, FIRST, SECOND, THIRD = range(4)
         (
             lambda lines: [lines[HEAD], lines[FIRST].replace(b",ce0,", b",../ce0,"), *lines[SECOND:]],
             2,
-            "not a valid folder name",
+            "cannot be the name of a run",
             2,
         ),
         (lambda lines: [lines[HEAD], lines[FIRST].replace(b"digits", b""), *lines[SECOND:]], 2, "no dataset", 2),

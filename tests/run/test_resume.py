@@ -1,38 +1,49 @@
-"""A run that stopped, wherever it was, ends in the very bits of one that never did."""
+"""A run that stopped, wherever it was, ends in the very bits of one that never did; so does one whose process slept."""
 
+import contextlib
 import csv
 import json
 import multiprocessing
 import os
 import random
 import signal
+import sys
+import threading
+import time
 
 import pytest
 import torch
 
 from kdbench.config import places
+from kdbench.method import Share
 from kdbench.plan import expand, request
 from kdbench.run.caller import Caller
 from kdbench.run.execute import run
+from kdbench.run.loop.epochs import Epochs
+from kdbench.run.loop.state import Outcome
 from kdbench.run.resume import Damaged, Keeper, Stopped, dump, parse
-from kdbench.store.folder import EPOCHS, LOG, RESUME, RESUME_BEFORE, RunFolder
+from kdbench.store import lease
+from kdbench.store.folder import EPOCHS, EVENTS, LOG, PROGRESS, RESUME, RESUME_BEFORE, RunFolder
+from kdbench.store.lease import Held, Lost
 
 METHODS = {name: [] for name in sorted(places.sources())} | {"corsd": ["CORSD.class_memory_weight=0.5"]}
 KILLS = int(os.environ.get("KDBENCH_KILLS", 12))
-"""Random stop points over all methods; 100 take two minutes."""
+"""Disturbances at random moments, over all methods; 100 take some minutes."""
+SLEEPERS = 6
+"""One in so many disturbances puts the process to sleep, and wakes it when another one has taken over."""
+LOST, HELD = 3, 4
+"""Exit codes of `child`."""
 
 
 def specs(method, *words):
     """A method's runs: three epochs of digits, with a state after each step; its teacher first."""
-    return expand.plan(
-        request.parse(
-            [
-                f"methods={method}", "dataset=digits", "student=resnet8", "teacher=resnet8", "Train.epochs=3",
-                "Train.batch_size=24", "Train.warmup=0", "Split.validation=0.2", "Machine.checkpoint_every=0",
-                "Machine.threads=1", "Measures.corruptions=False", *METHODS[method], *words,
-            ]
-        )
-    )  # fmt: skip
+    usual = [
+        f"methods={method}", "dataset=digits", "student=resnet8", "teacher=resnet8", "Train.epochs=3",
+        "Train.batch_size=24", "Train.warmup=0", "Split.validation=0.2", "Machine.checkpoint_every=0",
+        "Machine.threads=1", "Measures.corruptions=False", *METHODS[method],
+    ]  # fmt: skip
+    changed = {word.partition("=")[0] for word in words}
+    return expand.plan(request.parse([*(word for word in usual if word.partition("=")[0] not in changed), *words]))
 
 
 def curve(folder):
@@ -82,36 +93,132 @@ def test_a_run_interrupted_after_every_step_ends_like_one_that_never_was(method,
 
 
 def child(spec, runs):
-    run(spec, runs, None)
+    """Do a run as a worker does it: under its lease, and only if it is open."""
+    folder = RunFolder(runs, spec.id)
+    folder.path.mkdir(exist_ok=True)
+    try:
+        with lease.acquire(folder.path) as held:
+            if folder.is_open():
+                report = lambda progress: RunFolder(runs, spec.id, held.check).write(PROGRESS, {"at": progress.epoch})  # noqa: E731
+                run(spec, runs, None, Caller(report=report, check=held.check))
+    except Lost:
+        sys.exit(LOST)
+    except Held:
+        sys.exit(HELD)
 
 
-def killed_after(context, spec, runs, seconds):
-    """Do a run in a process of its own, and kill that after so many seconds; its exit code."""
-    process = context.Process(target=child, args=(spec, runs))
-    process.start()
-    process.join(seconds)
-    if process.is_alive():
-        os.kill(process.pid, signal.SIGKILL)
-    process.join()
-    return process.exitcode
-
-
-def test_killed_at_random_moments_runs_end_in_the_same_bits(undisturbed, tmp_path):
+@pytest.fixture(scope="module")
+def begun():
+    """Starts `child` in a process of its own, which begins at once, with torch in it."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["kdbench.run"])  # so that each process begins at once, with torch in it
+    context.set_forkserver_preload(["kdbench.run"])
+
+    def begin(spec, runs):
+        process = context.Process(target=child, args=(spec, runs))
+        process.start()
+        return process
+
+    return begin
+
+
+def put_to_sleep(process, folder):
+    """Suspend a process for longer than its lease lasts."""
+    os.kill(process.pid, signal.SIGSTOP)
+    for path in folder.path.glob("lease.*"):
+        then = path.stat().st_mtime - 2 * lease.STALE
+        os.utime(path, (then, then))
+
+
+def written(folder, pattern):
+    """The files of a run's folder, and when each was written."""
+    times = {}
+    for path in folder.path.glob(pattern):
+        with contextlib.suppress(FileNotFoundError):
+            times[path.name] = path.stat().st_mtime_ns
+    return times
+
+
+def wake(process):
+    with contextlib.suppress(ProcessLookupError):  # it has ended since
+        os.kill(process.pid, signal.SIGCONT)
+
+
+def test_disturbed_at_random_moments_runs_end_in_the_same_bits(begun, undisturbed, tmp_path):
     draw = random.Random(0)
-    kills = number = 0
-    while kills < KILLS:
+    kills = sleeps = number = resumed = 0
+    while kills + sleeps < KILLS:
         method = list(METHODS)[number % len(METHODS)]
-        spec, runs = specs(method)[-1], tmp_path / str(number)
+        # Every other run writes no state within an epoch, as usual, and so asks for its lease less often.
+        spec, runs = specs(method, f"Machine.checkpoint_every={60 * (number % 2)}")[-1], tmp_path / str(number)
         with_teacher(spec, undisturbed, runs)
+        folder, sleepers, disturbed = RunFolder(runs, spec.id), [], 0
+        frequent = EPOCHS if number % 2 else RESUME
         number += 1
-        killed = 0
-        while (code := killed_after(context, spec, runs, draw.uniform(0.1, 1.2) if killed < 4 else 100)) != 0:
-            assert code == -signal.SIGKILL, f"exit code {code}"
-            killed += 1
-        kills += killed
-        assert record(runs, spec) == record(undisturbed, spec), f"{method} after {killed} kills"
+        seconds = RunFolder(undisturbed, spec.id).result()["seconds.train"]
+        while folder.state() != "finished":
+            # Mostly after a first step or epoch of this process: most of the time passes before it.
+            sign = draw.choice(["lease.*", EPOCHS, frequent])
+            before = written(folder, sign)
+            process = begun(spec, runs)
+            while disturbed < 4 and process.is_alive() and written(folder, sign) == before:
+                time.sleep(0.005)
+            process.join(draw.uniform(0.0, seconds / 2) if disturbed < 4 else 1000)
+            if not process.is_alive():
+                assert process.exitcode in (0, LOST, HELD)
+                continue
+            disturbed += 1
+            if (kills + sleeps) % SLEEPERS == SLEEPERS - 1:
+                sleeps += 1
+                put_to_sleep(process, folder)
+                sleepers.append(process)
+                threading.Timer(draw.uniform(0.0, 1.5), wake, [process]).start()
+            else:
+                kills += 1
+                os.kill(process.pid, signal.SIGKILL)
+                process.join()
+        for process in sleepers:
+            process.join(60)
+            assert process.exitcode in (0, LOST, HELD)
+        log = (folder / LOG).read_text() if (folder / LOG).exists() else ""
+        resumed += log.count("resuming at step")
+        assert "cannot be used" not in log
+        assert record(runs, spec) == record(undisturbed, spec), f"{method} after {disturbed} disturbances"
+        print(f"{kills} kills and {sleeps} sleepers over {number} runs, {resumed} resumptions", flush=True)
+    assert sleeps
+    assert resumed
+
+
+@pytest.mark.parametrize("woken", ["while another process trains", "when it has finished"])
+def test_a_process_that_slept_while_another_took_over_adds_nothing(woken, begun, tmp_path):
+    events = ["log=tensorboard"] if woken.startswith("while") else []
+    words = ("Train.epochs=8", "Machine.checkpoint_every=60", *events)
+    (spec,) = specs("ce", *words)
+    assert run(spec, tmp_path / "undisturbed", None)["status"] == "finished"
+    runs = tmp_path / "disturbed"
+    runs.mkdir()
+    folder = RunFolder(runs, spec.id)
+    sleeper = begun(spec, runs)
+    while not (folder / EPOCHS).exists():
+        time.sleep(0.01)
+        assert sleeper.is_alive()
+    put_to_sleep(sleeper, folder)
+
+    def report(progress):
+        if progress.epoch == 2 and woken.startswith("while"):
+            wake(sleeper)
+        if progress.epoch == 4 and woken.startswith("while"):
+            sleeper.join(30)
+
+    with lease.acquire(folder.path) as held:
+        run(spec, runs, None, Caller(report=report, check=held.check))
+    before = {path.name: path.read_bytes() for path in folder.path.iterdir() if path.is_file()}
+    wake(sleeper)
+    sleeper.join(30)
+    assert sleeper.exitcode == LOST
+    assert {path.name: path.read_bytes() for path in folder.path.iterdir() if path.is_file()} == before
+    assert record(runs, spec) == record(tmp_path / "undisturbed", spec)
+    assert len(list(folder.path.glob(EVENTS))) == len(events)
+    assert not (folder / LOG).exists()
 
 
 def stopped(spec, runs, after):
@@ -208,8 +315,17 @@ def test_nothing_is_written_without_the_right_to(tmp_path):
     def lost():
         raise RuntimeError("lost")
 
-    with pytest.raises(RuntimeError, match="lost"):
-        Keeper(folder, {}, 0.0, check=lost).save({"step": 1})
+    folder = RunFolder(tmp_path, "a", lost)
+    for write in (
+        lambda: Keeper(folder, {}, 0.0).save({"step": 1}),
+        lambda: folder.begin("Train.epochs = 1\n"),
+        lambda: folder.write(PROGRESS, {}),
+        lambda: folder.log("a line"),
+        lambda: folder.finish({"status": "failed"}),
+        lambda: Epochs(folder / EPOCHS, Share(), check=lost).write(1, Outcome(), 0.1, {"loss": 1.0}),
+    ):
+        with pytest.raises(RuntimeError, match="lost"):
+            write()
     assert list(folder.path.iterdir()) == []
 
 

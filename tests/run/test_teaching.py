@@ -5,8 +5,10 @@ import shutil
 import pytest
 import torch
 
+from kdbench.backbones import registry
 from kdbench.launch import display, local, worker
 from kdbench.launch.backlog import enqueue, open_runs
+from kdbench.launch.work import work
 from kdbench.run import checkpoint
 from kdbench.run import teacher as teacher_
 from kdbench.run.caller import Caller
@@ -145,12 +147,23 @@ def test_a_teacher_in_the_same_normalisation_is_fed_the_very_images(taught):
     assert (loaded.scale, loaded.shift) == (None, None)
 
 
+def test_a_teacher_from_outside_that_is_near_chance_is_in_the_result_and_the_log(taught, tmp_path):
+    torch.manual_seed(0)
+    torch.save(registry.build("resnet8", 10, 1).state_dict(), tmp_path / "w.pt")
+    (result,) = taught.do("methods=kd", f"teacher={tmp_path}/w.pt", "Train.epochs=1")
+    assert result["teacher.doubt"].startswith("the teacher w.pt is right on ")
+    assert "near chance (10.0 %)" in result["teacher.doubt"]
+    assert result["teacher.doubt"] in (taught.runs / result["run"] / "log.txt").read_text()
+    *_, trained = taught.do("methods=kd", "Train.epochs=1")
+    assert "teacher.doubt" not in trained, "a teacher of the plan has its own row"
+
+
 def test_students_of_a_cancelled_teacher_are_left_and_those_of_its_students_too(taught, tmp_path):
     teacher, assistant, student = planned = taught.specs("methods=kd_chain", runs=tmp_path)
     enqueue(planned, tmp_path)
     (RunFolder(tmp_path, teacher.id) / CANCELLED).touch()
     with worker.Stop() as stop:
-        worker.work([assistant, student], tmp_path, None, display.Plain(2), stop)
+        work([assistant, student], tmp_path, None, display.Plain(2), stop)
     assert not any((RunFolder(tmp_path, spec.id) / CONFIG).exists() for spec in planned)
 
 
@@ -158,5 +171,5 @@ def test_a_worker_that_is_given_the_student_alone_trains_all_above_it_first(taug
     planned = taught.specs("methods=kd_chain", "Train.epochs=1", runs=tmp_path)
     enqueue(planned, tmp_path)
     with worker.Stop() as stop:
-        worker.work(planned[-1:], tmp_path, None, display.Plain(1), stop)
+        work(planned[-1:], tmp_path, None, display.Plain(1), stop)
     assert [RunFolder(tmp_path, spec.id).state() for spec in planned] == ["finished"] * 3

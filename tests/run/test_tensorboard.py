@@ -3,6 +3,7 @@
 import csv
 import importlib.util
 import time
+from importlib.machinery import ModuleSpec
 
 import numpy as np
 import pytest
@@ -152,11 +153,12 @@ def test_another_word_is_refused(tmp_path, monkeypatch, capsys, word, sentence):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("in_its_place", [None, ModuleSpec("tensorboard", None)], ids=["nothing", "a folder"])
 @pytest.mark.parametrize("word", ["log=tensorboard", "Machine.log=tensorboard"])
-def test_without_the_package_it_is_said_before_anything_starts(tmp_path, monkeypatch, capsys, word):
+def test_without_the_package_it_is_said_before_anything_starts(tmp_path, monkeypatch, capsys, word, in_its_place):
     monkeypatch.chdir(tmp_path)
     find_spec = importlib.util.find_spec
-    monkeypatch.setattr(request, "find_spec", lambda name: None if name == "tensorboard" else find_spec(name))
+    monkeypatch.setattr(request, "find_spec", lambda name: in_its_place if name == "tensorboard" else find_spec(name))
     assert main(["run", "methods=ce", *SHORT, word]) == 2
     assert "pip install 'kdbench[tensorboard]'" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []

@@ -1,5 +1,6 @@
 import pytest
 
+from kdbench.errors import UserError
 from kdbench.store.folder import CANCELLED, CHECKPOINT, EPOCHS, PROGRESS, RESULT, RESUME, RESUME_BEFORE, RunFolder
 
 
@@ -83,3 +84,38 @@ def test_a_result_that_is_no_json_number_is_refused(tmp_path):
     with pytest.raises(ValueError, match="JSON"):
         folder.finish({"accuracy.last": float("nan")})
     assert folder.result() is None
+
+
+@pytest.mark.parametrize("name", ["../a", "a/b", "", ".", "..", "/etc", "a b", "a\n"])
+def test_a_name_that_is_a_path_is_not_that_of_a_run(tmp_path, name):
+    with pytest.raises(UserError, match="cannot be the name of a run"):
+        RunFolder(tmp_path, name)
+
+
+def test_a_link_out_of_the_folder_is_not_read(tmp_path):
+    (tmp_path / "secret.json").write_text('{"status": "failed"}')
+    folder = RunFolder(tmp_path / "runs", "a")
+    folder.path.mkdir(parents=True)
+    (folder / RESULT).symlink_to("../../secret.json")
+    assert folder.result() is None
+    assert folder.state() == "absent"
+    with pytest.raises(UserError, match=r"result\.json is a link that leads out of the run's folder"):
+        folder.check_links()
+
+
+def test_an_attempt_writes_to_nothing_that_a_link_leads_to(tmp_path):
+    mine = tmp_path / "mine"
+    (mine / "methods").mkdir(parents=True)
+    for name in ("log", "epochs", "methods/kd.py"):
+        (mine / name).write_text("mine")
+    folder = RunFolder(tmp_path / "runs", "a")
+    folder.path.mkdir(parents=True)
+    links = {"log.txt": "log", EPOCHS: "epochs", "config.gin": "log", "plugin": "", RESULT: "log", "again": "log"}
+    for name, target in links.items():
+        (folder / name).symlink_to(mine / target)
+    folder.begin("Train.epochs = 1\n", {"methods/kd.py": mine / "methods/kd.py"})
+    folder.log("a line")
+    (folder / EPOCHS).write_text("epoch\n")
+    folder.finish({"status": "failed"})
+    assert {path.read_text() for path in mine.rglob("*") if path.is_file()} == {"mine"}
+    assert (folder / "plugin/methods/kd.py").is_file()

@@ -1,15 +1,28 @@
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
+import threading
 import time
 
 import pytest
 
 from kdbench.store import lease
 from kdbench.store.lease import Held, Lost
+from kdbench.store.owner import this_process
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from kdbench.store import lease
+held = lease.acquire(Path(sys.argv[1]))
+print(flush=True)
+time.sleep(99)
+"""
 
 
 def names(folder):
@@ -31,7 +44,7 @@ def foreign(folder, number=1, **changed):
 def test_a_lease_is_held_once_and_can_be_had_again_when_released(tmp_path):
     with lease.acquire(tmp_path) as held:
         held.check()
-        assert lease.owner(tmp_path) == lease.this_process()
+        assert lease.owner(tmp_path) == this_process()
         with pytest.raises(Held, match=f"process {os.getpid()} on "):
             lease.acquire(tmp_path)
     assert names(tmp_path) == []
@@ -95,6 +108,72 @@ def test_an_owner_that_slept_too_long_finds_out(tmp_path):
         slept.check()
 
 
+def test_an_owner_whose_lease_or_folder_was_removed_finds_out(tmp_path):
+    folder = tmp_path / "run"
+    held = lease.acquire(folder)
+    (folder / "lease.1").unlink()
+    with pytest.raises(Lost, match="its lease was removed"):
+        held.check()
+    shutil.rmtree(folder)
+    with pytest.raises(Lost, match="its folder was removed"):
+        held.check()
+    held.release()
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize("ahead", [-7200, 130, 7200])
+def test_a_clock_that_differs_from_the_file_systems_does_not_matter(ahead, tmp_path, monkeypatch):
+    (tmp_path / "live").mkdir()
+    (tmp_path / "dead").mkdir()
+    foreign(tmp_path / "live")
+    foreign(tmp_path / "dead")
+    age(tmp_path / "dead", 1, lease.STALE + 1)
+    right = time.time
+    monkeypatch.setattr(time, "time", lambda: right() + ahead)
+    assert list(lease.owners([tmp_path / "live", tmp_path / "dead"])) == [tmp_path / "live"]
+    with pytest.raises(Held, match="process 1 on elsewhere"):
+        lease.acquire(tmp_path / "live")
+    lease.acquire(tmp_path / "dead").release()
+
+
+@pytest.mark.parametrize("ahead", [-7200, 130, 7200])
+def test_where_the_file_systems_clock_is_unknown_a_heartbeat_that_moves_counts(ahead, tmp_path, monkeypatch):
+    def read_only(**_):
+        raise OSError(30, "Read-only file system")
+
+    right = time.time
+    monkeypatch.setattr(tempfile, "NamedTemporaryFile", read_only)
+    monkeypatch.setattr(time, "time", lambda: right() + ahead)
+    monkeypatch.setattr(lease, "WATCH", 0.3)
+    (tmp_path / "live").mkdir()
+    (tmp_path / "dead").mkdir()
+    foreign(tmp_path / "live")
+    foreign(tmp_path / "dead")
+    beat = threading.Timer(0.1, os.utime, [tmp_path / "live" / "lease.1"])
+    beat.start()
+    assert list(lease.owners([tmp_path / "live", tmp_path / "dead"])) == [tmp_path / "live"]
+    beat.join()
+
+
+def test_of_two_leases_the_newest_names_the_owner(tmp_path):
+    foreign(tmp_path, 1)
+    foreign(tmp_path, 2, pid=2)
+    assert lease.owner(tmp_path).pid == 2
+
+
+def test_a_process_that_is_suspended_is_not_dead_and_not_awake(tmp_path):
+    with subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE) as process:
+        process.stdout.readline()
+        owner = lease.owner(tmp_path)
+        assert (owner.is_awake(), owner.is_dead()) == (True, False)
+        process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WNOWAIT)
+        assert (owner.is_awake(), owner.is_dead()) == (False, False)
+        process.kill()
+        process.wait()
+        assert (owner.is_awake(), owner.is_dead()) == (False, True)
+
+
 def test_the_heartbeat_touches(tmp_path, monkeypatch):
     monkeypatch.setattr(lease, "HEARTBEAT", 0.02)
     with lease.acquire(tmp_path) as held:
@@ -104,7 +183,19 @@ def test_the_heartbeat_touches(tmp_path, monkeypatch):
         held.check()
 
 
-@pytest.mark.parametrize("content", ["", "{", "[1]", '{"pid": 1}'])
+OWNER = {"host": "h", "boot": "b", "namespace": "n", "pid": 1, "started": "1", "job": "", "restart": 0}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *("", "{", "[1]", '{"pid": 1}', "[" * 50_000, "\xff"),
+        *(
+            json.dumps({**OWNER, **wrong})
+            for wrong in ({"pid": "../../1"}, {"pid": 10**40}, {"host": 1}, {"restart": None})
+        ),
+    ],
+)
 def test_a_torn_lease_counts_by_its_age(content, tmp_path):
     (tmp_path / "lease.3").write_text(content)
     with pytest.raises(Held, match="unknown machine"):
@@ -112,6 +203,16 @@ def test_a_torn_lease_counts_by_its_age(content, tmp_path):
     age(tmp_path, 3, lease.STALE + 1)
     with lease.acquire(tmp_path):
         assert names(tmp_path) == ["lease.3", "lease.4"]
+
+
+@pytest.mark.parametrize("make", [lambda path: path.mkdir(), os.mkfifo, lambda path: path.symlink_to("/dev/zero")])
+def test_what_is_no_file_is_no_lease(tmp_path, make):
+    make(tmp_path / "lease.3")
+    assert lease.owner(tmp_path) is None
+    with lease.acquire(tmp_path) as held:
+        held.check()
+        assert names(tmp_path) == ["lease.3", "lease.4"]
+    assert "lease.4" not in names(tmp_path)
 
 
 PROGRAM = """

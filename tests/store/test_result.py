@@ -10,7 +10,7 @@ from kdbench.errors import UserError
 from kdbench.report.records import LEADING, is_number_column
 from kdbench.store import result
 from kdbench.store.folder import LOG, RunFolder
-from kdbench.store.result import declaration, declared_keys, defects, dtype, is_number
+from kdbench.store.result import declaration, declared_keys, defects, dtype, ill_typed, is_number, is_plausible, typed
 
 ROOT = Path(__file__).parents[2]
 
@@ -134,6 +134,40 @@ def test_a_finished_run_is_never_lost_to_an_undeclared_key(tmp_path):
     logged = (folder / LOG).read_text()
     assert "'accuracy.lost'" in logged
     assert "'seed' is '3'" in logged
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "sentence"),
+    [
+        ("seed", "3", "its 'seed' is '3', but it is declared as integer"),
+        ("accuracy.last", [71.0], "its 'accuracy.last' is [71.0], but it is declared as number"),
+        ("accuracy.last", 1e6, "its 'accuracy.last' is 1000000.0, which cannot have been measured"),
+        ("exits.exit1", -0.5, "which cannot have been measured"),
+        ("seconds.train", 1e308, "which cannot have been measured"),
+        ("images_seen", 10**400, "which cannot have been measured"),
+        ("method", {"a": "b" * 500}, "..., but it is declared as text"),
+    ],
+)
+def test_entries_that_no_run_can_have_written_are_named_and_left_out(name, value, sentence):
+    content = {"status": "finished", "accuracy.val": 50.0, name: value}
+    ((wrong, found),) = ill_typed(content)
+    assert wrong == name
+    assert sentence in found
+    assert len(found) < 200
+    assert typed(content) == {"status": "finished", "accuracy.val": 50.0}
+
+
+def test_null_and_what_kdbench_does_not_declare_are_left_alone():
+    content = {"accuracy.last": None, "seed": 3, "mine.value": [1], "latency.p99": "1", "provenance.gpus": 1}
+    assert typed(content) == content
+
+
+def test_the_committed_rows_are_plausible():
+    with (ROOT / "leaderboard" / "results.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    numbers = [(name, float(cell)) for row in rows for name, cell in row.items() if cell and is_number(name)]
+    assert len(numbers) > 1000
+    assert all(is_plausible(name, value) for name, value in numbers)
 
 
 def test_the_store_imports_no_torch():

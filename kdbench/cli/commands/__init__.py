@@ -16,6 +16,9 @@ NAMES = (
 )  # fmt: skip
 """All commands, in the order of `kdbench --help`."""
 
+WORK = ("run", "cancel", "leaderboard", "reproduce", "export", "tune")
+"""Commands that do more than show something: they do it to the end, even if nobody reads what they print any more."""
+
 
 class Command(Protocol):
     """The interface of a command module."""

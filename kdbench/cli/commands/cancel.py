@@ -6,7 +6,9 @@ import argparse
 
 from kdbench.cli import folders
 from kdbench.cli.commands.status import SELECTION
+from kdbench.cli.printing import print_text
 from kdbench.errors import RunError, UserError
+from kdbench.words import printable
 
 SUMMARY = "stop queued or running runs, on any machine"
 DETAILS = f"""\
@@ -40,18 +42,20 @@ def run(arguments: argparse.Namespace) -> int:
     cancellation = cancel.cancel(statuses, every, runs, queue)
     if not cancellation.runs:
         names = [each.id for each in every]
-        print(f"nothing to cancel: {states.counts(statuses) if statuses else states.no_runs(runs, selected, names)}")
+        print_text(
+            f"nothing to cancel: {states.counts(statuses) if statuses else states.no_runs(runs, selected, names)}"
+        )
         return 0
-    print(f"cancelled {states.counts(cancellation.runs)}")
+    print_text(f"cancelled {states.counts(cancellation.runs)}")
     if len(cancellation.runs) <= NAMED:
-        print("\n".join(f"  {each.id}" for each in cancellation.runs))
+        print_text("\n".join(f"  {printable(each.id)}" for each in cancellation.runs))
     if any(each.state == "running" for each in cancellation.runs):
-        print("Running runs save their state and stop within seconds.")
+        print_text("Running runs save their state and stop within seconds.")
     jobs = cancellation.jobs
     if cancellation.refusal:
         raise RunError(f"SLURM did not cancel the jobs {', '.join(jobs[:NAMED])}: {cancellation.refusal}")
     if jobs:
         named = f": {', '.join(jobs)}" if len(jobs) <= NAMED else ""
-        print(f"Removed from SLURM's queue: {len(jobs)} job{'s' * (len(jobs) != 1)}{named}")
-    print("The same kdbench run command resumes cancelled runs.")
+        print_text(f"Removed from SLURM's queue: {len(jobs)} job{'s' * (len(jobs) != 1)}{named}")
+    print_text("The same kdbench run command resumes cancelled runs.")
     return 0

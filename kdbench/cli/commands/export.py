@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from kdbench.cli import folders
+from kdbench.cli.printing import print_text
 
 SUMMARY = "package the leaderboard and its sources as supplementary material"
 DETAILS = """\
@@ -25,7 +26,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     from kdbench.audit import export
+    from kdbench.config import places
 
-    to = arguments.to.expanduser().resolve() if arguments.to else None
-    print(export.export(folders.runs(arguments), arguments.out.resolve(), to))
+    to = places.user_path(arguments.to).resolve() if arguments.to else None
+    print_text(export.export(folders.runs(arguments), arguments.out.resolve(), to))
     return 0

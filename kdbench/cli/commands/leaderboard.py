@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kdbench.cli import folders
+from kdbench.cli.printing import print_text, warn
 from kdbench.errors import UserError
 from kdbench.words import count
 
@@ -71,14 +71,14 @@ def run(arguments: argparse.Namespace) -> int:
     have = "has" if outcome.open == 1 else "have"
     unfinished = f"; {count(outcome.open, 'run')} {have} no result yet" if outcome.open else ""
     tables = f"{count(len(outcome.tables), 'table')} from {count(outcome.runs, 'run')}"
-    print(f"{out / leaderboard.README}: {tables}, {state}{unfinished}")
+    print_text(f"{out / leaderboard.README}: {tables}, {state}{unfinished}")
     if request.axes:
         _print_grids(outcome, request.axes, out)
     if arguments.plots:
         _draw(outcome, runs, out)
     page = out / leaderboard.PAGE
     if arguments.html:
-        print(f"{page}: {page.stat().st_size / 1e3:.0f} kB, open it in a browser")
+        print_text(f"{page}: {page.stat().st_size / 1e3:.0f} kB, open it in a browser")
     elif page.is_file() and outcome.changed:
         _warn([f"{page} is out of date; regenerate it with --html"])
     return 0
@@ -90,9 +90,9 @@ def _print_grids(outcome: Outcome, by: Axes, out: Path) -> None:
     from kdbench.report.tables import grids
 
     made = grids.grids(outcome.tables, by)
-    print(f"{out / by.name}.md, .csv, .tex: {count(len(made), 'grid')}")
+    print_text(f"{out / by.name}.md, .csv, .tex: {count(len(made), 'grid')}")
     for grid in made:
-        console(pipe_width=None).print(TerminalSection(grids.section(grid)))
+        console().print(TerminalSection(grids.section(grid)))
 
 
 def _draw(outcome: Outcome, runs: Path, out: Path) -> None:
@@ -100,9 +100,9 @@ def _draw(outcome: Outcome, runs: Path, out: Path) -> None:
 
     drawn = figures.write(outcome.tables, runs, out, outcome.sha256)
     _warn(drawn.messages)
-    print(f"{out / figures.PLOTS}: {count(len(drawn.files) // len(figures.KINDS), 'plot')}, each as SVG and PNG")
+    print_text(f"{out / figures.PLOTS}: {count(len(drawn.files) // len(figures.KINDS), 'plot')}, each as SVG and PNG")
 
 
 def _warn(sentences: Iterable[str]) -> None:
     for sentence in sentences:
-        print(f"kdbench: {sentence}", file=sys.stderr)
+        warn(sentence)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from kdbench.cli.printing import print_text
 from kdbench.errors import UserError, unknown
 
 KINDS = (
@@ -37,9 +38,9 @@ def run(arguments: argparse.Namespace) -> int:
         table.add_column(style="dim", no_wrap=True)
         for row in members(each):
             table.add_row(*row)
-        console(pipe_width=1000).print(table)
+        console().print(table)
         if not kind:
-            print()
+            print_text()
     return 0
 
 
@@ -62,10 +63,11 @@ def members(kind: str) -> list[tuple[str, str, str]]:
     if group == "method":
         every = {**places.sources(), **paths}
         paths = {name: path for name, path in every.items() if name not in places.members("control")}
-    return [
+    rows = [
         (name, _unusable(unusable[name]) if name in unusable else _description(group, name, path), places.origin(path))
         for name, path in sorted(paths.items())
     ]
+    return rows + [(path.name, _unusable(why), places.origin(path)) for path, why in places.misnamed(group).items()]
 
 
 def _unusable(reason: str) -> str:

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kdbench.cli import folders
+from kdbench.cli.printing import print_text
 from kdbench.errors import UserError
+from kdbench.words import printable
 
 if TYPE_CHECKING:
     from kdbench.launch.logs import Epochs, Piece, RunLogs
@@ -48,15 +50,15 @@ def run(arguments: argparse.Namespace) -> int:
     if not statuses:
         raise UserError(f"'{path.name}' is not a run folder (it has no config.gin)")
     (current,) = statuses
-    print(_headline(current))
+    print_text(_headline(current))
     logs, printer = RunLogs(RunFolder(runs, current.id)), _Printer()
     pieces = logs.read()
     printer.print(pieces)
     if not pieces:
-        print("The run has not written any logs yet.")
+        print_text("The run has not written any logs yet.")
     if arguments.follow and current.state not in ENDED:
         current = _follow(runs, current, logs, printer)
-        print(f"\n{_headline(current)}")
+        print_text(f"\n{_headline(current)}")
     return int(current.state == "failed")
 
 
@@ -94,7 +96,7 @@ class _Printer:
         for piece in pieces:
             if isinstance(piece, Text):
                 self._heading(piece.path)
-                print(piece.text, end="", flush=True)
+                print_text(piece.text, end="")
             else:
                 self._print_epochs(piece)
 
@@ -102,15 +104,15 @@ class _Printer:
         if path in self._begun:
             return False
         self._begun.add(path)
-        print(f"\n== {path}{suffix}", flush=True)
+        print_text(f"\n== {printable(str(path))}{suffix}")
         return True
 
     def _print_epochs(self, piece: Epochs) -> None:
         if self._heading(piece.path, f", the last {len(piece.rows)} epochs" if piece.omitted else ""):
             self._widths = _widths(piece.names)
-            print(self._line(piece.names))
+            print_text(printable(self._line(piece.names)))
         for row in piece.rows:
-            print(self._line([_rounded(cell) for cell in row]), flush=True)
+            print_text(printable(self._line([_rounded(cell) for cell in row])))
 
     def _line(self, cells: Sequence[str]) -> str:
         return "  ".join(f"{cell:>{width}}" for cell, width in zip(cells, self._widths, strict=False))
@@ -120,7 +122,7 @@ def _widths(names: Sequence[str]) -> list[int]:
     """The widths of the columns that fit the terminal; all columns where the output is not a terminal."""
     from kdbench.cli.console import console
 
-    available = console(pipe_width=10**6).width
+    available = console().width
     widths = [max(len(name), 9) for name in names]
     while len(widths) > 1 and sum(widths) + 2 * (len(widths) - 1) > available:
         widths.pop()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 from kdbench import words as words_
 from kdbench.cli import folders
 from kdbench.cli.console import console
+from kdbench.cli.printing import warn
 from kdbench.config import BASELINE
 from kdbench.errors import UserError, nearest
 from kdbench.report.stats.power import POWER, size_text
@@ -58,7 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
         folders.runs(arguments), arguments.out, differences or detectable.DIFFERENCES, baseline
     )
     for message in messages:
-        print(f"kdbench: {message}", file=sys.stderr)
+        warn(message)
     out = console()
     for table in tables:
         out.print(table.title, style="bold")

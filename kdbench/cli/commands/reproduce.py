@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdbench.cli import folders
 from kdbench.cli.console import console
+from kdbench.cli.printing import warn
 from kdbench.errors import UserError
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ RUN is a run folder, or the id (or a prefix) of a run in the runs folder or the 
 values, threads and device. The weights of its teacher are copied if they still exist; otherwise the teacher is retrained first.
   kdbench reproduce METHOD-digits-resnet8-s0
   kdbench reproduce elsewhere/RUN --out /tmp/again
+If another process is already retraining it, the command waits, and takes it over if that process dies.
 reproduced.json in the new run folder records the outcome: the accuracies, and what changed in the environment.
 Exit status: 0 if the weights are bit-identical, else 1."""
 
@@ -42,7 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
     runs, data = folders.runs(arguments), folders.data(arguments)
     reproduction = reproduce.prepare(arguments.words[0], runs, data, arguments.out, arguments.board.resolve())
     for change in reproduction.changes:
-        print(f"kdbench: {change}", file=sys.stderr)
+        warn(change)
     outcome = reproduce.carry_out(reproduction)
     _print(outcome, reproduction.out / reproduction.spec.id)
     return int(not outcome.identical)

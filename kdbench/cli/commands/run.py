@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kdbench import words as words_
 from kdbench.cli import folders
+from kdbench.cli.printing import print_text, warn
 from kdbench.config import BASELINE
 from kdbench.errors import UserError, unknown
 from kdbench.words import count, shortest
@@ -34,7 +35,11 @@ Bindings (words with a dot) set a gin parameter, for all methods that have it:
   KD.temperature=1,2,4 plans a run for each value, and several such lists their product.
 
 Without a selection: all methods on scikit-learn's digits. kdbench list prints the names that can be selected, and
-kdbench show prints every value."""
+kdbench show prints every value.
+
+Exit status: 0 if all runs have finished, or were submitted; 1 if a run failed, was cancelled, or was lost with its folder; 2 for
+invalid input; 3 if other processes still do some of the runs. With --wait the command waits for those, and takes over a run
+whose process shows no sign of life for two minutes."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,47 +48,49 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     folders.add_data(parser)
     parser.add_argument("--dry-run", action="store_true", help="print the plan and stop")
     parser.add_argument("--rerun", action="store_true", help="re-run finished runs")
+    parser.add_argument("--wait", action="store_true", help="also wait for runs that other processes are doing")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from kdbench.cli.console import print_left_out
-    from kdbench.launch import backlog, devices, launchers
+    from kdbench.cli.console import print_left_out, print_sentences
+    from kdbench.launch import backlog, devices, inputs, launchers
     from kdbench.plan import expand
     from kdbench.plan import request as request_
     from kdbench.store import teachers
 
     words, baseline = _without_baseline(arguments.words)
     request = request_.parse(words)
+    if arguments.wait and request.executor == "slurm":
+        raise UserError("--wait is for runs on this machine; watch jobs with: kdbench status --watch")
     print_left_out(request.left_out)
     runs, data = folders.runs(arguments), folders.data(arguments)
     specs = expand.plan(request, teachers.finder(runs))
     _check_baseline(baseline, specs)
     to_do = backlog.open_runs(specs, runs, arguments.rerun)
-    backlog.check_teachers(to_do)
     if request.executor in ("inline", "local"):
         devices.check(to_do)
+    print_sentences(inputs.check(to_do, runs, data, arguments.dry_run))
     if arguments.dry_run:
         _print_plan(backlog.planned(specs, runs, arguments.rerun), [values[0].key for values in request.grid])
         if request.profile:
             _print_arrays(to_do, runs, request.profile)
         return 0
     _warn_of_outdated([spec for spec in backlog.outdated(specs, runs) if spec not in to_do])
-    backlog.check_data(to_do, data)
     if not to_do:
         return _conclude(specs, runs, baseline, trained=False)
     handovers: list[Handover] = []
 
     def report(handover: Handover) -> None:
         handovers.append(handover)
-        print(_sentence(handover))
+        print_text(_sentence(handover))
 
-    launchers.launch(launchers.Workload(to_do, request, runs, data, arguments.rerun), report)
+    launchers.launch(launchers.Workload(to_do, request, runs, data, arguments.rerun, arguments.wait), report)
     if not handovers:
         return _conclude(specs, runs, baseline)
     if all(handover.earlier for handover in handovers):
-        print("nothing was submitted")
+        print_text("nothing was submitted")
     else:
-        print("track them with kdbench status; run the same command again for the table")
+        print_text("track them with kdbench status; run the same command again for the table")
     return 0
 
 
@@ -122,7 +129,7 @@ def _print_plan(planned: Sequence[PlannedRun], keys: Sequence[str]) -> None:
         table.add_row(spec.id, state, spec.protocol, *([_values(spec, keys)] if keys else []), teacher)
     console().print(table)
     to_do = sum(each.to_do for each in planned)
-    print(f"{count(len(planned), 'run')}: {len(planned) - to_do} finished, {to_do} to do")
+    print_text(f"{count(len(planned), 'run')}: {len(planned) - to_do} finished, {to_do} to do")
 
 
 def _values(spec: Spec, keys: Sequence[str]) -> str:
@@ -139,12 +146,12 @@ def _print_arrays(to_do: Sequence[Spec], runs: Path, profile: Cluster) -> None:
 
     planned = submission.Submission(to_do, runs, profile, queue.read([os.getuid()]) or {})
     if planned.submitted:
-        print(_in_jobs(len(planned.submitted)))
+        print_text(_in_jobs(len(planned.submitted)))
     past = estimate.Past(runs)
     for array in planned.arrays:
-        print(f"\n{array}")
-        print(f"  sbatch {' '.join(planned.options(array))}")
-        print(f"  {estimate.sentence(array.jobs, past, array.runs_at_once, *planned.processors(array))}")
+        print_text(f"\n{array}")
+        print_text(f"  sbatch {shlex.join(planned.options(array))}")
+        print_text(f"  {estimate.sentence(array.jobs, past, array.runs_at_once, *planned.processors(array))}")
 
 
 def _warn_of_outdated(outdated: Sequence[Spec]) -> None:
@@ -152,7 +159,7 @@ def _warn_of_outdated(outdated: Sequence[Spec]) -> None:
         files = ", ".join(sorted({f"methods/{spec.source}.py" for spec in outdated}))
         them = "it" if len(outdated) == 1 else "them"
         runs = count(len(outdated), "finished run")
-        print(f"kdbench: {runs} used an older {files}; use --rerun to repeat {them}", file=sys.stderr)
+        warn(f"{runs} used an older {files}; use --rerun to repeat {them}")
 
 
 def _sentence(handover: Handover) -> str:
@@ -166,27 +173,24 @@ def _in_jobs(number: int) -> str:
 
 
 def _conclude(specs: Sequence[Spec], runs: Path, baseline: str, trained: bool = True) -> int:
-    """Print the tables of a plan; 1 if one of its runs failed."""
+    """Print the tables of a plan, and what became of runs without a result; returns the exit status."""
     from kdbench.cli.console import console
-    from kdbench.launch import backlog
+    from kdbench.launch import backlog, unfinished
     from kdbench.report.formats.terminal import Terminal
     from kdbench.report.tables import tables
 
     asked = [spec for spec in specs if not spec.is_teacher]
     results = backlog.results(asked, runs)
     if not trained:
-        print(f"{_all(len(asked))} already finished; nothing was trained", file=sys.stderr)
+        print_text(f"{_all(len(asked))} already finished; nothing was trained", stderr=True)
     have_baseline = any(result["method"] == baseline for result in results)
     for table in tables.summarise(results, baseline if have_baseline else BASELINE):
-        console(pipe_width=None).print(Terminal(table))
-    missing = len(asked) - len(results)
-    if missing:
-        have = "has" if missing == 1 else "have"
-        print(
-            f"{count(missing, 'run')} {have} no result yet: running elsewhere, or cancelled; see kdbench status",
-            file=sys.stderr,
-        )
-    return int(any(result["status"] == "failed" for result in results))
+        console().print(Terminal(table))
+    missing = unfinished.unfinished(asked, runs)
+    for sentence in missing.sentences(runs):
+        warn(sentence)
+    failed = any(result["status"] == "failed" and result["run"] not in missing.ids for result in results)
+    return 1 if failed else missing.status
 
 
 def _all(number: int) -> str:

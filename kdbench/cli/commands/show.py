@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from kdbench.cli.commands.run import DETAILS as DETAILS
+from kdbench.cli.printing import print_text
 
 if TYPE_CHECKING:
     from kdbench.config.ginfile import Binding
@@ -35,7 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
                     config = resolve.resolve(method, dataset, recipe, overrides)
                     by_protocol.setdefault(config.protocol(), []).append(config)
             for protocol, configs in by_protocol.items():
-                print(f"# dataset={dataset} recipe={recipe}: protocol {protocol}")
+                print_text(f"# dataset={dataset} recipe={recipe}: protocol {protocol}")
                 _print_protocol(configs)
     return 0
 
@@ -46,13 +47,13 @@ def _print_protocol(configs: Sequence[Config]) -> None:
 
     _print(configs[0].shared)
     for config in configs:
-        print(f"\n# methods={config.method}")
+        print_text(f"\n# methods={config.method}")
         _print(config.own)
         for name, dimension in bindings.search_space(config.method).items():
-            print(f"# kdbench tune chooses {name}: {dimension}")
-    print("\n# machine (does not affect results)")
+            print_text(f"# kdbench tune chooses {name}: {dimension}")
+    print_text("\n# machine (does not affect results)")
     _print(configs[0].machine)
-    print("\n# final measurements (do not affect results)")
+    print_text("\n# final measurements (do not affect results)")
     _print(configs[0].measures)
 
 
@@ -60,4 +61,4 @@ def _print(part: Mapping[str, Binding]) -> None:
     lines = [(f"{key} = {binding.value!r}", binding.origin) for key, binding in part.items()]
     width = max((len(line) for line, _ in lines), default=0)
     for line, origin in lines:
-        print(f"{line:<{width}}  # {origin}")
+        print_text(f"{line:<{width}}  # {origin}")

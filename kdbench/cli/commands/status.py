@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 
 from kdbench.cli import folders
+from kdbench.cli.printing import print_text
 
 if TYPE_CHECKING:
     from kdbench.launch.status import RunStatus
@@ -16,13 +17,14 @@ if TYPE_CHECKING:
 SUMMARY = "show the state of each run, and why"
 SELECTION = """\
 SELECTION: run ids or prefixes, and key=value filters (comma-separated); all filters must match:
-methods=A,B  dataset=D  student=S  seeds=0,1|0-4  state=running,queued,waiting,stopped,planned,cancelled,failed,done"""
+methods=A,B  dataset=D  student=S  seeds=0,1|0-4  state=running,queued,waiting,stopped,planned,cancelled,unreadable,failed,done"""
 DETAILS = f"""\
 {SELECTION}
   kdbench status                      counts, and a line for each unfinished run
   kdbench status state=failed         failed runs and their errors
   kdbench status METHOD-cifar100 --watch
 queued: waiting in a SLURM job. waiting: for its teacher. planned: not started. stopped: started, then interrupted.
+unreadable: a file of its folder is damaged or not a file of kdbench's.
 The next kdbench run picks up planned and stopped runs.
 Exit status: 1 if one of the runs failed."""
 
@@ -59,16 +61,16 @@ def run(arguments: argparse.Namespace) -> int:
     names = ids.run_ids(runs)
     statuses = read() if names else []
     if arguments.json:
-        print(json.dumps([asdict(each) for each in statuses], indent=1))
+        print_text(json.dumps([asdict(each) for each in statuses], indent=1))
     elif not statuses:
-        print(states.no_runs(runs, selected, names))
+        print_text(states.no_runs(runs, selected, names))
     elif arguments.watch:
         statuses = _watch(read, statuses, names, every)
     elif console().is_terminal:
         console().print(states.view(statuses, names, every))
     else:
         for line in states.lines(statuses, every):
-            print(line)
+            print_text(line)
     return int(any(each.state == "failed" for each in statuses))
 
 
@@ -89,7 +91,7 @@ def _watch(
             while True:
                 if printed != states.counts(statuses):
                     printed = states.counts(statuses)
-                    print(printed, flush=True)
+                    print_text(printed)
                 if all(each.state in ENDED for each in statuses):
                     return statuses
                 time.sleep(EVERY)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from kdbench import words as words_
 from kdbench.cli import folders
-from kdbench.cli.console import console, print_left_out
+from kdbench.cli.console import console, print_left_out, print_sentences
+from kdbench.cli.printing import print_text, warn
 from kdbench.errors import UserError, nearest
 
 if TYPE_CHECKING:
@@ -44,14 +44,16 @@ def run(arguments: argparse.Namespace) -> int:
 
     request, number = parse(arguments.words)
     print_left_out(request.left_out)
-    tuning = trials.prepare(request, number, folders.runs(arguments))
+    data = folders.data(arguments)
+    tuning = trials.prepare(request, number, folders.runs(arguments), data)
+    print_sentences(tuning.sentences)
     _print_outdated(tuning)
     if arguments.dry_run:
         _print_plan(tuning)
         return 0
     if tuning.is_done:
-        print("all trials are already done; nothing was trained", file=sys.stderr)
-    errors = trials.carry_out(tuning, folders.data(arguments))
+        print_text("all trials are already done; nothing was trained", stderr=True)
+    errors = trials.carry_out(tuning, data)
     _print_table(tuning)
     _print_errors(tuning, errors)
     _print_commands(tuning)
@@ -89,10 +91,9 @@ def _print_outdated(tuning: Tuning) -> None:
 
     for study in tuning.studies:
         if number := study.outdated():
-            print(
-                f"kdbench: {words_.count(number, 'trial')} of {study.id} used a different methods/{study.spec.source}.py; "
+            warn(
+                f"{words_.count(number, 'trial')} of {study.id} used a different methods/{study.spec.source}.py; "
                 f"to start over, delete its folder in {FOLDER}/",
-                file=sys.stderr,
             )
 
 
@@ -102,11 +103,11 @@ def _print_plan(tuning: Tuning) -> None:
         missing = tuning.trials - len(study.trials)
         missing_teachers = [run for run in study.spec.teacher_runs if run in waiting_for]
         teacher = f", teacher {' and '.join(missing_teachers)}" if missing_teachers else ""
-        print(
+        print_text(
             f"{study.id}: {words_.count(len(study.trials), 'trial')} done, {missing} to do, seeds {_seeds(study)}{teacher}"
         )
         for name, dimension in study.space.items():
-            print(f"  {name}: {dimension} (gin: {study.gin_values()[name]})")
+            print_text(f"  {name}: {dimension} (gin: {study.gin_values()[name]})")
 
 
 def _print_table(tuning: Tuning) -> None:
@@ -134,7 +135,7 @@ def _print_table(tuning: Tuning) -> None:
         )
     console().print(table)
     seeds = _seeds(tuning.studies[0])
-    print(f"best, gin values: {OBJECTIVE} (seeds {seeds}); the best of many trials is optimistically biased\n")
+    print_text(f"best, gin values: {OBJECTIVE} (seeds {seeds}); the best of many trials is optimistically biased\n")
 
 
 def _print_errors(tuning: Tuning, errors: Mapping[str, str]) -> None:
@@ -143,23 +144,22 @@ def _print_errors(tuning: Tuning, errors: Mapping[str, str]) -> None:
     for study in tuning.studies:
         method = study.spec.method
         if study.id in errors:
-            print(
+            print_text(
                 f"{method}: stopped after {words_.count(len(study.trials), 'trial')}: {errors[study.id]}",
-                file=sys.stderr,
+                stderr=True,
             )
         elif best(study.trials) is None:
-            print(f"{method}: every trial failed; the last error: {study.trials[-1]['error']}", file=sys.stderr)
+            print_text(f"{method}: every trial failed; the last error: {study.trials[-1].get('error')}", stderr=True)
 
 
 def _print_commands(tuning: Tuning) -> None:
     """The command that runs each study's best values, with seeds that they were not chosen on."""
     from kdbench.store.studies import best
 
-    print("The test set was not used. To evaluate the best values, on seeds that no trial used:")
+    print_text("The test set was not used. To evaluate the best values, on seeds that no trial used:")
     for study in tuning.studies:
         if top := best(study.trials):
-            command = study.specs_of(top["number"], top["parameters"])[0].command()
-            print(command.replace(f" seeds={study.spec.seed}", f" seeds={_other_seeds(study)}", 1))
+            print_text(study.specs_of(top["number"], top["parameters"])[0].command(_other_seeds(study)))
 
 
 EVALUATED = 3
@@ -179,4 +179,4 @@ def _seeds(study: Study) -> str:
 def _percent(trial: Mapping[str, Any] | None) -> str:
     if trial is None:
         return "–"
-    return "failed" if trial["accuracy.val"] is None else f"{trial['accuracy.val']:.2f}"
+    return "failed" if trial.get("accuracy.val") is None else f"{trial['accuracy.val']:.2f}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ class Arrays:
         train_images, test_images: (N, H, W, C) uint8.
         train_labels, test_labels: (N,) int64.
         classes: their names; a label is an index into them.
+        notes: sentences for the user about how the images were read; not part of the data.
 
     Raises:
         ValueError: shapes, types or labels that do not fit each other.
@@ -28,6 +30,7 @@ class Arrays:
     test_images: np.ndarray
     test_labels: np.ndarray
     classes: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for images, labels in ((self.train_images, self.train_labels), (self.test_images, self.test_labels)):
@@ -40,6 +43,10 @@ class Arrays:
 
     def digest(self) -> str:
         """sha256 (hex) of the shapes and bytes of the four arrays: equal for equal data, wherever it is stored."""
+        return self._digest
+
+    @cached_property
+    def _digest(self) -> str:
         import numpy as np
 
         total = hashlib.sha256()

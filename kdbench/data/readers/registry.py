@@ -9,6 +9,9 @@ would give another result on a machine that keeps the same images as an archive,
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 
 from kdbench.config import extensions
@@ -39,6 +42,40 @@ def classes(source: str) -> int | None:
     """
     declared: int | None = extensions.member("reader", source, "data source").options.get("classes")
     return declared
+
+
+def is_present(source: str, folder: Path | None) -> bool:
+    """False if reading a source would download its images first, as far as its reader declares how to tell.
+
+    Raises:
+        UserError: see `check_folder`.
+    """
+    check_folder(source, folder)
+    extension = extensions.members("reader")[source]
+    function = extension.options.get("present")
+    return function is None or bool(extensions.load(replace(extension, object=function))(source, folder))
+
+
+def check_channels(source: str, arrays: Arrays, mean: Sequence[float]) -> None:
+    """Compare `Dataset.mean`, one value per channel, with the images that it normalises.
+
+    Raises:
+        RunError: they have another number of channels.
+    """
+    channels = arrays.train_images.shape[-1]
+    if channels != len(mean):
+        raise RunError(
+            f"Dataset.mean has {len(mean)} values but images of '{source}' have {channels} channel{'s' * (channels != 1)}"
+        )
+
+
+@lru_cache(maxsize=1)
+def read_once(source: str, folder: Path | None) -> Arrays:
+    """The images of a source as `read` returns them, kept in memory until those of another are asked for.
+
+    The plan reads them before anything starts, and the runs of the same process take them from here.
+    """
+    return read(source, folder)
 
 
 def read(source: str, folder: Path | None) -> Arrays:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from kdbench.config.run_config import RunConfig
 from kdbench.errors import UserError
 from kdbench.plan.spec import Spec
 from kdbench.store.folder import CONFIG, RunFolder
+from kdbench.store.ids import run_ids
 
 
 class Past:
@@ -24,9 +24,9 @@ class Past:
         self._runs = runs
         self._alike: dict[tuple[str, ...], list[dict[str, Any]]] = defaultdict(list)
         self._budgets: dict[str, float] = {}
-        for entry in sorted(os.scandir(runs), key=lambda e: e.name) if runs.is_dir() else ():
-            result = RunFolder(runs, entry.name).result()
-            if result and result.get("status") == "finished" and result.get("seconds.total"):
+        for run in run_ids(runs):
+            result = RunFolder(runs, run).typed_result() | {"run": run}
+            if result.get("status") == "finished" and result.get("seconds.total"):
                 for key in _keys(*(str(result.get(k)) for k in ("protocol", "method", "student", "dataset"))):
                     self._alike[key].append(result)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import signal
+import socket
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,9 +18,11 @@ from kdbench.launch import display
 from kdbench.launch import gpus as gpus_
 from kdbench.launch.pool import Pool
 from kdbench.launch.slurm import queue
+from kdbench.output import lenient
 from kdbench.plan.spec import Spec
-from kdbench.store import lease, provenance
+from kdbench.store import provenance
 from kdbench.store.folder import SPEC, RunFolder
+from kdbench.store.owner import slurm_job
 
 
 @dataclass
@@ -69,14 +72,23 @@ class Job:
             self._launcher(),
         )
         signal.signal(signal.SIGTERM, self._terminated)
-        self._pool.run()
+        with lenient():
+            self._pool.run()
 
     def _launcher(self) -> list[str]:
         if self.nodes == 1:
             return gpus_.launcher(self.processes)
         # The address of the node that started the tasks, which is the first one.
         head, number = os.environ["SLURM_LAUNCH_NODE_IPADDR"], int(os.environ["SLURM_JOB_ID"])
-        return gpus_.launcher(self.processes // self.nodes, self.nodes, f"{head}:{20000 + number % 20000}", str(number))
+        meet = f"{head}:{20000 + number % 20000}"
+        return gpus_.launcher(
+            self.processes // self.nodes,
+            self.nodes,
+            meet,
+            str(number),
+            _address_towards(head),
+            is_first=os.environ["SLURM_NODEID"] == "0",
+        )
 
     def checkpoint(self) -> DelayedSubmission:
         """Save the state of all runs; submitit calls this before the time limit and at preemption, and requeues the result."""
@@ -86,7 +98,7 @@ class Job:
     def _terminated(self, *details: object) -> None:
         """Cancelled, requeued, or preempted with a grace period, after which SLURM may not requeue the job."""
         self._stop()
-        job = lease.slurm_job()
+        job = slurm_job()
         if queue.is_running(job):  # preempted, not cancelled
             queue.requeue(job)
         sys.exit(128 + signal.SIGTERM)
@@ -97,3 +109,10 @@ class Job:
             signal.signal(number, signal.SIG_IGN)
         if self._pool:
             self._pool.stop()
+
+
+def _address_towards(other: str) -> str:
+    """The address of this node in the network that it shares with another one."""
+    with socket.socket(socket.AF_INET6 if ":" in other else socket.AF_INET, socket.SOCK_DGRAM) as one:
+        one.connect((other, 9))  # sends nothing
+        return one.getsockname()[0]

@@ -11,8 +11,8 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-TIMEOUT = 10.0
-"""Seconds that squeue, sacct and scancel get to respond."""
+from kdbench.launch.slurm import commands
+
 EVERY = 10.0
 """Seconds between two queries by one process: the controller of a cluster is shared by all its users."""
 
@@ -118,7 +118,7 @@ def cancel(jobs: Sequence[str]) -> str | None:
         None, or the error message.
     """
     try:
-        done = subprocess.run(["scancel", *jobs], capture_output=True, text=True, timeout=TIMEOUT)
+        done = commands.call("scancel", *jobs)
     except (OSError, subprocess.TimeoutExpired) as error:
         return f"scancel: {error}"
     return None if done.returncode == 0 else (done.stderr.strip().splitlines() or ["scancel failed"])[0]
@@ -139,12 +139,8 @@ def _last_states(jobs: Sequence[str]) -> dict[str, str]:
 
 def _ask(*words: str) -> list[str] | None:
     """The lines that one of SLURM's programs prints; None if it is missing, fails, or takes too long."""
-    # The user's own SQUEUE_STATES, SACCT_FORMAT and the like would change the output.
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(("SQUEUE_", "SACCT_"))}
     try:
-        done = subprocess.run(
-            words, capture_output=True, text=True, timeout=TIMEOUT, stdin=subprocess.DEVNULL, env=environment
-        )
+        done = commands.call(*words)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.splitlines() if done.returncode == 0 else None

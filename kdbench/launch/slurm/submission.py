@@ -5,28 +5,24 @@ No torch here; `kdbench.launch.slurm.job` is what a job executes.
 
 from __future__ import annotations
 
-import contextlib
 import datetime
-import io
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from kdbench.config.cluster import Cluster
 from kdbench.errors import RunError, UserError
 from kdbench.launch import backlog
+from kdbench.launch.slurm import batch
 from kdbench.launch.slurm.queue import QueuedJob
 from kdbench.plan.spec import Spec
 from kdbench.store import provenance
 from kdbench.store.folder import CANCELLED, SUBMISSION, RunFolder
 from kdbench.words import count
-
-if TYPE_CHECKING:
-    from submitit import SlurmExecutor
 
 FOLDER = ".slurm"
 """In the folder of the runs: submitit's files of each job, and the jobs' logs. Flat, so that it exists before any job starts."""
@@ -131,7 +127,7 @@ class Submission:
         return spec.gpus if spec.gpus > 1 else self._cluster.gpus, spec.gpus
 
     def parameters(self, array: Array, after: Sequence[str]) -> dict[str, Any]:
-        """The parameters of submitit's SLURM executor for an array whose jobs wait for the jobs `after`."""
+        """The parameters of submitit's batch script for an array whose jobs wait for the jobs `after`."""
         cluster = self._cluster
         nodes = self.nodes(array)
         each = array.processes // nodes
@@ -146,13 +142,13 @@ class Submission:
             "nodes": nodes,
             "ntasks_per_node": 1,
             "cpus_per_task": cpus,
-            "gpus_per_node": array.gpus // nodes or None,
             "mem": cluster.memory_of(each),
             "signal_delay_s": cluster.signal_delay_s,
             "array_parallelism": cluster.array_parallelism,
+            "map_count": len(array.jobs) if len(array.jobs) > 1 else None,
             # Whatever becomes of a teacher's job: the student's trains a teacher that is missing.
             "dependency": f"afterany:{':'.join(after)}" if after else None,
-            "additional_parameters": {"requeue": True, **cluster.options},
+            "additional_parameters": {"requeue": True, **cluster.options_with(array.gpus // nodes)},
             "setup": list(cluster.setup) or None,
             "srun_args": [f"--cpus-per-task={cpus}"],  # since SLURM 22.05 a step no longer inherits it
             "stderr_to_stdout": True,
@@ -172,12 +168,8 @@ class Submission:
 
     def options(self, array: Array) -> list[str]:
         """The options of sbatch, as submitit will write them; a teacher's job, which has no id yet, is named after its run."""
-        from submitit.slurm.slurm import _make_sbatch_string
-
         parameters = self.parameters(array, [f"job-of-{run}" for run in array.teachers] + list(array.behind))
-        if len(array.jobs) > 1:
-            parameters["map_count"] = len(array.jobs)
-        lines = _make_sbatch_string(command="", folder=self._runs / FOLDER, **parameters).splitlines()
+        lines = batch.script("", self._runs / FOLDER, parameters).splitlines()
         return [line.removeprefix("#SBATCH ") for line in lines if line.startswith("#SBATCH ")]
 
     def submit(self, data: Path | None, cluster: str, rerun: bool) -> Iterator[tuple[Array, list[str]]]:
@@ -193,27 +185,20 @@ class Submission:
             UserError: SLURM refuses the first array.
             RunError: SLURM refuses a later one.
         """
-        from submitit import SlurmExecutor
-        from submitit.core.utils import FailedJobError
-
         self._runs.mkdir(parents=True, exist_ok=True)
+        (self._runs / FOLDER).mkdir(mode=0o700, exist_ok=True)  # its pickles are executed by the jobs
         commit, clean = provenance.of_this_code()
         job_of: dict[str, str] = {}
         for array in self.arrays:
             specs = [spec for job in array.jobs for spec in job]
             backlog.enqueue(specs, self._runs, rerun)
             first = [job_of[run] for run in array.teachers]
-            executor = SlurmExecutor(
-                self._runs / FOLDER, max_num_timeout=self._cluster.max_requeues, python=self._cluster.python
-            )
             try:
-                executor.update_parameters(**self.parameters(array, [*first, *array.behind]))
-                numbers, logs = self._hand_over(executor, array, data, commit)
-            except FailedJobError as error:
-                sentence = f"sbatch refused: {_last_line(str(error)).removeprefix('sbatch: error: ')}"
+                numbers, logs = self._hand_over(array, [*first, *array.behind], data, commit)
+            except RunError as error:
                 if not job_of:
-                    raise UserError(sentence) from None
-                raise RunError(f"{sentence}; {count(len(job_of), 'run')} had already been submitted") from None
+                    raise UserError(str(error)) from None
+                raise RunError(f"{error}; {count(len(job_of), 'run')} had already been submitted") from None
             at = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
             for job, number, log in zip(array.jobs, numbers, logs, strict=True):
                 record: dict[str, Any] = {"job": number, "cluster": cluster, "submitted_at": at}
@@ -224,7 +209,7 @@ class Submission:
             yield array, numbers
 
     def _hand_over(
-        self, executor: SlurmExecutor, array: Array, data: Path | None, commit: str | None
+        self, array: Array, after: Sequence[str], data: Path | None, commit: str | None
     ) -> tuple[list[str], list[str]]:
         from kdbench.launch.slurm.job import Job
 
@@ -233,9 +218,7 @@ class Submission:
         text = str(data) if data else None
         shape = (array.gpus, array.processes, self.nodes(array))
         calls = [Job(str(self._runs), each, text, plugins, commit or "", *shape) for each in ids]
-        with contextlib.redirect_stderr(io.StringIO()):  # submitit prints what it raises
-            submitted = executor.submit_array(calls)
-        return [job.job_id for job in submitted], [str(job.paths.stdout) for job in submitted]
+        return batch.submit(calls, self._runs / FOLDER, self.parameters(array, after), self._cluster)
 
 
 def _waves(specs: Sequence[Spec], teachers: AbstractSet[str]) -> Iterator[list[Spec]]:
@@ -251,8 +234,3 @@ def named(ids: Sequence[str]) -> str:
     """The jobs of one array in words: job 12, or jobs 12_[0-4]."""
     array = ids[0].partition("_")[0]
     return f"job {ids[0]}" if len(ids) == 1 else f"jobs {array}_[0-{len(ids) - 1}]"
-
-
-def _last_line(text: str) -> str:
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1] if lines else "no reason given"

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 
+from kdbench.report.formats import spreadsheet
 from kdbench.report.formats.latex import PREAMBLE, latex_section
 from kdbench.report.formats.markdown import escape, markdown_section
 from kdbench.report.tables.axes import Axes
 from kdbench.report.tables.grids import Grid, is_best, section
+from kdbench.words import nine_digits
 
 COMMAND = "kdbench leaderboard rows={} columns={}"
 
@@ -32,12 +32,10 @@ def files(grids: Sequence[Grid], by: Axes) -> dict[str, bytes]:
 
 def _csv(grids: Sequence[Grid], by: Axes) -> str:
     """One record per cell that was run; numbers have nine significant digits, and an accuracy of one seed no half-width."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
     fixed = "dataset" if by.setting == "student" else "student"
-    writer.writerow(
+    records: list[list[object]] = [
         [*by, fixed, "recipe", "protocol", "teacher", "teacher_accuracy", "accuracy", "half_width", "n", "best"],
-    )
+    ]
     for grid in grids:
         for method, rows in grid.rows.items():
             for setting, row in rows.items():
@@ -53,6 +51,6 @@ def _csv(grids: Sequence[Grid], by: Axes) -> str:
                 ]
                 taught = row.measured("teacher.accuracy")
                 values = (taught and taught.mean, mean, half)
-                numbers = [None if value is None else float(f"{value:.9g}") for value in values]
-                writer.writerow([*where, *numbers, n, is_best(grid, method, setting)])
-    return out.getvalue()
+                numbers = [None if value is None else nine_digits(value) for value in values]
+                records.append([*where, *numbers, n, is_best(grid, method, setting)])
+    return spreadsheet.document(records)

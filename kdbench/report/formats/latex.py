@@ -7,12 +7,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import lru_cache
 
-from kdbench.report.formats.markdown import plain
 from kdbench.report.tables import sections as sections
 from kdbench.report.tables.cells import Cells, cells, legend
 from kdbench.report.tables.rows import Row
 from kdbench.report.tables.sections import Section, Span
 from kdbench.report.tables.tables import Table
+from kdbench.words import printable
 
 PREAMBLE = "In the preamble: \\usepackage{booktabs,graphicx}"
 _HEAD = f"""\
@@ -62,7 +62,7 @@ _SIGNS = {
 def escape(text: str) -> str:
     """Text that LaTeX sets as it is; characters beyond ASCII and those of these tables need a font that has them."""
     # Two hyphens would become a dash, and a minus before a number is longer than a hyphen.
-    text = re.sub("-(?=-)", "-\x00", re.sub(r"(?<![^ (])-(?=\d)", "\x01", plain(text)))
+    text = re.sub("-(?=-)", "-\x00", re.sub(r"(?<![^ (])-(?=\d)", "\x01", printable(text)))
     return "".join(_SIGNS.get(c, c) for c in text).replace("\x00", "{}").replace("\x01", "$-$")
 
 
@@ -109,7 +109,7 @@ def latex_section(section: Section) -> str:
     left_out = [f"{section.about_left_out} {'; '.join(section.left_out)}."] if section.left_out else []
     if not section.columns:
         intro = "".join(span.text for span in section.intro)
-        return "".join(f"% {plain(text)}\n" for text in (f"{section.heading}: {intro}", *left_out))
+        return "".join(f"% {printable(text)}\n" for text in (f"{section.heading}: {intro}", *left_out))
     caption = "".join(map(_span, section.intro))
     about = [section.about_notes] if section.about_notes and section.notes else []
     grid, below = (_fitting(section.columns), []) if section.is_wide else _narrow(section.columns)
@@ -223,4 +223,4 @@ def _notes(notes: Sequence[str]) -> list[str]:
 def _runs(row: Row) -> str:
     runs, commits = ", ".join(row["run"] for row in row.runs), " ".join(commit[:10] for commit in row.commits)
     code = ", ".join([*([f"commit {commits}"] if commits else []), *row.releases]) or "commit unknown"
-    return f"% {plain(row.name)}: configuration {row.config}, {plain(code)}, {plain(runs)}"
+    return f"% {printable(row.name)}: configuration {row.config}, {printable(code)}, {printable(runs)}"

@@ -11,17 +11,13 @@ from tabulate import tabulate
 from kdbench.report.tables.cells import Cells, cells
 from kdbench.report.tables.sections import Section, Span
 from kdbench.report.tables.tables import Table
-
-
-def plain(text: str) -> str:
-    """Text on one line, without characters that a terminal or a browser would act on."""
-    return text if text.isprintable() else "".join(c if c.isprintable() else " " for c in text)
+from kdbench.words import printable
 
 
 @lru_cache(maxsize=4096)  # most cells of many tables are alike
 def escape(text: str) -> str:
     """Text that Markdown shows as it is, in a table as well."""
-    text = plain(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    text = printable(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     text = re.sub(r"([\\`*\[\]|~$#])", r"\\\1", text)
     # Inside a word an underscore means nothing, and names are easier to read without the backslash.
     return re.sub(r"(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])", r"\\_", text)
@@ -29,7 +25,7 @@ def escape(text: str) -> str:
 
 def code(text: str) -> str:
     """Text as a code span, whatever backticks are in it."""
-    text = plain(text)
+    text = printable(text)
     if "`" not in text:
         return f"`{text}`"
     fence = "`" * (1 + max((len(run) for run in re.findall("`+", text)), default=0))

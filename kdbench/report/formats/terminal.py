@@ -10,10 +10,10 @@ from rich.console import Console, ConsoleOptions, JustifyMethod, RenderResult
 from rich.table import Table as Grid
 from rich.text import Text
 
-from kdbench.report.formats.markdown import plain
 from kdbench.report.tables.cells import KEPT, Cells, cells
 from kdbench.report.tables.sections import Section
 from kdbench.report.tables.tables import Table
+from kdbench.words import printable
 
 _LONG_WORD = 24  # a word above this is broken before a column goes
 _GAP = 2  # blanks between two columns: the box's own and one of padding
@@ -35,11 +35,11 @@ class Terminal:
             justify: JustifyMethod = "right" if column.number else "left"
             grid.add_column(column.header, justify=justify, width=widths[column.header], overflow="fold")
         for row in zip(*(column.texts for column in fitting), strict=True):
-            grid.add_row(*(Text(plain(cell)) for cell in row))
-        yield Text(plain(self.table.title), style="bold")
+            grid.add_row(*(Text(printable(cell)) for cell in row))
+        yield Text(printable(self.table.title), style="bold")
         yield grid
         for note in self.table.notes:
-            yield Text(plain(note), style="red" if note.startswith("failed") else "dim")
+            yield Text(printable(note), style="red" if note.startswith("failed") else "dim")
         if len(fitting) < len(columns):
             dropped = [column.header for column in columns if column.header not in widths]
             yield Text(f"a wider terminal also shows: {', '.join(dropped)}", style="dim")
@@ -55,14 +55,14 @@ class TerminalSection:
         section = self.section
         grid = Grid(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, _GAP - 1, 0, 0))
         for column in section.columns:
-            grid.add_column(plain(column.header), justify="right" if column.number else "left", overflow="fold")
+            grid.add_column(printable(column.header), justify="right" if column.number else "left", overflow="fold")
         for place, row in enumerate(zip(*(column.texts for column in section.columns), strict=True)):
             strong = [place in column.strong for column in section.columns]
-            grid.add_row(*(Text(plain(text), style="bold" * bold) for text, bold in zip(row, strong, strict=True)))
-        yield Text(plain(section.heading), style="bold")
+            grid.add_row(*(Text(printable(text), style="bold" * bold) for text, bold in zip(row, strong, strict=True)))
+        yield Text(printable(section.heading), style="bold")
         yield grid
         for sentence in ("".join(span.text for span in section.intro), *section.notes):
-            yield Text(plain(sentence), style="dim")
+            yield Text(printable(sentence), style="dim")
 
 
 def _widths(columns: list[Cells], width: int) -> dict[str, int]:
@@ -94,12 +94,12 @@ def _widths(columns: list[Cells], width: int) -> dict[str, int]:
 
 
 def _full_width(column: Cells) -> int:
-    return max(cell_len(plain(cell)) for cell in [column.header, *column.texts])
+    return max(cell_len(printable(cell)) for cell in [column.header, *column.texts])
 
 
 def _narrow_width(column: Cells) -> int:
     """The width at which a number is whole, and names are broken between words only."""
     if column.number:
         return _full_width(column)
-    words = [word for cell in [column.header, *column.texts] for word in plain(cell).split()]
+    words = [word for cell in [column.header, *column.texts] for word in printable(cell).split()]
     return min(_LONG_WORD, max(map(cell_len, words)))

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterable, Iterator, Sequence
 
 from kdbench.plan.spec import COMPARISON, TEACHER
+from kdbench.report.formats import spreadsheet
 from kdbench.report.records import number
 from kdbench.report.stats.power import deviation
 from kdbench.report.tables import targets
 from kdbench.report.tables.columns import DEFAULT, Column, find, shown
 from kdbench.report.tables.rows import Row
 from kdbench.report.tables.tables import Table
+from kdbench.words import nine_digits
 
 _FIRST = (
     "dataset",
@@ -48,13 +48,13 @@ def document(tables: Sequence[Table], names: Sequence[str] | None = None) -> str
         columns = [find(name) for name in DEFAULT if name in used]
     else:
         columns = shown(names, [row for table in tables for row in table.rows])
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow([*_FIRST, *(head for column in columns for head in _heads(column)), *_LAST])
-    for table in tables:
-        for row in table.rows:
-            writer.writerow([*_identity(table, row), *_values(columns, row), *_provenance(table, row)])
-    return out.getvalue()
+    head = [*_FIRST, *(head for column in columns for head in _heads(column)), *_LAST]
+    rows = (
+        [*_identity(table, row), *_values(columns, row), *_provenance(table, row)]
+        for table in tables
+        for row in table.rows
+    )
+    return spreadsheet.document([head, *rows])
 
 
 def _heads(column: Column) -> list[str]:
@@ -94,8 +94,7 @@ def _values(columns: Iterable[Column], row: Row) -> Iterator[object]:
 
 
 def _rounded(value: float | None) -> float | None:
-    """To nine significant digits: `--check` compares the bytes, and the last digits depend on the version of scipy."""
-    return value if value is None or value.is_integer() else float(f"{value:.9g}")
+    return None if value is None else nine_digits(value)
 
 
 def _provenance(table: Table, row: Row) -> list[str]:

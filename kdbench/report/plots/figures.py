@@ -80,7 +80,11 @@ def write(tables: Sequence[Table], runs: Path, out: Path, sha256: str = "") -> D
 def paths(out: Path) -> list[Path]:
     """The files of figures of the leaderboard `out`, by their names: the user may keep other files there."""
     plots = out / PLOTS
-    folders = [folder for folder in plots.glob("*") if folder.is_dir() and _PLACE.fullmatch(folder.name)]
+    folders = [
+        folder
+        for folder in plots.glob("*")
+        if not folder.is_symlink() and folder.is_dir() and _PLACE.fullmatch(folder.name)
+    ]
     of_tables = [
         folder / f"{name}.{kind}" for folder in folders for name in NAMES if name != CRITICAL for kind in KINDS
     ]

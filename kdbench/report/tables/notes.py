@@ -37,6 +37,8 @@ _MACHINE = {
     "instructions": "instruction sets",
 }
 """Facts of `provenance.*` that times depend on, in the plural; older records lack some."""
+_ARITHMETIC = ("compile", "deterministic", "arithmetic", "variables")
+"""Facts of `provenance.*` that results depend on; older records lack them."""
 
 
 def annotate(rows: list[Row], base: Row | None, baseline: str) -> tuple[list[Row], list[str]]:
@@ -57,7 +59,7 @@ def annotate(rows: list[Row], base: Row | None, baseline: str) -> tuple[list[Row
     notes = [*stamps(rows, names), *_failures(rows, names)]
     if any(uncommitted):
         notes.append(f"{UNCOMMITTED} with uncommitted changes in the code")
-    notes += _code(rows, names)
+    notes += [*_code(rows, names), *_doubts(rows, names)]
     if any(other_data):
         notes.append(f"{OTHER_DATA} not the same data: data.sha256 " + _listed(data, names, 8))
     if any(other_measures):
@@ -88,6 +90,13 @@ def _code(rows: Sequence[Row], names: Sequence[str]) -> Iterator[str]:
             yield f"{name}: made by different versions of its method file: provenance.method_sha256 {seeds}"
 
 
+def _doubts(rows: Sequence[Row], names: Sequence[str]) -> Iterator[str]:
+    """Teachers that their runs found near chance."""
+    for name, row in zip(names, rows, strict=True):
+        if doubts := dict.fromkeys(record["teacher.doubt"] for record in row.finished if record.get("teacher.doubt")):
+            yield f"{name}: {next(iter(doubts))}"
+
+
 def _of_seeds(records: Sequence[Record]) -> str:
     return f"seed{'s' * (len(records) > 1)} {', '.join(record['seed'] for record in records)}"
 
@@ -106,6 +115,10 @@ def _conditions(rows: list[Row], names: list[str]) -> Iterator[str]:
         groups = _groups(rows, f"provenance.{fact}", finished=True)
         if len(groups) > 1:
             yield f"times come from different {plural}: {_listed(groups, names)}"
+    for fact in _ARITHMETIC:
+        groups = _groups(rows, f"provenance.{fact}", finished=True)
+        if len(groups) > 1:
+            yield f"not computed with the same settings: provenance.{fact} {_listed(groups, names)}"
     lacking = [f"{name} {row.lack_of_cores:.1f}" for name, row in zip(names, rows, strict=True) if row.lack_of_cores]
     if lacking:
         yield (

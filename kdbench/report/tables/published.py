@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kdbench.config import BASELINE, places
-from kdbench.errors import UserError
+from kdbench.errors import UserError, shortened
 from kdbench.report.stats.intervals import Interval, paired_difference
 from kdbench.report.stats.power import deviation
 from kdbench.report.tables.cells import Cells
@@ -104,26 +104,31 @@ def read(path: Path) -> list[Published]:
     """All published values of a file.
 
     Raises:
-        UserError: it lacks a column, or has a row that cannot be read.
+        UserError: it cannot be read, lacks a column, or has a row that cannot be read.
     """
-    records = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8-sig"), newline=""))
-    lacking = [name for name in _COLUMNS if name not in (records.fieldnames or ())]
+    try:
+        records = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8-sig"), newline=""))
+        lacking = [name for name in _COLUMNS if name not in (records.fieldnames or ())]
+        rows = [(records.line_num, record) for record in records]
+    except (OSError, ValueError, csv.Error) as error:
+        raise UserError(f"{path} cannot be read: {error}") from None
     if lacking:
         raise UserError(f"{path} lacks the column {', '.join(lacking)}")
     return [
-        _published(
-            {key: (record.get(key) or "").strip() for key in _COLUMNS + _OPTIONAL}, f"{path}, line {records.line_num}"
-        )
-        for record in records
+        _published({key: (record.get(key) or "").strip() for key in _COLUMNS + _OPTIONAL}, f"{path}, line {line}")
+        for line, record in rows
     ]
 
 
 def _published(record: dict[str, str], where: str) -> Published:
     def number(key: str) -> float | None:
         try:
-            return float(record[key]) if record[key] else None
+            value = float(record[key]) if record[key] else None
         except ValueError:
-            raise UserError(f"{where}: {key} must be a number, not '{record[key]}'") from None
+            value = math.nan
+        if value is not None and not math.isfinite(value):
+            raise UserError(f"{where}: {key} must be a number, not '{shortened(record[key])}'")
+        return value
 
     top1 = number("top1")
     if top1 is None:

@@ -171,13 +171,14 @@ def with_values(name: str, parameters: str, short: bool, trials: int = 0) -> str
     """
     try:
         values = dict(sorted(json.loads(parameters or "{}").items()))
-    except (ValueError, AttributeError):
+        written = [value if isinstance(value, str) else json.dumps(shortest(value)) for value in values.values()]
+    except (ValueError, AttributeError, RecursionError):
         return f"{name} ({parameters})"
     last = [key.rpartition(".")[2] for key in values]
     texts = []
-    for key, end, value in zip(values, last, values.values(), strict=True):
+    for key, end, value in zip(values, last, written, strict=True):
         shown = end if short and last.count(end) == 1 else key
-        texts.append(f"{shown}={value if isinstance(value, str) else json.dumps(shortest(value))}")
+        texts.append(f"{shown}={value}")
     effort = f"{trials} trial{'s' * (trials != 1)}" if trials else ""
     inside = "; ".join(filter(None, [", ".join(texts), effort]))
     inside = inside.encode(errors="replace").decode()  # JSON can write half a character, and no file can hold one

@@ -83,6 +83,7 @@ class Bookkeeper:
     def finish(self) -> None:
         """Training is over."""
         self._training.outcome.passes = self._training.passes.totals()
+        self._training.outcome.epochs_csv = self._training.epochs.text
         if self._keeper:
             self._keeper.last = partial(self._training.state, self._budget.steps)
 

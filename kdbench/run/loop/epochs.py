@@ -24,12 +24,21 @@ if TYPE_CHECKING:
 class Epochs:
     """Sums of the loss and its terms, kept on the device, and `epochs.csv`, if this rank writes it.
 
+    The file is always written as a whole, from the lines of this training alone: a process that slept while another one took
+    the run over cannot add a line to it.
+
     Args:
         log: what else is written at an epoch's end, as `Machine.log` has it.
+        check: called before each write; raises if this process may not write any more.
+
+    Attributes:
+        text: the content of `epochs.csv`; "" on a rank that does not write it.
     """
 
-    def __init__(self, path: Path | None, share: Share, log: str = ""):
+    def __init__(self, path: Path | None, share: Share, log: str = "", check: Callable[[], None] = lambda: None):
         self.epoch = 0
+        self.text = ""
+        self._check = check
         self._path = path
         self._share = share
         self._log = log
@@ -38,26 +47,26 @@ class Epochs:
         self._count = 0
 
     def state(self) -> dict[str, Any]:
-        """`epochs.csv` as it is, and the sums since its last line, over whole batches. Collective."""
-        text = self._path.read_bytes().decode() if self._path and self._path.exists() else ""
+        """The content of `epochs.csv`, and the sums since its last line, over whole batches. Collective."""
         sums = {name: self._share.mean(value) for name, value in self._sums.items()}
-        return {"epoch": self.epoch, "file": text, "sums": sums, "count": self._count}
+        return {"epoch": self.epoch, "file": self.text, "sums": sums, "count": self._count}
 
     def restore(self, state: dict[str, Any] | None, device: torch.device) -> None:
         """Resume from `state`, or begin; lines that were written after it are removed."""
-        if self._path is None:
-            pass
-        elif state is None or not state["file"]:
-            self._path.unlink(missing_ok=True)
-        else:
-            write_atomically(self._path, state["file"].encode())
+        if self._path is not None:
+            self.text = state["file"] if state else ""
+            self._check()
+            if self.text:
+                write_atomically(self._path, self.text.encode())
+            else:
+                self._path.unlink(missing_ok=True)
         if state is not None:
             self.epoch, self._count = state["epoch"], state["count"]
             self._sums = {name: value.to(device) for name, value in state["sums"].items()}
         if self._path is not None and self._log:
             from kdbench.run.tensorboard import Events  # TensorBoard, which is optional
 
-            lines = csv.DictReader(state["file"].splitlines()) if state else []
+            lines = csv.DictReader(self.text.splitlines())
             self._events = Events(self._path.parent, lines)
 
     @torch.no_grad()
@@ -106,7 +115,9 @@ class Epochs:
                 "accuracy.val": outcome.validation,
                 **means,
             }
-            _append(self._path, row)
+            self.text = _with_line(self.text, row)
+            self._check()
+            write_atomically(self._path, self.text.encode(), lasting=False)
             if self._events is not None:
                 self._events.add(row)
         self.epoch, self._sums, self._count = epoch, {}, 0
@@ -122,9 +133,8 @@ def _check_finite(means: Mapping[str, float], step: int, advice: Callable[[str |
     )
 
 
-def _append(path: Path, row: dict[str, Any]) -> None:
+def _with_line(before: str, row: dict[str, Any]) -> str:
     """One more line. A phase may bring terms that the lines before do not have: the file then gets their columns."""
-    before = path.read_bytes().decode() if path.exists() else ""
     columns = next(csv.reader(before.splitlines()), [])
     new = [column for column in row if column not in columns]
     text = io.StringIO(newline="")
@@ -133,8 +143,4 @@ def _append(path: Path, row: dict[str, Any]) -> None:
         writer.writeheader()
         writer.writerows(csv.DictReader(before.splitlines()))
     writer.writerow(row)
-    if new and before:
-        write_atomically(path, text.getvalue().encode())
-    else:
-        with path.open("a", newline="", encoding="utf-8") as file:
-            file.write(text.getvalue())
+    return text.getvalue() if new else before + text.getvalue()

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from kdbench.method import Method
+from kdbench.streams import global_state, restore_global_state
 
 if TYPE_CHECKING:
     from kdbench.run.loop.epochs import Epochs
@@ -30,6 +31,7 @@ class Outcome:
         passes: images through student, peers and teachers, as `Passes.totals` gives them.
         states: the deployed network's weights along the training, on the CPU, as `Teaching.states` asks for; the last ones,
             which are its end, are not among them.
+        epochs_csv: the content of `epochs.csv` when training is over; "" on a rank that does not write it.
     """
 
     images_seen: int = 0
@@ -41,6 +43,7 @@ class Outcome:
     best_validation: float = -1.0
     passes: dict[str, int] | None = None
     states: list[dict[str, Tensor]] = field(default_factory=list)
+    epochs_csv: str = ""
 
 
 @dataclass
@@ -60,17 +63,13 @@ class Training:
 
     def state(self, step: int) -> dict[str, Any]:
         """As plain containers and tensors, to resume at `step`; the same on all ranks. Collective."""
-        # kdbench draws nothing from the global generators, but a user's method may.
-        random = {"cpu": torch.get_rng_state()}
-        if self.device.type == "cuda":
-            random["cuda"] = torch.cuda.get_rng_state(self.device)
         return {
             "step": step,
             "method": self.method.state_dict(),
             "optimisers": {name: optimiser.state_dict() for name, optimiser in self.optimisers.items()},
             "outcome": {**asdict(self.outcome), "passes": self.passes.totals()},
             "epochs": self.epochs.state(),
-            "random": random,
+            "random": global_state(self.device),
         }
 
     def restore(self, state: Mapping[str, Any] | None) -> int:
@@ -85,9 +84,7 @@ class Training:
             self.outcome.best = {name: value.to(self.device) for name, value in self.outcome.best.items()}
         self.passes.restore(state["outcome"]["passes"])
         self.epochs.restore(state["epochs"], self.device)
-        torch.set_rng_state(state["random"]["cpu"])
-        if self.device.type == "cuda" and "cuda" in state["random"]:
-            torch.cuda.set_rng_state(state["random"]["cuda"], self.device)
+        restore_global_state(state["random"], self.device)
         step: int = state["step"]
         return step
 

@@ -56,7 +56,8 @@ def train(
     declared = passes_per_anchor(method)
     budget = Budget(settings.train, len(task.train), declared, settings.control.budget, method.phases())
     share = group.share(budget.anchors)
-    training = _new_training(method, task, settings, epochs_csv if group.first else None, share, group)
+    epochs = Epochs(epochs_csv if group.first else None, share, settings.machine.log, caller.check)
+    training = Training(method, Outcome(), epochs, Passes(method, group), task.train.labels.device, {})
     state = keeper.load() if keeper else None
     first = training.restore(state)
     group.check_equal({"the steps to resume at": first})
@@ -101,14 +102,6 @@ def _first_advice(losses: Losses, method: Method, term: str | None) -> str:
         f"before anything was trained, so the reason is in {name_of(losses, method)} or its input: a logarithm of 0, a division "
         f"by 0, a root of 0 ({place(losses, term)})"
     )
-
-
-def _new_training(
-    method: Method, task: Task, settings: Settings, epochs_csv: Path | None, share: Share, group: Group
-) -> Training:
-    """A training before its first step; `epochs_csv` is None on ranks that do not write."""
-    epochs = Epochs(epochs_csv, share, settings.machine.log)
-    return Training(method, Outcome(), epochs, Passes(method, group), task.train.labels.device, {})
 
 
 def _prepare(training: Training, task: Task, settings: Settings, streams: Streams) -> None:

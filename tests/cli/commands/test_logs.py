@@ -34,7 +34,8 @@ def begun(folder, tmp_path):
     folder.begin("")
     folder.log("resuming at step 3\nTraceback: none")
     (folder / EPOCHS).write_text(HEAD + "".join(map(row, range(1, 10))) + "10,half")
-    job = tmp_path / "job.out"
+    job = tmp_path / ".slurm" / "job.out"
+    job.parent.mkdir()
     job.write_text("".join(f"line {number}\n" for number in range(50)))
     folder.write(SUBMISSION, {"job": "7_1", "log": str(job)})
     return folder
@@ -104,7 +105,7 @@ def test_follow_goes_on_until_the_run_has_ended(begun, tmp_path, capsys, monkeyp
     until("line 49\n")
     said = ""
     begun.log("resuming at step 9")
-    with (tmp_path / "job.out").open("a") as file:
+    with (tmp_path / ".slurm" / "job.out").open("a") as file:
         file.write("half a ")
         file.flush()
         until("half a ")
@@ -115,8 +116,8 @@ def test_follow_goes_on_until_the_run_has_ended(begun, tmp_path, capsys, monkeyp
     time.sleep(0.1)
     with (begun / EPOCHS).open("a") as file:
         file.write(row(9) + row(10))
-    (tmp_path / "again.out").write_text("again\n")
-    begun.write(SUBMISSION, {"job": "8", "log": str(tmp_path / "again.out")})
+    (tmp_path / ".slurm" / "again.out").write_text("again\n")
+    begun.write(SUBMISSION, {"job": "8", "log": str(tmp_path / ".slurm" / "again.out")})
     until("again\n")
     until(" 10000 ")
     (begun / CHECKPOINT).touch()

@@ -91,6 +91,16 @@ def _other_fingerprint(file: Path) -> None:
     _changed(file, fingerprint=np.array("0" * 64))
 
 
+def _packed(file: Path) -> None:
+    with np.load(file) as content:
+        np.savez_compressed(file, **{**content, "train_images": np.zeros((30, 32, 32, 3), np.uint8)})
+
+
+def _pipe(file: Path) -> None:
+    file.unlink()
+    os.mkfifo(file)
+
+
 def _other_shapes(file: Path) -> None:
     _changed(file, test_images=np.zeros((20, 16, 16, 3), np.uint8))
 
@@ -109,6 +119,8 @@ def _other_size_throughout(file: Path) -> None:
         _array,
         _other_keys,
         _other_fingerprint,
+        _packed,
+        _pipe,
         _other_shapes,
         _other_size_throughout,
     ],
@@ -122,10 +134,59 @@ def test_torn_or_foreign_cache_is_decoded_anew(spoil, class_folders: Path, decod
     assert len(decoded) == 100
 
 
-def test_no_place_for_the_cache_is_not_fatal(class_folders: Path, decoded: list[Path]):
+def test_no_place_for_the_cache_is_not_fatal(class_folders: Path, decoded: list[Path], monkeypatch):
     # A file where the folder should be: permissions would not stop tests that run as root.
     (class_folders / ".kdbench").write_text("")
-    assert registry.read("cifar10", class_folders).digest() == registry.read("cifar10", class_folders).digest()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(class_folders / ".kdbench"))
+    first = registry.read("cifar10", class_folders)
+    assert first.digest() == registry.read("cifar10", class_folders).digest()
+    assert len(decoded) == 100
+    (note,) = first.notes
+    assert note.startswith("every process decodes the images of cifar10 again, because neither ")
+
+
+@pytest.fixture
+def elsewhere(class_folders: Path, tmp_path_factory, monkeypatch) -> Path:
+    """The user's own cache, of data whose own folder cannot be written."""
+    (class_folders / ".kdbench").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("home") / "cache"))
+    return Path(os.environ["XDG_CACHE_HOME"]) / "kdbench"
+
+
+def test_images_of_a_folder_that_cannot_be_written_are_kept_in_the_users_elsewhere(
+    class_folders: Path, decoded: list[Path], elsewhere: Path
+):
+    first = registry.read("cifar10", class_folders)
+    assert first.notes == ()
+    assert registry.read("cifar10", class_folders).digest() == first.digest()
+    assert len(decoded) == 50
+    (folder,) = elsewhere.iterdir()
+    assert _names(folder) == ["cifar10.npz", "lock"]
+    assert [path.stat().st_mode & 0o777 for path in (elsewhere, folder)] == [0o700, 0o700]
+
+
+def _open_to_others(elsewhere: Path) -> None:
+    elsewhere.chmod(0o777)
+
+
+def _of_a_link(elsewhere: Path) -> None:
+    elsewhere.rename(elsewhere.with_name("away"))
+    elsewhere.symlink_to("away")
+
+
+def _of_other_images(elsewhere: Path) -> None:
+    (file,) = elsewhere.glob("*/cifar10.npz")
+    with np.load(file) as content:
+        _changed(file, train_images=255 - content["train_images"])
+
+
+@pytest.mark.parametrize("spoil", [_open_to_others, _of_a_link, _of_other_images])
+def test_a_cache_that_others_may_have_written_is_not_used(
+    spoil, class_folders: Path, decoded: list[Path], elsewhere: Path
+):
+    right = registry.read("cifar10", class_folders).digest()
+    spoil(elsewhere)
+    assert registry.read("cifar10", class_folders).digest() == right
     assert len(decoded) == 100
 
 

@@ -1,17 +1,14 @@
 """CIFAR-10 from class folders and from the archive, in small, and CIFAR-100 in full where it is at hand."""
 
-import hashlib
 import os
-import pickle
 import shutil
-import tarfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from kdbench.data.readers import cifar, registry
+from kdbench.data.readers import registry
 from kdbench.errors import RunError
 
 CLASSES = ("airplane", "bird", "car", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -75,12 +72,24 @@ def _empty_class(root: Path) -> str:
 
 def _other_size(root: Path) -> str:
     Image.fromarray(np.zeros((32, 31, 3), np.uint8)).save(root / "train" / "dog" / "1.png")
-    return f"{root / 'train' / 'dog' / '1.png'} must be 32x32 RGB, not 31x32 RGB"
+    return f"{root / 'train' / 'dog' / '1.png'} must be 32x32, not 31x32"
 
 
-def _grey(root: Path) -> str:
-    Image.fromarray(np.zeros((32, 32), np.uint8)).save(root / "train" / "dog" / "1.png")
-    return f"{root / 'train' / 'dog' / '1.png'} must be 32x32 RGB, not 32x32 L"
+def _transparent(root: Path) -> str:
+    Image.fromarray(np.zeros((32, 32, 4), np.uint8)).save(root / "train" / "dog" / "1.png")
+    return f"{root / 'train' / 'dog' / '1.png'} has transparent pixels"
+
+
+def _no_images(root: Path) -> str:
+    for file in (root / "test" / "dog").iterdir():
+        file.write_bytes(b"no image")
+        file.rename(file.with_suffix(".txt"))
+    return f"{root / 'test' / 'dog'} holds no images"
+
+
+def _pipe(root: Path) -> str:
+    os.mkfifo(root / "train" / "dog" / "2a.png")
+    return f"{root / 'train' / 'dog' / '2a.png'} is not a file"
 
 
 def _text(root: Path) -> str:
@@ -103,7 +112,9 @@ def _torn(root: Path) -> str:
         _nine_classes,
         _empty_class,
         _other_size,
-        _grey,
+        _transparent,
+        _no_images,
+        _pipe,
         _text,
         _torn,
     ],
@@ -117,74 +128,31 @@ def test_what_is_wrong_is_named(spoil, class_folders: Path):
     assert not list(class_folders.glob(".kdbench/*.npz"))
 
 
-@pytest.fixture
-def archive(class_folders: Path, tmp_path_factory, monkeypatch) -> Path:
-    """An archive of the images of `class_folders` in another order, with torchvision's expected checksums replaced by its own."""
-    from torchvision import datasets
-
-    folder = tmp_path_factory.mktemp("archive")
-    inner = folder / "cifar-10-batches-py"
-    inner.mkdir()
-    md5s = {}
-
-    def put(name: str, content: dict) -> None:
-        (inner / name).write_bytes(pickle.dumps(content))
-        md5s[name] = hashlib.md5((inner / name).read_bytes()).hexdigest()
-
-    parts = {}
+def test_numbers_are_labels_in_the_order_of_numbers(class_folders: Path):
+    before = registry.read("cifar10", class_folders)
+    root = class_folders / "cifar10"
     for part in ("train", "test"):
-        files = sorted(
-            (class_folders / "cifar10" / part).glob("*/*.png"), key=lambda file: (file.name, file.parent.name)
-        )
-        rows = np.stack([np.asarray(Image.open(file)).transpose(2, 0, 1).reshape(-1) for file in files])
-        parts[part] = rows, [CLASSES.index(file.parent.name) for file in files]
-    rows, labels = parts["train"]
-    for batch in range(5):
-        put(f"data_batch_{batch + 1}", {"data": rows[batch::5], "labels": labels[batch::5]})
-    put("test_batch", {"data": parts["test"][0], "labels": parts["test"][1]})
-    put("batches.meta", {"label_names": list(CLASSES)})
-    packed = folder / "cifar-10-python.tar.gz"
-    with tarfile.open(packed, "w:gz") as tar:
-        tar.add(inner, inner.name)
-
-    for some in ("train_list", "test_list"):
-        names = [name for name, _ in getattr(datasets.CIFAR10, some)]
-        monkeypatch.setattr(datasets.CIFAR10, some, [[name, md5s[name]] for name in names])
-    monkeypatch.setattr(datasets.CIFAR10, "meta", {**datasets.CIFAR10.meta, "md5": md5s["batches.meta"]})
-    monkeypatch.setattr(datasets.CIFAR10, "tgz_md5", hashlib.md5(packed.read_bytes()).hexdigest())
-    monkeypatch.setattr(datasets.CIFAR10, "url", "http://127.0.0.1:1/cifar.tar.gz")
-    return folder
+        for label, name in enumerate(CLASSES):
+            (root / part / name).rename(root / part / f"class_{label + 5}")
+    after = registry.read("cifar10", class_folders)
+    assert after.classes == tuple(f"class_{number}" for number in range(5, 15))
+    assert after.digest() == before.digest()
 
 
-@pytest.mark.parametrize("kept", ["packed", "extracted"])
-def test_archive_gives_the_same_arrays_as_folders(kept, class_folders: Path, archive: Path, monkeypatch):
-    if kept == "packed":
-        shutil.rmtree(archive / "cifar-10-batches-py")
-    else:
-        (archive / "cifar-10-python.tar.gz").unlink()
-    first = registry.read("cifar10", archive)
-    assert first.digest() == registry.read("cifar10", class_folders).digest()
-    assert first.classes == CLASSES
-
-    monkeypatch.setattr(cifar, "_from_archive", None)  # from here on only the cache can answer
-    assert registry.read("cifar10", archive).digest() == first.digest()
-
-
-def test_downloaded_data_is_cached_at_once(archive: Path, monkeypatch):
-    with monkeypatch.context() as patch:
-        away = archive.parent / "away"
-        archive.rename(away)
-        archive.mkdir()
-        decode = cifar._from_archive
-
-        def download(source: str, folder: Path):
-            shutil.copy2(away / "cifar-10-python.tar.gz", folder)
-            return decode(source, folder)
-
-        patch.setattr(cifar, "_from_archive", download)
-        first = registry.read("cifar10", archive).digest()
-    monkeypatch.setattr(cifar, "_from_archive", None)
-    assert registry.read("cifar10", archive).digest() == first
+def test_files_that_are_not_images_are_passed_by_and_told_once(class_folders: Path):
+    before = registry.read("cifar10", class_folders)
+    assert before.notes == ()
+    for name in ("Thumbs.db", "desktop.ini", "README.txt", "LICENSE"):
+        (class_folders / "cifar10" / "train" / "cat" / name).write_text("[.ShellClassInfo]")
+    for name in ("@eaDir", "__MACOSX"):
+        (class_folders / "cifar10" / "train" / name).mkdir()
+        (class_folders / "cifar10" / "train" / "cat" / name).mkdir()
+    after = registry.read("cifar10", class_folders)
+    assert after.digest() == before.digest()
+    (note,) = after.notes
+    assert "4 files in " in note
+    assert "passed by, not being images: LICENSE, README.txt, Thumbs.db, desktop.ini" in note
+    assert registry.read("cifar10", class_folders).notes == ()
 
 
 @pytest.mark.cifar

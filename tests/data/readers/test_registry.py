@@ -9,7 +9,7 @@ import pytest
 from kdbench.data.readers import arrays, registry
 from kdbench.data.readers import digits as digits_
 from kdbench.data.readers.arrays import Arrays
-from kdbench.errors import UserError
+from kdbench.errors import RunError, UserError
 
 
 def _arrays(**changes):
@@ -136,6 +136,6 @@ def test_a_damaged_archive_is_not_read(tmp_path: Path, monkeypatch):
 
     monkeypatch.setattr(datasets.CIFAR10, "url", "http://127.0.0.1:1/cifar.tar.gz")
     (tmp_path / "cifar-10-python.tar.gz").write_bytes(b"half a download")
-    with pytest.raises(UserError, match="download failed"):
+    with pytest.raises(RunError, match=r"cifar-10-python\.tar\.gz is incomplete: 15 bytes with md5"):
         registry.read("cifar10", tmp_path)
     assert not list(tmp_path.glob(".kdbench/*.npz"))

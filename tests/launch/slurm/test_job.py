@@ -20,6 +20,7 @@ SPECS = expand.plan(request.parse(["methods=ce", "dataset=digits", "seeds=0,1"])
 
 @pytest.fixture(autouse=True)
 def _environment(monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     for name in ("KDBENCH_PLUGINS", "CUDA_VISIBLE_DEVICES", provenance.SUBMITTED):
         monkeypatch.setenv(name, "")
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR2)}
@@ -83,10 +84,29 @@ def test_a_worker_for_each_gpu_and_one_for_a_run_over_several(tmp_path, pool, mo
     ]  # fmt: skip
     make(tmp_path, gpus=2, processes=2)()
     assert pool.made[-1].environments == [{"CUDA_VISIBLE_DEVICES": "4,5", "OMP_NUM_THREADS": "3"}]
-    assert pool.made[-1].launcher == ["torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m"]
+    assert pool.made[-1].launcher == gpus.launcher(2)
     make(tmp_path, gpus=0)()
     assert pool.made[-1].environments == [{"OMP_NUM_THREADS": "6"}]
     assert gpus.visible_gpus() == []
+
+
+def test_the_nodes_of_a_run_meet_by_address_because_names_need_not_resolve(tmp_path, pool, monkeypatch):
+    monkeypatch.setenv("SLURM_LAUNCH_NODE_IPADDR", "127.0.0.2")
+    monkeypatch.setenv("SLURM_JOB_ID", "20007")
+    for node in ("0", "1"):
+        monkeypatch.setenv("SLURM_NODEID", node)
+        make(tmp_path, gpus=0, processes=4, nodes=2)()
+        words = pool.made[-1].launcher
+        assert {"--nnodes=2", "--rdzv-endpoint=127.0.0.2:20007", "--rdzv-id=20007", "--nproc-per-node=2"} < set(words)
+        assert f"--rdzv-conf=is_host={int(node == '0')}" in words
+        assert any(word.startswith("--local-addr=127.0.0.") for word in words)
+
+
+def test_the_users_threads_are_an_upper_bound_in_jobs_too(tmp_path, pool, monkeypatch):
+    monkeypatch.setenv("SLURM_CPUS_PER_TASK", "6")
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    make(tmp_path, gpus=0)()
+    assert pool.made[-1].environments == [{"OMP_NUM_THREADS": "2"}]
 
 
 def test_told_of_its_end_it_stops_its_workers_and_comes_again(tmp_path, pool):

@@ -49,6 +49,18 @@ def test_one_call_of_squeue_and_one_of_sacct_for_those_that_have_gone(programs, 
     assert "--jobs=4,5,6" in call.split()
 
 
+def test_odd_bytes_in_an_answer_are_shown_and_change_nothing_else(programs, tmp_path):
+    programs("squeue"), programs("sacct", "5|FAILED\n"), programs("scancel", status=1)
+    (tmp_path / "bin" / "squeue.out").write_bytes(b"7|7|PENDING||f\xfcr sp\xe4ter\n8|8|RUNNING|n1|None\n")
+    scancel = tmp_path / "bin" / "scancel"
+    scancel.write_text("#!/bin/sh\nprintf 'scancel: Ger\\344t\\n' >&2; exit 1\n")
+    slurm = SlurmQueue()
+    slurm.look({"7": 1, "8": 1, "5": 1})
+    assert slurm.job("7").reason == "f\\xfcr sp\\xe4ter"
+    assert (slurm.job("8").state, slurm.job("5").state) == ("RUNNING", "FAILED")
+    assert queue.cancel(["7"]) == "scancel: Ger\\xe4t"
+
+
 def test_slurm_is_left_alone_for_some_seconds_and_where_there_is_nothing_to_ask(programs, monkeypatch):
     asked, accounts = programs("squeue", QUEUE), programs("sacct", "5|FAILED\n")
     slurm = SlurmQueue()

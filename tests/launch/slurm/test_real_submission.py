@@ -88,6 +88,19 @@ def test_a_sweep(cluster, kdbench, tmp_path):
     assert "digits · resnet8" in table
 
 
+def test_neither_the_callers_allocation_nor_its_folder_decides_what_a_job_gets(cluster, tmp_path):
+    (tmp_path / "select.py").write_text("raise SystemExit('the wrong module')")
+    command = [sys.executable, "-m", "kdbench", "run", "methods=ce", *SWEEP[1:], PLACE, "Cluster.memory=1G"]
+    command += ["Cluster.gpu_option=gres", "--runs", str(tmp_path / "runs")]
+    environment = cluster.env | {"PYTHONPATH": str(ROOT), "SBATCH_PARTITION": "high", "SBATCH_TIMELIMIT": "1"}
+    allocation = ["salloc", "-q", "-n1", "-c1", "--mem-per-cpu=1000", "--time=5"]
+    subprocess.run([*allocation, *command], env=environment, cwd=tmp_path, capture_output=True, check=True)
+    (folder,) = (tmp_path / "runs").glob("ce-*")
+    shown = cluster.wait(job_of(folder), {"COMPLETED", "FAILED"}, timeout=120)
+    assert (shown["JobState"], shown["Partition"], shown["TimeLimit"]) == ("COMPLETED", "low", "00:30:00")
+    assert (folder / "result.json").exists()
+
+
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory):
     """The weights of the long runs as one process makes them."""

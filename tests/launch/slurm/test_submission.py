@@ -117,6 +117,21 @@ def test_options_that_the_profile_leaves_to_slurm_are_not_given(tmp_path):
     assert options(planned, 1)["dependency"] == f"afterany:job-of-{planned.arrays[0].jobs[0][0].id}"
 
 
+def test_gpus_by_gres(tmp_path):
+    words = [
+        "methods=ce",
+        "dataset=digits",
+        "gpus=4",
+        "Cluster.gpu_option=gres",
+        "Cluster.gpu_type=a100",
+        "Cluster.memory=0",
+    ]
+    planned = submission(tmp_path, *words, "Cluster.gpus_per_node=2")
+    given = options(planned)
+    assert (given["gres"], given["mem"], given["nodes"]) == ("gpu:a100:2", "0", "2")
+    assert "gpus-per-node" not in given
+
+
 def test_a_run_for_the_cpu_asks_for_no_gpu(tmp_path):
     (array,) = submission(tmp_path, "methods=ce", "dataset=digits", "Machine.device=cpu").arrays
     assert array.gpus == 0
@@ -223,12 +238,63 @@ def test_submission(sbatch, tmp_path, capsys):
     assert (job.ids, job.gpus, job.processes) == ((kd.name,), 1, 1)
 
 
+def test_the_folder_of_pickles_is_the_users_alone(sbatch, tmp_path):
+    assert main(["run", "methods=ce", "dataset=digits", "executor=slurm"]) == 0
+    assert (tmp_path / "runs/.slurm").stat().st_mode & 0o777 == 0o700
+
+
 def test_the_dry_run_writes_nothing_and_needs_no_slurm(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
     monkeypatch.chdir(tmp_path)
     assert main(["run", "methods=ce", "dataset=digits", "executor=slurm", "--dry-run"]) == 0
     assert "no estimate: no finished run like it" in capsys.readouterr().out
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_job_gets_the_environment_of_its_profile_and_not_of_the_callers_job(sbatch, tmp_path, monkeypatch):
+    sbatch.write_text(sbatch.read_text().replace("#!/bin/sh\n", "#!/bin/sh\nenv >$0.env\n"))
+    kept = {"SLURM_CONF": "/etc/slurm/slurm.conf", "OMP_NUM_THREADS": "2", "PYTHONPATH": "/own", "SLURMISH": "1"}
+    callers = [
+        "SLURM_MEM_PER_CPU",
+        "SLURM_JOB_ID",
+        "SBATCH_PARTITION",
+        "SRUN_CPUS_PER_TASK",
+        "SALLOC_ACCOUNT",
+        "PMI_RANK",
+    ]
+    callers += ["SUBMITIT_EXECUTOR", "WORLD_SIZE", "RANK", "MASTER_ADDR", "CUDA_VISIBLE_DEVICES"]
+    for name, value in {**kept, **dict.fromkeys(callers, "1")}.items():
+        monkeypatch.setenv(name, value)
+    assert main(["run", "methods=ce", "dataset=digits", "executor=slurm"]) == 0
+    handed_on = dict(
+        line.split("=", 1) for line in sbatch.with_name("sbatch.env").read_text().splitlines() if "=" in line
+    )
+    assert kept.items() <= handed_on.items()
+    assert not set(callers) & set(handed_on)
+    assert os.environ["SLURM_JOB_ID"] == "1"  # this process keeps its own
+    (command,) = re.findall(r"^srun .*$", sbatch.with_name("sbatch.40").read_text(), re.MULTILINE)
+    assert " -P -u -m submitit.core._submit " in command
+    assert (tmp_path / "runs/.slurm").stat().st_mode & 0o777 == 0o700
+
+
+def test_odd_bytes_of_sbatch_are_shown(sbatch, tmp_path, capsys):
+    words = ["run", "methods=ce", "dataset=digits", "executor=slurm"]
+    works = sbatch.read_text()
+    sbatch.write_text(
+        works.replace("echo Submitted", "printf 'Gru\\337 an job 7\\n' | tee /dev/stderr; echo Submitted")
+    )
+    assert main(words) == 0
+    assert "submitted as job 40: 1 run in 1 job\n" in capsys.readouterr().out
+    sbatch.write_text("#!/bin/sh\nprintf 'sbatch: error: kein Ger\\344t\\n' >&2; exit 1\n")
+    assert main([*words, "seeds=1"]) == 2
+    assert capsys.readouterr().err == "kdbench: sbatch refused: kein Ger\\xe4t\n"
+    sbatch.write_text("#!/bin/sh\necho nothing\n")
+    assert main([*words, "seeds=1"]) == 2
+    assert capsys.readouterr().err == "kdbench: sbatch printed no job id: nothing\n"
+    assert sorted(path.name for path in (tmp_path / "runs/.slurm").iterdir()) == [
+        "40_submission.sh",
+        "40_submitted.pkl",
+    ]
 
 
 @pytest.mark.parametrize(

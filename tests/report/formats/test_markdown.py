@@ -10,12 +10,13 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from rich.console import Console
 
-from kdbench.report.formats.markdown import code, escape, markdown, plain
+from kdbench.report.formats.markdown import code, escape, markdown
 from kdbench.report.formats.readme import made_with, page
 from kdbench.report.formats.terminal import Terminal
 from kdbench.report.records import cell
 from kdbench.report.request import Request
 from kdbench.report.tables.tables import Table, summarise
+from kdbench.words import printable
 
 NONE = "\u2013"
 HOSTILE = "kd|x`y`\n<script>alert(1)</script> [red]*b* _i_ a\\|b \x1b[31m"
@@ -134,7 +135,7 @@ def rendered(text: str) -> str:
 @given(st.text(alphabet=st.characters() | st.sampled_from("|`*_<>&[]()\\~$#!-+.1 \n"), max_size=30))
 @example(HOSTILE)
 def test_a_reader_sees_the_name_as_it_is(name):
-    seen = plain(f"a{name}a")
+    seen = printable(f"a{name}a")
     assert rendered(f"| {escape(f'a{name}a')} |\n|---|\n") == seen
     assert rendered(f"x\n\n- {escape(f'a{name}a')}\n").split("\n")[-1] == seen
     assert rendered(f"- x {code(f'a{name}a')}").removeprefix("x ") == seen

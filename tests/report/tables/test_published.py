@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 
 import pytest
@@ -126,3 +127,24 @@ def test_the_values_that_come_with_kdbench():
     assert (crd.top1, crd.budget, crd.epoch, crd.gain) == (71.16, 12e6, "last", False)
     assert {p.epoch for p in published} == {"last", "best", ""}
     assert sum(p.gain for p in published) == 3
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda text: text.replace(",70.0,", ",1e999,"), "top1 must be a number, not '1e999'"),
+        (lambda text: text.replace(",70.0,", ",nan,"), "top1 must be a number, not 'nan'"),
+        (lambda text: text.replace("a paper", "\udcff"), "cannot be read"),
+        (lambda text: text.replace("a paper", "x" * 2000), "cannot be read: field larger than field limit"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_one_sentence(tmp_path, change, sentence):
+    path = tmp_path / "published.csv"
+    text = "source,dataset,teacher,student,method,top1,note\na paper,digits,resnet20,resnet8,kd,70.0,\n"
+    path.write_text(change(text), encoding="utf-8", errors="surrogateescape")
+    limit = csv.field_size_limit(1000)
+    try:
+        with pytest.raises(UserError, match=sentence):
+            read(path)
+    finally:
+        csv.field_size_limit(limit)

@@ -86,6 +86,12 @@ def test_p_values_are_corrected_for_the_differences_of_the_table(three, result):
     assert (both["ce"], both["dkd"]) == (None, None)
 
 
+def test_a_teacher_near_chance_is_noted_once_for_its_row(result):
+    doubted = [result("kd", seed, 40.0 + seed, taught=True, teacher__doubt="the teacher w is odd") for seed in (0, 1)]
+    (table,) = summarise([*doubted, result("ce", 0), result("ce", 1)])
+    assert [note for note in table.notes if "odd" in note] == ["kd: the teacher w is odd"]
+
+
 def test_equal_differences_give_no_p_value_and_say_so(result):
     table = only([result(m, seed, a + seed) for m, a in (("ce", 50.0), ("kd", 60.0)) for seed in SEEDS])
     assert [(row.method, row.rank, row.p) for row in table.rows] == [("kd", 1, None), ("ce", 2, None)]

@@ -14,7 +14,6 @@ from typing import Any
 
 from kdbench.errors import UserError
 from kdbench.measures.convergence import Point
-from kdbench.report.formats.markdown import plain
 from kdbench.report.formats.page.curves import Curves
 from kdbench.report.records import Record, scored
 from kdbench.report.tables.cells import cells, legend
@@ -22,6 +21,7 @@ from kdbench.report.tables.columns import Column, shown
 from kdbench.report.tables.rows import Row, commits, release
 from kdbench.report.tables.sections import Section
 from kdbench.report.tables.tables import Table
+from kdbench.words import nine_digits, printable
 
 _MISSING = "kdbench leaderboard --html needs Jinja2 and itables: pip install 'kdbench[page]'"
 try:
@@ -44,7 +44,7 @@ class Head:
 
 @dataclass(frozen=True)
 class Cell:
-    """The text of a cell, and its sort key: an exact number, "" for none; columns of text are sorted by the text."""
+    """The text of a cell, and its sort key: a number of nine digits, "" for none; columns of text are sorted by the text."""
 
     text: str
     value: str
@@ -85,7 +85,7 @@ def page(
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        finalize=lambda value: plain(value) if type(value) is str else value,
+        finalize=lambda value: printable(value) if type(value) is str else value,
     )
     text = environment.get_template("page.html").render(
         grids=[_grid(table, columns) for table in tables],
@@ -140,14 +140,15 @@ def _grid(table: Table, names: Sequence[str] | None) -> Grid:
         counts = {"#": row.rank, "n": row.accuracy.n if row.accuracy else 0}
         measured = [column.value(row) if row.accuracy else None for column in columns]
         values = [counts.get(each.header) for each in always] + [value and value.mean for value in measured]
-        rows.append(
-            [
-                Cell(each.texts[i], "" if value is None else repr(value))
-                for each, value in zip(texts, values, strict=True)
-            ]
-        )
+        rows.append([Cell(each.texts[i], _sort_key(value)) for each, value in zip(texts, values, strict=True)])
     teachers = next((each.texts for each in always if each.header == "Teacher"), [])
     return Grid(table, heads, rows, teachers)
+
+
+def _sort_key(value: float | None) -> str:
+    if value is None:
+        return ""
+    return repr(nine_digits(value) if isinstance(value, float) else value)
 
 
 def _row(row: Row, curves: Curves) -> dict[str, Any]:
@@ -181,7 +182,7 @@ def _run(record: Record, aside: str, curves: Curves) -> dict[str, Any]:
 
 
 def _without_empty(values: dict[str, Any]) -> dict[str, Any]:
-    return {key: plain(value) if isinstance(value, str) else value for key, value in values.items() if value}
+    return {key: printable(value) if isinstance(value, str) else value for key, value in values.items() if value}
 
 
 def _script_json(content: object) -> Any:
