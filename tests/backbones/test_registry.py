@@ -16,7 +16,7 @@ PUBLISHED = json.loads((Path(__file__).parents[1] / "reference/models.json").rea
 
 
 OTHER_NAMES = {"ShuffleV1": "shufflenetv1", "ShuffleV2": "shufflenetv2"}
-SLOW = {"resnet44", "resnet56", "resnet110", "resnet101", "resnet152", "wide_resnet50_2", "wrn_28_10", "vit_small"}
+SLOW = ("resnet44", "resnet56", "resnet110", "resnet101", "resnet152", "wide_resnet50_2", "wrn_28_10", "vit_small")
 """Only slower than others of their family."""
 
 
