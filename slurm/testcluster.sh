@@ -32,7 +32,7 @@ export SLURM_CONF=$state/slurm.conf
 
 main() {
   # A folder in /tmp that somebody else made first could hold links, or configuration that the daemons would execute.
-  if [ -e "$state" ] && [ ! -O "$state" ]; then fail 1 "$state belongs to another user: name another folder in KDBENCH_TESTCLUSTER"; fi
+  if [ "$EUID" -eq 0 ] && [ -e "$state" ] && [ ! -O "$state" ]; then fail 1 "$state belongs to another user: name another folder in KDBENCH_TESTCLUSTER"; fi
   case "$*" in
     "start --accounting") accounting=true && start ;;
     start | stop | status) "$1" ;;

@@ -25,7 +25,7 @@ BACKBONES = {
 
 _WIDTHS = (64, 128, 256, 512, 512)
 _SMALLEST_POOLED = 8
-"""The side of the smallest map that the last stage pools: images of 64 pixels and more are halved once more."""
+"""The side of the smallest map that the last stage pools: images of 64 pixels and more are halved again."""
 
 
 class Block(nn.Sequential):

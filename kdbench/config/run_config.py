@@ -1,4 +1,4 @@
-"""The configuration of a run as plain values: read from config.gin or a spec, and written anew from the values.
+"""The configuration of a run as plain values: read from config.gin or a spec, and written again from the values.
 
 A stored configuration may come from someone else. It is parsed once, into one literal value for each parameter, and nothing
 of its text is used: what is written to another file, and what the process that trains hands to gin, are these values.

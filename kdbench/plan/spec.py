@@ -115,7 +115,7 @@ class Spec:
     def from_plain(cls, plain: Mapping[str, Any]) -> Spec:
         """The run that `plain` returned, also from a `spec.json` of a kdbench whose runs had one teacher at most.
 
-        The file may be someone else's: its configuration is read and written anew (`kdbench.config.run_config`).
+        The file may be someone else's: its configuration is read and written again (`kdbench.config.run_config`).
 
         Raises:
             UserError: a field is missing or not of its type, a name is not one that kdbench gives, or the configuration
