@@ -8,9 +8,8 @@ from pathlib import Path
 # take the place of the real one; `python -m` does.
 if not sys.flags.safe_path:
     current = sys.path.pop(0)
-    if (
-        Path(__file__).parents[1].samefile(current)
-    ):  # a clone that is not installed: workers and jobs are to find it as well
+    # Workers and jobs are to find a clone that is not installed, too.
+    if Path(__file__).parents[1].samefile(current):
         path = [os.environ.get("PYTHONPATH"), current]
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, path))
 

@@ -88,14 +88,14 @@ def run_all(
     to_do = backlog.open_runs(specs, folder, rerun)
     devices.check(to_do)
     for sentence in inputs.check(to_do, folder, images):
-        warnings.warn(sentence, stacklevel=2)
+        warnings.warn(printable(sentence), stacklevel=2)
     if to_do and (workers or to_do[0].gpus > 1):
         local.local(to_do, folder, images, workers, rerun, wait)
     elif to_do:
         local.inline(to_do, folder, images, rerun, wait)
     asked = [spec for spec in specs if not spec.is_teacher]
     for sentence in unfinished(asked, folder).sentences(folder, "wait=True waits for it"):
-        warnings.warn(sentence, stacklevel=2)
+        warnings.warn(printable(sentence), stacklevel=2)
     return _typed(records.frame(backlog.results(asked, folder)))
 
 

@@ -170,9 +170,8 @@ def retraining(run: FinishedRun, runs: Path | None = None) -> Retraining:
         machine["Machine.threads"] = threads  # the number that torch chose then
     machine["Machine.log"] = ""
     spec = with_machine(planned, machine)
-    run_config.trainable(
-        spec.config, spec.id, spec.source
-    )  # refuses what a stored configuration may hold, before anything starts
+    # Refuses, before anything starts, what a stored configuration must not hold.
+    run_config.trainable(spec.config, spec.id, spec.source)
     return Retraining(spec, changes, teachers)
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar, Literal, NamedTuple, Self, cast, get_args
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -191,6 +192,22 @@ def without_trace(norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
     normalised = cast(Tensor, norm(x))
     norm.track_running_stats = tracking
     return normalised
+
+
+def around_last_relu(
+    stage: Iterable[nn.Module], before_relu: Callable[[Any, Tensor], Tensor], x: Tensor
+) -> tuple[Tensor, Tensor]:
+    """`Backbone.before_and_after_relu` of a stage of blocks.
+
+    Args:
+        before_relu: computes the last block without its last ReLU, from the block and the map that enters it.
+        x: the map that enters the stage.
+    """
+    *blocks, last = stage
+    for block in blocks:
+        x = block(x)
+    before = before_relu(last, x)
+    return before, F.relu(before)
 
 
 class Body(nn.Module):

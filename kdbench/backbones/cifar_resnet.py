@@ -10,7 +10,7 @@ from typing import cast
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdbench.backbones.backbone import Backbone
+from kdbench.backbones.backbone import Backbone, around_last_relu
 from kdbench.backbones.initialise import he_normal
 
 BACKBONES = {
@@ -81,11 +81,7 @@ class CifarResNet(Backbone):
         return self.layer1, self.layer2, self.layer3
 
     def before_and_after_relu(self, stage: int, x: Tensor) -> tuple[Tensor, Tensor]:
-        *blocks, last = self.stage_modules()[stage]
-        for block in blocks:
-            x = block(x)
-        before = cast(BasicBlock, last).before_relu(x)
-        return before, F.relu(before)
+        return around_last_relu(self.stage_modules()[stage], BasicBlock.before_relu, x)
 
     def last_bn(self, stage: int) -> nn.BatchNorm2d:
         return cast(BasicBlock, self.stage_modules()[stage][-1]).bn2

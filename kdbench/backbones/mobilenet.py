@@ -65,6 +65,8 @@ class MobileNetV2(Backbone):
                 group.append(InvertedResidual(last, int(full * width), stride if i == 0 else 1, expansion))
                 last = int(full * width)
             self.blocks.append(group)
+        # In a tuple, so that nn.Module does not register them: the names in the state dict are those of `blocks`.
+        self._stages = tuple(nn.Sequential(*(self.blocks[i] for i in groups)) for groups in _STAGES)
         self.conv2 = nn.Sequential(*_convolution(last, _NECK, 1))
         self.classifier = nn.Sequential(nn.Linear(_NECK, classes))
         he_normal(self)
@@ -79,8 +81,7 @@ class MobileNetV2(Backbone):
         return cast(Tensor, self.conv1(images))
 
     def stage_modules(self) -> tuple[nn.Sequential, ...]:
-        # A module that is in two containers is one module: the names in the state dict are those of `blocks`.
-        return tuple(nn.Sequential(*(self.blocks[i] for i in groups)) for groups in _STAGES)
+        return self._stages
 
     def neck_modules(self) -> tuple[nn.Module, ...]:
         return (self.conv2,)

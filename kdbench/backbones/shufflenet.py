@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdbench.backbones.backbone import Backbone
+from kdbench.backbones.backbone import Backbone, around_last_relu
 from kdbench.backbones.initialise import he_normal
 
 BACKBONES = {
@@ -128,11 +128,7 @@ class ShuffleNet(Backbone):
         return self.layer1, self.layer2, self.layer3
 
     def before_and_after_relu(self, stage: int, x: Tensor) -> tuple[Tensor, Tensor]:
-        *blocks, last = self.stage_modules()[stage]
-        for block in blocks:
-            x = block(x)
-        before = cast(GroupedBlock | SplitBlock, last).before_relu(x)
-        return before, F.relu(before)
+        return around_last_relu(self.stage_modules()[stage], lambda block, entering: block.before_relu(entering), x)
 
 
 class ShuffleNetV1(ShuffleNet):

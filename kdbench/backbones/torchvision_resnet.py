@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torchvision import models
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
-from kdbench.backbones.backbone import Backbone
+from kdbench.backbones.backbone import Backbone, around_last_relu
 from kdbench.backbones.initialise import he_normal
 
 BACKBONES = {
@@ -51,11 +51,7 @@ class TorchvisionResNet(Backbone):
         return self.layer1, self.layer2, self.layer3, self.layer4
 
     def before_and_after_relu(self, stage: int, x: Tensor) -> tuple[Tensor, Tensor]:
-        *blocks, last = self.stage_modules()[stage]
-        for block in blocks:
-            x = block(x)
-        before = _before_relu(cast(BasicBlock | Bottleneck, last), x)
-        return before, F.relu(before)
+        return around_last_relu(self.stage_modules()[stage], _before_relu, x)
 
     def last_bn(self, stage: int) -> nn.BatchNorm2d:
         last = cast(BasicBlock | Bottleneck, self.stage_modules()[stage][-1])

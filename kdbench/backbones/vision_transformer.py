@@ -75,7 +75,8 @@ class VisionTransformer(Backbone):
 
     def stem(self, images: Tensor) -> Tensor:
         x = self.patches(images)
-        return x + positions(*x.shape[1:]).to(x)
+        _, width, height, length = x.shape
+        return x + positions(width, height, length, x.device).to(x.dtype)
 
     def stage_modules(self) -> tuple[nn.Module, ...]:
         return tuple(self.stages)
@@ -84,10 +85,10 @@ class VisionTransformer(Backbone):
         return (self.norm,)
 
 
-def positions(width: int, height: int, length: int) -> Tensor:
+def positions(width: int, height: int, length: int, device: torch.device) -> Tensor:
     """Sines and cosines of the row and of the column of each position, (width, height, length)."""
     quarter = width // 4
-    frequencies = torch.exp(-math.log(10_000) * torch.arange(quarter) / quarter)
-    rows = (frequencies[:, None] * torch.arange(height)).unsqueeze(2).expand(-1, -1, length)
-    columns = (frequencies[:, None] * torch.arange(length)).unsqueeze(1).expand(-1, height, -1)
+    frequencies = torch.exp(-math.log(10_000) * torch.arange(quarter, device=device) / quarter)
+    rows = (frequencies[:, None] * torch.arange(height, device=device)).unsqueeze(2).expand(-1, -1, length)
+    columns = (frequencies[:, None] * torch.arange(length, device=device)).unsqueeze(1).expand(-1, height, -1)
     return torch.cat([rows.sin(), rows.cos(), columns.sin(), columns.cos()])

@@ -207,7 +207,5 @@ def _read_class(
 def _literal(node: ast.expr | None) -> Any:
     try:
         return dataclasses.MISSING if node is None else ast.literal_eval(node)
-    except (
-        Exception
-    ):  # it raises what the expression happens to lead to: an unhashable key, an overflow, too deep a nesting
+    except Exception:  # whatever the expression leads to: an unhashable key, an overflow, too deep a nesting
         return dataclasses.MISSING

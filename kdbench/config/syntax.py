@@ -10,7 +10,7 @@ from typing import Any
 
 from gin import config_parser
 
-from kdbench.errors import UserError, shortened
+from kdbench.errors import UserError, reason, shortened
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def statements(path: Path) -> list[Any]:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{label(path)} cannot be read: {getattr(error, 'strerror', None) or error}") from None
+        raise UserError(f"{label(path)} cannot be read: {reason(error)}") from None
     return statements_in(text, label(path))
 
 

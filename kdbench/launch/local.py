@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from kdbench.data.readers import registry
 from kdbench.errors import RunError, UserError
 from kdbench.launch import display, pool, worker
 from kdbench.launch.backlog import enqueue, results
@@ -66,6 +67,7 @@ def local(
     if sys.platform != "linux":
         raise UserError("several processes at a time (workers=, gpus=) need Linux; leave these words out")
     enqueue(specs, runs, rerun)
+    registry.read_once.cache_clear()  # the images that the plan has read: the workers read their own
     with lenient(), display.for_terminal(specs, runs) as shown, _terminated_like_interrupted():
         gpus = max(spec.gpus for spec in specs)
         processes = pool.Pool(specs, runs, data, shown, shares(workers, gpus), launcher(gpus), wait)

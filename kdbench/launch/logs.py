@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kdbench.files import leads_out, open_regular, read_regular
+from kdbench.files import open_regular, read_regular
 from kdbench.launch.slurm.submission import FOLDER
+from kdbench.measures.convergence import MOST_BYTES
 from kdbench.plan.spec import is_run_name
 from kdbench.store.folder import EPOCHS, LOG, SUBMISSION, RunFolder
 
@@ -23,7 +24,6 @@ LONGEST_LINE = 300
 _TAIL_BYTES = 1 << 16  # read to find these lines
 _MOST_BYTES = 1 << 20
 """Bytes of a file that are read at once; of a longer log, the last ones."""
-_MOST_EPOCHS_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -122,8 +122,6 @@ class _TextFile:
 
     def _added(self, offset: int) -> str:
         self._offset = offset
-        if leads_out(self.path, self.path.parent):
-            return ""
         try:
             with open_regular(self.path) as file:
                 if file.seek(0, 2) < offset:  # the file was started again
@@ -172,10 +170,8 @@ class _EpochsFile:
         return Epochs(self._path, names, rows[start:], omitted) if rows[start:] else None
 
     def _table(self) -> tuple[list[str], list[list[str]]]:
-        if leads_out(self._path, self._path.parent):
-            return [], []
         try:
-            text = read_regular(self._path, _MOST_EPOCHS_BYTES).decode(errors="replace")
+            text = read_regular(self._path, MOST_BYTES).decode(errors="replace")
             complete = text[: text.rfind("\n") + 1]  # the last line may be half written
             table = [row for row in csv.reader(complete.splitlines()) if row]
         except (OSError, csv.Error):

@@ -91,7 +91,7 @@ def read(runs: Path, ids: Iterable[str] | None = None, queue: SlurmQueue | None 
     open_ = [run for record in records.values() if record.is_open for run in record.teacher_runs]
     while open_:  # a teacher may have teachers
         id_ = open_.pop()
-        if id_ not in every and is_run_name(id_) and (record := _record(runs, id_)):
+        if id_ not in every and (record := _record(runs, id_)):
             every[id_] = record
             open_ += record.teacher_runs if record.is_open else ()
     if queue:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from kdbench.errors import UserError
 from kdbench.plan.spec import Spec
 from kdbench.store import lease
 from kdbench.store.folder import CANCELLED, SPEC, RunFolder
@@ -70,7 +72,7 @@ class Unfinished:
 
 def unfinished(specs: Sequence[Spec], runs: Path) -> Unfinished:
     """Those of some runs that have no result, or are to be repeated and have not been."""
-    found = Unfinished()
+    without = Unfinished()
     open_ = [spec for spec in specs if _lacks_result(RunFolder(runs, spec.id))]
     chains = {spec.id: [spec.id, *_open_teachers(spec, runs)] for spec in open_}
     folders = {RunFolder(runs, id_).path for chain in chains.values() for id_ in chain}
@@ -78,14 +80,14 @@ def unfinished(specs: Sequence[Spec], runs: Path) -> Unfinished:
     for id_, chain in chains.items():
         owner = next((owners[path] for run in chain if (path := RunFolder(runs, run).path) in owners), None)
         if not RunFolder(runs, id_).path.is_dir():
-            found.removed.append(id_)
+            without.removed.append(id_)
         elif any((RunFolder(runs, run) / CANCELLED).exists() for run in chain):
-            found.cancelled.append(id_)
+            without.cancelled.append(id_)
         elif owner:
-            found.elsewhere.setdefault(owner, []).append(id_)
+            without.elsewhere.setdefault(owner, []).append(id_)
         else:
-            found.left.append(id_)
-    return found
+            without.left.append(id_)
+    return without
 
 
 def _lacks_result(folder: RunFolder) -> bool:
@@ -98,8 +100,11 @@ def _open_teachers(spec: Spec, runs: Path) -> list[str]:
     for id_ in spec.teacher_runs:
         folder = RunFolder(runs, id_)
         plain = folder.read(SPEC)
-        if plain is not None and _lacks_result(folder):
-            ids += [id_, *_open_teachers(Spec.from_plain(plain), runs)]
+        if plain is None or not _lacks_result(folder):
+            continue
+        ids.append(id_)
+        with contextlib.suppress(UserError):  # a damaged one, as if it had no teachers
+            ids += _open_teachers(Spec.from_plain(plain), runs)
     return ids
 
 

@@ -45,7 +45,8 @@ MEASURES = {
 }  # fmt: skip
 
 
-_MOST_BYTES = 64 << 20  # of an epochs.csv: a hundred thousand epochs with many terms
+MOST_BYTES = 64 << 20
+"""Bytes of an epochs.csv that are read at most: a hundred thousand epochs with many terms."""
 
 
 class Point(NamedTuple):
@@ -69,7 +70,7 @@ def read(epochs_csv: Path) -> list[Point]:
         OSError: see `kdbench.files.read_regular`.
         ValueError, KeyError, TypeError, csv.Error: it holds something else.
     """
-    return points(read_regular(epochs_csv, _MOST_BYTES).decode())
+    return points(read_regular(epochs_csv, MOST_BYTES).decode())
 
 
 def points(epochs_csv: str) -> list[Point]:

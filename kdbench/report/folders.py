@@ -14,7 +14,6 @@ from typing import Any
 
 from kdbench.errors import reason
 from kdbench.files import read_object, read_regular, write_atomically
-from kdbench.plan.spec import is_run_name
 from kdbench.report import records
 from kdbench.report.records import NAMES, STATES, is_number_column
 from kdbench.store.folder import CONFIG, RESULT, SPEC
@@ -103,8 +102,6 @@ def _defect(result: dict[str, Any], folder: str) -> str | None:
     for key, value in result.items():
         if is_number_column(key) and not _is_number(value):
             return f"its {key} is {value!r}, which is not a number"
-    if not is_run_name(folder):
-        return "the name of its folder cannot be that of a run"
     for _, sentence in ill_typed(result):
         return sentence
     # A copied folder would count twice, or not, depending on which is read last.

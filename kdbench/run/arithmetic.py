@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import cache
 from typing import Any
 
 import torch
@@ -79,15 +78,13 @@ def with_import(source: str, load: Callable[[], type]) -> type:
     before = _current()
     cls = load()
     changed = {name: value for name, value in _current().items() if before[name] != value}
-    _apply(_of_import(source) or changed)
-    _of_import(source).update(changed)
+    _of_imports[source] = _of_imports.get(source, {}) | changed
+    _apply(_of_imports[source])
     return cls
 
 
-@cache
-def _of_import(source: str) -> dict[str, Any]:
-    """The settings that the import of a method's file has changed, to be filled in."""
-    return {}
+_of_imports: dict[str, dict[str, Any]] = {}
+"""The settings that the import of a method's file has changed, by the file's name."""
 
 
 def _current() -> dict[str, Any]:

@@ -15,8 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kdbench.errors import RunError
+from kdbench.errors import RunError, shortened
 from kdbench.files import write_atomically
+from kdbench.words import printable
 
 FORMAT = 2
 
@@ -112,7 +113,7 @@ def _reason(path: Path, error: Exception) -> str:
     if start.startswith(b"version https://git-lfs"):
         return "it is a Git LFS pointer; get the file itself with: git lfs pull"
     if isinstance(error, pickle.UnpicklingError) and (others := _other_objects(path, str(error))):
-        names = ", ".join(map(shortened, others[:3]))
+        names = ", ".join(map(shown_name, others[:3]))
         network = any(name.startswith("torch.nn.") for name in others)
         what = "a whole network" if network else "other objects than tensors and plain containers"
         save = _SAVE if network else "torch.save(content['model'], PATH), with its own key"
@@ -137,14 +138,9 @@ def _other_objects(path: Path, message: str) -> list[str]:
         return re.findall(r"GLOBAL (\S+)", message)
 
 
-LONGEST = 60
-"""Characters of a name from a file that a sentence shows."""
-
-
-def shortened(name: Any) -> str:
+def shown_name(name: Any) -> str:
     """A name from a file, as a sentence may show it."""
-    text = str(name) if str(name).isprintable() else ascii(str(name))
-    return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
+    return shortened(printable(str(name)), 60)
 
 
 def _shown(start: bytes) -> str:

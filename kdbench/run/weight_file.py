@@ -13,7 +13,7 @@ from kdbench.backbones import registry
 from kdbench.config import extensions
 from kdbench.errors import RunError
 from kdbench.run import checkpoint
-from kdbench.run.checkpoint import shortened
+from kdbench.run.checkpoint import shown_name
 
 WRAPPINGS = ("student", "model", "state_dict", "net", "model_state_dict", "network")
 """Keys under which programs keep a state dict; the first that a file has counts."""
@@ -79,7 +79,7 @@ def _unwrapped(content: Mapping[Any, Any], path: Path, depth: int) -> dict[str, 
             return _unwrapped(content[key], path, depth - 1)
     inside = [key for key, value in content.items() if isinstance(value, Mapping) and _is_state(value)]
     if len(inside) > 1:
-        names = ", ".join(f"'{shortened(key)}'" for key in inside[:8])
+        names = ", ".join(f"'{shown_name(key)}'" for key in inside[:8])
         raise RunError(
             f"there are several state dicts in '{path.name}' ({names}); save one of them alone, with torch.save"
         )
@@ -89,7 +89,7 @@ def _unwrapped(content: Mapping[Any, Any], path: Path, depth: int) -> dict[str, 
         raise RunError(f"there are no tensors in '{path.name}'")
     for name, value in tensors.items():
         if value.is_nested or value.layout != torch.strided or value.device.type != "cpu":
-            raise RunError(f"the weights in '{path.name}' are not plain tensors ({shortened(name)})")
+            raise RunError(f"the weights in '{path.name}' are not plain tensors ({shown_name(name)})")
     return tensors
 
 
@@ -150,8 +150,8 @@ class _Difference:
 
     def __init__(self, state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]):
         self._state, self._wanted = state, wanted
-        self._missing = [shortened(name) for name in sorted(wanted.keys() - state.keys())]
-        self._unexpected = [shortened(name) for name in sorted(state.keys() - wanted.keys())]
+        self._missing = [shown_name(name) for name in sorted(wanted.keys() - state.keys())]
+        self._unexpected = [shown_name(name) for name in sorted(state.keys() - wanted.keys())]
         self._misshapen = [name for name in wanted if name in state and wanted[name].shape != state[name].shape]
         self.number = len(self._missing) + len(self._unexpected) + len(self._misshapen)
 

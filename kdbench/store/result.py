@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from kdbench.config import extensions, places, result_keys
-from kdbench.errors import UserError
+from kdbench.errors import UserError, shortened
 
 
 class Key(NamedTuple):
@@ -231,9 +231,9 @@ def ill_typed(result: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         if key is None or value is None:
             continue
         if not _fits(value, key.type):
-            yield name, f"its '{name}' is {_shortened(value)}, but it is declared as {_WORDS[key.type]}"
+            yield name, f"its '{name}' is {shortened(repr(value), 60)}, but it is declared as {_WORDS[key.type]}"
         elif key.type in (int, float) and not is_plausible(name, value):
-            yield name, f"its '{name}' is {_shortened(value)}, which cannot have been measured"
+            yield name, f"its '{name}' is {shortened(repr(value), 60)}, which cannot have been measured"
 
 
 @lru_cache(maxsize=4096)  # thousands of results have the same keys
@@ -246,11 +246,6 @@ def is_plausible(name: str, value: float) -> bool:
     key = _own_key(name)
     least = 0 if key and key.unit else -LARGEST
     return least <= value <= (100 if key and key.unit == "percent" else LARGEST)
-
-
-def _shortened(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _fits(value: Any, kind: type) -> bool:

@@ -65,7 +65,7 @@ RULE = "a name is made of letters, digits and underscores, and begins with a let
         ("launchers", "launchers/2nd.py", None),
     ],
 )
-def test_a_file_that_its_name_leaves_out_is_told(tmp_path, group, file, renamed):
+def test_a_file_that_its_name_leaves_out_is_reported(tmp_path, group, file, renamed):
     path = tmp_path / file
     path.parent.mkdir(parents=True)
     path.write_text("")
@@ -74,7 +74,7 @@ def test_a_file_that_its_name_leaves_out_is_told(tmp_path, group, file, renamed)
     assert places.misnamed(group) == {path: f"rename {tmp_path.name}/{file}{other} ({RULE})"}
 
 
-def test_an_ending_in_capitals_is_told_and_helpers_and_other_files_are_not(tmp_path):
+def test_an_ending_in_capitals_is_reported_and_helpers_and_other_files_are_not(tmp_path):
     places.add_plugins([root(tmp_path, methods__mine="", methods___helper="")])
     for name in (".mine.py", "notes-1.txt", "mine.py.orig", "__init__.py"):
         (tmp_path / "methods" / name).write_text("")

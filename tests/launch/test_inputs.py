@@ -49,7 +49,7 @@ def test_the_folder_of_a_dataset_is_checked_before_anything_starts(tmp_path):
     assert sentence == f"the images of cifar10 are not in {tmp_path}; without --dry-run they are downloaded"
 
 
-def test_a_bad_image_is_told_once_for_all_runs(tmp_path, data, capsys):
+def test_a_bad_image_is_reported_once_for_all_runs(tmp_path, data, capsys):
     assert plan(capsys, tmp_path, data, "methods=ce,kd", "dataset=cifar10", "seeds=0-4") == (0, [])
     bad = data / "cifar10" / "test" / "3" / "2.png"
     bad.write_bytes(b"\x89PNG\r\n\x1a\n torn")
@@ -112,7 +112,7 @@ def mine(tmp_path, own_plugins):
         ("return None", "the reader of 'mine' returns NoneType, not Arrays"),
     ],
 )
-def test_a_reader_that_fails_is_told_before_anything_starts(tmp_path, mine, capsys, body, sentence):
+def test_a_reader_that_fails_is_reported_before_anything_starts(tmp_path, mine, capsys, body, sentence):
     mine(body)
     status, (line,) = plan(capsys, tmp_path, tmp_path, "methods=ce", "dataset=mine")
     assert status == 2
@@ -127,7 +127,7 @@ def test_a_weight_file_is_compared_with_the_classes_of_the_images(tmp_path, mine
     assert "nearest is resnet8: of another shape fc.weight (it has 10 classes, here 3)" in line
 
 
-def test_a_weight_file_near_chance_is_told(tmp_path, capsys):
+def test_a_weight_file_near_chance_is_reported(tmp_path, capsys):
     torch.manual_seed(0)
     torch.save(registry.build("resnet8", 10, 1).state_dict(), tmp_path / "w.pt")
     status, (line,) = plan(capsys, tmp_path, tmp_path, "methods=kd", "dataset=digits", f"teacher={tmp_path}/w.pt")

@@ -145,7 +145,7 @@ def test_a_finished_run_is_never_lost_to_an_undeclared_key(tmp_path):
         ("exits.exit1", -0.5, "which cannot have been measured"),
         ("seconds.train", 1e308, "which cannot have been measured"),
         ("images_seen", 10**400, "which cannot have been measured"),
-        ("method", {"a": "b" * 500}, "..., but it is declared as text"),
+        ("method", {"a": "b" * 500}, "…, but it is declared as text"),
     ],
 )
 def test_entries_that_no_run_can_have_written_are_named_and_left_out(name, value, sentence):

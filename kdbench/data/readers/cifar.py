@@ -76,7 +76,7 @@ def read(source: str, folder: Path | None) -> Arrays:
 
 def _place(source: str, folder: Path) -> _Place | None:
     """Where the images are; None if they are nowhere in the data folder."""
-    archives = cifar_archive.found(source, folder)
+    archives = cifar_archive.archives_in(source, folder)
     for root in (folder / source, folder):
         if not (root / "train").is_dir() and not (root / "test").is_dir():
             continue

@@ -51,7 +51,7 @@ class _Damaged(Exception):
     """A file that is not the published one; the message names it."""
 
 
-def found(source: str, folder: Path) -> tuple[Path, ...]:
+def archives_in(source: str, folder: Path) -> tuple[Path, ...]:
     """The unpacked archive and the archive of a source, as far as they are there.
 
     Looked for in the data folder and in a folder of the source's name in it (cifar10, CIFAR-10); if the data folder is
@@ -92,7 +92,7 @@ def read(
     """Images (N, 32, 32, 3) uint8 and labels (N,) int64 for training and test, and the names of the classes.
 
     Args:
-        archives: what `found` returned; the first that is undamaged counts.
+        archives: what `archives_in` returned; the first that is undamaged counts.
 
     Raises:
         RunError: all are damaged; the sentence says how.

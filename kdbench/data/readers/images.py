@@ -150,9 +150,7 @@ def decode(file: Path, size: tuple[int, int]) -> np.ndarray | None:
         if file.suffix.lower() not in Image.registered_extensions():
             return None
         raise RunError(f"{file} cannot be read as an image: {_content(file)}") from None
-    except (
-        Exception
-    ) as error:  # a damaged image raises anything: OSError, SyntaxError, struct.error, zlib.error, MemoryError
+    except Exception as error:  # a damaged image raises anything: SyntaxError, struct.error, zlib.error, MemoryError
         reason = " ".join(str(error).split()) or type(error).__name__
         raise RunError(f"{file} cannot be read as an image: {reason}") from error
     if pixels.shape[1::-1] != size:

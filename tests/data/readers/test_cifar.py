@@ -139,7 +139,7 @@ def test_numbers_are_labels_in_the_order_of_numbers(class_folders: Path):
     assert after.digest() == before.digest()
 
 
-def test_files_that_are_not_images_are_passed_by_and_told_once(class_folders: Path):
+def test_files_that_are_not_images_are_passed_by_and_reported_once(class_folders: Path):
     before = registry.read("cifar10", class_folders)
     assert before.notes == ()
     for name in ("Thumbs.db", "desktop.ini", "README.txt", "LICENSE"):
