@@ -121,7 +121,7 @@ class Plain:
         print(printable(text), file=sys.stderr, flush=True)
 
     def waits(self, spec: Spec, why: str) -> None:
-        self._say(spec, f"{spec.id}: {why}")
+        self.note(f"{spec.id}: {why}")  # without a number, which a run gets when it begins
 
     def _say(self, spec: Spec, text: str) -> None:
         text = printable(text)

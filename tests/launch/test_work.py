@@ -87,7 +87,7 @@ def test_of_a_killed_container_it_is_said_at_once_whose_lease_it_is_and_how_long
     do([CE, CE1], tmp_path)
     first, *_ = capsys.readouterr().err.splitlines()
     assert first == (
-        f"[-/2] {CE.id}: waiting for process 7 on 3f2a9c1b7d10, which has the lease of this run and may have ended: "
+        f"{CE.id}: waiting for process 7 on 3f2a9c1b7d10, which has the lease of this run and may have ended: "
         "without a sign of life the run is taken over in 2 s"
     )
     assert unfinished.unfinished([CE, CE1], tmp_path).status == 0
