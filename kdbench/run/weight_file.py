@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -116,10 +117,9 @@ def fitting(state: Mapping[str, Tensor], path: Path, classes: int, channels: int
     differences: dict[str, _Difference] = {}
     # Building all takes seconds: those that the file's name or folder mentions come first.
     for backbone in sorted(extensions.members("backbone"), key=lambda name: name not in str(path).lower()):
-        try:
-            with torch.device("meta"):
-                own = registry.build(backbone, classes, channels).state_dict()
-        except Exception:  # a plug-in's network that cannot be built says nothing about the file
+        source = extensions.member("backbone", backbone, "backbone").path
+        own = _state_of(backbone, classes, channels, source, source.stat().st_mtime_ns)
+        if own is None:
             continue
         wanted = _without_prefix(own)
         differences[backbone] = _Difference(state, wanted)
@@ -133,6 +133,20 @@ def fitting(state: Mapping[str, Tensor], path: Path, classes: int, channels: int
     raise RunError(
         f"the weights in '{path.name}' do not fit any backbone with {classes} classes; nearest is {nearest}: {differences[nearest]}"
     )
+
+
+@lru_cache(maxsize=256)
+def _state_of(backbone: str, classes: int, channels: int, source: Path, version: int) -> dict[str, Tensor] | None:
+    """The state dict of a backbone, without values; None for a plug-in's network that cannot be built.
+
+    Args:
+        source, version: the file that declares it, and when that was last changed.
+    """
+    try:
+        with torch.device("meta"):
+            return registry.build(backbone, classes, channels).state_dict()
+    except Exception:  # it says nothing about the file
+        return None
 
 
 def _check_values(weights: Mapping[str, Tensor], own: Mapping[str, Tensor], path: Path) -> None:
