@@ -47,7 +47,11 @@ class Kind:
 KINDS = {
     "backbone": Kind("BACKBONES", "backbones", "backbones", "students", None),
     "reader": Kind(
-        "READERS", "data/readers", "readers", "readers", {"needs_folder": bool, "classes": int, "present": str}
+        "READERS",
+        "data/readers",
+        "readers",
+        "readers",
+        {"needs_folder": bool, "classes": int, "present": str, "takes": tuple},
     ),
     "measure": Kind("MEASURES", "measures", "measures", "measures", {"keys": dict, "columns": dict}),
     "launcher": Kind("LAUNCHERS", "launch", "launchers", "launchers", {}),

@@ -11,9 +11,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field
 from typing import Any
 
-from kdbench.config import bindings, places, run_config, schedules, settings, signature, switches, syntax
+from kdbench.config import bindings, extensions, places, run_config, schedules, settings, signature, switches, syntax
 from kdbench.config.cluster import Cluster
 from kdbench.config.ginfile import Binding
+from kdbench.config.reading import Reading
 from kdbench.config.signature import Signature
 from kdbench.config.syntax import Reference
 from kdbench.errors import UserError
@@ -149,6 +150,7 @@ def resolve(method: str, dataset: str, recipe: str, overrides: Iterable[Binding]
     config = Config(method, dataset, recipe, source, own_signature, **parts, changed=changed)
     _check_complete(config)
     _check_ranges(config)
+    _check_reading(config)
     return config
 
 
@@ -194,8 +196,10 @@ _UNBOUND = (
     Binding("Selection", "on_test", False, "default in Python"),
     _SYNC_BN,
     *(
-        Binding("Strong", name, p.default, "default in Python")
-        for name, p in _shared(switches.Strong).parameters.items()
+        Binding(cls.__name__, name, p.default, "default in Python")
+        for cls in (settings.Dataset, switches.Strong)
+        for name, p in _shared(cls).parameters.items()
+        if p.default is not MISSING
     ),
 )
 """Switches that gin files need not bind, with their defaults."""
@@ -235,8 +239,8 @@ def _check_complete(config: Config) -> None:
     schedule = config.shared.get("Train.schedule")
     names = [cls.__name__ for cls in wanted] + ([schedule.value.name] if schedule else [])
     for name in names:
-        for parameter in signature.shared()[name].parameters:
-            if f"{name}.{parameter}" not in config.shared:
+        for parameter, declared in signature.shared()[name].parameters.items():
+            if declared.default is MISSING and f"{name}.{parameter}" not in config.shared:
                 whose = f"dataset '{config.dataset}'" if name == "Dataset" else f"recipe '{config.recipe}'"
                 raise UserError(
                     f"the {whose} does not set {name}.{parameter}; include a complete one, or give it a value"
@@ -260,6 +264,21 @@ def _check_ranges(config: Config) -> None:
             cls(**{**usual, **values})
         except ValueError as error:
             raise UserError(_first_line(error)) from None
+
+
+def _check_reading(config: Config) -> None:
+    """Refuse a setting that the reader of the images does not take."""
+    source = config.shared["Dataset.source"].value
+    reader = extensions.members("reader").get(source)
+    if reader is None:
+        return  # `registry.check_folder` says so
+    takes = reader.options.get("takes", ())
+    for name in Reading._fields:
+        if f"Dataset.{name}" in config.shared and name not in takes:
+            which = ", ".join(
+                sorted(r.name for r in extensions.members("reader").values() if name in r.options.get("takes", ()))
+            )
+            raise UserError(f"the reader '{source}' does not take Dataset.{name}; those that do: {which or 'none'}")
 
 
 def profile(name: str, overrides: Sequence[Binding] = ()) -> Cluster:

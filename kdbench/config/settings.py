@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple
 
 import gin
 
+from kdbench.config.reading import Reading
 from kdbench.config.switches import Control, Parallel, Selection, Strong, Teaching
 from kdbench.errors import hint, nearest, require
 
@@ -25,16 +26,28 @@ class Dataset:
         source: name of the reader (kdbench/data/readers/digits.py).
         mean, std: mean and standard deviation of each channel, for pixel values in 0..1.
         mirrored: whether a mirror image shows the same class; without it no recipe flips.
+        size, boxes, labels, skip_broken: as in `Reading`, for readers that take them. They have defaults, which leave no
+            trace in configurations, ids and protocols.
     """
 
     source: str
     mean: tuple[float, ...]
     std: tuple[float, ...]
     mirrored: bool
+    size: int = 0
+    boxes: bool = False
+    labels: Literal["fine", "coarse"] = "fine"
+    skip_broken: bool = False
 
     def __post_init__(self) -> None:
         require(len(self.mean) == len(self.std), "Dataset.mean and Dataset.std must have one value for each channel")
         require(all(s > 0 for s in self.std), "Dataset.std must be above 0")
+        require(self.size >= 0, "Dataset.size must be at least 0 (0: as the images are)")
+
+    @property
+    def reading(self) -> Reading:
+        """How its images are read."""
+        return Reading(self.size, self.boxes, self.labels, self.skip_broken)
 
 
 @gin.configurable

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from kdbench.config.settings import Augment, Dataset
 from kdbench.config.switches import Strong
+from kdbench.data.images import Images
 from kdbench.data.randaugment import RandAugment
 
 
@@ -56,14 +57,14 @@ class Augmenter:
     """Turns places in a set of images into normalised, augmented batches.
 
     Args:
-        images: (N, H, W, C) uint8, on the device of the batches.
+        images: the images; their device is that of the batches.
         settings: the recipe's augmentation.
         dataset: mean and standard deviation for normalisation, and whether images may be mirrored.
         strong: policy and cutout of the kind "strong"; without it there is only the kind "recipe".
     """
 
-    def __init__(self, images: Tensor, settings: Augment, dataset: Dataset, strong: Strong | None = None):
-        _, self.height, self.width, _ = images.shape
+    def __init__(self, images: Images, settings: Augment, dataset: Dataset, strong: Strong | None = None):
+        self.height, self.width, _ = images.shape
         self.settings = settings
         self.flip = settings.flip and dataset.mirrored
         self.pad = round(settings.padding * self.width)
@@ -72,14 +73,12 @@ class Augmenter:
         if strong:
             self.cut["strong"] = round(strong.cutout * self.width)
             self.policy["strong"] = RandAugment(strong, self.height, self.width, settings.fill)
-        self.images = images
-        if self.pad:
-            # Padded once and for all: a crop is then nothing but an index.
-            self.images = torch.nn.functional.pad(images, (0, 0, *[self.pad] * 4), value=settings.fill)
-        self._pixels = self.images.flatten(0, 2)
-        self.scale, self.shift = _normalisation(dataset, images.device)
-        self._rows = torch.arange(self.height, device=images.device)
-        self._columns = torch.arange(self.width, device=images.device)
+        # Padded once and for all: a crop is then nothing but an index.
+        self._pixels = self._padded(images.images).flatten(0, 2)
+        device = images.labels.device
+        self.scale, self.shift = _normalisation(dataset, device)
+        self._rows = torch.arange(self.height, device=device)
+        self._columns = torch.arange(self.width, device=device)
 
     def draw(self, count: int, generator: torch.Generator, kind: str = "recipe") -> Draws:
         """Random choices for `count` images, on the CPU.
@@ -139,16 +138,20 @@ class Augmenter:
             raise ValueError(f"this augmenter makes views of the kinds {', '.join(self.policy)}, not '{kind}'")
         return self.policy[kind]
 
+    def _padded(self, images: Tensor) -> Tensor:
+        fill = self.settings.fill
+        return torch.nn.functional.pad(images, (0, 0, *[self.pad] * 4), value=fill) if self.pad else images
+
     def _crop(self, index: Tensor, draws: Draws) -> Tensor:
         """(B, H, W, C) uint8."""
         columns = self._columns.expand(len(index), -1)
         if self.flip:
             columns = torch.where(draws.mirror[:, None] == 1, self.width - 1 - columns, columns)
-        _, height, width, channels = self.images.shape
+        height, width = self.height + 2 * self.pad, self.width + 2 * self.pad
         rows = index[:, None] * height + draws.top[:, None] + self._rows
         pixels = rows[:, :, None] * width + (columns + draws.left[:, None])[:, None, :]
         batch = self._pixels.index_select(0, pixels.flatten())
-        return batch.view(len(index), self.height, self.width, channels)
+        return batch.view(len(index), self.height, self.width, -1)
 
     def _outside_cut(self, draws: Draws, cut: int) -> Tensor:
         """(B, H, W), 0 inside a square of side `cut` and 1 outside; the square may reach over the edge, as in the paper."""

@@ -7,23 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from kdbench.config.settings import Dataset, Split
+from kdbench.data.images import Images
 from kdbench.data.readers import registry
+from kdbench.data.readers.listing import Listing
 from kdbench.data.split import validation_split
 from kdbench.errors import RunError
-
-
-@dataclass(frozen=True)
-class Images:
-    """Images (N, H, W, C) uint8 and labels (N,) int64 on one device."""
-
-    images: Tensor
-    labels: Tensor
-
-    def __len__(self) -> int:
-        return len(self.labels)
 
 
 class SealedTest:
@@ -86,7 +76,7 @@ class Task:
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """(channels, height, width)."""
-        _, height, width, channels = self.train.images.shape
+        height, width, channels = self.train.shape
         return channels, height, width
 
 
@@ -98,8 +88,9 @@ def load(
     Raises:
         UserError, RunError: the images are not there, or are not what they should be (`registry.read`).
     """
-    arrays = registry.read_once(dataset.source, folder)
-    registry.check_channels(dataset.source, arrays, dataset.mean)
+    content = registry.read_once(dataset.source, folder, dataset.reading)
+    registry.check_channels(dataset.source, content, dataset.mean)
+    arrays = content.decoded() if isinstance(content, Listing) else content
     train, validation = validation_split(arrays.train_labels, split.validation, split.seed)
 
     def on_device(images: np.ndarray, labels: np.ndarray) -> Images:
@@ -110,5 +101,5 @@ def load(
         validation=on_device(arrays.train_images[validation], arrays.train_labels[validation]),
         test=SealedTest(on_device(arrays.test_images, arrays.test_labels), test_may_choose),
         classes=len(arrays.classes),
-        digest=arrays.digest(),
+        digest=content.digest(),
     )

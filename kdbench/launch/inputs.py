@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdbench.config import extensions, places, run_config
+from kdbench.config.reading import Reading
 from kdbench.data.readers import registry
 from kdbench.errors import UserError, loading_torch
 from kdbench.plan.spec import Spec
@@ -20,6 +21,7 @@ from kdbench.store.folder import RunFolder
 
 if TYPE_CHECKING:
     from kdbench.data.readers.arrays import Arrays
+    from kdbench.data.readers.listing import Listing
 
 
 def check(specs: Sequence[Spec], runs: Path, data: Path | None, dry_run: bool = False) -> list[str]:
@@ -40,14 +42,13 @@ def check(specs: Sequence[Spec], runs: Path, data: Path | None, dry_run: bool = 
     sentences: list[str] = []
     registry.read_once.cache_clear()  # the files may have changed since the last plan of this process
     try:
-        for source, datasets in _by_source(specs).items():
-            wanted = [spec for spec in specs if spec.dataset in datasets]
-            arrays = _images(source, wanted, data, dry_run, sentences)
-            if arrays is not None:
-                sentences += arrays.notes
-                for spec in datasets.values():
-                    registry.check_channels(source, arrays, _values(spec)["Dataset.mean"])
-            sentences += _teachers(wanted, {spec.id for spec in specs}, runs, arrays)
+        for (source, reading), wanted in _by_images(specs).items():
+            content = _images(source, reading, wanted, data, dry_run, sentences)
+            if content is not None:
+                sentences += content.notes
+                for values in {spec.protocol: _values(spec) for spec in wanted}.values():
+                    registry.check_channels(source, content, values["Dataset.mean"])
+            sentences += _teachers(wanted, {spec.id for spec in specs}, runs, content)
     except UserError:
         raise
     except Exception as error:  # of a reader or a network of the user's too
@@ -59,17 +60,23 @@ def _values(spec: Spec) -> Any:
     return run_config.parse(spec.config, spec.id).values
 
 
-def _by_source(specs: Sequence[Spec]) -> dict[str, dict[str, Spec]]:
-    """A spec of each dataset by the dataset's name, by the source of its images."""
-    by_source: dict[str, dict[str, Spec]] = {}
-    for spec in {spec.dataset: spec for spec in specs}.values():  # parsing a configuration takes milliseconds
-        by_source.setdefault(str(_values(spec)["Dataset.source"]), {})[spec.dataset] = spec
-    return by_source
+def _by_images(specs: Sequence[Spec]) -> dict[tuple[str, Reading], list[Spec]]:
+    """Runs that read the same images, by the source of these and how they are read."""
+    # Parsing a configuration takes milliseconds.
+    read: dict[tuple[str, str], tuple[str, Reading]] = {}
+    for spec in {(spec.dataset, spec.protocol): spec for spec in specs}.values():
+        values = _values(spec)
+        settings = {name: values[key] for name in Reading._fields if (key := f"Dataset.{name}") in values}
+        read[spec.dataset, spec.protocol] = str(values["Dataset.source"]), Reading(**settings)
+    by_images: dict[tuple[str, Reading], list[Spec]] = {}
+    for spec in specs:
+        by_images.setdefault(read[spec.dataset, spec.protocol], []).append(spec)
+    return by_images
 
 
 def _images(
-    source: str, specs: Sequence[Spec], data: Path | None, dry_run: bool, sentences: list[str]
-) -> Arrays | None:
+    source: str, reading: Reading, specs: Sequence[Spec], data: Path | None, dry_run: bool, sentences: list[str]
+) -> Arrays | Listing | None:
     """The images of a source; None where they need not or cannot be read yet."""
     reader = extensions.member("reader", source, "data source")
     needs_folder = reader.options.get("needs_folder", False)
@@ -82,15 +89,15 @@ def _images(
             sentences.append(f"the images of {source} are not in {data}; without --dry-run they are downloaded")
             return None
     if reader.origin == places.BUILT_IN:
-        return registry.read_once(source, data)
+        return registry.read_once(source, data, reading)
     with loading_torch():
         from kdbench.streams import Streams
 
     with Streams(0).as_global("preparation"):  # a reader may draw from the global generators, as it does in a run
-        return registry.read_once(source, data)
+        return registry.read_once(source, data, reading)
 
 
-def _teachers(specs: Sequence[Spec], to_do: set[str], runs: Path, arrays: Arrays | None) -> list[str]:
+def _teachers(specs: Sequence[Spec], to_do: set[str], runs: Path, content: Arrays | Listing | None) -> list[str]:
     """Read the weight files and the finished runs that teach these runs; sentences about those that are near chance."""
     files = {spec.teacher_file: spec for spec in specs if spec.teacher_file}
     folders = {
@@ -105,8 +112,8 @@ def _teachers(specs: Sequence[Spec], to_do: set[str], runs: Path, arrays: Arrays
     with loading_torch():
         from kdbench.run import teacher
 
-    digest = arrays.digest() if arrays else None
+    digest = content.digest() if content else None
     for folder in finished:
         teacher.check_run(RunFolder(folder.parent, folder.name), _values(folders[folder]), digest)
-    doubts = [teacher.check_file(places.user_path(file), _values(spec), arrays) for file, spec in files.items()]
+    doubts = [teacher.check_file(places.user_path(file), _values(spec), content) for file, spec in files.items()]
     return [doubt for doubt in doubts if doubt]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from kdbench.config import extensions, result_keys, settings
-from kdbench.data.task import Images
+from kdbench.data.images import Images
 from kdbench.errors import RunError
 from kdbench.measures.convergence import Point
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from kdbench.config.settings import Dataset, Measures
 from kdbench.data.augment import normalise
-from kdbench.data.task import Images
+from kdbench.data.images import Images
 from kdbench.measures.corruptions import NAMES, SEVERITIES, corrupt, with_noise
 from kdbench.measures.evaluation import Evaluation, Values
 from kdbench.precision import full_precision
@@ -136,7 +136,7 @@ def _chunks(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Changed images (B, C, H, W) in 0..1 and their labels (B,)."""
     for number, chunk in enumerate(places.split(CHUNK)):
-        images = test.images[chunk].permute(0, 3, 1, 2).contiguous().float().div_(255)
+        images = test.take(chunk).permute(0, 3, 1, 2).contiguous().float().div_(255)
         yield change(images, generator=_STREAMS(stream, number)), test.labels[chunk]
 
 

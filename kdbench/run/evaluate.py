@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from kdbench.config.settings import Dataset, Settings
 from kdbench.data.augment import normalise
-from kdbench.data.task import Images, Task
+from kdbench.data.images import Images
+from kdbench.data.task import Task
 from kdbench.measures import VERSION
 from kdbench.measures.convergence import Point
 from kdbench.measures.evaluation import OWN, Evaluation, measure
@@ -42,7 +43,7 @@ def all_logits(logits_of: Callable[[Tensor], dict[str, Tensor]], images: Images,
     """Collect what `logits_of` returns for all images, (N, K) by name; it is given normalised batches."""
     found: dict[str, list[Tensor]] = {}
     with full_precision(images.labels.device):
-        for batch in images.images.split(BATCH):
+        for batch in images.batches(BATCH):
             for name, z in logits_of(normalise(batch, dataset)).items():
                 found.setdefault(name, []).append(z)
     return {name: torch.cat(parts) for name, parts in found.items()}

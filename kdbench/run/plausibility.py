@@ -8,7 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from kdbench.config.settings import Dataset
-from kdbench.data.task import Images
+from kdbench.data.images import Images
+from kdbench.data.readers.arrays import Arrays
+from kdbench.data.readers.listing import Listing
 from kdbench.measures.evaluation import OWN
 from kdbench.run import evaluate
 
@@ -23,6 +25,21 @@ REORDERED, GAIN = 0.5, 0.15
 which on that order is taken for its own: two of ten classes exchanged are a distance of 0.2."""
 
 
+def some(content: Arrays | Listing) -> Images:
+    """The training images that `doubt` looks at; of a listing, no others are decoded."""
+    labels = content.train_labels
+    places = _places(len(labels))
+    if isinstance(content, Listing):
+        pixels = content.pixels(content.train, places.tolist())
+    else:
+        pixels = content.train_images[places.numpy()]
+    return Images(torch.from_numpy(pixels), torch.from_numpy(labels[places.numpy()]))
+
+
+def _places(count: int) -> Tensor:
+    return torch.linspace(0, count - 1, min(IMAGES, count)).long()
+
+
 @torch.no_grad()
 def doubt(
     network: nn.Module, images: Images, dataset: Dataset, name: str, logits_of: Callable[[Tensor], Tensor] | None = None
@@ -34,8 +51,8 @@ def doubt(
         name: name of the teacher for the sentence.
         logits_of: normalised images (B, C, H, W) to logits (B, K), if not `network` itself.
     """
-    places = torch.linspace(0, len(images) - 1, min(IMAGES, len(images))).long()
-    some = Images(images.images[places], images.labels[places])
+    places = _places(len(images)).to(images.labels.device)
+    some = Images(images.take(places), images.labels[places])
     was_training = network.training
     network.eval()  # in training mode its batch normalisation would change
     logits = evaluate.all_logits(lambda x: {OWN: (logits_of or network)(x)}, some, dataset)[OWN]

@@ -15,7 +15,7 @@ from kdbench.backbones.backbone import Backbone
 from kdbench.config import extensions, places, run_config
 from kdbench.config.settings import Dataset
 from kdbench.data.readers import registry as readers
-from kdbench.data.task import Images, Task
+from kdbench.data.task import Task
 from kdbench.errors import RunError
 from kdbench.method import Method, Teacher
 from kdbench.plan.spec import TEACHER_SEED, Spec
@@ -26,6 +26,7 @@ from kdbench.streams import Streams
 
 if TYPE_CHECKING:
     from kdbench.data.readers.arrays import Arrays
+    from kdbench.data.readers.listing import Listing
 
 TOLERANCE = 0.5
 """Points of accuracy by which a teacher measured again may differ from its own run (another device rounds differently)."""
@@ -124,12 +125,12 @@ def check_run(folder: RunFolder, values: Mapping[str, Any], data: str | None) ->
         raise RunError(sentence if run in sentence else f"the run {run} cannot teach: {sentence}") from error
 
 
-def check_file(path: Path, values: Mapping[str, Any], arrays: Arrays | None) -> str | None:
+def check_file(path: Path, values: Mapping[str, Any], content: Arrays | Listing | None) -> str | None:
     """Read a weight file that is to teach, as its students will, and try it on training images.
 
     Args:
         values: the configuration of a student's run.
-        arrays: the images; None if they are not at hand.
+        content: the images; None if they are not at hand.
 
     Returns:
         A sentence if it is near chance, or right on classes in another order (`plausibility.doubt`).
@@ -137,15 +138,14 @@ def check_file(path: Path, values: Mapping[str, Any], arrays: Arrays | None) -> 
     Raises:
         RunError: it cannot be read, or does not fit any backbone with the classes and channels of the images.
     """
-    if arrays is None:
+    if content is None:
         state = weight_file.read(path)
         classes = readers.classes(values["Dataset.source"]) or weight_file.classes_of(state)
         weight_file.fitting(state, path, classes, len(values["Dataset.mean"]))
         return None
-    teacher = _of_file(path, len(arrays.classes), arrays.train_images.shape[-1])
+    teacher = _of_file(path, len(content.classes), content.channels)
     dataset = Dataset(**{name: values[f"Dataset.{name}"] for name in ("source", "mean", "std", "mirrored")})
-    images = Images(torch.from_numpy(arrays.train_images), torch.from_numpy(arrays.train_labels))
-    return plausibility.doubt(teacher.network, images, dataset, path.name)
+    return plausibility.doubt(teacher.network, plausibility.some(content), dataset, path.name)
 
 
 def doubt(spec: Spec, teachers: Sequence[LoadedTeacher], task: Task, dataset: Dataset) -> str | None:

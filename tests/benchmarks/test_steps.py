@@ -13,7 +13,8 @@ from kdbench.config import BASELINE, places, settings
 from kdbench.config.settings import Augment, Dataset
 from kdbench.config.switches import KINDS, Strong
 from kdbench.data.augment import Augmenter
-from kdbench.data.task import Images, SealedTest, Task
+from kdbench.data.images import Images
+from kdbench.data.task import SealedTest, Task
 from kdbench.measures.cost import PeakMemory
 from kdbench.plan import expand, request
 from kdbench.run.loop.batches import passes_per_anchor, steps
@@ -49,7 +50,7 @@ def test_training_step(benchmark, name):
     task = made_up()
     teachers = [LoadedTeacher(registry.build("resnet20", 100), None, "", None)] if cls.needs_teacher else []
     method = build(spec, Ready(cls, given, CPU, PeakMemory(CPU), {}, task, tuple(teachers)), Streams(0)).train()
-    augmenter = Augmenter(task.train.images, AUGMENT, COLOUR)
+    augmenter = Augmenter(task.train, AUGMENT, COLOUR)
     batches = steps(method, task, augmenter, Streams(0), Budget(given.train, 10**6, passes_per_anchor(cls)))
 
     def step():
@@ -65,7 +66,7 @@ def test_training_step(benchmark, name):
 @pytest.mark.benchmark(group="128 augmented images of 32×32")
 @pytest.mark.parametrize("kind", KINDS)
 def test_augmentation(benchmark, kind):
-    augmenter = Augmenter(made_up().train.images, AUGMENT, COLOUR, Strong())
+    augmenter = Augmenter(made_up().train, AUGMENT, COLOUR, Strong())
     generator = torch.Generator().manual_seed(0)
     index, draws = torch.randint(4096, (128,), generator=generator), augmenter.draw(128, generator, kind)
     assert benchmark(augmenter, index, draws, kind).shape == (128, 3, 32, 32)

@@ -6,11 +6,12 @@ from kdbench.config.settings import Augment, Dataset
 from kdbench.config.switches import Strong
 from kdbench.data.anchors import Anchors
 from kdbench.data.augment import Augmenter, Draws
+from kdbench.data.images import Images
 from kdbench.streams import Streams
 
 N = 10
 AUGMENTER = Augmenter(
-    torch.zeros(N, 8, 8, 1, dtype=torch.uint8),
+    Images(torch.zeros(N, 8, 8, 1, dtype=torch.uint8), torch.zeros(N, dtype=torch.int64)),
     Augment(padding=0.25, fill=0, flip=True, cutout=0.25),
     Dataset(source="x", mean=(0.0,), std=(1.0,), mirrored=True),
     Strong(),

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from kdbench.config.settings import Augment, Dataset
 from kdbench.config.switches import KINDS, Strong
 from kdbench.data.augment import Augmenter, Draws, normalise
+from kdbench.data.images import Images
 from kdbench.run.group import Group
 
 PLAIN = Dataset(source="x", mean=(0.5, 0.25, 0.0), std=(0.5, 0.25, 1.0), mirrored=True)
@@ -18,7 +19,7 @@ def images(count=6, size=8, channels=3):
 
 def augmenter(dataset=PLAIN, strong=None, **changed):
     recipe = Augment(**{"padding": 0.25, "fill": 128, "flip": True, "cutout": 0.5, **changed})
-    return Augmenter(images(), recipe, dataset, strong)
+    return Augmenter(Images(images(), torch.zeros(6, dtype=torch.int64)), recipe, dataset, strong)
 
 
 def generator(seed):

@@ -7,7 +7,7 @@ import torch
 
 from kdbench.config import places
 from kdbench.config.settings import Dataset, Measures
-from kdbench.data.task import Images
+from kdbench.data.images import Images
 from kdbench.errors import RunError
 from kdbench.measures.evaluation import OWN, Evaluation, measure
 

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from kdbench.config.settings import Dataset, Measures
-from kdbench.data.task import Images
+from kdbench.data.images import Images
 from kdbench.measures import robustness as module
 from kdbench.measures.corruptions import NAMES
 from kdbench.measures.robustness import balanced_order, robustness, window

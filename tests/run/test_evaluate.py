@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from kdbench.config.settings import Dataset
-from kdbench.data.task import Images
+from kdbench.data.images import Images
 from kdbench.run.evaluate import accuracies, accuracy
 
 DATASET = Dataset(source="x", mean=(0.0,), std=(1.0,), mirrored=False)

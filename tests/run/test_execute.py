@@ -166,7 +166,7 @@ def built():
         method = build(spec, Ready(cls, given, cpu, PeakMemory(cpu), {}, task, tuple(teachers)), Streams(3))
         initial = checkpoint.weights_sha256(method.student.state_dict())
         budget = Budget(recipe, len(task.train), cls.images_per_anchor)
-        augmenter = Augmenter(task.train.images, Augment(0.125, 0, True, 0.5), digits)
+        augmenter = Augmenter(task.train, Augment(0.125, 0, True, 0.5), digits)
         batches = []
         for batch in steps(method, task, augmenter, Streams(3), budget):
             if batch.step < 3:

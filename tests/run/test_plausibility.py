@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from kdbench.config.settings import Dataset
-from kdbench.data.task import Images
+from kdbench.data.images import Images
 from kdbench.run import plausibility
 
 CLASSES = 100

@@ -41,6 +41,11 @@ class Arrays:
             if len(labels) and (labels.min() < 0 or labels.max() >= len(self.classes)):
                 raise ValueError(f"labels must be between 0 and {len(self.classes) - 1}")
 
+    @property
+    def channels(self) -> int:
+        """Channels of an image."""
+        return int(self.train_images.shape[-1])
+
     def digest(self) -> str:
         """sha256 (hex) of the shapes and bytes of the four arrays: equal for equal data, wherever it is stored."""
         return self._digest

@@ -36,5 +36,6 @@ def read(source: str, folder: Path | None) -> Arrays:
 def _packed() -> Path:
     # sklearn.datasets.load_digits reads the same file, but importing it takes 1.4 s of a process that starts in 6.
     package = importlib.util.find_spec("sklearn")
-    assert package is not None and package.submodule_search_locations is not None
+    assert package is not None
+    assert package.submodule_search_locations is not None
     return Path(package.submodule_search_locations[0], "datasets", "data", "digits.csv.gz")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -134,15 +135,69 @@ def decode(file: Path, size: tuple[int, int]) -> np.ndarray | None:
     Raises:
         RunError: the image cannot be read, has another size, or cannot become 8-bit RGB without loss.
     """
+
+    def read(image: ImageFile) -> np.ndarray:
+        if sorted(image.size) != sorted(size):  # before its pixels take memory
+            raise RunError(f"{file} must be {_by(size)}, not {_by(image.size)}")
+        return _upright(image, _rgb(image, file))
+
+    pixels = _read(file, read)
+    if pixels is not None and pixels.shape[1::-1] != size:
+        raise RunError(f"{file} must be {_by(size)}, not {_by(pixels.shape[1::-1])}")
+    return pixels
+
+
+def square(file: Path, side: int, box: tuple[int, int, int, int] | None = None) -> np.ndarray:
+    """The pixels (side, side, 3) uint8 of an image file of any size: its short side scaled, then the centre cut out.
+
+    A JPEG is decoded at the smallest of its own scales that is no smaller than what is needed.
+
+    Args:
+        box: left, top, right and bottom of the part to be cut out first, in pixels of the upright image.
+
+    Raises:
+        RunError: the file is not an image, cannot be read, or cannot become 8-bit RGB without loss.
+    """
+
+    def read(image: ImageFile) -> np.ndarray:
+        from PIL import Image
+
+        whole = image.size
+        if box is None:
+            least = side / min(whole)
+            image.draft("RGB", (math.ceil(whole[0] * least), math.ceil(whole[1] * least)))
+        pixels = _upright(image, _rgb(image, file))
+        if box is not None:
+            left, top, right, bottom = box
+            pixels = pixels[max(top, 0) : bottom, max(left, 0) : right]
+            if not pixels.size:
+                raise RunError(f"{file} has no pixels in its bounding box {box}")
+        height, width = pixels.shape[:2]
+        short = min(height, width)
+        left, top = (width - short) / 2, (height - short) / 2
+        # One resampling does both: the box is what the centre square covers of the image.
+        scaled = Image.fromarray(pixels).resize(
+            (side, side), Image.Resampling.BILINEAR, box=(left, top, left + short, top + short)
+        )
+        return np.asarray(scaled)
+
+    import numpy as np
+
+    pixels = _read(file, read)
+    if pixels is None:
+        raise RunError(f"{file} is not an image")
+    return pixels
+
+
+def _read(file: Path, read: Callable[[ImageFile], np.ndarray]) -> np.ndarray | None:
+    """`read` of an opened image; None for a file that is not an image and not named like one."""
     from PIL import Image, UnidentifiedImageError
 
     try:
         with Image.open(file, formats=FORMATS) as image:
-            if sorted(image.size) != sorted(size):  # before its pixels take memory
-                raise RunError(f"{file} must be {_by(size)}, not {_by(image.size)}")
             if getattr(image, "is_animated", False):
                 raise RunError(f"{file} holds several images (an animation, or pages); save one of them alone")
-            pixels = _upright(image, _rgb(image, file))
+            return read(image)
     except RunError:
         raise
     except UnidentifiedImageError:
@@ -153,9 +208,6 @@ def decode(file: Path, size: tuple[int, int]) -> np.ndarray | None:
     except Exception as error:  # a damaged image raises anything: SyntaxError, struct.error, zlib.error, MemoryError
         reason = " ".join(str(error).split()) or type(error).__name__
         raise RunError(f"{file} cannot be read as an image: {reason}") from error
-    if pixels.shape[1::-1] != size:
-        raise RunError(f"{file} must be {_by(size)}, not {_by(pixels.shape[1::-1])}")
-    return pixels
 
 
 def _rgb(image: ImageFile, file: Path) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Reads datasets by name: a name and a folder in, four arrays out.
+"""Reads datasets by name: a name and a folder in; four arrays out, or a listing of image files that are decoded later.
 
 Importing this is cheap, so that a plan can check its datasets at once; numpy and the rest are imported by the readers.
 
@@ -15,7 +15,9 @@ from functools import lru_cache
 from pathlib import Path
 
 from kdbench.config import extensions
+from kdbench.config.reading import AS_THEY_ARE, Reading
 from kdbench.data.readers.arrays import Arrays
+from kdbench.data.readers.listing import Listing
 from kdbench.errors import RunError, UserError
 
 
@@ -56,13 +58,13 @@ def is_present(source: str, folder: Path | None) -> bool:
     return function is None or bool(extensions.load(replace(extension, object=function))(source, folder))
 
 
-def check_channels(source: str, arrays: Arrays, mean: Sequence[float]) -> None:
+def check_channels(source: str, content: Arrays | Listing, mean: Sequence[float]) -> None:
     """Compare `Dataset.mean`, one value per channel, with the images that it normalises.
 
     Raises:
         RunError: they have another number of channels.
     """
-    channels = arrays.train_images.shape[-1]
+    channels = content.channels
     if channels != len(mean):
         raise RunError(
             f"Dataset.mean has {len(mean)} values but images of '{source}' have {channels} channel{'s' * (channels != 1)}"
@@ -70,32 +72,36 @@ def check_channels(source: str, arrays: Arrays, mean: Sequence[float]) -> None:
 
 
 @lru_cache(maxsize=1)
-def read_once(source: str, folder: Path | None) -> Arrays:
+def read_once(source: str, folder: Path | None, reading: Reading = AS_THEY_ARE) -> Arrays | Listing:
     """The images of a source as `read` returns them, kept in memory until those of another are asked for.
 
     The plan reads them before anything starts, and the runs of the same process take them from here.
     """
-    return read(source, folder)
+    return read(source, folder, reading)
 
 
-def read(source: str, folder: Path | None) -> Arrays:
-    """All images of a source, in canonical order.
+def read(source: str, folder: Path | None, reading: Reading = AS_THEY_ARE) -> Arrays | Listing:
+    """All images of a source, in canonical order, or the listing of their files.
 
     Args:
         source: a name that `Dataset.source` binds, one of `extensions.members("reader")`.
         folder: the user's data folder, where the source needs one.
+        reading: settings for the readers that take them.
 
     Raises:
         UserError: see `check_folder`; or the folder does not hold the data and it cannot be downloaded; a reader that does
-            not return `Arrays`.
+            not return `Arrays` or a `Listing`.
         RunError: a file or class folder in it is not what it should be, or its arrays do not fit each other.
     """
     check_folder(source, folder)
     extension = extensions.members("reader")[source]
+    arguments = (source, folder, reading) if "takes" in extension.options else (source, folder)
     try:
-        arrays = extensions.load(extension)(source, folder)
+        content = extensions.load(extension)(*arguments)
     except ValueError as error:
         raise RunError(f"{extension.path}: the reader of '{source}' fails: {error}") from error
-    if not isinstance(arrays, Arrays):
-        raise UserError(f"{extension.path}: the reader of '{source}' returns {type(arrays).__name__}, not Arrays")
-    return arrays
+    if not isinstance(content, (Arrays, Listing)):
+        raise UserError(
+            f"{extension.path}: the reader of '{source}' returns {type(content).__name__}, not Arrays or a Listing"
+        )
+    return content

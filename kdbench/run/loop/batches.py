@@ -68,5 +68,5 @@ def unaugmented(task: Task, dataset: Dataset, streams: Streams) -> Iterator[Batc
     """All training images once, in order and not augmented; the same on every rank."""
     own = streams.within("method", "prepare")
     for index in torch.arange(len(task.train), device=task.train.labels.device).split(UNAUGMENTED):
-        images = normalise(task.train.images[index], dataset)
+        images = normalise(task.train.take(index), dataset)
         yield Batch(images, task.train.labels[index], index, 0, own)

@@ -22,7 +22,7 @@ def test_a_structured_sampler_meets_the_same_anchors_in_the_same_order(small, tm
 def test_batches_from_the_middle_are_those_of_the_whole(small):
     its_task = small.task()
     made = small.built(small.Pairs, its_task)
-    augmenter = Augmenter(its_task.train.images, small.AUGMENT, small.DIGITS)
+    augmenter = Augmenter(its_task.train, small.AUGMENT, small.DIGITS)
     budget = Budget(small.recipe(), len(its_task.train), 2)
     whole = list(steps(made, its_task, augmenter, Streams(0), budget))
     rest = list(steps(made, its_task, augmenter, Streams(0), budget, first=5))
@@ -41,7 +41,7 @@ def test_a_sampler_that_loses_its_anchors_is_an_error(small, tmp_path):
 
 def drawn(small, cls, its_task, **changed):
     made = small.built(cls, its_task)
-    augmenter = Augmenter(its_task.train.images, small.AUGMENT, small.DIGITS)
+    augmenter = Augmenter(its_task.train, small.AUGMENT, small.DIGITS)
     budget = Budget(small.recipe(**changed), len(its_task.train), passes_per_anchor(made), phases=made.phases())
     return budget, list(steps(made, its_task, augmenter, Streams(0), budget))
 

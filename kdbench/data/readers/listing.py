@@ -1,0 +1,144 @@
+"""Image files that are decoded when they are needed: in memory before a run, or batch by batch."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kdbench.data.readers import images
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from kdbench.data.readers.arrays import Arrays
+
+
+@dataclass(frozen=True, eq=False)
+class Files:
+    """Image files with their labels.
+
+    Attributes:
+        paths: relative to the root of the listing, with / between folders.
+        labels: (N,) int64.
+        boxes: (N, 4) left, top, right and bottom of the part to be cut out first, in pixels; None for whole images.
+    """
+
+    paths: tuple[str, ...]
+    labels: np.ndarray
+    boxes: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        if self.labels.shape != (len(self.paths),) or self.labels.dtype != "int64":
+            raise ValueError(f"labels must be ({len(self.paths)},) int64, not {self.labels.shape} {self.labels.dtype}")
+        if self.boxes is not None and self.boxes.shape != (len(self.paths), 4):
+            raise ValueError(f"boxes must be ({len(self.paths)}, 4), not {self.boxes.shape}")
+
+
+@dataclass(frozen=True, eq=False)
+class Listing:
+    """The image files of a dataset, not decoded. Their order is that of training, so it is the reader's to fix.
+
+    Attributes:
+        root: folder that the paths start from.
+        train, test: files of the training and test images.
+        classes: their names; a label is an index into them.
+        size: side in pixels of the square that each image becomes (`Reading.size`).
+        notes: sentences for the user about how the files were listed.
+        broken: files left out because they cannot be read.
+
+    Raises:
+        ValueError: no size, no files, or labels that do not fit the classes.
+    """
+
+    root: Path
+    train: Files
+    test: Files
+    classes: tuple[str, ...]
+    size: int
+    notes: tuple[str, ...] = ()
+    broken: tuple[str, ...] = ()
+
+    channels = 3
+
+    def __post_init__(self) -> None:
+        if self.size <= 0:
+            raise ValueError("the images of a listing need a size")
+        for part in (self.train, self.test):
+            if not part.paths:
+                raise ValueError("a listing needs training and test images")
+            if part.labels.min() < 0 or part.labels.max() >= len(self.classes):
+                raise ValueError(f"labels must be 0..{len(self.classes) - 1} for {len(self.classes)} classes")
+
+    @property
+    def train_labels(self) -> np.ndarray:
+        """(N,) int64."""
+        return self.train.labels
+
+    @property
+    def test_labels(self) -> np.ndarray:
+        """(M,) int64."""
+        return self.test.labels
+
+    @cached_property
+    def _digest(self) -> str:
+        digest = hashlib.sha256(f"{self.size}".encode())
+        for part in (self.train, self.test):
+            for path, label in zip(part.paths, part.labels.tolist(), strict=True):
+                digest.update(f"{path} {label} {(self.root / path).stat().st_size}\n".encode())
+            digest.update(b"" if part.boxes is None else part.boxes.tobytes())
+        return digest.hexdigest()
+
+    def digest(self) -> str:
+        """sha256 of the files' names and sizes, their labels and boxes, and the size they are decoded to.
+
+        The files themselves are not read, which would take hours for millions of them.
+        """
+        return self._digest
+
+    def pixels(self, files: Files, which: Sequence[int]) -> np.ndarray:
+        """(B, size, size, 3) uint8 of the files at these places.
+
+        Raises:
+            RunError: a file cannot be read.
+        """
+        import numpy as np
+
+        boxes = files.boxes
+        return np.stack(
+            [
+                images.square(
+                    self.root / files.paths[n], self.size, None if boxes is None else tuple(boxes[n].tolist())
+                )
+                for n in which
+            ]
+        )
+
+    def decoded(self) -> Arrays:
+        """All images in memory, in the order of the listing.
+
+        Raises:
+            RunError: a file cannot be read.
+        """
+        import numpy as np
+
+        from kdbench.data.readers.arrays import Arrays
+
+        # Pillow lets go of the GIL while it decodes.
+        with ThreadPoolExecutor(max_workers=len(os.sched_getaffinity(0))) as pool:
+            train, test = (
+                np.concatenate(
+                    list(pool.map(lambda which, part=part: self.pixels(part, which), _chunks(len(part.paths))))
+                )
+                for part in (self.train, self.test)
+            )
+        return Arrays(train, self.train.labels, test, self.test.labels, self.classes, self.notes)
+
+
+def _chunks(count: int, size: int = 64) -> list[range]:
+    return [range(first, min(first + size, count)) for first in range(0, count, size)]
