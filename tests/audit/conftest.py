@@ -9,7 +9,7 @@ from kdbench.store.folder import RunFolder
 
 SHORT = [
     "dataset=digits", "student=resnet8", "teacher=resnet8", "Train.epochs=0.6", "Train.warmup=0", "Train.batch_size=24",
-    "Measures.corruptions=False",
+    "Measures.corruptions=False", "Measures.images=10",
 ]  # fmt: skip
 
 

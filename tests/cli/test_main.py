@@ -12,7 +12,7 @@ from kdbench.cli.main import main
 from kdbench.plan import expand, request
 from kdbench.store.folder import RunFolder
 
-SHORT = ["Train.epochs=2", "Train.warmup=0", "Measures.corruptions=False"]
+SHORT = ["Train.epochs=2", "Train.warmup=0", "Measures.corruptions=False", "Measures.images=10"]
 
 
 def kdbench(*words, cwd, **env):

@@ -182,7 +182,14 @@ def test_a_launcher_of_a_plugin(plugin, tmp_path, capsys):
         }
     )
     runs = tmp_path / "runs"
-    words = ["methods=ce", "dataset=digits", "Train.epochs=1", "Train.warmup=0", "Measures.corruptions=False"]
+    words = [
+        "methods=ce",
+        "dataset=digits",
+        "Train.epochs=1",
+        "Train.warmup=0",
+        "Measures.corruptions=False",
+        "Measures.images=10",
+    ]
     assert main(["run", *words, "executor=recorder", "--runs", str(runs), "--rerun"]) == 0
     record = json.loads((runs / "record.json").read_text())
     assert record["rerun"]

@@ -33,6 +33,7 @@ SHORT = [
     "Split.validation=0.2",
     "Machine.threads=1",
     "Measures.corruptions=False",
+    "Measures.images=10",
     "Measures.noise=()",
 ]
 

@@ -166,7 +166,7 @@ def test_a_command_whose_folder_of_runs_is_removed_says_what_is_lost(workers, tm
 
     thread = threading.Thread(target=remove)
     thread.start()
-    words = ["methods=ce", "seeds=0,1", "Train.epochs=2000", "Measures.corruptions=False"]
+    words = ["methods=ce", "seeds=0,1", "Train.epochs=2000", "Measures.corruptions=False", "Measures.images=10"]
     assert main(["run", *words, workers, "--runs", str(runs)]) == 1
     thread.join()
     shown = capsys.readouterr().err

@@ -99,7 +99,7 @@ def small() -> SimpleNamespace:
 
 SHORT = [
     "dataset=digits", "student=resnet8", "teacher=resnet20", "Train.epochs=2", "Train.warmup=0", "Train.batch_size=24",
-    "Split.validation=0.2", "Machine.checkpoint_every=0", "Machine.threads=1", "Measures.corruptions=False",
+    "Split.validation=0.2", "Machine.checkpoint_every=0", "Machine.threads=1", "Measures.corruptions=False", "Measures.images=10",
     "Measures.noise=()",
 ]  # fmt: skip
 

@@ -43,6 +43,7 @@ SHORT = [
     "Train.warmup=0",
     "Split.validation=0.1",
     "Measures.corruptions=False",
+    "Measures.images=10",
 ]
 
 

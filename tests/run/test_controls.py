@@ -12,6 +12,7 @@ from kdbench.plan import expand, request
 SHORT = [
     *("dataset=digits", "student=resnet8", "teacher=resnet14", "Train.epochs=2", "Train.warmup=0"),
     "Measures.corruptions=False",
+    "Measures.images=10",
 ]
 VARIANTS = sorted(name for name in places.members("method") if bindings.is_variant(name))
 

@@ -55,7 +55,13 @@ def spec(own_plugins, tmp_path):
         "Train.warmup=0",
         "Train.batch_size=24",
     ]
-    words += ["Split.validation=0.2", "Machine.threads=1", "Machine.checkpoint_every=0", "Measures.corruptions=False"]
+    words += [
+        "Split.validation=0.2",
+        "Machine.threads=1",
+        "Machine.checkpoint_every=0",
+        "Measures.corruptions=False",
+        "Measures.images=10",
+    ]
     (spec,) = expand.plan(request.parse(words))
     return spec
 

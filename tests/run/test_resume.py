@@ -40,7 +40,7 @@ def specs(method, *words):
     usual = [
         f"methods={method}", "dataset=digits", "student=resnet8", "teacher=resnet8", "Train.epochs=3",
         "Train.batch_size=24", "Train.warmup=0", "Split.validation=0.2", "Machine.checkpoint_every=0",
-        "Machine.threads=1", "Measures.corruptions=False", *METHODS[method],
+        "Machine.threads=1", "Measures.corruptions=False", "Measures.images=10", *METHODS[method],
     ]  # fmt: skip
     changed = {word.partition("=")[0] for word in words}
     return expand.plan(request.parse([*(word for word in usual if word.partition("=")[0] not in changed), *words]))
@@ -111,7 +111,7 @@ def child(spec, runs):
 def begun():
     """Starts `child` in a process of its own, which begins at once, with torch in it."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["kdbench.run"])
+    context.set_forkserver_preload(["kdbench.run.execute"])
 
     def begin(spec, runs):
         process = context.Process(target=child, args=(spec, runs))

@@ -18,7 +18,7 @@ from kdbench.store.folder import EPOCHS, EVENTS, RunFolder
 
 SHORT = [
     "dataset=digits", "student=resnet8", "Train.epochs=4", "Train.warmup=0", "Train.batch_size=24",
-    "Split.validation=0.2", "Machine.threads=1", "Measures.corruptions=False",
+    "Split.validation=0.2", "Machine.threads=1", "Measures.corruptions=False", "Measures.images=10",
 ]  # fmt: skip
 
 

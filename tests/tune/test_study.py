@@ -14,7 +14,7 @@ from kdbench.tune import trials
 
 WORDS = [
     *("dataset=digits", "student=resnet8", "teacher=resnet14"),
-    *("Train.epochs=2", "Train.warmup=0", "Split.validation=0.2", "Measures.corruptions=False"),
+    *("Train.epochs=2", "Train.warmup=0", "Split.validation=0.2", "Measures.corruptions=False", "Measures.images=10"),
 ]
 RUNS = Path("runs")
 

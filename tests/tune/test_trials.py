@@ -17,7 +17,7 @@ from kdbench.report.folders import read_runs
 from kdbench.store import studies
 
 RECIPE = ["dataset=digits", "student=resnet8", "teacher=resnet14", "Train.epochs=2", "Train.warmup=0"]
-WORDS = [*RECIPE, "Split.validation=0.2", "Measures.corruptions=False"]
+WORDS = [*RECIPE, "Split.validation=0.2", "Measures.corruptions=False", "Measures.images=10"]
 RUNS = Path("runs")
 
 

@@ -107,7 +107,14 @@ def test_a_run_in_another_process_keeps_its_state_and_stops_and_goes_on_later(tm
 
 
 def test_a_teacher_that_finished_just_as_it_was_cancelled_teaches(tmp_path):
-    words = ["methods=kd", "dataset=digits", "Train.epochs=1", "Train.warmup=0", "Measures.corruptions=False"]
+    words = [
+        "methods=kd",
+        "dataset=digits",
+        "Train.epochs=1",
+        "Train.warmup=0",
+        "Measures.corruptions=False",
+        "Measures.images=10",
+    ]
     teacher, student = expand.plan(request.parse(words))
     local.inline([teacher], tmp_path, None)
     (RunFolder(tmp_path, teacher.id) / CANCELLED).touch()

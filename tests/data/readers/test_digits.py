@@ -4,13 +4,14 @@ import subprocess
 import sys
 
 import numpy as np
-from sklearn.datasets import load_digits
 
 from kdbench.data.readers import digits
 from kdbench.data.readers.arrays import canonical
 
 
 def test_the_images_are_those_that_scikit_learn_loads():
+    from sklearn.datasets import load_digits  # not before: it takes 1.4 s of each process of the tests
+
     theirs = load_digits()
     pixels = np.rint(theirs.images * (255 / 16)).astype(np.uint8)[..., None]
     images, labels = canonical(pixels, theirs.target)

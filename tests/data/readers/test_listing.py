@@ -98,7 +98,7 @@ def photographs(tmp_path, own_plugins):
 
 def test_a_run_on_image_files_finishes(photographs, tmp_path):
     words = ["methods=ce", "dataset=photographs", "Train.epochs=1", "Train.warmup=0", "Train.batch_size=8"]
-    (spec,) = expand.plan(request.parse([*words, "Measures.corruptions=False"]))
+    (spec,) = expand.plan(request.parse([*words, "Measures.corruptions=False", "Measures.images=10"]))
     result = run(spec, tmp_path / "runs", photographs)
     assert result["status"] == "finished", result["error"]
     listing = registry.read("photographs", photographs, Reading(size=8))

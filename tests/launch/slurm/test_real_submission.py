@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[3]
 SWEEP = [
     *("methods=ce,kd,byot", "dataset=digits", "Train.epochs=2", "Train.warmup=0", "Machine.threads=1"),
     "Measures.corruptions=False",
+    "Measures.images=10",
 ]
 # Long enough to be met in the middle; a state after each step shows that jobs go on and do not start over.
 LONG = ["methods=byot", "dataset=digits", "Train.epochs=30", "Train.warmup=0", "Machine.threads=1"]
