@@ -151,6 +151,7 @@ def resolve(method: str, dataset: str, recipe: str, overrides: Iterable[Binding]
     _check_complete(config)
     _check_ranges(config)
     _check_reading(config)
+    _check_mix(config)
     return config
 
 
@@ -197,7 +198,7 @@ _UNBOUND = (
     _SYNC_BN,
     *(
         Binding(cls.__name__, name, p.default, "default in Python")
-        for cls in (settings.Dataset, switches.Strong)
+        for cls in (settings.Dataset, switches.Strong, switches.Mix)
         for name, p in _shared(cls).parameters.items()
         if p.default is not MISSING
     ),
@@ -279,6 +280,17 @@ def _check_reading(config: Config) -> None:
                 sorted(r.name for r in extensions.members("reader").values() if name in r.options.get("takes", ()))
             )
             raise UserError(f"the reader '{source}' does not take Dataset.{name}; those that do: {which or 'none'}")
+
+
+def _check_mix(config: Config) -> None:
+    """Refuse mixed images for a method that needs more of an image than a mixture of labels."""
+    if not any(f"Mix.{name}" in config.shared for name in ("mixup", "cutmix")):
+        return
+    several = config.signature.attributes.get("images_per_anchor", 1) != 1
+    where = config.signature.needs_classes
+    if where or several:
+        why = f"it reads the class of each image ({where})" if where else "it samples images around each anchor"
+        raise UserError(f"{config.method} cannot be trained on mixed images (Mix.*): {why}")
 
 
 def profile(name: str, overrides: Sequence[Binding] = ()) -> Cluster:

@@ -1,7 +1,7 @@
 """Everything about a run that all methods share, as gin configurables. No torch here: the plan checks them before anything starts.
 
-The values are set in gin/ and nowhere else; the only classes with defaults in Python are `Selection`, `Parallel`, `Control` and, in
-kdbench/config/views.py, `Strong`. Only `Machine` and `Measures` do not affect results, but for rounding.
+The values are set in gin/ and nowhere else, except for the classes of kdbench/config/switches.py and some fields of `Dataset`,
+which have defaults in Python. Only `Machine` and `Measures` do not affect results, but for rounding.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple
 import gin
 
 from kdbench.config.reading import Reading
-from kdbench.config.switches import Control, Parallel, Selection, Strong, Teaching
+from kdbench.config.switches import Control, Mix, Parallel, Selection, Strong, Teaching
 from kdbench.errors import hint, nearest, require
 
 
@@ -242,13 +242,14 @@ class Settings(NamedTuple):
     selection: Selection = Selection()
     parallel: Parallel = Parallel()
     strong: Strong = Strong()
+    mix: Mix = Mix()
     teaching: Teaching = Teaching()
 
 
 def from_gin() -> Settings:
     """The settings that the parsed gin text gives."""
     needed = (Dataset(), Split(), Augment(), SGD(), Train(), Machine(), Measures())  # type: ignore[call-arg]
-    return Settings(*needed, Control(), Selection(), Parallel(), Strong(), Teaching())
+    return Settings(*needed, Control(), Selection(), Parallel(), Strong(), Mix(), Teaching())
 
 
 @gin.configurable

@@ -39,6 +39,8 @@ class Signature:
         attributes: literal class attributes (a method's `needs_teacher`, `images_per_anchor`).
         summary: first line of the docstring.
         declarations: annotations that declare no parameter (buffers, modules), by name.
+        needs_classes: of a method, the place where it reads a single class for each image ("methods/crd.py:119"), and so
+            cannot be trained on mixed images; "" where labels go nowhere but into `Method.cross_entropy`.
     """
 
     name: str
@@ -46,11 +48,20 @@ class Signature:
     attributes: dict[str, Any] = dataclasses.field(default_factory=dict)
     summary: str = ""
     declarations: dict[str, str] = dataclasses.field(default_factory=dict)
+    needs_classes: str = ""
 
 
 SHARED_BY_GROUP: dict[str, tuple[type, ...]] = {
     "dataset": (settings.Dataset, settings.Defaults),
-    "recipe": (settings.Split, settings.Augment, switches.Strong, settings.SGD, settings.Train, *schedules.SCHEDULES),
+    "recipe": (
+        settings.Split,
+        settings.Augment,
+        switches.Strong,
+        switches.Mix,
+        settings.SGD,
+        settings.Train,
+        *schedules.SCHEDULES,
+    ),
     "sweep": (settings.Sweep,),
     "method": (switches.Control, switches.Teaching, settings.Search),
     "command line": (switches.Selection, switches.Parallel),
@@ -125,7 +136,8 @@ def of_method(name: str) -> Signature:
         _read_class(each.node, parameters, attributes, declarations)
     contract.check_whole(line_of_descent, attributes)
     summary = (ast.get_docstring(tree) or "").split("\n")[0]
-    return Signature(classes[0].node.name, parameters, attributes, summary, declarations)
+    needs_classes = next(filter(None, (_reads_classes(each) for each in line_of_descent)), "")
+    return Signature(classes[0].node.name, parameters, attributes, summary, declarations, needs_classes)
 
 
 @cache
@@ -202,6 +214,22 @@ def _read_class(
             value = _literal(statement.value)
             if value is not dataclasses.MISSING:
                 attributes.update({target.id: value for target in targets if isinstance(target, ast.Name)})
+
+
+def _reads_classes(cls: _Class) -> str:
+    """The place where a method reads labels other than to pass them to `Method.cross_entropy`; "" if it does not."""
+    passed_on = {
+        id(argument)
+        for call in ast.walk(cls.node)
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr == "cross_entropy"
+        and isinstance(call.func.value, ast.Name) and call.func.value.id == "self"
+        for argument in [*call.args, *(keyword.value for keyword in call.keywords)]
+    }  # fmt: skip
+    for node in ast.walk(cls.node):
+        is_read = isinstance(node, ast.Attribute) and node.attr in ("labels", "train_labels")
+        if is_read and id(node) not in passed_on:
+            return f"{cls.path.parent.name}/{cls.path.name}:{node.lineno}"
+    return ""
 
 
 def _literal(node: ast.expr | None) -> Any:

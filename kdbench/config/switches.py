@@ -56,6 +56,44 @@ class Strong:
 
 @gin.configurable
 @dataclass(frozen=True)
+class Mix:
+    """Mixup and CutMix: each training image is mixed with another one of its batch, and so are their labels.
+
+    Shared by all methods; those that need the class of each image are refused. The values have defaults here, and at its
+    default a value leaves no trace in configurations, ids and protocols; any other one is part of them for every method.
+
+    Attributes:
+        mixup: α of Beta(α, α), from which the share λ of the first image is drawn for each batch; 0 is no mixup. Zhang et
+            al., "mixup: Beyond empirical risk minimization", ICLR 2018.
+        cutmix: the same, λ being the share of the area that is left of the first image; 0 is no CutMix. Yun et al.,
+            "CutMix: Regularization strategy to train strong classifiers with localizable features", ICCV 2019. With both,
+            each batch is mixed in one of the two ways, with equal chances.
+        probability: chance that a batch is mixed.
+    """
+
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    probability: float = 1.0
+
+    def __post_init__(self) -> None:
+        require(self.mixup >= 0, "Mix.mixup must be at least 0 (0: no mixup)")
+        require(self.cutmix >= 0, "Mix.cutmix must be at least 0 (0: no CutMix)")
+        require(0 < self.probability <= 1, "Mix.probability must be above 0 and at most 1")
+        mixes = bool(self.mixup or self.cutmix)
+        require(mixes or self.probability == 1, "Mix.probability has no effect without Mix.mixup or Mix.cutmix")
+
+    @property
+    def is_on(self) -> bool:
+        """True if any batch is mixed."""
+        return bool(self.mixup or self.cutmix)
+
+
+NO_MIX = Mix()
+"""No images are mixed."""
+
+
+@gin.configurable
+@dataclass(frozen=True)
 class Selection:
     """Model selection on the test set. Shared by all methods; only the command line can bind it, so that no file makes it a habit.
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from kdbench.config.settings import Augment, Dataset
-from kdbench.config.switches import Strong
+from kdbench.config.switches import NO_MIX, Mix, Strong
 from kdbench.data.images import Images
 from kdbench.data.randaugment import RandAugment
 
@@ -61,11 +61,15 @@ class Augmenter:
         settings: the recipe's augmentation.
         dataset: mean and standard deviation for normalisation, and whether images may be mirrored.
         strong: policy and cutout of the kind "strong"; without it there is only the kind "recipe".
+        mix: how the images of a batch are mixed, which is done by the loop.
     """
 
-    def __init__(self, images: Images, settings: Augment, dataset: Dataset, strong: Strong | None = None):
+    def __init__(
+        self, images: Images, settings: Augment, dataset: Dataset, strong: Strong | None = None, mix: Mix = NO_MIX
+    ):
         self.height, self.width, _ = images.shape
         self.settings = settings
+        self.mix = mix
         self.flip = settings.flip and dataset.mirrored
         self.pad = round(settings.padding * self.width)
         self.cut = {"recipe": round(settings.cutout * self.width)}

@@ -209,7 +209,12 @@ class Method(nn.Module):
         return self._asked(teacher)(images, want, batch_statistics)
 
     def cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Cross-entropy with the true labels, smoothed as the recipe says; logits (B, K), labels (B,)."""
+        """Cross-entropy with the true labels, smoothed as the recipe says.
+
+        Args:
+            logits: (B, K).
+            labels: (B,) classes, or (B, K) shares of the classes: `batch.labels` as it is.
+        """
         return F.cross_entropy(at_least_float32(logits), labels, label_smoothing=self.info.label_smoothing)
 
     def stage_shapes(self, network: Backbone | None = None) -> Sequence[tuple[int, int, int]]:

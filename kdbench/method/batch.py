@@ -51,7 +51,8 @@ class Batch:
 
     Attributes:
         images: (B, C, H, W) float32.
-        labels: (B,) int64.
+        labels: (B,) int64; where the recipe mixes images (`Mix.*`), (B, K) float32, the shares of the classes. Methods that
+            read classes themselves, and do not only pass them to `Method.cross_entropy`, are refused there.
         index: (B,) int64, each image's place among the N training images.
         step: number of the step, from 0.
         streams: random streams of this step, for what the method draws itself: `batch.streams("negatives", device=d)`.

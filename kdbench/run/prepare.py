@@ -122,7 +122,7 @@ def count_flops(spec: Spec, ready: Ready) -> dict[str, int]:
     budget = Budget(
         settings.train, len(task.train), passes_per_anchor(method), settings.control.budget, method.phases()
     )
-    augmenter = Augmenter(task.train, settings.augment, settings.dataset, settings.strong)
+    augmenter = Augmenter(task.train, settings.augment, settings.dataset, settings.strong, settings.mix)
     batch = next(steps(method, task, augmenter, streams, budget))
     weights = [
         (checked(stretch.phase.losses or method.losses, method), (stretch.end - stretch.first) / budget.steps)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
+from torch import Tensor
 
 from kdbench.config.settings import Dataset
+from kdbench.data import mix
 from kdbench.data.anchors import Anchors
 from kdbench.data.augment import Augmenter, Draws, normalise
 from kdbench.data.task import Task
@@ -39,7 +41,6 @@ def steps(
         share: what of each batch is wanted, all of it by default; all of it is drawn in any case.
     """
     share = share or Share()
-    device = task.train.labels.device
     anchors = Anchors(len(task.train), augmenter, streams, position=first * budget.anchors, kind=method.views[0])
     for step in range(first, budget.steps):
         own = streams.within("method", step)
@@ -54,14 +55,30 @@ def steps(
             augmenter.draw(len(index), streams("augment view", view, step), kind)
             for view, kind in enumerate(method.views[1:], start=1)
         ]
-        index = share.own(index).to(device, non_blocking=True)
-        images = augmenter.views(index, [each.map(share.own) for each in (draws, *others)], method.views)
-        index = index.repeat(len(method.views))
+        images, labels, mine = _views(method, task, augmenter, share, index, (draws, *others))
+        mixing = mix.draw(augmenter.mix, len(index), task.image_shape[1:], streams.within("step", step))
+        if mixing:
+            order = mixing.partner
+            partners = _views(
+                method, task, augmenter, share, index[order], [each.pick(order) for each in (draws, *others)]
+            )
+            images = mixing.images(images, partners[0])
+            labels = mixing.labels(labels, partners[1], task.classes)
         yield Batch(
-            images, task.train.labels[index], index, step, own, share,
+            images, labels, mine, step, own, share,
             epoch=budget.epoch_of(step), progress=step / budget.steps,
             phase_progress=budget.stretch(step).progress(step), view_count=len(method.views),
         )  # fmt: skip
+
+
+def _views(
+    method: Method, task: Task, augmenter: Augmenter, share: Share, index: Tensor, draws: Sequence[Draws]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """This share's images in all views, their labels and their places, from the places and draws of the whole batch."""
+    index = share.own(index).to(task.train.labels.device, non_blocking=True)
+    images = augmenter.views(index, [each.map(share.own) for each in draws], method.views)
+    index = index.repeat(len(method.views))
+    return images, task.train.labels[index], index
 
 
 def unaugmented(task: Task, dataset: Dataset, streams: Streams) -> Iterator[Batch]:
