@@ -45,7 +45,7 @@ def label_order(names: Iterable[str]) -> list[str]:
 def class_names(folder: Path) -> list[str]:
     """The names of the class folders in a folder, in the order of their labels."""
     with os.scandir(folder) as entries:
-        return label_order(e.name for e in entries if e.is_dir() and not _is_left_behind(e.name))
+        return label_order(e.name for e in entries if e.is_dir() and not is_left_behind(e.name))
 
 
 class Decoded(NamedTuple):
@@ -109,14 +109,15 @@ def _read_class(folder: Path, size: tuple[int, int]) -> tuple[np.ndarray, list[P
 def _files(folder: Path) -> list[Path]:
     """The files of a class folder, by name, without the hidden files of file managers."""
     with os.scandir(folder) as entries:
-        names = {e.name: e.is_file() for e in entries if not _is_left_behind(e.name)}
+        names = {e.name: e.is_file() for e in entries if not is_left_behind(e.name)}
     for name, is_file in names.items():
         if not is_file:  # opening a pipe would wait for ever
             raise RunError(f"{folder / name} is not a file; a class folder holds nothing but images")
     return [folder / name for name in sorted(names)]
 
 
-def _is_left_behind(name: str) -> bool:
+def is_left_behind(name: str) -> bool:
+    """True for a hidden file, or a folder that archivers, network drives and operating systems leave."""
     return name.startswith(".") or name in _SYSTEM_FOLDERS
 
 
