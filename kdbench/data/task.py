@@ -10,7 +10,7 @@ import torch
 
 from kdbench.config.settings import Dataset, Split
 from kdbench.data.images import Images
-from kdbench.data.readers import registry
+from kdbench.data.readers import inspection, registry
 from kdbench.data.readers.listing import Listing
 from kdbench.data.split import validation_split
 from kdbench.errors import RunError
@@ -64,7 +64,9 @@ class Task:
         train, validation: `validation` is empty where the split has none.
         test: sealed.
         classes: number of classes.
-        digest: sha256 of all images and labels.
+        digest: sha256 of all images and labels; of a listing, see `Listing.digest`.
+        skipped: images left out because they cannot be read; None where none may be (`Dataset.skip_broken`).
+        content: sha256 of the bytes of all files, if `kdbench data check` has computed it.
     """
 
     train: Images
@@ -72,6 +74,8 @@ class Task:
     test: SealedTest
     classes: int
     digest: str
+    skipped: int | None = None
+    content: str | None = None
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -90,7 +94,12 @@ def load(
     """
     content = registry.read_once(dataset.source, folder, dataset.reading)
     registry.check_channels(dataset.source, content, dataset.mean)
-    arrays = content.decoded() if isinstance(content, Listing) else content
+    verdict = None
+    if isinstance(content, Listing):
+        verdict = inspection.remembered(content, dataset.source, folder) if folder else None
+        arrays = content.decoded()
+    else:
+        arrays = content
     train, validation = validation_split(arrays.train_labels, split.validation, split.seed)
 
     def on_device(images: np.ndarray, labels: np.ndarray) -> Images:
@@ -102,4 +111,6 @@ def load(
         test=SealedTest(on_device(arrays.test_images, arrays.test_labels), test_may_choose),
         classes=len(arrays.classes),
         digest=content.digest(),
+        skipped=content.skipped if isinstance(content, Listing) and dataset.skip_broken else None,
+        content=verdict.sha256 if verdict else None,
     )

@@ -239,6 +239,8 @@ def _evaluate(
         "teacher.run": ",".join(teacher.run for teacher in runs if teacher.run) or None,
         "teacher.sha256": ",".join(teacher.sha256 for teacher in runs) or None,
         "data.sha256": task.digest,
+        **({"data.skipped": task.skipped} if task.skipped is not None else {}),
+        **({"data.content_sha256": task.content} if task.content else {}),
     }
 
 

@@ -103,7 +103,9 @@ SECTIONS: dict[str, tuple[Key, ...]] = {
     ),
     "Checksums": (
         Key("weights.sha256", str, "", "checksum of the deployed network's weights"),
-        Key("data.sha256", str, "", "checksum of all images and labels"),
+        Key("data.sha256", str, "", "checksum of all images and labels; of image files, of their names, sizes and labels"),
+        Key("data.content_sha256", str, "", "checksum of the bytes of all image files, where `kdbench data check` has computed it"),
+        Key("data.skipped", int, "images", "images left out because they cannot be read, with `Dataset.skip_broken` only"),
     ),
     "Provenance": (
         Key("provenance.command", str, "", "command that repeats the run"),

@@ -12,7 +12,7 @@ from importlib import import_module
 from typing import Protocol, cast
 
 NAMES = (
-    "run", "status", "logs", "cancel", "list", "show", "leaderboard", "reproduce", "export", "diff", "power", "tune",
+    "run", "status", "logs", "cancel", "list", "show", "data", "leaderboard", "reproduce", "export", "diff", "power", "tune",
 )  # fmt: skip
 """All commands, in the order of `kdbench --help`."""
 

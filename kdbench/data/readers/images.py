@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from kdbench.errors import RunError
+from kdbench.errors import RunError, reason
 
 if TYPE_CHECKING:
     import numpy as np
@@ -94,6 +94,21 @@ def first_size(folder: Path) -> tuple[int, int] | None:
         except Exception:  # see `decode`
             return None
     return None
+
+
+def size_of(file: Path) -> tuple[int, int]:
+    """Width and height of an image file, whose pixels are not decoded.
+
+    Raises:
+        RunError: the file cannot be read as an image.
+    """
+    from PIL import Image
+
+    try:
+        with warnings.catch_warnings(action="ignore"), Image.open(file, formats=FORMATS) as image:
+            return image.size
+    except Exception as error:  # see `decode`
+        raise RunError(f"{file} cannot be read as an image: {reason(error)}") from error
 
 
 def _read_class(folder: Path, size: tuple[int, int]) -> tuple[np.ndarray, list[Path]]:

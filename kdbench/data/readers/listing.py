@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kdbench.data.readers import images
+from kdbench.errors import RunError
+from kdbench.words import count
 
 if TYPE_CHECKING:
     import numpy as np
@@ -50,7 +52,7 @@ class Listing:
         classes: their names; a label is an index into them.
         size: side in pixels of the square that each image becomes (`Reading.size`).
         notes: sentences for the user about how the files were listed.
-        broken: files left out because they cannot be read.
+        skipped: number of files left out because they cannot be read.
 
     Raises:
         ValueError: no size, no files, or labels that do not fit the classes.
@@ -62,7 +64,7 @@ class Listing:
     classes: tuple[str, ...]
     size: int
     notes: tuple[str, ...] = ()
-    broken: tuple[str, ...] = ()
+    skipped: int = 0
 
     channels = 3
 
@@ -100,6 +102,29 @@ class Listing:
         The files themselves are not read, which would take hours for millions of them.
         """
         return self._digest
+
+    def without(self, broken: Collection[str]) -> Listing:
+        """This listing without some files, whose number is then in `skipped`.
+
+        Raises:
+            RunError: no image of a class is left.
+        """
+        import numpy as np
+
+        parts = []
+        for part in (self.train, self.test):
+            kept = np.array([path not in broken for path in part.paths])
+            lost = sorted(set(part.labels.tolist()) - set(part.labels[kept].tolist()))
+            if lost:
+                raise RunError(f"{self.root}: no image of the class '{self.classes[lost[0]]}' can be read")
+            paths = tuple(path for path, keeps in zip(part.paths, kept, strict=True) if keeps)
+            parts.append(Files(paths, part.labels[kept], None if part.boxes is None else part.boxes[kept]))
+        if not broken:
+            return self
+        note = f"{count(len(broken), 'image')} of {self.root} cannot be read and left out: {min(broken)}" + ", …" * (
+            len(broken) > 1
+        )
+        return replace(self, train=parts[0], test=parts[1], skipped=len(broken), notes=(*self.notes, note))
 
     def pixels(self, files: Files, which: Sequence[int]) -> np.ndarray:
         """(B, size, size, 3) uint8 of the files at these places.

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from kdbench.config import extensions
 from kdbench.config.reading import AS_THEY_ARE, Reading
+from kdbench.data.readers import inspection
 from kdbench.data.readers.arrays import Arrays
 from kdbench.data.readers.listing import Listing
 from kdbench.errors import RunError, UserError
@@ -104,4 +105,6 @@ def read(source: str, folder: Path | None, reading: Reading = AS_THEY_ARE) -> Ar
         raise UserError(
             f"{extension.path}: the reader of '{source}' returns {type(content).__name__}, not Arrays or a Listing"
         )
+    if reading.skip_broken and isinstance(content, Listing) and folder is not None:
+        return inspection.without_broken(content, source, folder)
     return content

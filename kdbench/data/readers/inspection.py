@@ -1,0 +1,213 @@
+"""What is known of a dataset only when all its images are decoded: statistics, files that cannot be read, a checksum of all bytes.
+
+The verdict on a listing is kept in the cache next to the data, so that runs which skip broken images decode no more than the
+first one does.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kdbench import files as files_
+from kdbench.data.readers import cache, images
+from kdbench.data.readers.arrays import Arrays
+from kdbench.data.readers.listing import Files, Listing
+from kdbench.errors import RunError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+CHUNK = 64
+"""Files that a thread decodes one after another."""
+
+Progress = Callable[[int, int], None]
+"""Called now and then with the number of images that are done, and of all."""
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Statistics of a dataset.
+
+    Attributes:
+        train, test: numbers of images.
+        classes: number of classes.
+        per_class: fewest and most training images of a class.
+        sizes: width and height of the smallest, the median and the largest image by area, as they lie on disk.
+        mean, std: of each channel of the training images, for pixel values in 0..1, as they are read.
+    """
+
+    train: int
+    test: int
+    classes: int
+    per_class: tuple[int, int]
+    sizes: tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The result of decoding all files of a listing.
+
+    Attributes:
+        broken: a sentence for each file that cannot be read, by its path.
+        sha256: checksum of the bytes of all files, with their labels.
+    """
+
+    broken: dict[str, str]
+    sha256: str
+
+
+def statistics(content: Arrays | Listing, progress: Progress = lambda done, total: None) -> Statistics:
+    """The statistics of a dataset; decodes all its training images.
+
+    Raises:
+        RunError: an image cannot be read.
+    """
+    import numpy as np
+
+    labels = content.train_labels
+    counts = np.bincount(labels, minlength=len(content.classes))
+    total, squares, pixels = np.zeros(content.channels), np.zeros(content.channels), 0
+    for done, batch in _batches(content):
+        values = batch.reshape(-1, content.channels).astype(np.float64) / 255
+        total += values.sum(axis=0)
+        squares += np.square(values).sum(axis=0)
+        pixels += len(values)
+        progress(done, len(labels))
+    mean = total / pixels
+    std = np.sqrt(squares / pixels - np.square(mean))
+    return Statistics(
+        train=len(labels),
+        test=len(content.test_labels),
+        classes=len(content.classes),
+        per_class=(int(counts.min()), int(counts.max())),
+        sizes=_sizes(content),
+        mean=tuple(round(float(value), 4) for value in mean),
+        std=tuple(round(float(value), 4) for value in std),
+    )
+
+
+def _batches(content: Arrays | Listing) -> Iterator[tuple[int, np.ndarray]]:
+    """The training images (B, H, W, C), each with the number of those that are done."""
+    count = len(content.train_labels)
+    chunks = [range(first, min(first + CHUNK, count)) for first in range(0, count, CHUNK)]
+    if isinstance(content, Arrays):
+        for chunk in chunks:
+            yield chunk.stop, content.train_images[chunk.start : chunk.stop]
+        return
+    with ThreadPoolExecutor(max_workers=_threads()) as pool:
+        yield from zip(
+            (chunk.stop for chunk in chunks),
+            pool.map(lambda chunk: content.pixels(content.train, chunk), chunks),
+            strict=True,
+        )
+
+
+def _sizes(content: Arrays | Listing) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
+    if isinstance(content, Arrays):
+        height, width = content.train_images.shape[1:3]
+        return ((width, height),) * 3
+    with ThreadPoolExecutor(max_workers=_threads()) as pool:
+        paths = (content.root / path for path in content.train.paths)
+        sizes = sorted(pool.map(images.size_of, paths), key=lambda size: (size[0] * size[1], size))
+    return sizes[0], sizes[len(sizes) // 2], sizes[-1]
+
+
+def verdict(listing: Listing, progress: Progress = lambda done, total: None) -> Verdict:
+    """Decode every file of a listing."""
+    broken: dict[str, str] = {}
+    digest = hashlib.sha256()
+    every = [(part, n) for part in (listing.train, listing.test) for n in range(len(part.paths))]
+    chunks = [every[first : first + CHUNK] for first in range(0, len(every), CHUNK)]
+
+    def look(chunk: list[tuple[Files, int]]) -> list[tuple[str, str, bytes]]:
+        return [(part.paths[n], *_look(listing, part, n)) for part, n in chunk]
+
+    with ThreadPoolExecutor(max_workers=_threads()) as pool:
+        done = 0
+        for seen in pool.map(look, chunks):
+            for path, sentence, checksum in seen:
+                digest.update(checksum)
+                if sentence:
+                    broken[path] = sentence
+            done += len(seen)
+            progress(done, len(every))
+    return Verdict(broken, digest.hexdigest())
+
+
+def _look(listing: Listing, part: Files, n: int) -> tuple[str, bytes]:
+    """A sentence if a file cannot be read, and the checksum of its bytes and label."""
+    path = listing.root / part.paths[n]
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        return f"{path} cannot be read: {error.strerror}", b""
+    checksum = hashlib.sha256(content + str(part.labels[n]).encode()).digest()
+    try:
+        listing.pixels(part, [n])
+    except RunError as error:
+        return str(error), checksum
+    return "", checksum
+
+
+def remembered(listing: Listing, source: str, folder: Path) -> Verdict | None:
+    """The verdict that `remember` has kept on these very files; None if there is none."""
+    fingerprint = _fingerprint(listing)
+    for kept in cache.folders(folder):
+        if not cache.is_trusted(kept, folder):
+            continue
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            content = json.loads(files_.read_regular(kept / _name(source)))
+            if content["fingerprint"] == fingerprint:
+                return Verdict({str(k): str(v) for k, v in content["broken"].items()}, str(content["sha256"]))
+    return None
+
+
+def remember(verdict: Verdict, listing: Listing, source: str, folder: Path) -> None:
+    """Keep a verdict in the first cache of a data folder that can be written."""
+    content = {"fingerprint": _fingerprint(listing), "broken": verdict.broken, "sha256": verdict.sha256}
+    for kept in cache.writable(folder):
+        with suppress(OSError):
+            files_.write_atomically(kept / _name(source), json.dumps(content).encode())
+            return
+
+
+def without_broken(listing: Listing, source: str, folder: Path) -> Listing:
+    """A listing without the files that cannot be read, which are found by decoding all of them, once.
+
+    Raises:
+        RunError: no image of a class is left.
+    """
+    writable = cache.writable(folder)
+    with cache.lock(writable[0]) if writable else nullcontext():
+        found = remembered(listing, source, folder)
+        if found is None:
+            found = verdict(listing)
+            remember(found, listing, source, folder)
+    return listing.without(found.broken)
+
+
+def _fingerprint(listing: Listing) -> str:
+    """sha256 of names, labels, sizes and modification times."""
+    digest = hashlib.sha256(listing.digest().encode())
+    for part in (listing.train, listing.test):
+        for path in part.paths:
+            digest.update(f"{(listing.root / path).stat().st_mtime_ns}\n".encode())
+    return digest.hexdigest()
+
+
+def _name(source: str) -> str:
+    return f"{source}-checked.json"
+
+
+def _threads() -> int:
+    return len(os.sched_getaffinity(0))
