@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple
 import gin
 
 from kdbench.config.reading import Reading
-from kdbench.config.switches import Control, Mix, Parallel, Selection, Strong, Teaching
+from kdbench.config.switches import Control, Mix, Parallel, ResizedCrop, Selection, Strong, Teaching
 from kdbench.errors import hint, nearest, require
 
 
@@ -161,6 +161,10 @@ class Machine:
         checkpoint_every: seconds between two saved states of training, in addition to those at epoch ends; 0: after each step.
         gpus: processes that share each batch, a GPU each (on a CPU: processes).
         log: "tensorboard" also writes event files next to epochs.csv; "" does not.
+        images: where image files are decoded: in "memory" before training, batch by batch ("stream"), or in memory if they
+            take no more than `memory` of it ("auto").
+        memory: share of the free memory that decoded images may take.
+        workers: processes that decode streamed images; 0: this one itself, -1: one for each core but one, at most 16.
     """
 
     device: str
@@ -170,8 +174,13 @@ class Machine:
     checkpoint_every: float
     gpus: int
     log: Literal["", "tensorboard"]
+    images: Literal["auto", "memory", "stream"] = "auto"
+    memory: float = 0.5
+    workers: int = -1
 
     def __post_init__(self) -> None:
+        require(0 < self.memory <= 1, "Machine.memory must be above 0 and at most 1 (a share of the free memory)")
+        require(self.workers >= -1, "Machine.workers must be at least -1 (-1: one for each core but one)")
         require(self.checkpoint_every >= 0, "Machine.checkpoint_every must be at least 0 (seconds; 0: after each step)")
         require(self.threads >= 0, "Machine.threads must be at least 0 (0: torch's own choice)")
         require(self.gpus >= 1, "Machine.gpus must be at least 1")
@@ -243,13 +252,14 @@ class Settings(NamedTuple):
     parallel: Parallel = Parallel()
     strong: Strong = Strong()
     mix: Mix = Mix()
+    resized_crop: ResizedCrop = ResizedCrop()
     teaching: Teaching = Teaching()
 
 
 def from_gin() -> Settings:
     """The settings that the parsed gin text gives."""
     needed = (Dataset(), Split(), Augment(), SGD(), Train(), Machine(), Measures())  # type: ignore[call-arg]
-    return Settings(*needed, Control(), Selection(), Parallel(), Strong(), Mix(), Teaching())
+    return Settings(*needed, Control(), Selection(), Parallel(), Strong(), Mix(), ResizedCrop(), Teaching())
 
 
 @gin.configurable

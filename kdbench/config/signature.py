@@ -57,6 +57,7 @@ SHARED_BY_GROUP: dict[str, tuple[type, ...]] = {
         settings.Split,
         settings.Augment,
         switches.Strong,
+        switches.ResizedCrop,
         switches.Mix,
         settings.SGD,
         settings.Train,
@@ -226,8 +227,7 @@ def _reads_classes(cls: _Class) -> str:
         for argument in [*call.args, *(keyword.value for keyword in call.keywords)]
     }  # fmt: skip
     for node in ast.walk(cls.node):
-        is_read = isinstance(node, ast.Attribute) and node.attr in ("labels", "train_labels")
-        if is_read and id(node) not in passed_on:
+        if isinstance(node, ast.Attribute) and node.attr in ("labels", "train_labels") and id(node) not in passed_on:
             return f"{cls.path.parent.name}/{cls.path.name}:{node.lineno}"
     return ""
 

@@ -56,6 +56,46 @@ class Strong:
 
 @gin.configurable
 @dataclass(frozen=True)
+class ResizedCrop:
+    """Random resized crops in place of the padded crop: a random part of each training image, resized to the whole image's size.
+
+    Szegedy et al., "Going deeper with convolutions", CVPR 2015, drawn as torchvision's RandomResizedCrop draws it. Of image
+    files the part is cut from the file, so they are decoded in every epoch. Shared by all methods; at its default a value
+    leaves no trace in configurations, ids and protocols.
+
+    Attributes:
+        min_area, max_area: share of the image's area that is cut out; min_area = 0 is no resized crop.
+        max_ratio: largest ratio of the part's sides, width to height and height to width.
+        test_share: share of the short side that is left of an image file in evaluation; 0.875 is 224 pixels of 256.
+    """
+
+    min_area: float = 0.0
+    max_area: float = 1.0
+    max_ratio: float = 4 / 3
+    test_share: float = 1.0
+
+    def __post_init__(self) -> None:
+        require(
+            0 <= self.min_area <= self.max_area <= 1,
+            "ResizedCrop needs 0 <= min_area <= max_area <= 1 (shares of the area)",
+        )
+        require(self.max_ratio >= 1, "ResizedCrop.max_ratio must be at least 1")
+        require(0 < self.test_share <= 1, "ResizedCrop.test_share must be above 0 and at most 1")
+        usual = (self.max_area, self.max_ratio, self.test_share) == (1.0, 4 / 3, 1.0)
+        require(usual or self.min_area > 0, "ResizedCrop.* has no effect without ResizedCrop.min_area")
+
+    @property
+    def is_on(self) -> bool:
+        """True if training images are cropped and resized."""
+        return self.min_area > 0
+
+
+NO_CROP = ResizedCrop()
+"""No resized crops."""
+
+
+@gin.configurable
+@dataclass(frozen=True)
 class Mix:
     """Mixup and CutMix: each training image is mixed with another one of its batch, and so are their labels.
 

@@ -1,4 +1,4 @@
-"""Random crop, mirror image, RandAugment and cutout for a whole batch at once, on the device, from uint8 images there.
+"""Random crop, mirror image, RandAugment and cutout for a whole batch at once, on the device, from uint8 images.
 
 What is random is drawn apart from what is computed: `Draws` come from a generator on the CPU, so that the same images are
 augmented in the same way on every machine, and for every method.
@@ -12,9 +12,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from kdbench.config.settings import Augment, Dataset
-from kdbench.config.switches import NO_MIX, Mix, Strong
-from kdbench.data.images import Images
+from kdbench.config.settings import Augment, Dataset, Settings
+from kdbench.config.switches import NO_CROP, NO_MIX, Mix, ResizedCrop, Strong
+from kdbench.data import resized_crop
+from kdbench.data.images import Images, Wanted
 from kdbench.data.randaugment import RandAugment
 
 
@@ -26,6 +27,7 @@ class Draws(NamedTuple):
         mirror: (B,) 1 to mirror.
         cut_y, cut_x: (B,) centre of the cutout.
         operations: (B, n, 3) what RandAugment does, as `RandAugment.draw` has it; n is 0 for the kind "recipe".
+        crop: (B, 1) the number that decides the resized crop (`resized_crop.box`); (B, 0) without resized crops.
     """
 
     top: Tensor
@@ -34,6 +36,7 @@ class Draws(NamedTuple):
     cut_y: Tensor
     cut_x: Tensor
     operations: Tensor
+    crop: Tensor
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Draws:
         """`function` of each choice: `draws.map(share.own)` are those for this rank's images."""
@@ -43,9 +46,9 @@ class Draws(NamedTuple):
         return self.map(lambda choice: choice[which])
 
     def to(self, device: torch.device) -> Draws:
-        """All choices on the device but the operations: RandAugment reads them on the CPU."""
+        """All choices on the device but the operations and resized crops, which are read on the CPU."""
         moved = self.map(lambda choice: choice.to(device, non_blocking=True))
-        return moved._replace(operations=self.operations)
+        return moved._replace(operations=self.operations, crop=self.crop)
 
     @staticmethod
     def join(parts: list[Draws]) -> Draws:
@@ -61,28 +64,42 @@ class Augmenter:
         settings: the recipe's augmentation.
         dataset: mean and standard deviation for normalisation, and whether images may be mirrored.
         strong: policy and cutout of the kind "strong"; without it there is only the kind "recipe".
+        crop: resized crops, in place of the padded ones.
         mix: how the images of a batch are mixed, which is done by the loop.
     """
 
     def __init__(
-        self, images: Images, settings: Augment, dataset: Dataset, strong: Strong | None = None, mix: Mix = NO_MIX
+        self,
+        images: Images,
+        settings: Augment,
+        dataset: Dataset,
+        strong: Strong | None = None,
+        crop: ResizedCrop = NO_CROP,
+        mix: Mix = NO_MIX,
     ):
         self.height, self.width, _ = images.shape
         self.settings = settings
         self.mix = mix
         self.flip = settings.flip and dataset.mirrored
-        self.pad = round(settings.padding * self.width)
+        self.crop = crop
+        self.images = images
+        self.pad = 0 if crop.is_on else round(settings.padding * self.width)
         self.cut = {"recipe": round(settings.cutout * self.width)}
         self.policy: dict[str, RandAugment | None] = {"recipe": None}
         if strong:
             self.cut["strong"] = round(strong.cutout * self.width)
             self.policy["strong"] = RandAugment(strong, self.height, self.width, settings.fill)
-        # Padded once and for all: a crop is then nothing but an index.
-        self._pixels = self._padded(images.images).flatten(0, 2)
+        # Padded once and for all where they are in memory: a crop is then nothing but an index.
+        self._pixels = None if images.streamed or crop.is_on else self._padded(images.images).flatten(0, 2)
         device = images.labels.device
         self.scale, self.shift = _normalisation(dataset, device)
         self._rows = torch.arange(self.height, device=device)
         self._columns = torch.arange(self.width, device=device)
+
+    @classmethod
+    def of(cls, images: Images, settings: Settings) -> Augmenter:
+        """The augmenter of a run for its training images."""
+        return cls(images, settings.augment, settings.dataset, settings.strong, settings.resized_crop, settings.mix)
 
     def draw(self, count: int, generator: torch.Generator, kind: str = "recipe") -> Draws:
         """Random choices for `count` images, on the CPU.
@@ -100,14 +117,22 @@ class Augmenter:
         policy = self._policy_of(kind)
         crop = whole(2 * self.pad + 1), whole(2 * self.pad + 1), whole(2), whole(self.height), whole(self.width)
         operations = policy.draw(count, generator) if policy else torch.empty(count, 0, 3, dtype=torch.int64)
-        return Draws(*crop, operations)
+        numbers = torch.randint(2**62, (count, 1), generator=generator) if self.crop.is_on else operations[:, :0, 0]
+        return Draws(*crop, operations, numbers)
 
-    def __call__(self, index: Tensor, draws: Draws, kind: str = "recipe") -> Tensor:
+    def wanted(self, index: Tensor, draws: Sequence[Draws]) -> Wanted:
+        """The images to be fetched for views of the images at `index` (B,), both on the CPU; see `Images.fetch`."""
+        if not self.crop.is_on:
+            return Wanted(index)  # all views are made of the same pixels
+        return Wanted(index.repeat(len(draws)), torch.cat([each.crop[:, 0] for each in draws]))
+
+    def __call__(self, index: Tensor, draws: Draws, kind: str = "recipe", fetched: Tensor | None = None) -> Tensor:
         """The images at `index` (B,), augmented: (B, C, H, W) float32, normalised, channels last in memory.
 
         Args:
             index: places of the images, on their device.
             draws: draws for the same B images and kind, brought to the device by `Draws.to`.
+            fetched: (B, H, W, C) uint8, the images as `Images.fetch` has them; None where they are in memory.
 
         Raises:
             ValueError: this augmenter does not have the kind, or the draws are for another one.
@@ -115,7 +140,7 @@ class Augmenter:
         policy = self._policy_of(kind)
         if draws.operations.shape[1] != (policy.operations if policy else 0):
             raise ValueError(f"the draws are not for the kind '{kind}'")
-        batch = self._crop(index, draws)
+        batch = self._crop(index, draws, fetched)
         if policy:
             batch = policy(batch, draws.operations)
         batch = torch.addcmul(self.shift, batch.float(), self.scale)
@@ -123,18 +148,27 @@ class Augmenter:
             batch = batch * self._outside_cut(draws, self.cut[kind])[..., None]
         return batch.permute(0, 3, 1, 2)
 
-    def views(self, index: Tensor, draws: Sequence[Draws], kinds: Sequence[str]) -> Tensor:
+    def views(
+        self, index: Tensor, draws: Sequence[Draws], kinds: Sequence[str], fetched: Tensor | None = None
+    ) -> Tensor:
         """Several views of each image, in blocks by view: (V · B, C, H, W), image b of view v at v · B + b.
 
         Args:
             index: (B,) places of the images, on their device.
             draws: draws of each view, on the CPU.
             kinds: kind of each view.
+            fetched: the images that `wanted` asks for; None where they are in memory.
 
         Raises:
             ValueError: see `__call__`; or the numbers of draws and kinds differ.
         """
-        views = [self(index, each.to(index.device), kind) for each, kind in zip(draws, kinds, strict=True)]
+        if fetched is None:
+            parts: Sequence[Tensor | None] = [None] * len(draws)
+        else:
+            parts = fetched.chunk(len(draws)) if self.crop.is_on else [fetched] * len(draws)
+        views = [
+            self(index, each.to(index.device), kind, part) for each, kind, part in zip(draws, kinds, parts, strict=True)
+        ]
         return views[0] if len(views) == 1 else torch.cat(views)
 
     def _policy_of(self, kind: str) -> RandAugment | None:
@@ -146,16 +180,26 @@ class Augmenter:
         fill = self.settings.fill
         return torch.nn.functional.pad(images, (0, 0, *[self.pad] * 4), value=fill) if self.pad else images
 
-    def _crop(self, index: Tensor, draws: Draws) -> Tensor:
-        """(B, H, W, C) uint8."""
+    def _crop(self, index: Tensor, draws: Draws, fetched: Tensor | None) -> Tensor:
+        """(B, H, W, C) uint8, cropped and mirrored."""
+        pixels, place = self._pixels, index
+        if pixels is None:
+            images = self._resized(index, draws) if fetched is None else fetched
+            pixels, place = self._padded(images).flatten(0, 2), torch.arange(len(index), device=index.device)
         columns = self._columns.expand(len(index), -1)
         if self.flip:
             columns = torch.where(draws.mirror[:, None] == 1, self.width - 1 - columns, columns)
         height, width = self.height + 2 * self.pad, self.width + 2 * self.pad
-        rows = index[:, None] * height + draws.top[:, None] + self._rows
-        pixels = rows[:, :, None] * width + (columns + draws.left[:, None])[:, None, :]
-        batch = self._pixels.index_select(0, pixels.flatten())
+        rows = place[:, None] * height + draws.top[:, None] + self._rows
+        chosen = rows[:, :, None] * width + (columns + draws.left[:, None])[:, None, :]
+        batch = pixels.index_select(0, chosen.flatten())
         return batch.view(len(index), self.height, self.width, -1)
+
+    def _resized(self, index: Tensor, draws: Draws) -> Tensor:
+        """The resized crops of images in memory."""
+        numbers = draws.crop[:, 0].tolist()
+        boxes = [resized_crop.box(number, self.width, self.height, self.crop) for number in numbers]
+        return resized_crop.resized(self.images.take(index), boxes)
 
     def _outside_cut(self, draws: Draws, cut: int) -> Tensor:
         """(B, H, W), 0 inside a square of side `cut` and 1 outside; the square may reach over the edge, as in the paper."""

@@ -2,19 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 
-@dataclass(frozen=True)
-class Images:
-    """Images (N, H, W, C) uint8 and labels (N,) int64 on one device."""
+class Wanted(NamedTuple):
+    """Images that a step needs.
 
-    images: Tensor
-    labels: Tensor
+    Attributes:
+        places: (B,) int64 on the CPU.
+        crops: (B,) int64, a number for each from which its crop is drawn; None for whole images.
+    """
+
+    places: Tensor
+    crops: Tensor | None = None
+
+
+class Images:
+    """Images (N, H, W, C) uint8 and labels (N,) int64 on one device.
+
+    Attributes:
+        streamed: False: all images are in memory.
+    """
+
+    streamed = False
+
+    def __init__(self, images: Tensor, labels: Tensor):
+        self.images = images
+        self.labels = labels
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -33,3 +51,8 @@ class Images:
         """All images in order, (B, H, W, C), B of `size` or, in the last batch, fewer."""
         for places in torch.arange(len(self), device=self.labels.device).split(size):
             yield self.take(places)
+
+    def fetch(self, wanted: Iterable[Wanted]) -> Iterator[Tensor | None]:
+        """For each step the images (B, H, W, C) that it needs, if they must be fetched; None where they are in memory."""
+        for _ in wanted:
+            yield None

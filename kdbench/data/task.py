@@ -8,11 +8,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from kdbench.config.settings import Dataset, Split
+from kdbench.config.settings import Dataset, Machine, Split
+from kdbench.config.switches import NO_CROP, ResizedCrop
+from kdbench.data import memory
 from kdbench.data.images import Images
 from kdbench.data.readers import inspection, registry
-from kdbench.data.readers.listing import Listing
+from kdbench.data.readers.arrays import Arrays
+from kdbench.data.readers.listing import Files, Listing
 from kdbench.data.split import validation_split
+from kdbench.data.streamed import Streamed, workers
 from kdbench.errors import RunError
 
 
@@ -85,32 +89,72 @@ class Task:
 
 
 def load(
-    dataset: Dataset, split: Split, folder: Path | None, device: torch.device, test_may_choose: bool = False
+    dataset: Dataset,
+    split: Split,
+    folder: Path | None,
+    device: torch.device,
+    test_may_choose: bool = False,
+    crop: ResizedCrop = NO_CROP,
+    machine: Machine | None = None,
 ) -> Task:
     """Read a dataset and cut its validation split.
+
+    Args:
+        crop: resized crops, for which image files are streamed.
+        machine: where image files are decoded; in memory by default.
 
     Raises:
         UserError, RunError: the images are not there, or are not what they should be (`registry.read`).
     """
     content = registry.read_once(dataset.source, folder, dataset.reading)
     registry.check_channels(dataset.source, content, dataset.mean)
-    verdict = None
+    train, validation = validation_split(content.train_labels, split.validation, split.seed)
     if isinstance(content, Listing):
-        verdict = inspection.remembered(content, dataset.source, folder) if folder else None
-        arrays = content.decoded()
-    else:
-        arrays = content
-    train, validation = validation_split(arrays.train_labels, split.validation, split.seed)
+        return _of_listing(content, (train, validation), dataset, folder, device, test_may_choose, crop, machine)
+    if crop.test_share != 1:
+        raise RunError(f"ResizedCrop.test_share is for image files, and '{dataset.source}' has images of one size")
+    return Task(
+        *_in_memory(content, (train, validation), device, test_may_choose), len(content.classes), content.digest()
+    )
 
+
+def _in_memory(
+    arrays: Arrays, places: tuple[np.ndarray, np.ndarray], device: torch.device, test_may_choose: bool
+) -> tuple[Images, Images, SealedTest]:
     def on_device(images: np.ndarray, labels: np.ndarray) -> Images:
         return Images(torch.from_numpy(images).to(device), torch.from_numpy(labels).to(device))
 
+    train, validation = (on_device(arrays.train_images[which], arrays.train_labels[which]) for which in places)
+    return train, validation, SealedTest(on_device(arrays.test_images, arrays.test_labels), test_may_choose)
+
+
+def _of_listing(
+    listing: Listing,
+    places: tuple[np.ndarray, np.ndarray],
+    dataset: Dataset,
+    folder: Path | None,
+    device: torch.device,
+    test_may_choose: bool,
+    crop: ResizedCrop,
+    machine: Machine | None,
+) -> Task:
+    verdict = inspection.remembered(listing, dataset.source, folder) if folder else None
+    images, share = (machine.images, machine.memory) if machine else ("memory", 1.0)
+    parts: tuple[Images, Images, SealedTest]
+    if memory.placement(listing, images, share, crop.is_on).streamed:
+        processes = workers(machine.workers if machine else 0)
+
+        def part(files: Files, which: np.ndarray) -> Images:
+            return Streamed(listing, files, which, device, processes, crop)
+
+        test = part(listing.test, np.arange(len(listing.test.paths)))
+        parts = part(listing.train, places[0]), part(listing.train, places[1]), SealedTest(test, test_may_choose)
+    else:
+        parts = _in_memory(listing.decoded(), places, device, test_may_choose)
     return Task(
-        train=on_device(arrays.train_images[train], arrays.train_labels[train]),
-        validation=on_device(arrays.train_images[validation], arrays.train_labels[validation]),
-        test=SealedTest(on_device(arrays.test_images, arrays.test_labels), test_may_choose),
-        classes=len(arrays.classes),
-        digest=content.digest(),
-        skipped=content.skipped if isinstance(content, Listing) and dataset.skip_broken else None,
+        *parts,
+        classes=len(listing.classes),
+        digest=listing.digest(),
+        skipped=listing.skipped if dataset.skip_broken else None,
         content=verdict.sha256 if verdict else None,
     )

@@ -75,7 +75,15 @@ def prepare(spec: Spec, runs: Path, data: Path | None, group: Group) -> Ready:
     peak = PeakMemory(device)
     facts = provenance.collect(spec, device, settings.machine)
     facts["provenance.variables"] = arithmetic.variables()
-    task = tasks.load(settings.dataset, settings.split, data, device, settings.selection.on_test)
+    task = tasks.load(
+        settings.dataset,
+        settings.split,
+        data,
+        device,
+        settings.selection.on_test,
+        settings.resized_crop,
+        settings.machine,
+    )
     teachers = teachers_.load(spec, runs, task)
     return Ready(method_class, settings, device, peak, facts, task, teachers)
 
@@ -122,7 +130,7 @@ def count_flops(spec: Spec, ready: Ready) -> dict[str, int]:
     budget = Budget(
         settings.train, len(task.train), passes_per_anchor(method), settings.control.budget, method.phases()
     )
-    augmenter = Augmenter(task.train, settings.augment, settings.dataset, settings.strong, settings.mix)
+    augmenter = Augmenter.of(task.train, settings)
     batch = next(steps(method, task, augmenter, streams, budget))
     weights = [
         (checked(stretch.phase.losses or method.losses, method), (stretch.end - stretch.first) / budget.steps)

@@ -76,7 +76,11 @@ def test_with_everything_off_only_the_normalisation_is_left():
 
 def test_images_that_are_no_mirror_images_are_never_flipped():
     digits = Dataset(source="x", mean=PLAIN.mean, std=PLAIN.std, mirrored=False)
-    draws = Draws(*(torch.tensor([v]) for v in (2, 2, 1, 0, 0)), torch.empty(1, 0, 3, dtype=torch.int64))
+    draws = Draws(
+        *(torch.tensor([v]) for v in (2, 2, 1, 0, 0)),
+        torch.empty(1, 0, 3, dtype=torch.int64),
+        torch.empty(1, 0, dtype=torch.int64),
+    )
     assert torch.equal(augmenter(digits, cutout=0.0)(torch.tensor([0]), draws), normalise(images()[:1], PLAIN))
 
 

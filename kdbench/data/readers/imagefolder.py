@@ -38,13 +38,15 @@ def read(source: str, folder: Path | None, reading: Reading) -> Listing:
         raise RunError(f"{folder} has train/ and no folder with test images (test/ or val/)")
     parts = {name: class_folders.of(folder, name) for name in ("train", test)}
     class_folders.check_equal(folder, {name: part.by_class for name, part in parts.items()})
-    classes = tuple(parts["train"].by_class)
+    train, tested = parts.values()
+    classes = tuple(train.by_class)
     return Listing(
         folder,
-        *(class_folders.labelled(part.by_class, classes) for part in parts.values()),
+        class_folders.labelled(train.by_class, classes),
+        class_folders.labelled(tested.by_class, classes),
         classes,
         reading.size,
-        class_folders.passed_by(folder, [other for part in parts.values() for other in part.others]),
+        class_folders.passed_by(folder, [*train.others, *tested.others]),
     )
 
 

@@ -163,46 +163,72 @@ def decode(file: Path, size: tuple[int, int]) -> np.ndarray | None:
     return pixels
 
 
-def square(file: Path, side: int, box: tuple[int, int, int, int] | None = None) -> np.ndarray:
-    """The pixels (side, side, 3) uint8 of an image file of any size: its short side scaled, then the centre cut out.
+def square(
+    file: str | Path,
+    side: int,
+    box: tuple[int, int, int, int] | None = None,
+    part: Callable[[int, int], tuple[int, int, int, int]] | None = None,
+    share: float = 1.0,
+) -> np.ndarray:
+    """The pixels (side, side, 3) uint8 of an image file of any size: its centre square, or another part of it, resized.
 
-    A JPEG is decoded at the smallest of its own scales that is no smaller than what is needed.
+    A JPEG is decoded at the smallest of its own scales at which the part is no smaller than the result.
 
     Args:
-        box: left, top, right and bottom of the part to be cut out first, in pixels of the upright image.
+        box: left, top, right and bottom of what is cut out first, in pixels of the upright image.
+        part: from width and height (of the box, if there is one) to left, top, right and bottom of the part.
+        share: share of the short side that the centre square takes.
 
     Raises:
         RunError: the file is not an image, cannot be read, or cannot become 8-bit RGB without loss.
     """
+    import numpy as np
+
+    path = Path(file)
 
     def read(image: ImageFile) -> np.ndarray:
         from PIL import Image
 
-        whole = image.size
-        if box is None:
-            least = side / min(whole)
-            image.draft("RGB", (math.ceil(whole[0] * least), math.ceil(whole[1] * least)))
-        pixels = _upright(image, _rgb(image, file))
-        if box is not None:
-            left, top, right, bottom = box
-            pixels = pixels[max(top, 0) : bottom, max(left, 0) : right]
-            if not pixels.size:
-                raise RunError(f"{file} has no pixels in its bounding box {box}")
-        height, width = pixels.shape[:2]
-        short = min(height, width)
-        left, top = (width - short) / 2, (height - short) / 2
-        # One resampling does both: the box is what the centre square covers of the image.
-        scaled = Image.fromarray(pixels).resize(
-            (side, side), Image.Resampling.BILINEAR, box=(left, top, left + short, top + short)
-        )
-        return np.asarray(scaled)
+        turned = _orientation(image) in _TURNED
+        width, height = image.size[::-1] if turned else image.size
+        outer = _inside(path, box, width, height)
+        inner = _centre(*_lengths(outer), share) if part is None else part(*_lengths(outer))
+        left, top, right, bottom = (outer[n % 2] + edge for n, edge in enumerate(inner))
+        least = max(side / (right - left), side / (bottom - top))
+        wanted = math.ceil(image.width * least), math.ceil(image.height * least)
+        if least < 1:
+            image.draft(image.mode, wanted)
+        pixels = _upright(image, _rgb(image, path, lossless=False))
+        across, down = pixels.shape[1] / width, pixels.shape[0] / height
+        cut = (left * across, top * down, right * across, bottom * down)
+        return np.asarray(Image.fromarray(pixels).resize((side, side), Image.Resampling.BILINEAR, box=cut))
 
-    import numpy as np
-
-    pixels = _read(file, read)
+    pixels = _read(path, read)
     if pixels is None:
-        raise RunError(f"{file} is not an image")
+        raise RunError(f"{path} is not an image")
     return pixels
+
+
+def _inside(
+    file: Path, box: tuple[int, int, int, int] | None, width: int, height: int
+) -> tuple[float, float, float, float]:
+    """The part of a bounding box that lies in the image; all of the image without one."""
+    if box is None:
+        return 0, 0, width, height
+    left, top, right, bottom = max(box[0], 0), max(box[1], 0), min(box[2], width), min(box[3], height)
+    if left >= right or top >= bottom:
+        raise RunError(f"{file} has no pixels in its bounding box {box}")
+    return left, top, right, bottom
+
+
+def _lengths(box: tuple[float, float, float, float]) -> tuple[int, int]:
+    return int(box[2] - box[0]), int(box[3] - box[1])
+
+
+def _centre(width: int, height: int, share: float) -> tuple[float, float, float, float]:
+    length = share * min(width, height)
+    left, top = (width - length) / 2, (height - length) / 2
+    return left, top, left + length, top + length
 
 
 def _read(file: Path, read: Callable[[ImageFile], np.ndarray]) -> np.ndarray | None:
@@ -226,9 +252,17 @@ def _read(file: Path, read: Callable[[ImageFile], np.ndarray]) -> np.ndarray | N
         raise RunError(f"{file} cannot be read as an image: {reason}") from error
 
 
-def _rgb(image: ImageFile, file: Path) -> np.ndarray:
+def _rgb(image: ImageFile, file: Path, lossless: bool = True) -> np.ndarray:
+    """The pixels (H, W, 3) uint8.
+
+    Args:
+        lossless: refuse what cannot become RGB without loss or choice. Photographs are converted as Pillow does it, as for
+            all published numbers on ImageNet, which has some images in CMYK.
+    """
     import numpy as np
 
+    if not lossless and image.mode in (*_GREY_OR_COLOUR, "CMYK", "YCbCr"):
+        return np.asarray(image.convert("RGBA" if "transparency" in image.info else "RGB").convert("RGB"))
     if image.mode == "I" or image.mode.startswith("I;16"):
         values = np.asarray(image).astype(np.int64)
         if values.min() < 0 or values.max() > 0xFFFF or (values % 0x101).any():
@@ -258,17 +292,25 @@ def _upright(image: ImageFile, pixels: np.ndarray) -> np.ndarray:
     """The pixels turned as the EXIF data of an image say; damaged EXIF data say nothing."""
     import numpy as np
 
-    try:
-        orientation = image.getexif().get(_ORIENTATION, 1)
-    except Exception:  # see `decode`
-        return pixels
-    if orientation in (5, 6, 7, 8):  # rows and columns are exchanged
+    orientation = _orientation(image)
+    if orientation in _TURNED:
         pixels = pixels.transpose(1, 0, 2)
     if orientation in (3, 4, 7, 8):
         pixels = pixels[::-1]
     if orientation in (2, 3, 6, 7):
         pixels = pixels[:, ::-1]
     return np.ascontiguousarray(pixels)
+
+
+def _orientation(image: ImageFile) -> int:
+    try:
+        return int(image.getexif().get(_ORIENTATION, 1))
+    except Exception:  # see `decode`
+        return 1
+
+
+_TURNED = (5, 6, 7, 8)
+"""Orientations that exchange rows and columns."""
 
 
 def _content(file: Path) -> str:

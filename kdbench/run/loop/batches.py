@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,6 +13,7 @@ from kdbench.config.settings import Dataset
 from kdbench.data import mix
 from kdbench.data.anchors import Anchors
 from kdbench.data.augment import Augmenter, Draws, normalise
+from kdbench.data.images import Wanted
 from kdbench.data.task import Task
 from kdbench.errors import RunError
 from kdbench.method import Batch, Method, Share
@@ -24,6 +27,23 @@ UNAUGMENTED = 500
 def passes_per_anchor(method: type[Method] | Method) -> int:
     """Images that pass through the student for each anchor, as the method declares it."""
     return method.passes if method.passes is not None else method.images_per_anchor * len(method.views)
+
+
+class _Drawn(NamedTuple):
+    """What is drawn for a step, on the CPU.
+
+    Attributes:
+        places: (b,) of this share's images.
+        draws: their augmentations, for each view.
+        partners: the same for the images that they are mixed with.
+    """
+
+    step: int
+    streams: Streams
+    places: Tensor
+    draws: tuple[Draws, ...]
+    mixing: mix.Mixing | None = None
+    partners: tuple[Tensor, tuple[Draws, ...]] | None = None
 
 
 def steps(
@@ -41,6 +61,33 @@ def steps(
         share: what of each batch is wanted, all of it by default; all of it is drawn in any case.
     """
     share = share or Share()
+    ahead: deque[_Drawn] = deque()
+
+    def wanted() -> Iterator[Wanted]:
+        for drawn in _drawn(method, task, augmenter, streams, budget, first, share):
+            ahead.append(drawn)
+            yield augmenter.wanted(drawn.places, drawn.draws)
+            if drawn.partners:
+                yield augmenter.wanted(*drawn.partners)
+
+    fetched = task.train.fetch(wanted())
+    for pixels in fetched:  # may have asked for the images of some steps ahead
+        step, own, index, draws, mixing, partners = ahead.popleft()
+        images, labels, index = _views(method, task, augmenter, index, draws, pixels)
+        if mixing and partners:
+            theirs = _views(method, task, augmenter, *partners, next(fetched))
+            images = mixing.images(images, theirs[0])
+            labels = mixing.labels(labels, theirs[1], task.classes)
+        yield Batch(
+            images, labels, index, step, own, share,
+            epoch=budget.epoch_of(step), progress=step / budget.steps,
+            phase_progress=budget.stretch(step).progress(step), view_count=len(method.views),
+        )  # fmt: skip
+
+
+def _drawn(
+    method: Method, task: Task, augmenter: Augmenter, streams: Streams, budget: Budget, first: int, share: Share
+) -> Iterator[_Drawn]:
     anchors = Anchors(len(task.train), augmenter, streams, position=first * budget.anchors, kind=method.views[0])
     for step in range(first, budget.steps):
         own = streams.within("method", step)
@@ -55,28 +102,21 @@ def steps(
             augmenter.draw(len(index), streams("augment view", view, step), kind)
             for view, kind in enumerate(method.views[1:], start=1)
         ]
-        images, labels, mine = _views(method, task, augmenter, share, index, (draws, *others))
+        every = draws, *others
         mixing = mix.draw(augmenter.mix, len(index), task.image_shape[1:], streams.within("step", step))
+        partners = None
         if mixing:
             order = mixing.partner
-            partners = _views(
-                method, task, augmenter, share, index[order], [each.pick(order) for each in (draws, *others)]
-            )
-            images = mixing.images(images, partners[0])
-            labels = mixing.labels(labels, partners[1], task.classes)
-        yield Batch(
-            images, labels, mine, step, own, share,
-            epoch=budget.epoch_of(step), progress=step / budget.steps,
-            phase_progress=budget.stretch(step).progress(step), view_count=len(method.views),
-        )  # fmt: skip
+            partners = share.own(index[order]), tuple(each.pick(order).map(share.own) for each in every)
+        yield _Drawn(step, own, share.own(index), tuple(each.map(share.own) for each in every), mixing, partners)
 
 
 def _views(
-    method: Method, task: Task, augmenter: Augmenter, share: Share, index: Tensor, draws: Sequence[Draws]
+    method: Method, task: Task, augmenter: Augmenter, index: Tensor, draws: Sequence[Draws], fetched: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """This share's images in all views, their labels and their places, from the places and draws of the whole batch."""
-    index = share.own(index).to(task.train.labels.device, non_blocking=True)
-    images = augmenter.views(index, [each.map(share.own) for each in draws], method.views)
+    """Images in all views, their labels and their places, from the places and draws of one."""
+    index = index.to(task.train.labels.device, non_blocking=True)
+    images = augmenter.views(index, draws, method.views, fetched)
     index = index.repeat(len(method.views))
     return images, task.train.labels[index], index
 
@@ -84,6 +124,6 @@ def _views(
 def unaugmented(task: Task, dataset: Dataset, streams: Streams) -> Iterator[Batch]:
     """All training images once, in order and not augmented; the same on every rank."""
     own = streams.within("method", "prepare")
-    for index in torch.arange(len(task.train), device=task.train.labels.device).split(UNAUGMENTED):
-        images = normalise(task.train.take(index), dataset)
-        yield Batch(images, task.train.labels[index], index, 0, own)
+    places = torch.arange(len(task.train), device=task.train.labels.device).split(UNAUGMENTED)
+    for index, pixels in zip(places, task.train.batches(UNAUGMENTED), strict=True):
+        yield Batch(normalise(pixels, dataset), task.train.labels[index], index, 0, own)

@@ -52,7 +52,7 @@ def train(
     """
     caller = caller or Caller()
     group = caller.group
-    augmenter = Augmenter(task.train, settings.augment, settings.dataset, settings.strong, settings.mix)
+    augmenter = Augmenter.of(task.train, settings)
     declared = passes_per_anchor(method)
     budget = Budget(settings.train, len(task.train), declared, settings.control.budget, method.phases())
     share = group.share(budget.anchors)

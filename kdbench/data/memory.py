@@ -1,0 +1,62 @@
+"""Where the images of a listing are decoded: in memory before training, or batch by batch."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from kdbench.data.readers.listing import Listing
+
+
+class Placement(NamedTuple):
+    """The choice for one listing.
+
+    Attributes:
+        streamed: decode batch by batch.
+        sentence: the choice and its reason, for the plan.
+    """
+
+    streamed: bool
+    sentence: str
+
+
+def placement(listing: Listing, images: str, share: float, crops: bool) -> Placement:
+    """Choose where the images of a listing are decoded.
+
+    Args:
+        images, share: `Machine.images` and `Machine.memory`.
+        crops: random resized crops are cut from the files, which must therefore be decoded in every epoch.
+    """
+    count = len(listing.train.paths) + len(listing.test.paths)
+    needed, free = count * listing.size**2 * listing.channels, available()
+    size = f"{count:,} images of {listing.size}x{listing.size}"
+    if crops:
+        return Placement(True, f"{size} are decoded in every epoch, because crops are cut from the files (ResizedCrop)")
+    take = f"{size} take {_size(needed)} of {_size(free)} free memory"
+    if images == "memory":
+        return Placement(False, f"{take}; they are decoded into memory (Machine.images)")
+    if images == "stream":
+        return Placement(True, f"{size} are decoded in every epoch (Machine.images)")
+    if needed <= share * free:
+        return Placement(False, f"{take}; they are decoded into memory")
+    return Placement(True, f"{take}, more than {share:.0%} (Machine.memory); they are decoded in every epoch")
+
+
+def available() -> int:
+    """Free memory in bytes, of the machine or of this process's control group, whichever is less."""
+    free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    with suppress(OSError, ValueError, StopIteration):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+    with suppress(OSError, ValueError, StopIteration):
+        group = next(line for line in Path("/proc/self/cgroup").read_text().splitlines() if line.startswith("0::"))
+        folder = Path("/sys/fs/cgroup") / group.removeprefix("0::/")
+        limit, used = (int((folder / name).read_text()) for name in ("memory.max", "memory.current"))
+        free = min(free, max(0, limit - used))
+    return free
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.3g} GB" if count >= 1e9 else f"{count / 1e6:.3g} MB"
