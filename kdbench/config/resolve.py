@@ -198,7 +198,7 @@ _UNBOUND = (
     _SYNC_BN,
     *(
         Binding(cls.__name__, name, p.default, "default in Python")
-        for cls in (settings.Dataset, switches.Strong, switches.ResizedCrop, switches.Mix)
+        for cls in (settings.Dataset, switches.Labels, switches.Strong, switches.ResizedCrop, switches.Mix)
         for name, p in _shared(cls).parameters.items()
         if p.default is not MISSING
     ),

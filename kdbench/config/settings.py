@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple
 import gin
 
 from kdbench.config.reading import Reading
-from kdbench.config.switches import Control, Mix, Parallel, ResizedCrop, Selection, Strong, Teaching
+from kdbench.config.switches import Control, Labels, Mix, Parallel, ResizedCrop, Selection, Strong, Teaching
 from kdbench.errors import hint, nearest, require
 
 
@@ -253,13 +253,14 @@ class Settings(NamedTuple):
     strong: Strong = Strong()
     mix: Mix = Mix()
     resized_crop: ResizedCrop = ResizedCrop()
+    labels: Labels = Labels()
     teaching: Teaching = Teaching()
 
 
 def from_gin() -> Settings:
     """The settings that the parsed gin text gives."""
     needed = (Dataset(), Split(), Augment(), SGD(), Train(), Machine(), Measures())  # type: ignore[call-arg]
-    return Settings(*needed, Control(), Selection(), Parallel(), Strong(), Mix(), ResizedCrop(), Teaching())
+    return Settings(*needed, Control(), Selection(), Parallel(), Strong(), Mix(), ResizedCrop(), Labels(), Teaching())
 
 
 @gin.configurable

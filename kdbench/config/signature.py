@@ -52,7 +52,7 @@ class Signature:
 
 
 SHARED_BY_GROUP: dict[str, tuple[type, ...]] = {
-    "dataset": (settings.Dataset, settings.Defaults),
+    "dataset": (settings.Dataset, switches.Labels, settings.Defaults),
     "recipe": (
         settings.Split,
         settings.Augment,

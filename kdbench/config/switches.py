@@ -56,6 +56,47 @@ class Strong:
 
 @gin.configurable
 @dataclass(frozen=True)
+class Labels:
+    """Changes of the training set: wrong labels, few images, long tails. The validation split and the test set stay as they are.
+
+    Shared by all methods. The values have defaults here, and at its default a value leaves no trace in configurations, ids
+    and protocols; any other one is part of them for every method.
+
+    Attributes:
+        noise: share of the training images of each class that get a wrong label.
+        noise_kind: "symmetric": any other class, all with equal chances; "asymmetric": one that is confused easily, as in
+            Patrini et al., "Making deep neural networks robust to label noise", CVPR 2017: on CIFAR-10 their pairs, on
+            CIFAR-100 the next class of the same superclass, elsewhere the next class.
+        per_class: training images of each class; 0: all of them.
+        imbalance: images of the largest class over those of the smallest, the others between them as a geometric sequence;
+            1: as they are. Cui et al., "Class-balanced loss based on effective number of samples", CVPR 2019.
+        seed: seed of the draws; the same for all runs, whatever their seed.
+    """
+
+    noise: float = 0.0
+    noise_kind: Literal["symmetric", "asymmetric"] = "symmetric"
+    per_class: int = 0
+    imbalance: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        require(0 <= self.noise < 1, "Labels.noise must be at least 0 and below 1")
+        require(self.per_class >= 0, "Labels.per_class must be at least 0 (0: all images)")
+        require(self.imbalance >= 1, "Labels.imbalance must be at least 1 (1: as they are)")
+        require(not self.per_class or self.imbalance == 1, "Labels.per_class and Labels.imbalance exclude each other")
+        require(
+            self.noise > 0 or self.noise_kind == "symmetric", "Labels.noise_kind has no effect without Labels.noise"
+        )
+        changes = self.noise or self.per_class or self.imbalance != 1
+        require(bool(changes) or self.seed == 0, "Labels.seed has no effect without another setting of Labels")
+
+
+AS_LABELLED = Labels()
+"""The training set as it is."""
+
+
+@gin.configurable
+@dataclass(frozen=True)
 class ResizedCrop:
     """Random resized crops in place of the padded crop: a random part of each training image, resized to the whole image's size.
 

@@ -9,14 +9,14 @@ import numpy as np
 import torch
 
 from kdbench.config.settings import Dataset, Machine, Split
-from kdbench.config.switches import NO_CROP, ResizedCrop
+from kdbench.config.switches import AS_LABELLED, NO_CROP, Labels, ResizedCrop
 from kdbench.data import memory
 from kdbench.data.images import Images
 from kdbench.data.readers import inspection, registry
 from kdbench.data.readers.arrays import Arrays
 from kdbench.data.readers.listing import Files, Listing
-from kdbench.data.split import validation_split
 from kdbench.data.streamed import Streamed, workers
+from kdbench.data.training_set import training_set
 from kdbench.errors import RunError
 
 
@@ -96,10 +96,12 @@ def load(
     test_may_choose: bool = False,
     crop: ResizedCrop = NO_CROP,
     machine: Machine | None = None,
+    changes: Labels = AS_LABELLED,
 ) -> Task:
     """Read a dataset and cut its validation split.
 
     Args:
+        changes: wrong labels, few images and long tails of the training set.
         crop: resized crops, for which image files are streamed.
         machine: where image files are decoded; in memory by default.
 
@@ -108,14 +110,17 @@ def load(
     """
     content = registry.read_once(dataset.source, folder, dataset.reading)
     registry.check_channels(dataset.source, content, dataset.mean)
-    train, validation = validation_split(content.train_labels, split.validation, split.seed)
+    chosen = training_set(content.train_labels, content.classes, split, changes)
+    places = chosen.train, chosen.validation
     if isinstance(content, Listing):
-        return _of_listing(content, (train, validation), dataset, folder, device, test_may_choose, crop, machine)
-    if crop.test_share != 1:
+        task = _of_listing(content, places, dataset, folder, device, test_may_choose, crop, machine)
+    elif crop.test_share != 1:
         raise RunError(f"ResizedCrop.test_share is for image files, and '{dataset.source}' has images of one size")
-    return Task(
-        *_in_memory(content, (train, validation), device, test_may_choose), len(content.classes), content.digest()
-    )
+    else:
+        parts = _in_memory(content, places, device, test_may_choose)
+        task = Task(*parts, len(content.classes), content.digest())
+    task.train.labels = torch.from_numpy(chosen.labels).to(device)
+    return task
 
 
 def _in_memory(

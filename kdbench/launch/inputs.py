@@ -15,6 +15,7 @@ from kdbench.config import extensions, places, run_config
 from kdbench.config.reading import Reading
 from kdbench.data.readers import registry
 from kdbench.errors import UserError, loading_torch
+from kdbench.launch import training
 from kdbench.plan.spec import Spec
 from kdbench.run import fault
 from kdbench.store.folder import RunFolder
@@ -46,8 +47,8 @@ def check(specs: Sequence[Spec], runs: Path, data: Path | None, dry_run: bool = 
             content = _images(source, reading, wanted, data, dry_run, sentences)
             if content is not None:
                 sentences += content.notes
-                for values in {spec.protocol: _values(spec) for spec in wanted}.values():
-                    registry.check_channels(source, content, values["Dataset.mean"])
+                for spec in {(spec.protocol, spec.method): spec for spec in wanted}.values():
+                    sentences += training.check(spec, _values(spec), content)
             sentences += _teachers(wanted, {spec.id for spec in specs}, runs, content)
     except UserError:
         raise
@@ -80,15 +81,16 @@ def _images(
     """The images of a source; None where they need not or cannot be read yet."""
     reader = extensions.member("reader", source, "data source")
     needs_folder = reader.options.get("needs_folder", False)
-    if not needs_folder and not any(spec.teacher_file for spec in specs):
-        return None  # they come with kdbench or with the reader, and not from the user's files
+    own = reader.origin != places.BUILT_IN
+    if own and not needs_folder and not any(spec.teacher_file for spec in specs):
+        return None  # they come with the reader, which may take long, and not from the user's files
     if needs_folder and dry_run:
         if data is None:
             return None
         if not registry.is_present(source, data):
             sentences.append(f"the images of {source} are not in {data}; without --dry-run they are downloaded")
             return None
-    if reader.origin == places.BUILT_IN:
+    if not own:
         return registry.read_once(source, data, reading)
     with loading_torch():
         from kdbench.streams import Streams

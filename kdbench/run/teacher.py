@@ -140,7 +140,8 @@ def check_file(path: Path, values: Mapping[str, Any], content: Arrays | Listing 
     """
     if content is None:
         state = weight_file.read(path)
-        classes = readers.classes(values["Dataset.source"]) or weight_file.classes_of(state)
+        coarse = values.get("Dataset.labels") == "coarse"  # the reader declares the number of the fine classes
+        classes = (None if coarse else readers.classes(values["Dataset.source"])) or weight_file.classes_of(state)
         weight_file.fitting(state, path, classes, len(values["Dataset.mean"]))
         return None
     teacher = _of_file(path, len(content.classes), content.channels)

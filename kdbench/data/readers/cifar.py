@@ -15,14 +15,15 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from kdbench.data.readers import cache, cifar_archive, images
+from kdbench.config.reading import AS_THEY_ARE, Reading
+from kdbench.data.readers import cache, cifar_archive, images, superclasses
 from kdbench.data.readers.arrays import Arrays, canonical
 from kdbench.errors import RunError
 from kdbench.words import count
 
 READERS = {
     "cifar10": ("read", {"needs_folder": True, "classes": 10, "present": "is_present"}),
-    "cifar100": ("read", {"needs_folder": True, "classes": 100, "present": "is_present"}),
+    "cifar100": ("read", {"needs_folder": True, "classes": 100, "present": "is_present", "takes": ("labels",)}),
 }
 
 SHAPE = (32, 32, 3)
@@ -49,14 +50,32 @@ def is_present(source: str, folder: Path) -> bool:
     return _place(source, folder) is not None
 
 
-def read(source: str, folder: Path | None) -> Arrays:
-    """The images (N, 32, 32, 3) of "cifar10" or "cifar100" from the data folder.
+def read(source: str, folder: Path | None, reading: Reading = AS_THEY_ARE) -> Arrays:
+    """The images (N, 32, 32, 3) of "cifar10" or "cifar100" from the data folder, the latter with fine or coarse labels.
 
     Raises:
         UserError: the data is not in `folder` and cannot be downloaded.
         RunError: a file or class folder is not what it should be.
     """
     assert folder is not None  # registry.check_folder has made sure
+    arrays = _read(source, folder)
+    return _coarse(arrays) if reading.labels == "coarse" else arrays
+
+
+def _coarse(arrays: Arrays) -> Arrays:
+    import numpy as np
+
+    label = np.array(superclasses.coarse_labels(arrays.classes), dtype=np.int64)
+    train = canonical(arrays.train_images, label[arrays.train_labels])
+    return Arrays(
+        *train,
+        *canonical(arrays.test_images, label[arrays.test_labels]),
+        tuple(superclasses.SUPERCLASSES),
+        arrays.notes,
+    )
+
+
+def _read(source: str, folder: Path) -> Arrays:
     arrays = _cached(source, folder)
     if arrays is not None:
         return arrays

@@ -1,0 +1,61 @@
+"""The training set of a run, looked at before the run starts: whether it is what is asked for, and whether a step fits into it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
+
+from kdbench.config import signature
+from kdbench.config.settings import Split
+from kdbench.config.switches import Labels
+from kdbench.data.readers import registry
+from kdbench.errors import UserError
+from kdbench.plan.spec import Spec
+
+if TYPE_CHECKING:
+    from kdbench.data.readers.arrays import Arrays
+    from kdbench.data.readers.listing import Listing
+
+
+def check(spec: Spec, values: Mapping[str, Any], content: Arrays | Listing) -> list[str]:
+    """Compare the configuration of a run with the images that it reads.
+
+    Args:
+        values: the configuration.
+
+    Returns:
+        Sentences for the user: where image files will be decoded.
+
+    Raises:
+        UserError: the budget is less than one step.
+        RunError: the images have other channels than the configuration; the training set cannot be what is asked for.
+    """
+    from kdbench.data import memory
+    from kdbench.data.readers.listing import Listing
+    from kdbench.data.training_set import training_set
+
+    source = str(values["Dataset.source"])
+    registry.check_channels(source, content, values["Dataset.mean"])
+    changes = Labels(**{f.name: values[key] for f in fields(Labels) if (key := f"Labels.{f.name}") in values})
+    split = Split(values["Split.validation"], values["Split.seed"])
+    images = len(training_set(content.train_labels, content.classes, split, changes).train)
+    _check_budget(spec, values, images)
+    if not isinstance(content, Listing):
+        return []
+    where = values.get("Machine.images", "auto"), values.get("Machine.memory", 0.5)
+    return [memory.placement(content, *where, crops="ResizedCrop.min_area" in values).sentence]
+
+
+def _check_budget(spec: Spec, values: Mapping[str, Any], images: int) -> None:
+    attributes = signature.of_method(spec.source).attributes
+    passes = attributes.get("passes") or attributes.get("images_per_anchor", 1) * len(attributes.get("views", ("",)))
+    batch = int(values["Train.batch_size"])
+    step = math.ceil(batch / passes) * passes
+    budget = round(values.get("Control.budget", 1.0) * values["Train.epochs"] * images)
+    if budget < step:
+        raise UserError(
+            f"Train.epochs={values['Train.epochs']:g} of {images:,} training images is a budget of {budget:,}, less than one "
+            f"step of Train.batch_size={batch}; pass a smaller batch size or more epochs"
+        )
