@@ -209,12 +209,14 @@ class Measures:
         corruptions: whether to measure the fifteen corruptions.
         images: test images for each severity of each corruption, and five times as many for each noise; 0: all of them.
         accuracies: validation accuracies in percent for which the time until they are reached is recorded.
+        published_corruptions: whether to measure on CIFAR-10-C or CIFAR-100-C, whose files are in the data folder.
     """
 
     noise: tuple[float, ...]
     corruptions: bool
     images: int
     accuracies: tuple[float, ...]
+    published_corruptions: bool = False
 
     def __post_init__(self) -> None:
         require(all(sigma > 0 for sigma in self.noise), "Measures.noise must be above 0")

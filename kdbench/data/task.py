@@ -71,6 +71,7 @@ class Task:
         digest: sha256 of all images and labels; of a listing, see `Listing.digest`.
         skipped: images left out because they cannot be read; None where none may be (`Dataset.skip_broken`).
         content: sha256 of the bytes of all files, if `kdbench data check` has computed it.
+        folder: the user's data folder, if there is one.
     """
 
     train: Images
@@ -80,6 +81,7 @@ class Task:
     digest: str
     skipped: int | None = None
     content: str | None = None
+    folder: Path | None = None
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -118,7 +120,7 @@ def load(
         raise RunError(f"ResizedCrop.test_share is for image files, and '{dataset.source}' has images of one size")
     else:
         parts = _in_memory(content, places, device, test_may_choose)
-        task = Task(*parts, len(content.classes), content.digest())
+        task = Task(*parts, len(content.classes), content.digest(), folder=folder)
     task.train.labels = torch.from_numpy(chosen.labels).to(device)
     return task
 
@@ -162,4 +164,5 @@ def _of_listing(
         digest=listing.digest(),
         skipped=listing.skipped if dataset.skip_broken else None,
         content=verdict.sha256 if verdict else None,
+        folder=folder,
     )

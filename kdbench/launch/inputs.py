@@ -48,7 +48,7 @@ def check(specs: Sequence[Spec], runs: Path, data: Path | None, dry_run: bool = 
             if content is not None:
                 sentences += content.notes
                 for spec in {(spec.protocol, spec.method): spec for spec in wanted}.values():
-                    sentences += training.check(spec, _values(spec), content)
+                    sentences += training.check(spec, _values(spec), content, data)
             sentences += _teachers(wanted, {spec.id for spec in specs}, runs, content)
     except UserError:
         raise

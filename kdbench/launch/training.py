@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdbench.config import signature
 from kdbench.config.settings import Split
 from kdbench.config.switches import Labels
 from kdbench.data.readers import registry
-from kdbench.errors import UserError
+from kdbench.errors import UserError, loading_torch
 from kdbench.plan.spec import Spec
 
 if TYPE_CHECKING:
@@ -19,17 +20,18 @@ if TYPE_CHECKING:
     from kdbench.data.readers.listing import Listing
 
 
-def check(spec: Spec, values: Mapping[str, Any], content: Arrays | Listing) -> list[str]:
+def check(spec: Spec, values: Mapping[str, Any], content: Arrays | Listing, folder: Path | None) -> list[str]:
     """Compare the configuration of a run with the images that it reads.
 
     Args:
         values: the configuration.
+        folder: the data folder.
 
     Returns:
         Sentences for the user: where image files will be decoded.
 
     Raises:
-        UserError: the budget is less than one step.
+        UserError: the budget is less than one step; a measure needs files that are not there.
         RunError: the images have other channels than the configuration; the training set cannot be what is asked for.
     """
     from kdbench.data import memory
@@ -42,6 +44,11 @@ def check(spec: Spec, values: Mapping[str, Any], content: Arrays | Listing) -> l
     split = Split(values["Split.validation"], values["Split.seed"])
     images = len(training_set(content.train_labels, content.classes, split, changes).train)
     _check_budget(spec, values, images)
+    if values.get("Measures.published_corruptions"):
+        with loading_torch():
+            from kdbench.measures import published_corruptions
+
+        published_corruptions.check(source, folder)
     if not isinstance(content, Listing):
         return []
     where = values.get("Machine.images", "auto"), values.get("Machine.memory", 0.5)

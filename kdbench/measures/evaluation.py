@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from torch import Tensor, nn
 
@@ -31,6 +32,7 @@ class Evaluation:
         classes: number of classes K.
         dataset: its mean and standard deviation, for `kdbench.data.augment.normalise`.
         measures: the settings `Measures.*`.
+        folder: the user's data folder, if there is one, for measures with files of their own.
         between: a slow measure calls it now and then with the share of its work that is done; it may raise.
     """
 
@@ -43,6 +45,7 @@ class Evaluation:
     dataset: settings.Dataset
     measures: settings.Measures
     between: Callable[[float], None] = lambda done: None
+    folder: Path | None = None
 
 
 def measure(evaluation: Evaluation) -> Values:

@@ -104,7 +104,10 @@ def final(
     if teacher is not None:
         taught = all_logits(lambda x: {OWN: teacher(x)}, test, dataset)[OWN]
         result["teacher.accuracy"] = _top1(taught, test)
-    result |= measure(Evaluation(deployed, logits, taught, test, curve, task.classes, dataset, given.measures, between))
+    evaluation = Evaluation(
+        deployed, logits, taught, test, curve, task.classes, dataset, given.measures, between, task.folder
+    )
+    result |= measure(evaluation)
     if best is not None:
         last = {name: value.clone() for name, value in deployed.state_dict().items()}
         deployed.load_state_dict(best)

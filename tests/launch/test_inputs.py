@@ -10,6 +10,7 @@ from PIL import Image
 from kdbench.backbones import registry
 from kdbench.cli.main import main
 from kdbench.config import places
+from kdbench.data.readers import registry as readers
 from kdbench.errors import UserError
 from kdbench.launch import inputs
 from kdbench.plan import expand, request
@@ -144,7 +145,8 @@ def end(runs: Path, spec, **changes):
     weights = registry.build(spec.student, 10, 1).state_dict()
     checkpoint.save(folder / CHECKPOINT, spec.student, weights, {})
     sha256 = checkpoint.weights_sha256(weights)
-    folder.finish({**spec.identity(), "status": "finished", "weights.sha256": sha256, **changes})
+    checksums = {"weights.sha256": sha256, "data.sha256": readers.read("digits", None).digest()}
+    folder.finish({**spec.identity(), "status": "finished", **checksums, **changes})
     return folder
 
 
