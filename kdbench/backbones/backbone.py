@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar, Literal, NamedTuple, Self, cast, get_args
 
@@ -71,6 +71,9 @@ class Backbone(nn.Module):
         """The stem map of images, for a method that goes through the stages itself (`run_from`); they count as passed."""
         self.images_passed += len(images)
         return self.stem(images)
+
+    def renormalise(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        """Take images with this mean and standard deviation; a pretrained network then gives them its own."""
 
     def stem(self, images: Tensor) -> Tensor:
         raise NotImplementedError

@@ -99,11 +99,14 @@ def member(kind: str, name: str, word: str | None = None) -> Extension:
         word: the kind as the user knows it ("teacher"), for the sentence.
 
     Raises:
-        UserError: see `members`; or there is none of this name, and the sentence names the nearest and the broken files.
+        UserError: see `members`; or there is none of this name, and the sentence names the nearest and the broken files. Of a
+            library's models only `kdbench.backbones.registry.check` knows the names.
     """
     every, word = members(kind), word or kind
     if name in every:
         return every[name]
+    if kind == "backbone" and (library := library_of(name)):
+        return _of_library(name, library)
     for path, sentence in broken(kind).items():
         if name == path.stem or re.search(
             rf"(['\"]){re.escape(name)}\1", path.read_text(encoding="utf-8", errors="replace")
@@ -112,6 +115,26 @@ def member(kind: str, name: str, word: str | None = None) -> Extension:
     error = unknown(word, name, every, f"kdbench list {KINDS[kind].plural}")
     others = "; ".join(broken(kind).values())
     raise UserError(f"{error} (left out: {others})") if others else error
+
+
+LIBRARIES = ("torchvision", "timm")
+"""Packages whose models are backbones by the name LIBRARY/MODEL."""
+
+
+def library_of(name: str) -> str | None:
+    """The library of a backbone's name such as "timm/resnet18"; None for any other name."""
+    library, _, model = name.partition("/")
+    return library if library in LIBRARIES and model and "/" not in model else None
+
+
+def is_backbone(name: str) -> bool:
+    """True for the name of a member, and for one that is made like a library's."""
+    return name in members("backbone") or library_of(name) is not None
+
+
+def _of_library(name: str, library: str) -> Extension:
+    file = _PACKAGE / "backbones" / "library.py"
+    return Extension("backbone", name, file, "LibraryModel", {"model": name}, f"model of {library}", places.BUILT_IN)
 
 
 def load(extension: Extension) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Mapping
 from functools import cache
 
@@ -86,6 +87,11 @@ def _check_images(teachers: Teachers, taught: Config) -> None:
             )
 
 
+def _in_a_name(student: str) -> str:
+    """A student as a part of a run's id: a library's model has characters that a folder's name cannot have."""
+    return re.sub(r"[^A-Za-z0-9_.-]", "_", student)
+
+
 def _spec(resolved: Config, student: str, seed: int, teachers: Teachers, is_teacher: bool = False) -> Spec:
     defines = {
         "values": resolved.defines(),
@@ -97,7 +103,7 @@ def _spec(resolved: Config, student: str, seed: int, teachers: Teachers, is_teac
         "version": resolve.RESULT_VERSION,
     }
     return Spec(
-        id=f"{resolved.method}-{resolved.dataset}-{student}-s{seed}-{resolve.digest(defines)[:10]}",
+        id=f"{resolved.method}-{resolved.dataset}-{_in_a_name(student)}-s{seed}-{resolve.digest(defines)[:10]}",
         method=resolved.method,
         source=resolved.source,
         dataset=resolved.dataset,

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 
 from kdbench import words as words_
+from kdbench.backbones import registry
 from kdbench.config import BASELINE, bindings, defects, extensions, places, resolve, result_keys, signature
 from kdbench.config.cluster import Cluster
 from kdbench.config.ginfile import Binding
@@ -183,7 +184,7 @@ def _members(group: str, names: Iterable[str]) -> tuple[str, ...]:
 
 def _backbones(kind: str, names: Iterable[str]) -> tuple[str, ...]:
     for name in names:
-        extensions.member("backbone", name, kind)
+        registry.check(name, kind)
     return tuple(names)
 
 
@@ -212,6 +213,8 @@ def _teachers(names: Iterable[str]) -> tuple[str, ...]:
 def is_weight_file(teacher: str) -> bool:
     """True if a teacher is given as a file, and not as a backbone or a run."""
     path = places.user_path(teacher)
+    if extensions.library_of(teacher) and not path.is_file():
+        return False
     return not path.is_dir() and ("/" in teacher or path.suffix in WEIGHT_SUFFIXES)
 
 

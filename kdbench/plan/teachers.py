@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from kdbench.backbones import registry
 from kdbench.config import extensions, places, resolve, signature
 from kdbench.config.ginfile import Binding
 from kdbench.config.resolve import Config
@@ -63,13 +64,13 @@ def look_up(word: str, find_run: FindRun | None) -> Teachers:
     Raises:
         UserError: it is neither, and which backbone or run is nearest.
     """
-    if word not in extensions.members("backbone"):
+    if not extensions.is_backbone(word):
         if is_weight_file(word):
             return Teachers(word, file=word)
         run = find_run(word) if find_run else None
         if run is not None:
             return Teachers(run.folder or run.id, runs=(run,))
-    extensions.member("backbone", word, "teacher")  # raises for a word that is none of the three
+    registry.check(word, "teacher")  # raises for a word that is none of the three
     return Teachers(word)
 
 
@@ -118,7 +119,7 @@ def teachers_of(
     word = None if kind == "student" else selected.word
     top = selected.runs[0].student if selected.runs else None
     for backbone in teaching.chain:
-        extensions.member("backbone", backbone, f"backbone in Teaching.chain of '{taught.method}'")
+        registry.check(backbone, f"backbone in Teaching.chain of '{taught.method}'")
     every = Teachers(word, selected.file, selected.runs)
     nearest = every
     for backbone in assistants(teaching.chain, top, student):

@@ -97,9 +97,10 @@ def fresh_network(content: Mapping[str, Any]) -> nn.Module:
     described = content.get("method")
     if described is not None and not described["deploys_student"]:
         return _built(described, described["train_labels"].long()).deployed()
+    if described is not None:
+        return registry.build(content["backbone"], described["classes"], described["image_shape"][0], pretrained=False)
     fc, first = content["student"]["fc.weight"], next(w for w in content["student"].values() if w.dim() == 4)
-    channels = described["image_shape"][0] if described else first.shape[1]
-    return registry.build(content["backbone"], len(fc), channels)
+    return registry.build(content["backbone"], len(fc), first.shape[1])
 
 
 def filled(content: Mapping[str, Any], run: str) -> Method:
@@ -144,7 +145,7 @@ def _built(described: Mapping[str, Any], labels: Tensor) -> Method:
     channels = described["image_shape"][0]
 
     def network(name: str | None, stream: str) -> Backbone:
-        return registry.build(name or described["student"], described["classes"], channels)
+        return registry.build(name or described["student"], described["classes"], channels, pretrained=False)
 
     info = Info(
         classes=described["classes"],
@@ -165,7 +166,7 @@ def _built(described: Mapping[str, Any], labels: Tensor) -> Method:
 
 def _untrained(teacher: Mapping[str, Any], taught: Mapping[str, Any], labels: Tensor) -> Teacher:
     if teacher["method"] is None:
-        return Teacher(registry.build(teacher["backbone"], taught["classes"], taught["image_shape"][0]))
+        return Teacher(registry.build(teacher["backbone"], taught["classes"], taught["image_shape"][0], False))
     built = _built(teacher["method"], labels)
     return Teacher(network_of(built), built)
 

@@ -94,7 +94,9 @@ def build(spec: Spec, ready: Ready, streams: Streams) -> Method:
 
     def network(name: str | None, stream: str) -> Backbone:
         with streams.as_global("init" if stream == STUDENT else f"init of {stream}"):
-            return registry.build(name or spec.student, task.classes, task.image_shape[0])
+            built = registry.build(name or spec.student, task.classes, task.image_shape[0])
+        built.renormalise(settings.dataset.mean, settings.dataset.std)
+        return built
 
     for teacher in ready.teachers:
         teacher.to(ready.device)

@@ -151,7 +151,7 @@ def check_file(path: Path, values: Mapping[str, Any], content: Arrays | Listing 
 
 def doubt(spec: Spec, teachers: Sequence[LoadedTeacher], task: Task, dataset: Dataset) -> str | None:
     """A sentence about the first teacher of a run, if the user named it and `plausibility.doubt` finds it odd."""
-    trained_by_the_plan = spec.teacher_word is None or spec.teacher_word in extensions.members("backbone")
+    trained_by_the_plan = spec.teacher_word is None or extensions.is_backbone(spec.teacher_word)
     if not teachers or trained_by_the_plan:
         return None
     first = next(teacher for teacher in teachers if not teacher.is_earlier)

@@ -63,7 +63,8 @@ def test_what_needs_no_torch_does_not_import_it(tmp_path, words):
     status, _, _, imported, _ = kdbench(*words, cwd=tmp_path)
     assert status == (2 if words == ["rnu"] else 0)
     assert "kdbench.cli" in imported
-    assert not imported & {"torch", "numpy", "pandas", "scipy"}
+    reads_images = words == ["run", "--dry-run"]  # whose number decides whether a step fits into the budget
+    assert not imported & ({"torch", "pandas", "scipy"} | (set() if reads_images else {"numpy"}))
 
 
 def test_watching_runs_imports_no_torch(tmp_path):

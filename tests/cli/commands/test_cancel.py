@@ -96,7 +96,7 @@ def test_a_run_in_another_process_keeps_its_state_and_stops_and_goes_on_later(tm
     assert "save their state and stop within seconds" in capsys.readouterr().out
     began = time.monotonic()
     _, errors = process.communicate(timeout=30)
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 20
     assert "stopped; the next kdbench run resumes it" in errors
     assert (folder / RESUME).exists()
     assert main(["status", "--runs", str(tmp_path)]) == 0
