@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from kdbench.config import contract, places, schedules, settings, switches
+from kdbench.config import contract, optimisers, places, schedules, settings, switches
 from kdbench.config.cluster import Cluster
 from kdbench.config.fields import field_type
 from kdbench.errors import UserError, shortened
@@ -39,6 +39,7 @@ class Signature:
         attributes: literal class attributes (a method's `needs_teacher`, `images_per_anchor`).
         summary: first line of the docstring.
         declarations: annotations that declare no parameter (buffers, modules), by name.
+        functions: names of the functions that a method's class defines.
     """
 
     name: str
@@ -46,11 +47,16 @@ class Signature:
     attributes: dict[str, Any] = dataclasses.field(default_factory=dict)
     summary: str = ""
     declarations: dict[str, str] = dataclasses.field(default_factory=dict)
+    functions: frozenset[str] = frozenset()
 
 
 SHARED_BY_GROUP: dict[str, tuple[type, ...]] = {
     "dataset": (settings.Dataset, settings.Defaults),
-    "recipe": (settings.Split, settings.Augment, switches.Strong, settings.SGD, settings.Train, *schedules.SCHEDULES),
+    "recipe": (
+        *(settings.Split, settings.Augment, switches.Strong, settings.Train),
+        *optimisers.OPTIMISERS.values(),
+        *schedules.SCHEDULES,
+    ),
     "sweep": (settings.Sweep,),
     "method": (switches.Control, switches.Teaching, settings.Search),
     "command line": (switches.Selection, switches.Parallel),
@@ -61,6 +67,8 @@ SHARED_BY_GROUP: dict[str, tuple[type, ...]] = {
 """The configurables that the files of a group may bind; the file of a method also binds its class."""
 
 SCHEDULE_NAMES = tuple(cls.__name__ for cls in schedules.SCHEDULES)
+OPTIMISER_NAMES = {cls.__name__: name for name, cls in optimisers.OPTIMISERS.items()}
+"""The value of `Train.optimiser` that chooses an optimiser, by the name of its settings."""
 
 
 @cache
@@ -125,7 +133,8 @@ def of_method(name: str) -> Signature:
         _read_class(each.node, parameters, attributes, declarations)
     contract.check_whole(line_of_descent, attributes)
     summary = (ast.get_docstring(tree) or "").split("\n")[0]
-    return Signature(classes[0].node.name, parameters, attributes, summary, declarations)
+    functions = {f.name for each in line_of_descent for f in each.node.body if isinstance(f, ast.FunctionDef)}
+    return Signature(classes[0].node.name, parameters, attributes, summary, declarations, frozenset(functions))
 
 
 @cache
