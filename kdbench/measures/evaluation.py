@@ -31,6 +31,8 @@ class Evaluation:
         classes: number of classes K.
         dataset: its mean and standard deviation, for `kdbench.data.augment.normalise`.
         measures: the settings `Measures.*`.
+        features, teacher_features: pooled features (N, D) of network and teacher for the test images; None without a teacher,
+            and for a network that is not a backbone.
         between: a slow measure calls it now and then with the share of its work that is done; it may raise.
     """
 
@@ -43,6 +45,8 @@ class Evaluation:
     dataset: settings.Dataset
     measures: settings.Measures
     between: Callable[[float], None] = lambda done: None
+    features: Tensor | None = None
+    teacher_features: Tensor | None = None
 
 
 def measure(evaluation: Evaluation) -> Values:
