@@ -11,8 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-PENALTIES = tuple(10.0**exponent for exponent in range(1, -8, -1))
+PENALTIES = (1.0, 0.1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 """Values of λ that the validation images choose from, the largest first."""
+CHOICE = 1e-5
+"""The tolerance of the classifiers that are compared: their accuracies are those of the minimum, a few images aside."""
+
 NEIGHBOURS, TEMPERATURE = 20, 0.07
 CHUNK = 1000
 """Images whose similarities to all others are held at once."""
@@ -36,7 +39,14 @@ class Linear(NamedTuple):
         return F.linear((features.double() - self.mean) / self.scale, self.weight, self.bias)
 
 
-def fit_linear(features: Tensor, labels: Tensor, classes: int, penalty: float, start: Linear | None = None) -> Linear:
+def fit_linear(
+    features: Tensor,
+    labels: Tensor,
+    classes: int,
+    penalty: float,
+    start: Linear | None = None,
+    tolerance: float = 1e-7,
+) -> Linear:
     """Multinomial logistic regression: the minimum of mean cross-entropy + λ / 2 · |W|², which has no penalty on the bias.
 
     The objective is strictly convex in W, so the result does not depend on `start`, a seed or an order of the images but for
@@ -48,6 +58,7 @@ def fit_linear(features: Tensor, labels: Tensor, classes: int, penalty: float, s
         labels: (N,) from 0 to `classes` − 1.
         penalty: λ.
         start: a classifier for another λ, from which fewer steps lead to this one.
+        tolerance: largest entry of the gradient at the end.
     """
     x = features.double()
     mean, scale = x.mean(dim=0), x.std(dim=0, correction=0)
@@ -58,7 +69,7 @@ def fit_linear(features: Tensor, labels: Tensor, classes: int, penalty: float, s
     bias = torch.zeros(classes, dtype=x.dtype, device=x.device) if start is None else start.bias.clone()
     parameters = [weight.requires_grad_(), bias.requires_grad_()]
     optimiser = torch.optim.LBFGS(
-        parameters, max_iter=1000, tolerance_grad=1e-7, tolerance_change=1e-12, line_search_fn="strong_wolfe"
+        parameters, max_iter=1000, tolerance_grad=tolerance, tolerance_change=1e-12, line_search_fn="strong_wolfe"
     )
 
     def objective() -> Tensor:
@@ -83,7 +94,7 @@ def choose_penalty(
     best: tuple[int, float, Linear] | None = None
     fitted: Linear | None = None
     for penalty in PENALTIES:
-        fitted = fit_linear(*train, classes, penalty, fitted)
+        fitted = fit_linear(*train, classes, penalty, fitted, CHOICE)
         features, labels = validation
         hits = int((fitted(features).argmax(dim=1) == labels).sum())
         if best is None or hits > best[0]:
