@@ -13,26 +13,23 @@ from kdbench.method import Batch, Method, Share, Update
 
 
 class Portion(Share):
-    """A run of the anchors of a batch, with all images that belong to them, as if there were no others.
+    """A part of a batch that a method sees as a batch of its own: there are no other images, and draws are its own.
 
     Args:
-        anchors: number of anchors of the whole batch.
-        first, end: its own anchors, from 0.
-
-    Attributes:
         of_whole: its share of the images; those of all portions add up to 1.
     """
 
-    def __init__(self, anchors: int, first: int, end: int):
-        self._anchors, self._own = anchors, slice(first, end)
-        self.of_whole = (end - first) / anchors
+    def __init__(self, of_whole: float):
+        self.of_whole = of_whole
 
-    def own(self, whole: Tensor) -> Tensor:
-        return whole.unflatten(0, (-1, self._anchors))[:, self._own].flatten(0, 1)
+    def summed(self, value: Tensor) -> Tensor:
+        return value / self.of_whole
 
 
 def portions(batch: Batch, anchors: int, count: int) -> Iterator[Batch]:
-    """A batch cut by its anchors into `count` parts that differ in size by at most one anchor.
+    """A batch cut by its anchors into `count` parts that differ in size by at most one anchor; itself for a count of 1.
+
+    Each has its anchors' images in all blocks (`Share` describes them), and random streams of its own.
 
     Args:
         anchors: number of anchors of the batch.
@@ -46,9 +43,18 @@ def portions(batch: Batch, anchors: int, count: int) -> Iterator[Batch]:
     if anchors < count:
         raise RunError(f"Train.accumulate={count} is more than the {anchors} anchors of a step")
     for number in range(count):
-        share = Portion(anchors, number * anchors // count, (number + 1) * anchors // count)
-        images = share.own(batch.images).contiguous(memory_format=torch.channels_last)
-        yield replace(batch, images=images, labels=share.own(batch.labels), index=share.own(batch.index), share=share)
+        own = slice(number * anchors // count, (number + 1) * anchors // count)
+        images, labels, index = (
+            x.unflatten(0, (-1, anchors))[:, own].flatten(0, 1) for x in (batch.images, batch.labels, batch.index)
+        )
+        yield replace(
+            batch,
+            images=images.contiguous(memory_format=torch.channels_last),
+            labels=labels,
+            index=index,
+            streams=batch.streams.within("portion", number),
+            share=Portion((own.stop - own.start) / anchors),
+        )
 
 
 def update_in_portions(

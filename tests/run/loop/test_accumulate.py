@@ -32,15 +32,22 @@ def test_parts_keep_whole_groups_and_all_images(anchors, blocks, count):
         by_block = part.index.unflatten(0, (blocks, -1))
         assert torch.equal(by_block - torch.arange(blocks)[:, None], by_block[:1].expand(blocks, -1))
         assert torch.equal(part.images[:, 0, 0, 0].long(), part.index)
-        assert torch.equal(part.share.own(batch_of(anchors, blocks).labels), part.labels)
+        assert torch.equal(part.labels, part.index % 3)
+        assert torch.equal(part.share.own(part.share.gather(part.labels)), part.labels)
+    draws = [torch.rand(1, generator=part.streams("noise")).item() for part in parts]
+    assert len(set(draws)) == count, "parts draw other numbers"
 
 
 class Means(Method):
-    """Two losses that are means over single images."""
+    """Losses that are means over single images, and a sum over them."""
 
     def losses(self, batch):
         logits = self.student(batch.images)
-        return {"ce": nn.functional.cross_entropy(logits, batch.labels), "norm": 0.1 * logits.square().mean()}
+        return {
+            "ce": nn.functional.cross_entropy(logits, batch.labels),
+            "norm": 0.1 * logits.square().mean(),
+            "sum": batch.share.summed(0.01 * logits.exp().sum()),
+        }
 
 
 def method_in_float64(cls=Means):
