@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from kdbench.cli.main import main
+from kdbench.config import places
+from kdbench.config.resolve import resolve
 
 DOCS = Path(__file__).parent.parent / "docs"
 
@@ -160,3 +162,19 @@ def test_every_line_on_security_names_a_test_that_exists():
         file = DOCS.parent / path
         assert file.is_file(), path
         assert f"def {name}" in file.read_text()
+
+
+def test_the_table_of_recipes_is_that_of_the_files():
+    rows = re.findall(
+        r"^\| (`.*?) \| .*? \| ([\d, ]+) \| ([\d, ]+) \| (.*?) \|", (DOCS / "recipes.md").read_text(), flags=re.M
+    )
+    listed = {}
+    for names, *values in rows:
+        columns = [re.findall(r"[\d.e-]*\d", value) for value in values]
+        for place, name in enumerate(re.findall(r"`(\w+)`", names)):
+            listed[name] = [float(column[place]) for column in columns]
+    assert set(listed) == set(places.members("recipe"))
+    for name, (epochs, batch, rate) in listed.items():
+        shared = resolve("ce", "cifar100", name).shared
+        (of_optimiser,) = [b.value for key, b in shared.items() if key in ("SGD.lr", "AdamW.lr")]
+        assert (shared["Train.epochs"].value, shared["Train.batch_size"].value, of_optimiser) == (epochs, batch, rate)

@@ -69,21 +69,31 @@ def of_file(group: str, path: Path, name: str) -> dict[str, Binding]:
         name: name of the file for messages, which say "the GROUP 'NAME'".
 
     Raises:
-        UserError: the file has an error, or binds a schedule that it does not use.
+        UserError: the file has an error, or binds a schedule or an optimiser that it does not use.
     """
     bindings = ginfile.read(path, signature.of_group(group), f"the {group} '{name}'")
-    schedule = bindings.get("Train.schedule")
     for binding in bindings.values():
         in_file_itself = binding.origin.startswith(f"{syntax.label(path)}:")
-        if is_unused_schedule(binding, schedule) and in_file_itself and schedule is not None:
-            raise UserError(f"{binding.origin}: nothing uses {binding.key}: Train.schedule is {schedule.value!r}")
+        if in_file_itself and is_unused(binding, bindings):
+            chosen = _SCHEDULE if binding.configurable in signature.SCHEDULE_NAMES else _OPTIMISER
+            if chosen in bindings or chosen == _OPTIMISER:
+                value = bindings[chosen].value if chosen in bindings else "sgd"
+                raise UserError(f"{binding.origin}: nothing uses {binding.key}: {chosen} is {value!r}")
     return bindings
 
 
-def is_unused_schedule(binding: Binding, schedule: Binding | None) -> bool:
-    """True if a binding belongs to a schedule other than `schedule`, the binding of `Train.schedule`."""
-    used = schedule.value.name if schedule else None
-    return binding.configurable in signature.SCHEDULE_NAMES and binding.configurable != used
+_SCHEDULE, _OPTIMISER = "Train.schedule", "Train.optimiser"
+
+
+def is_unused(binding: Binding, bound: Mapping[str, Binding]) -> bool:
+    """True if a binding belongs to a schedule or an optimiser other than the one that `bound` chooses, by key."""
+    name = binding.configurable
+    if name in signature.SCHEDULE_NAMES:
+        return _SCHEDULE not in bound or bound[_SCHEDULE].value.name != name
+    if name in signature.OPTIMISER_NAMES:
+        chosen = bound[_OPTIMISER].value if _OPTIMISER in bound else "sgd"
+        return bool(signature.OPTIMISER_NAMES[name] != chosen)
+    return False
 
 
 def of_group(group: str, name: str) -> dict[str, Binding]:

@@ -19,7 +19,7 @@ from kdbench.errors import UserError, nearest, unknown
 
 HOOKS: dict[str, tuple[str, ...]] = {
     "losses": ("batch",), "setup": (), "sample": ("anchors", "streams"), "phases": (), "prepare": ("batches",),
-    "after_step": ("batch",), "after_epoch": ("epoch",), "optimisers": ("parameters", "sgd"),
+    "after_step": ("batch",), "after_epoch": ("epoch",), "optimisers": ("parameters", "settings"),
     "update": ("terms", "update"), "exits": ("images",), "deployed": (),
 }  # fmt: skip
 """The functions of `kdbench.method.Method` that a method may define, with their parameters after `self`."""

@@ -11,7 +11,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field
 from typing import Any
 
-from kdbench.config import bindings, extensions, places, run_config, schedules, settings, signature, switches, syntax
+from kdbench.config import (
+    bindings,
+    extensions,
+    optimisers,
+    places,
+    run_config,
+    schedules,
+    settings,
+    signature,
+    switches,
+    syntax,
+)
 from kdbench.config.cluster import Cluster
 from kdbench.config.ginfile import Binding
 from kdbench.config.reading import Reading
@@ -152,6 +163,7 @@ def resolve(method: str, dataset: str, recipe: str, overrides: Iterable[Binding]
     _check_ranges(config)
     _check_reading(config)
     _check_mix(config)
+    _check_accumulation(config)
     return config
 
 
@@ -185,20 +197,22 @@ def _is_unset(binding: Binding) -> bool:
 
 
 def _has_no_effect(binding: Binding, effective: Mapping[str, Binding]) -> bool:
-    """True if a binding is of an unused schedule, or synchronises the normalisation of one GPU."""
+    """True if a binding is of an unused schedule or optimiser, or synchronises the normalisation of one GPU."""
     if binding.key == _SYNC_BN.key and effective[_GPUS].value == 1:
         return True
-    return bindings.is_unused_schedule(binding, effective.get("Train.schedule"))
+    return bindings.is_unused(binding, effective)
 
 
-_GPUS = "Machine.gpus"
+_GPUS, _OPTIMISER, _ACCUMULATE = "Machine.gpus", "Train.optimiser", "Train.accumulate"
 _SYNC_BN = Binding("Parallel", "sync_bn", True, "default in Python")
 _UNBOUND = (
     Binding("Selection", "on_test", False, "default in Python"),
     _SYNC_BN,
     *(
         Binding(cls.__name__, name, p.default, "default in Python")
-        for cls in (settings.Dataset, switches.Labels, switches.Strong, switches.ResizedCrop, switches.Mix)
+        for cls in (
+            *(settings.Dataset, switches.Labels, settings.Train, switches.Strong, switches.ResizedCrop, switches.Mix),
+        )
         for name, p in _shared(cls).parameters.items()
         if p.default is not MISSING
     ),
@@ -236,7 +250,8 @@ def own_values(method: str, own: Signature) -> dict[str, Binding]:
 
 
 def _check_complete(config: Config) -> None:
-    wanted = [settings.Dataset, settings.Split, settings.Augment, settings.SGD, settings.Train]
+    optimiser = optimisers.OPTIMISERS[config.shared[_OPTIMISER].value if _OPTIMISER in config.shared else "sgd"]
+    wanted = [settings.Dataset, settings.Split, settings.Augment, optimiser, settings.Train]
     schedule = config.shared.get("Train.schedule")
     names = [cls.__name__ for cls in wanted] + ([schedule.value.name] if schedule else [])
     for name in names:
@@ -291,6 +306,19 @@ def _check_mix(config: Config) -> None:
     if where or several:
         why = f"it reads the class of each image ({where})" if where else "it samples images around each anchor"
         raise UserError(f"{config.method} cannot be trained on mixed images (Mix.*): {why}")
+
+
+def _check_accumulation(config: Config) -> None:
+    """Refuse parts of a batch where a method or several GPUs need the whole."""
+    if _ACCUMULATE not in config.shared:
+        return
+    given = f"{_ACCUMULATE}={config.shared[_ACCUMULATE].value}"
+    if "update" in config.signature.functions:
+        raise UserError(
+            f"{given} does not work with the method '{config.method}', whose own update takes the losses of a whole batch"
+        )
+    if config.machine[_GPUS].value > 1:
+        raise UserError(f"{given} requires {_GPUS}=1; several GPUs already share each batch")
 
 
 def profile(name: str, overrides: Sequence[Binding] = ()) -> Cluster:

@@ -16,7 +16,7 @@ import gin
 from gin import config_parser
 from gin.config import ConfigurableReference
 
-from kdbench.config import fields, ginfile, settings, signature, syntax
+from kdbench.config import fields, ginfile, optimisers, settings, signature, syntax
 from kdbench.config.signature import Signature
 from kdbench.config.syntax import Reference
 from kdbench.errors import UserError, reason
@@ -35,12 +35,11 @@ _NEEDED = (
     settings.Dataset,
     settings.Split,
     settings.Augment,
-    settings.SGD,
     settings.Train,
     settings.Machine,
     settings.Measures,
 )
-"""The settings that every configuration has in full (`settings.from_gin`)."""
+"""The settings that every configuration has in full (`settings.from_gin`), in addition to those of its optimiser."""
 
 
 @dataclass(frozen=True)
@@ -147,8 +146,9 @@ def trainable(text: str, label: str, source: str) -> dict[str, Any]:
         configurable, _, parameter = key.partition(".")
         ginfile.check_name(configurable, parameter, configurables, f"the run '{label}'", label)
         values[key] = ginfile.checked(key, value, configurables, f"{label}: ")
-    schedule = [signature.shared()[config[ginfile.SCHEDULE].name]]
-    for needed in (*(signature.shared()[cls.__name__] for cls in _NEEDED), own, *schedule):
+    optimiser = optimisers.OPTIMISERS[config.values.get("Train.optimiser", "sgd")]
+    names = [*(cls.__name__ for cls in (*_NEEDED, optimiser)), config[ginfile.SCHEDULE].name]
+    for needed in (*(signature.shared()[name] for name in names), own):
         _check_complete(config, needed)
     return values
 

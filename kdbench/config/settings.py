@@ -1,7 +1,7 @@
 """Everything about a run that all methods share, as gin configurables. No torch here: the plan checks them before anything starts.
 
-The values are set in gin/ and nowhere else, except for the classes of kdbench/config/switches.py and some fields of `Dataset`,
-which have defaults in Python. Only `Machine` and `Measures` do not affect results, but for rounding.
+The values are set in gin/ and nowhere else; the only defaults in Python are those of kdbench/config/switches.py, and some of
+`Dataset`, `Train`, `Machine` and `Measures`. The last two do not affect results, but for rounding.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple
 
 import gin
 
+from kdbench.config.optimisers import OPTIMISERS, SGD, AdamW
 from kdbench.config.reading import Reading
 from kdbench.config.switches import Control, Labels, Mix, Parallel, ResizedCrop, Selection, Strong, Teaching
 from kdbench.errors import hint, nearest, require
@@ -92,28 +93,6 @@ class Augment:
 
 @gin.configurable
 @dataclass(frozen=True)
-class SGD:
-    """Stochastic gradient descent.
-
-    Attributes:
-        lr: peak learning rate; the schedule multiplies it.
-        momentum, weight_decay, nesterov: the same as for torch.optim.SGD.
-    """
-
-    lr: float
-    momentum: float
-    weight_decay: float
-    nesterov: bool
-
-    def __post_init__(self) -> None:
-        require(self.lr > 0, "SGD.lr must be above 0")
-        require(0 <= self.momentum < 1, "SGD.momentum must be at least 0 and below 1")
-        require(self.weight_decay >= 0, "SGD.weight_decay must be at least 0")
-        require(self.momentum > 0 or not self.nesterov, "SGD.nesterov needs SGD.momentum above 0")
-
-
-@gin.configurable
-@dataclass(frozen=True)
 class Train:
     """Budget, batch and precision.
 
@@ -125,6 +104,9 @@ class Train:
         label_smoothing: label smoothing of the cross-entropy with the true labels, in every method.
         precision: "float32", or "bfloat16" for autocast.
         clip_norm: largest L2 norm of the gradient; 0 is no clipping.
+        optimiser: "sgd" or "adamw", whose settings are `SGD.*` and `AdamW.*` (kdbench/config/optimisers.py).
+        accumulate: parts into which the batch of a step is cut, for a batch that does not fit into memory. The gradient is
+            that of the whole batch's mean, but batch normalisation, and losses that compare images, see one part.
     """
 
     epochs: float
@@ -134,6 +116,8 @@ class Train:
     label_smoothing: float
     precision: Literal["float32", "bfloat16"]
     clip_norm: float
+    optimiser: Literal["sgd", "adamw"] = "sgd"
+    accumulate: int = 1
 
     def __post_init__(self) -> None:
         require(self.epochs > 0, "Train.epochs must be above 0")
@@ -146,6 +130,12 @@ class Train:
         )
         require(0 <= self.label_smoothing < 1, "Train.label_smoothing must be at least 0 and below 1")
         require(self.clip_norm >= 0, "Train.clip_norm must be at least 0 (0: no clipping)")
+        most = self.batch_size // 2
+        require(
+            1 <= self.accumulate <= most,
+            f"Train.accumulate must be between 1 and {most}, so that each part of Train.batch_size={self.batch_size} has at "
+            "least two images (batch normalisation)",
+        )
 
 
 @gin.configurable
@@ -245,7 +235,7 @@ class Settings(NamedTuple):
     dataset: Dataset
     split: Split
     augment: Augment
-    sgd: SGD
+    optimiser: SGD | AdamW
     train: Train
     machine: Machine
     measures: Measures
@@ -261,7 +251,9 @@ class Settings(NamedTuple):
 
 def from_gin() -> Settings:
     """The settings that the parsed gin text gives."""
-    needed = (Dataset(), Split(), Augment(), SGD(), Train(), Machine(), Measures())  # type: ignore[call-arg]
+    train = Train()  # type: ignore[call-arg]
+    optimiser = OPTIMISERS[train.optimiser]()  # type: ignore[call-arg]
+    needed = (Dataset(), Split(), Augment(), optimiser, train, Machine(), Measures())  # type: ignore[call-arg]
     return Settings(*needed, Control(), Selection(), Parallel(), Strong(), Mix(), ResizedCrop(), Labels(), Teaching())
 
 

@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from kdbench.config import contract, places, schedules, settings, switches
+from kdbench.config import contract, optimisers, places, schedules, settings, switches
 from kdbench.config.cluster import Cluster
 from kdbench.config.fields import field_type
 from kdbench.errors import UserError, shortened
@@ -41,6 +41,7 @@ class Signature:
         declarations: annotations that declare no parameter (buffers, modules), by name.
         needs_classes: of a method, the place where it reads a single class for each image ("methods/crd.py:119"), and so
             cannot be trained on mixed images; "" where labels go nowhere but into `Method.cross_entropy`.
+        functions: names of the functions that a method's class defines.
     """
 
     name: str
@@ -49,18 +50,14 @@ class Signature:
     summary: str = ""
     declarations: dict[str, str] = dataclasses.field(default_factory=dict)
     needs_classes: str = ""
+    functions: frozenset[str] = frozenset()
 
 
 SHARED_BY_GROUP: dict[str, tuple[type, ...]] = {
     "dataset": (settings.Dataset, switches.Labels, settings.Defaults),
     "recipe": (
-        settings.Split,
-        settings.Augment,
-        switches.Strong,
-        switches.ResizedCrop,
-        switches.Mix,
-        settings.SGD,
-        settings.Train,
+        *(settings.Split, settings.Augment, switches.Strong, switches.ResizedCrop, switches.Mix, settings.Train),
+        *optimisers.OPTIMISERS.values(),
         *schedules.SCHEDULES,
     ),
     "sweep": (settings.Sweep,),
@@ -73,6 +70,8 @@ SHARED_BY_GROUP: dict[str, tuple[type, ...]] = {
 """The configurables that the files of a group may bind; the file of a method also binds its class."""
 
 SCHEDULE_NAMES = tuple(cls.__name__ for cls in schedules.SCHEDULES)
+OPTIMISER_NAMES = {cls.__name__: name for name, cls in optimisers.OPTIMISERS.items()}
+"""The value of `Train.optimiser` that chooses an optimiser, by the name of its settings."""
 
 
 @cache
@@ -138,7 +137,10 @@ def of_method(name: str) -> Signature:
     contract.check_whole(line_of_descent, attributes)
     summary = (ast.get_docstring(tree) or "").split("\n")[0]
     needs_classes = next(filter(None, (_reads_classes(each) for each in line_of_descent)), "")
-    return Signature(classes[0].node.name, parameters, attributes, summary, declarations, needs_classes)
+    functions = {f.name for each in line_of_descent for f in each.node.body if isinstance(f, ast.FunctionDef)}
+    return Signature(
+        classes[0].node.name, parameters, attributes, summary, declarations, needs_classes, frozenset(functions)
+    )
 
 
 @cache

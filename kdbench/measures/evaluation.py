@@ -33,6 +33,8 @@ class Evaluation:
         dataset: its mean and standard deviation, for `kdbench.data.augment.normalise`.
         measures: the settings `Measures.*`.
         folder: the user's data folder, if there is one, for measures with files of their own.
+        features, teacher_features: pooled features (N, D) of network and teacher for the test images; None without a teacher,
+            and for a network that is not a backbone.
         between: a slow measure calls it now and then with the share of its work that is done; it may raise.
     """
 
@@ -46,6 +48,8 @@ class Evaluation:
     measures: settings.Measures
     between: Callable[[float], None] = lambda done: None
     folder: Path | None = None
+    features: Tensor | None = None
+    teacher_features: Tensor | None = None
 
 
 def measure(evaluation: Evaluation) -> Values:

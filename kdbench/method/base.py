@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from kdbench.backbones.backbone import Backbone, Features
 from kdbench.config.fields import field_type
 from kdbench.errors import RunError
+from kdbench.method import optimiser
 from kdbench.method.batch import Batch, Info
 from kdbench.method.phases import Phase
 from kdbench.method.teacher import Teacher
@@ -143,21 +144,18 @@ class Method(nn.Module):
     def after_epoch(self, epoch: int) -> None:
         """Called when an epoch of images is complete (from 1), before its evaluation, without gradient."""
 
-    def optimisers(self, parameters: list[nn.Parameter], sgd: Any) -> dict[str, torch.optim.Optimizer]:
-        """The optimisers of a phase, by name; one SGD with the recipe's settings by default.
+    def optimisers(self, parameters: list[nn.Parameter], settings: Any) -> dict[str, torch.optim.Optimizer]:
+        """The optimisers of a phase, by name; the recipe's alone by default, as "sgd" or "adamw".
 
         The loop sets the rate of every parameter group to the schedule's (times `group["rate_factor"]`, if it is there), and
         keeps their state in the checkpoint.
 
         Args:
             parameters: those that the phase trains.
-            sgd: `kdbench.config.settings.SGD` of the recipe.
+            settings: those of the recipe's optimiser, `SGD` or `AdamW` of kdbench/config/optimisers.py. A method that reads
+                a setting which one of them lacks is refused under a recipe with that optimiser.
         """
-        return {
-            "sgd": torch.optim.SGD(
-                parameters, lr=sgd.lr, momentum=sgd.momentum, weight_decay=sgd.weight_decay, nesterov=sgd.nesterov
-            )
-        }
+        return optimiser.build(parameters, settings)
 
     def update(self, terms: Mapping[str, Tensor], update: Update) -> None:
         """From named terms to moved parameters: by default their sum, one backward pass, one step of the optimiser.

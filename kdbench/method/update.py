@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
+from kdbench.errors import unknown
 from kdbench.method.share import Share
 
 Gradient = Sequence[Tensor | None]
@@ -58,9 +59,14 @@ class Update:
 
     def backward(self, loss: Tensor) -> None:
         """Put the gradient of the whole batch's loss into `.grad` of all parameters, which had another one before or none."""
+        self.backward_each([loss])
+
+    def backward_each(self, losses: Iterable[Tensor]) -> None:
+        """As `backward` of the sum of losses; the graph of each is freed before the next one is taken."""
         for parameter in self.parameters:
             parameter.grad = None
-        self._share.weighted(loss).backward()
+        for loss in losses:
+            self._share.weighted(loss).backward()
         self._sum([p.grad for p in self.parameters if p.grad is not None])
 
     def gradient(self, loss: Tensor, keep_graph: bool = False) -> list[Tensor | None]:
@@ -104,7 +110,13 @@ class Update:
         """Take a step of the optimisers of these names, all by default, with their gradient clipped as the recipe says.
 
         The norm is that of all parameters of these optimisers together, and of no others.
+
+        Raises:
+            UserError: there is no optimiser of that name, such as "sgd" under a recipe that uses AdamW.
         """
+        for name in names:
+            if name not in self.optimisers:
+                raise unknown("optimiser", name, list(self.optimisers))
         optimisers = [self.optimisers[name] for name in names or self.optimisers]
         if self._clip_norm:
             moved = [p for optimiser in optimisers for group in optimiser.param_groups for p in group["params"]]

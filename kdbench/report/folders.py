@@ -16,7 +16,8 @@ from kdbench.errors import reason
 from kdbench.files import read_object, read_regular, write_atomically
 from kdbench.report import records
 from kdbench.report.records import NAMES, STATES, is_number_column
-from kdbench.store.folder import CONFIG, RESULT, SPEC
+from kdbench.store import transfer
+from kdbench.store.folder import CONFIG, RESULT, SPEC, TRANSFER, RunFolder
 from kdbench.store.ids import run_ids
 from kdbench.store.result import ill_typed
 
@@ -24,7 +25,8 @@ INDEX = ".board.json"
 _MOST_BYTES = 256 << 20  # of the index of a million runs
 
 Stamp = list[int]
-"""Time of the last write of a file (nanoseconds), its size, and its inode, which every atomic write changes."""
+"""Time of the last write of a file (nanoseconds), its size, and its inode, which every atomic write changes; of `result.json`,
+then of `transfer.json` where there is one."""
 
 
 @dataclass(frozen=True)
@@ -58,12 +60,12 @@ def read_runs(runs: Path, unchanged: Mapping[str, Stamp] | None = None) -> Readi
     for name in run_ids(runs):
         path = f"{runs}/{name}/{RESULT}"
         try:
-            stamp = _stamp(path)
+            stamp = _stamp(path) + _stamp_of_transfer(f"{runs}/{name}/{TRANSFER}")
             if before.get(name) != stamp:
                 result = _parsed(path)
                 if defect := _defect(result, name):
                     raise _Unusable(defect)
-                results.append(result)
+                results.append(result | transfer.keys(RunFolder(runs, name), result))
             stamps[name] = stamp
         except FileNotFoundError:
             unfinished += any(os.path.exists(f"{runs}/{name}/{file}") for file in (SPEC, CONFIG))
@@ -85,6 +87,13 @@ def _stamp(path: str) -> Stamp:
     if not stat.S_ISREG(status.st_mode):
         raise _Unusable("it is not a file")
     return [status.st_mtime_ns, status.st_size, status.st_ino]
+
+
+def _stamp_of_transfer(path: str) -> Stamp:
+    try:
+        return _stamp(path)
+    except (OSError, _Unusable):
+        return []
 
 
 def _parsed(path: str) -> dict[str, Any]:
@@ -144,6 +153,6 @@ def remember(runs: Path, board: bytes, stamps: Mapping[str, Stamp]) -> None:
 def _identity(board: bytes) -> str:
     """Checksum of the records and of the code that makes records of results."""
     digest = hashlib.sha256(board)
-    for source in (__file__, records.__file__):
+    for source in (__file__, records.__file__, transfer.__file__):
         digest.update(Path(source).read_bytes())
     return digest.hexdigest()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
+from kdbench.backbones.backbone import Backbone
 from kdbench.config.settings import Dataset, Settings
 from kdbench.data.augment import normalise
 from kdbench.data.images import Images
@@ -16,6 +18,10 @@ from kdbench.measures.convergence import Point
 from kdbench.measures.evaluation import OWN, Evaluation, measure
 from kdbench.method.base import Method
 from kdbench.precision import full_precision
+from kdbench.run.load import LogitsOnly
+
+if TYPE_CHECKING:
+    from kdbench.run.teacher import LoadedTeacher
 
 BATCH = 500
 
@@ -62,10 +68,22 @@ def _top1(logits: Tensor, images: Images) -> float:
     return 100 * (logits.argmax(dim=1) == images.labels).sum().item() / len(images)
 
 
+_POOLED = "pooled features"
+"""A key that is not the name of an exit."""
+
+
+def _outputs(network: nn.Module, x: Tensor, pooled: bool) -> dict[str, Tensor]:
+    """Logits (B, K) of a network, and its pooled features (B, D) where they are asked for and it has some."""
+    if not pooled or not isinstance(network, Backbone) or isinstance(network, LogitsOnly):
+        return {OWN: network(x)}
+    out = network(x, features=True)
+    return {OWN: out.logits, _POOLED: out.pooled}
+
+
 def final(
     method: Method,
     best: dict[str, Tensor] | None,
-    teacher: Callable[[Tensor], Tensor] | None,
+    teacher: LoadedTeacher | None,
     task: Task,
     given: Settings,
     curve: Sequence[Point],
@@ -75,7 +93,7 @@ def final(
 
     Args:
         best: the deployed network's weights at the best epoch on the validation split, if there is one.
-        teacher: normalised images to its logits, if there is one.
+        teacher: the first teacher, if there is one.
         curve: the validation curve of the run.
         between: called now and then with the share that a slow measure has done; may raise.
 
@@ -89,9 +107,10 @@ def final(
     deployed = method.deployed()
 
     def classifiers(x: Tensor) -> dict[str, Tensor]:
-        return {**method.exits(x), OWN: deployed(x)}
+        return {**method.exits(x), **_outputs(deployed, x, teacher is not None)}
 
     logits = all_logits(classifiers, test, dataset)
+    features = logits.pop(_POOLED, None)
     by_classifier = accuracies_of(logits, test)
     result: dict[str, float | int | None] = {
         "accuracy.last": by_classifier.pop(OWN),
@@ -100,14 +119,18 @@ def final(
         "measures.version": VERSION,
     }
     result |= {f"exits.{name}": value for name, value in by_classifier.items()}
-    taught = None
+    taught = teacher_features = None
     if teacher is not None:
-        taught = all_logits(lambda x: {OWN: teacher(x)}, test, dataset)[OWN]
+        network, prepared = teacher.network, teacher.seen_by_methods().own_normalisation
+        outputs = all_logits(lambda x: _outputs(network, prepared(x), features is not None), test, dataset)
+        taught, teacher_features = outputs[OWN], outputs.get(_POOLED)
         result["teacher.accuracy"] = _top1(taught, test)
-    evaluation = Evaluation(
-        deployed, logits, taught, test, curve, task.classes, dataset, given.measures, between, task.folder
-    )
-    result |= measure(evaluation)
+    result |= measure(
+        Evaluation(
+            deployed, logits, taught, test, curve, task.classes, dataset, given.measures, between, task.folder,
+            features=features, teacher_features=teacher_features,
+        )
+    )  # fmt: skip
     if best is not None:
         last = {name: value.clone() for name, value in deployed.state_dict().items()}
         deployed.load_state_dict(best)

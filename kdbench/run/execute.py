@@ -223,8 +223,7 @@ def _evaluate(
     task, settings = ready.task, ready.settings
     runs = [teacher for teacher in ready.teachers if not teacher.is_earlier]
     teacher = runs[0] if runs else None
-    logits = teacher.logits if teacher else None
-    measured = evaluate.final(method, outcome.best, logits, task, settings, curve, between)
+    measured = evaluate.final(method, outcome.best, teacher, task, settings, curve, between)
     if teacher and measured["teacher.accuracy"] is not None:
         teacher.confirm(measured["teacher.accuracy"])
     deployed = method.deployed()

@@ -26,6 +26,7 @@ from kdbench.plan.spec import Spec
 from kdbench.run import arithmetic
 from kdbench.run import teacher as teachers_
 from kdbench.run.group import Group
+from kdbench.run.loop.accumulate import portions
 from kdbench.run.loop.batches import passes_per_anchor, steps
 from kdbench.run.loop.budget import Budget
 from kdbench.run.loop.terms import checked
@@ -125,7 +126,8 @@ STUDENT = "the student"
 def count_flops(spec: Spec, ready: Ready) -> dict[str, int]:
     """The `cost.flops.*` entries: of each exit, and of an image in training, averaged over the phases by their steps.
 
-    Counted on a method of its own as it is before training, of this process alone and not compiled, with whole batches.
+    Counted on a method of its own as it is before training, of this process alone and not compiled, with a whole batch, or
+    the first part of one where `Train.accumulate` cuts it.
     """
     task, settings, streams = ready.task, ready.settings, Streams(spec.seed)
     method = build(spec, ready, streams)
@@ -133,12 +135,14 @@ def count_flops(spec: Spec, ready: Ready) -> dict[str, int]:
         settings.train, len(task.train), passes_per_anchor(method), settings.control.budget, method.phases()
     )
     augmenter = Augmenter.of(task.train, settings)
-    batch = next(steps(method, task, augmenter, streams, budget))
+    whole = next(steps(method, task, augmenter, streams, budget))
+    batch = next(portions(whole, budget.anchors, settings.train.accumulate))
+    images = budget.per_step * len(batch.images) // len(whole.images)
     weights = [
         (checked(stretch.phase.losses or method.losses, method), (stretch.end - stretch.first) / budget.steps)
         for stretch in budget.stretches
     ]
-    return flops.of_method(method, batch, autocast(settings.train, ready.device), weights, budget.per_step)
+    return flops.of_method(method, batch, autocast(settings.train, ready.device), weights, images)
 
 
 def _device(machine: Machine, group: Group) -> torch.device:

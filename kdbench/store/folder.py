@@ -23,6 +23,7 @@ OPERATIVE = "operative.gin"
 PLUGIN = "plugin"
 SPEC, PROGRESS, SUBMISSION = "spec.json", "progress.json", "submission.json"
 AGAIN, CANCELLED = "again", "cancelled"
+TRANSFER = "transfer.json"
 RESUME, RESUME_BEFORE = "resume.pt", "resume.before.pt"
 EVENTS = "events.out.tfevents.*"
 REPRODUCED = "reproduced"
@@ -43,6 +44,7 @@ class RunFolder:
     | `checkpoint.pt` | weights of the deployed network | at the end |
     | `operative.gin` | the values that gin used | at the end |
     | `result.json` | the result (kdbench.store.result), written last | at the end |
+    | `transfer.json` | what `kdbench transfer` measured (kdbench.store.transfer) | if it was called |
     | `resume.pt`, `resume.before.pt` | the last two states of training | until the run has finished |
     | `progress.json` | how far the run is | while it runs |
     | `lease.N` | the process that does the run (kdbench.store.lease) | while it runs |
@@ -161,7 +163,7 @@ class RunFolder:
         marker = self / AGAIN
         if marker.is_file() and read_regular(marker) == b"fresh":
             self.forget()
-        for name in (RESULT, CHECKPOINT, PROGRESS, AGAIN):
+        for name in (RESULT, TRANSFER, CHECKPOINT, PROGRESS, AGAIN):
             (self / name).unlink(missing_ok=True)
         shutil.rmtree(self / PLUGIN, ignore_errors=True)
         for name, path in own_files.items():

@@ -84,6 +84,10 @@ SECTIONS: dict[str, tuple[Key, ...]] = {
     "Measures": (
         Key("measures.version", int, "", "version of the way of measuring; compare measures of equal versions only"),
     ),
+    "Transfer": (
+        Key("transfer.*", float, "percent", "accuracy on another dataset with frozen features: `transfer.DATASET.linear` and "
+            "`transfer.DATASET.knn`; from `transfer.json`, which `kdbench transfer` writes"),
+    ),
     "Cost": (
         Key("seconds.train", float, "seconds", "time spent on training alone"),
         Key("seconds.evaluate", float, "seconds", "time spent on the final evaluation"),

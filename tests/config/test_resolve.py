@@ -131,3 +131,50 @@ def test_a_warm_up_of_the_recipe_that_does_not_fit_keeps_its_share_of_the_budget
 def test_a_warm_up_of_the_command_line_that_does_not_fit_is_refused_with_one_that_does():
     with pytest.raises(UserError, match=r"Train.warmup=2 does not fit into Train.epochs=1.5; .* Train.warmup=0.15"):
         resolve("ce", "digits", "quick", of_command_line(["Train.epochs=1.5", "Train.warmup=2"]))
+
+
+def test_another_optimiser_leaves_nothing_of_the_first_behind():
+    config = resolve("ce", "digits", "adamw")
+    assert {key.partition(".")[0] for key in config.shared} >= {"AdamW", "Train"}
+    assert not any(key.startswith("SGD") for key in config.shared)
+    overrides = of_command_line(["SGD.lr=1", "AdamW.lr=1e-3"])
+    assert [b.key for b in resolve_.unused(overrides, [resolve("ce", "digits", "adamw", overrides)])] == ["SGD.lr"]
+    assert [b.key for b in resolve_.unused(overrides, [resolve("ce", "digits", "quick", overrides)])] == ["AdamW.lr"]
+
+
+def test_an_optimiser_chosen_on_the_command_line_needs_its_values():
+    with pytest.raises(UserError, match=r"does not set AdamW\.lr"):
+        resolve("ce", "digits", "standard", of_command_line(["Train.optimiser=adamw"]))
+    given = [
+        "Train.optimiser=adamw",
+        "AdamW.lr=1e-3",
+        "AdamW.betas=(0.9,0.99)",
+        "AdamW.weight_decay=0",
+        "AdamW.decay_vectors=True",
+    ]
+    assert "AdamW.betas" in resolve("ce", "digits", "standard", of_command_line(given)).shared
+
+
+def test_a_recipe_that_binds_an_optimiser_it_does_not_use_is_refused(root_with):
+    root_with(recipe__odd="include 'recipe/standard.gin'\nAdamW.lr = 0.1\n")
+    with pytest.raises(UserError, match=r"odd.gin:2: nothing uses AdamW.lr: Train.optimiser is 'sgd'"):
+        resolve("ce", "digits", "odd")
+    root_with(recipe__even="include 'recipe/adamw.gin'\nSGD.lr = 0.1\n")
+    with pytest.raises(UserError, match=r"even.gin:2: nothing uses SGD.lr: Train.optimiser is 'adamw'"):
+        resolve("ce", "digits", "even")
+
+
+def test_the_usual_optimiser_and_a_whole_batch_leave_no_trace():
+    usual, words = resolve("kd", "digits", "quick"), ["Train.optimiser=sgd", "Train.accumulate=1"]
+    named = resolve("kd", "digits", "quick", of_command_line(words))
+    assert named.defines() == usual.defines()
+    assert not {"Train.optimiser", "Train.accumulate"} & set(usual.defines())
+    parts = resolve("kd", "digits", "quick", of_command_line(["Train.accumulate=2"]))
+    assert parts.protocol() != usual.protocol()
+
+
+def test_parts_of_a_batch_are_refused_where_the_whole_is_needed(root_with):
+    with pytest.raises(UserError, match=r"Train.accumulate=2 requires Machine.gpus=1"):
+        resolve("kd", "digits", "quick", of_command_line(["Train.accumulate=2", "Machine.gpus=2"]))
+    with pytest.raises(UserError, match=r"Train.accumulate must be between 1 and 16, so that each part"):
+        resolve("kd", "digits", "quick", of_command_line(["Train.accumulate=17"]))

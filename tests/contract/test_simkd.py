@@ -125,4 +125,4 @@ def test_neither_classifier_trains_or_decays_and_all_else_does(ready, tmp_path):
     assert same == {
         f"{module}.{part}" for module in ("student.fc", "network.classifier") for part in ("weight", "bias")
     }
-    assert prepared.settings.sgd.weight_decay > 0
+    assert prepared.settings.optimiser.weight_decay > 0

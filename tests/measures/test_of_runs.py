@@ -57,6 +57,13 @@ def test_everything_is_in_the_result(results):
         assert result["cost.energy_joules"] is None
     assert 0 <= kd["teacher.agreement"] <= 100
     assert teacher["teacher.agreement"] is None
+    assert teacher["fidelity.cka"] is teacher["fidelity.kl"] is None
+    agreements = [kd[f"fidelity.agreement_{where}"] for where in ("right", "wrong")]
+    right = kd["teacher.accuracy"] / 100
+    mixed = right * agreements[0] + (1 - right) * agreements[1]
+    assert mixed == pytest.approx(kd["teacher.agreement"])
+    assert kd["fidelity.kl"] > 0
+    assert 0 < kd["fidelity.cka"] <= 1
     assert kd["cost.flops_training"] == kd["cost.flops"] + teacher["cost.flops"]
     assert byot["cost.flops.exit1"] < byot["cost.flops.exit2"] < byot["cost.flops.ensemble"]
     assert not [key for key in kd if key.startswith("cost.flops.")]

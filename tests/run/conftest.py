@@ -77,13 +77,13 @@ def built(cls, its_task, seed=0, teacher=None):
         return cls(student, teachers, info)
 
 
-def trained(folder, cls=Plain, its_task=None, keeper=None, teacher=None, method=None, **changed):
+def trained(folder, cls=Plain, its_task=None, keeper=None, teacher=None, method=None, optimiser=RATE, **changed):
     """The method and the outcome; `changed` are values of the recipe."""
     folder.mkdir(exist_ok=True)
     its_task = its_task or task()
     method = method or built(cls, its_task, teacher=teacher)
     machine = Machine("cpu", 0, False, False, 60.0, 1, "")
-    given = Settings(DIGITS, Split(0.0, 0), AUGMENT, RATE, recipe(**changed), machine, Measures((), False, 0, ()))
+    given = Settings(DIGITS, Split(0.0, 0), AUGMENT, optimiser, recipe(**changed), machine, Measures((), False, 0, ()))
     with Streams(0).as_global("training"):
         return method, train(method, its_task, given, Streams(0), folder / "epochs.csv", keeper=keeper)
 

@@ -148,6 +148,8 @@ def _of_runs(baseline: str) -> tuple[Column, ...]:
                 key="accuracy.val", optional=True),
         replace(_PERCENT, name="exits.*", title="{} %", about="accuracy of one classifier, such as exits.ensemble",
                 key="exits.{}", optional=True),
+        replace(_PERCENT, name="transfer.*", title="Transfer {} %", key="transfer.{}",
+                about="accuracy on another dataset with frozen features, such as transfer.stl10.linear and transfer.stl10.knn"),
         replace(_COST, name="images", title="Images", about="images through the student in training: the budget",
                 key="images_seen", unit="images", better="", worth=4),
         replace(_COST, name="teacher_images", title="Teacher images", about="images through teachers in training",

@@ -6,7 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from kdbench.config.settings import SGD, Train
+from kdbench.config.optimisers import SGD, AdamW
+from kdbench.config.settings import Train
 from kdbench.errors import RunError
 from kdbench.method import Phase
 
@@ -74,10 +75,11 @@ class Budget:
         """The phase that `step` belongs to."""
         return next(stretch for stretch in self.stretches if step < stretch.end)
 
-    def rate(self, step: int, sgd: SGD) -> float:
+    def rate(self, step: int, optimiser: SGD | AdamW) -> float:
         """The learning rate of `step`: the schedule over its phase, behind the recipe's warm-up."""
         stretch = self.stretch(step)
-        rate = sgd.lr if stretch.phase.rate == "constant" else sgd.lr * self._schedule(stretch.progress(step))
+        peak = optimiser.lr
+        rate = peak if stretch.phase.rate == "constant" else peak * self._schedule(stretch.progress(step))
         return rate * (step + 1) / self.warmup_steps if step < self.warmup_steps else rate
 
 

@@ -10,9 +10,11 @@ import torch
 from kdbench.config.settings import Settings, Train
 from kdbench.data.augment import Augmenter
 from kdbench.data.task import Task
+from kdbench.errors import RunError
 from kdbench.method import Method, Share, Update
 from kdbench.run.caller import Caller
 from kdbench.run.group import Group
+from kdbench.run.loop.accumulate import portions, update_in_portions
 from kdbench.run.loop.batches import passes_per_anchor, steps, unaugmented
 from kdbench.run.loop.bookkeeping import Bookkeeper
 from kdbench.run.loop.budget import Budget, Stretch
@@ -63,7 +65,7 @@ def train(
     group.check_equal({"the steps to resume at": first})
     if not first:
         _prepare(training, task, settings, streams)
-    mixed = autocast(settings.train, training.device)
+    mixed, parts = autocast(settings.train, training.device), settings.train.accumulate
     books = Bookkeeper(training, task, settings, budget, caller, keeper)
     stretch: Stretch | None = None
     method.train()
@@ -77,13 +79,16 @@ def train(
             if state is not None and stretch.first < first:  # at the very start of a phase its optimisers are fresh
                 training.restore_optimisers(state)
             state = None
-        rate = budget.rate(batch.step, settings.sgd)
+        rate = budget.rate(batch.step, settings.optimiser)
         update.set_rate(rate)
         with training.passes.counted():
-            with mixed:
-                terms = of_batch(batch)
-                update.loss = update.total(terms)
-            method.update(terms, update)
+            if parts == 1:
+                with mixed:
+                    terms = of_batch(batch)
+                    update.loss = update.total(terms)
+                method.update(terms, update)
+            else:
+                terms = update_in_portions(method, update, portions(batch, budget.anchors, parts), mixed(of_batch))
             if batch.step == stretch.first:
                 check_gradients(losses, method, update.parameters)
             with torch.no_grad():
@@ -115,5 +120,13 @@ def _begin(stretch: Stretch, training: Training, settings: Settings, group: Grou
     """Begin a phase: its parameters, and optimisers that remember nothing."""
     trained = stretch.phase.trains if stretch.phase.trains is not None else training.method.parameters()
     parameters = [p for p in trained if p.requires_grad]
-    training.optimisers = training.method.optimisers(parameters, settings.sgd)
+    try:
+        training.optimisers = training.method.optimisers(parameters, settings.optimiser)
+    except AttributeError as error:
+        if error.obj is not settings.optimiser:
+            raise
+        raise RunError(
+            f"{type(training.method).__name__}.optimisers reads '{error.name}', which {type(error.obj).__name__} does not have; "
+            f"the method needs a recipe with another Train.optimiser than '{settings.train.optimiser}'"
+        ) from None
     return Update(parameters, training.optimisers, share, group.sum_gradients, settings.train.clip_norm)

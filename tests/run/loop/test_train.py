@@ -7,6 +7,7 @@ from itertools import count
 import pytest
 import torch
 
+from kdbench.config.optimisers import AdamW
 from kdbench.errors import RunError
 from kdbench.method import Phase
 from kdbench.run.checkpoint import weights_sha256
@@ -217,3 +218,34 @@ def test_the_rate_of_each_phase_is_its_own(small, tmp_path, monkeypatch):
     small.trained(tmp_path, two_phases(small.Plain, rate="constant"))
     second = [0.05 * 0.5 * (1 + math.cos(math.pi * k / (STEPS - FIRST))) for k in range(STEPS - FIRST)]
     assert rates == pytest.approx([0.05] * FIRST + second)
+
+
+ADAMW = AdamW(lr=1e-3, betas=(0.9, 0.99), weight_decay=0.05, decay_vectors=False)
+
+
+def test_adamw_that_is_interrupted_after_every_step_ends_in_the_same_bits(small, tmp_path):
+    def train(folder, stop):
+        folder = RunFolder(folder, "adamw")
+        folder.begin("")
+        keeper = Keeper(folder, {}, 0.0, stop)
+        made, _ = small.trained(folder.path, keeper=keeper, optimiser=ADAMW, epochs=2.0, accumulate=2)
+        return weights_sha256(made.state_dict())
+
+    whole, stops = train(tmp_path / "whole", lambda: False), 0
+    while True:
+        try:
+            parts = train(tmp_path / "parts", lambda: True)
+            break
+        except Stopped:
+            stops += 1
+    assert (stops, parts) == (8, whole)
+
+
+def test_a_method_that_reads_a_setting_of_sgd_is_refused_under_adamw(small, tmp_path):
+    class Momentum(small.Plain):
+        def optimisers(self, parameters, settings):
+            return {"own": torch.optim.SGD(parameters, settings.lr, settings.momentum)}
+
+    small.trained(tmp_path, Momentum, epochs=1.0)
+    with pytest.raises(RunError, match=r"Momentum\.optimisers reads 'momentum', which AdamW does not have"):
+        small.trained(tmp_path, Momentum, optimiser=ADAMW, epochs=1.0)
