@@ -7,13 +7,15 @@ saves.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kdbench.config import extensions, places, run_config
+from kdbench.config import extensions, places, run_config, signature
 from kdbench.config.reading import Reading
-from kdbench.data.readers import registry
+from kdbench.data import memory
+from kdbench.data.readers import decoded_file, registry
+from kdbench.data.readers.listing import Listing
 from kdbench.errors import UserError, loading_torch
 from kdbench.plan.spec import Spec
 from kdbench.run import fault
@@ -21,7 +23,6 @@ from kdbench.store.folder import RunFolder
 
 if TYPE_CHECKING:
     from kdbench.data.readers.arrays import Arrays
-    from kdbench.data.readers.listing import Listing
 
 
 def check(specs: Sequence[Spec], runs: Path, data: Path | None, dry_run: bool = False) -> list[str]:
@@ -46,14 +47,31 @@ def check(specs: Sequence[Spec], runs: Path, data: Path | None, dry_run: bool = 
             content = _images(source, reading, wanted, data, dry_run, sentences)
             if content is not None:
                 sentences += content.notes
-                for values in {spec.protocol: _values(spec) for spec in wanted}.values():
-                    registry.check_channels(source, content, values["Dataset.mean"])
+                values = {spec.protocol: _values(spec) for spec in wanted}.values()
+                for each in values:
+                    registry.check_channels(source, content, each["Dataset.mean"])
+                if isinstance(content, Listing):
+                    sentences += dict.fromkeys(_placement(content, each, data) for each in values)
             sentences += _teachers(wanted, {spec.id for spec in specs}, runs, content)
     except UserError:
         raise
     except Exception as error:  # of a reader or a network of the user's too
         raise UserError(fault.sentence(error)) from error
     return sentences
+
+
+def _placement(listing: Listing, values: Mapping[str, Any], data: Path | None) -> str:
+    """Where the runs of a configuration decode image files, as a sentence.
+
+    Raises:
+        UserError: they are to be kept on disk, which has too little space.
+    """
+    usual = {name: parameter.default for name, parameter in signature.shared()["Machine"].parameters.items()}
+    images, share = (values.get(f"Machine.{name}", usual[name]) for name in ("images", "memory"))
+    placement = memory.placement(listing, images, share, crops=values.get("ResizedCrop.min_area", 0.0) > 0)
+    if placement.where == "cache" and data:
+        decoded_file.path(listing, data)
+    return placement.sentence
 
 
 def _values(spec: Spec) -> Any:
