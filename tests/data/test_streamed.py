@@ -1,6 +1,8 @@
 """Streamed images: the same bits as in memory, whatever the workers and wherever a run was stopped."""
 
 import os
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -30,7 +32,7 @@ WORDS = [
     "Train.batch_size=8", "Dataset.size=16", "Split.validation=0.25", "Machine.threads=1", "Machine.checkpoint_every=0",
     "Measures.corruptions=False", "Measures.images=4",
 ]  # fmt: skip
-WAYS = ["Machine.images=memory", "Machine.workers=0", "Machine.workers=1", "Machine.workers=2"]
+WAYS = ["Machine.images=memory", "Machine.images=cache", "Machine.workers=0", "Machine.workers=1", "Machine.workers=2"]
 
 
 @pytest.fixture(scope="module")
@@ -50,13 +52,20 @@ def folder(tmp_path_factory):
     return root
 
 
+@pytest.fixture
+def copy(folder, tmp_path):
+    """The same images, for tests that change them."""
+    return Path(shutil.copytree(folder, tmp_path / "data"))
+
+
 def load(folder, way, crop=NO_CROP, count=0):
     machine = Machine("cpu", 1, False, False, 0.0, 1, "", way, 0.5, count)
     return task_.load(FOLDER, Split(0.25, 0), folder, CPU, crop=crop, machine=machine)
 
 
-def test_each_part_has_the_images_of_memory(folder):
-    whole, streamed = load(folder, "memory"), load(folder, "stream", count=2)
+@pytest.mark.parametrize("way", ["stream", "cache"])
+def test_each_part_has_the_images_of_memory(way, copy):
+    whole, streamed = load(copy, "memory"), load(copy, way, count=2)
     assert streamed.digest == whole.digest
     assert streamed.image_shape == whole.image_shape == (3, 16, 16)
     for task in (whole, streamed):
@@ -137,9 +146,7 @@ def test_a_streamed_run_stopped_after_every_step_ends_in_the_same_bits(folder, t
     assert len(lines[0]) == len(lines[1])
 
 
-def test_a_broken_file_is_one_sentence(folder, tmp_path):
-    copy = tmp_path / "data"
-    os.system(f"cp -r {folder} {copy}")
+def test_a_broken_file_is_one_sentence(copy):
     path = copy / "train" / "cat" / "1.jpg"
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(RunError, match=r"train/cat/1.jpg cannot be read as an image"):
@@ -179,15 +186,15 @@ def test_the_choice_says_why(folder, monkeypatch):
     listing = registry.read("imagefolder", folder, FOLDER.reading)
     monkeypatch.setattr(memory, "available", lambda: 50_000)
     assert memory.placement(listing, "auto", 0.9, False) == (
-        False,
+        "memory",
         "52 images of 16x16 take 0.0399 MB of 0.05 MB free memory; they are decoded into memory",
     )
     placement = memory.placement(listing, "auto", 0.5, False)
-    assert placement.streamed
+    assert placement.where == "stream"
     assert "more than 50% (Machine.memory); they are decoded in every epoch" in placement.sentence
-    assert memory.placement(listing, "stream", 0.9, False).streamed
-    assert not memory.placement(listing, "memory", 0.1, False).streamed
-    assert memory.placement(listing, "memory", 0.9, True).streamed, "crops are cut from the files"
+    assert memory.placement(listing, "stream", 0.9, False).where == "stream"
+    assert memory.placement(listing, "memory", 0.1, False).where == "memory"
+    assert memory.placement(listing, "memory", 0.9, True).where == "stream", "crops are cut from the files"
 
 
 def test_free_memory_is_some_of_the_machines():

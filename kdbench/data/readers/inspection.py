@@ -161,20 +161,20 @@ def _look(listing: Listing, part: Files, n: int) -> tuple[str, bytes]:
 
 def remembered(listing: Listing, source: str, folder: Path) -> Verdict | None:
     """The verdict that `remember` has kept on these very files; None if there is none."""
-    fingerprint = _fingerprint(listing)
+    now = fingerprint(listing)
     for kept in cache.folders(folder):
         if not cache.is_trusted(kept, folder):
             continue
         with suppress(OSError, ValueError, KeyError, TypeError):
             content = json.loads(files_.read_regular(kept / _name(source)))
-            if content["fingerprint"] == fingerprint:
+            if content["fingerprint"] == now:
                 return Verdict({str(k): str(v) for k, v in content["broken"].items()}, str(content["sha256"]))
     return None
 
 
 def remember(verdict: Verdict, listing: Listing, source: str, folder: Path) -> None:
     """Keep a verdict in the first cache of a data folder that can be written."""
-    content = {"fingerprint": _fingerprint(listing), "broken": verdict.broken, "sha256": verdict.sha256}
+    content = {"fingerprint": fingerprint(listing), "broken": verdict.broken, "sha256": verdict.sha256}
     for kept in cache.writable(folder):
         with suppress(OSError):
             files_.write_atomically(kept / _name(source), json.dumps(content).encode())
@@ -196,7 +196,7 @@ def without_broken(listing: Listing, source: str, folder: Path) -> Listing:
     return listing.without(found.broken)
 
 
-def _fingerprint(listing: Listing) -> str:
+def fingerprint(listing: Listing) -> str:
     """sha256 of names, labels, sizes and modification times."""
     digest = hashlib.sha256(listing.digest().encode())
     for part in (listing.train, listing.test):
