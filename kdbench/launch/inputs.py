@@ -22,6 +22,7 @@ from kdbench.store.folder import RunFolder
 
 if TYPE_CHECKING:
     from kdbench.data.readers.arrays import Arrays
+    from kdbench.data.readers.listing import Listing
 
 
 def check(specs: Sequence[Spec], runs: Path, data: Path | None, dry_run: bool = False) -> list[str]:
