@@ -123,6 +123,7 @@ def load(
         parts = _in_memory(content, places, device, test_may_choose)
         task = Task(*parts, len(content.classes), content.digest(), folder=folder)
     task.train.labels = torch.from_numpy(chosen.labels).to(device)
+    task.validation.labels = torch.from_numpy(chosen.validation_labels).to(device)
     return task
 
 
