@@ -144,7 +144,9 @@ class Augmenter:
         if policy:
             batch = policy(batch, draws.operations)
         values = batch.float()
-        batch = torch.addcmul(self.shift, values, self.scale, out=values)  # a second copy takes as long as the arithmetic
+        batch = torch.addcmul(
+            self.shift, values, self.scale, out=values
+        )  # a second copy takes as long as the arithmetic
         if self.cut[kind]:
             batch = batch * self._outside_cut(draws, self.cut[kind])[..., None]
         return batch.permute(0, 3, 1, 2)
