@@ -97,7 +97,10 @@ class Streamed(Images):
 
 def workers(asked: int) -> int:
     """The number of worker processes that `Machine.workers` asks for."""
-    return asked if asked >= 0 else max(1, min(len(os.sched_getaffinity(0)) - 1, MOST_WORKERS))
+    cores = len(os.sched_getaffinity(0)) // int(
+        os.environ.get("LOCAL_WORLD_SIZE", "1")
+    )  # torchrun's processes share them
+    return asked if asked >= 0 else max(1, min(cores - 1, MOST_WORKERS))
 
 
 class _Decoder(Dataset[Any]):

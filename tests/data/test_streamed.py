@@ -218,7 +218,7 @@ def test_the_choice_says_why(folder, monkeypatch):
     )
     placement = memory.placement(listing, "auto", 0.5, False)
     assert placement.where == "stream"
-    assert "more than 50% (Machine.memory); they are decoded in every epoch" in placement.sentence
+    assert "more than 50 % (Machine.memory); they are decoded in every epoch" in placement.sentence
     assert memory.placement(listing, "stream", 0.9, False).where == "stream"
     assert memory.placement(listing, "memory", 0.1, False).where == "memory"
     assert memory.placement(listing, "memory", 0.9, True).where == "stream", "crops are cut from the files"
@@ -229,6 +229,13 @@ def test_free_memory_is_some_of_the_machines():
     assert workers(3) == 3
     assert workers(0) == 0
     assert workers(-1) >= 1
+
+
+def test_processes_of_a_group_share_the_cores(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(64)))
+    assert workers(-1) == 16
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
+    assert workers(-1) == 7
 
 
 def test_streamed_images_are_a_listing_s(folder):
