@@ -48,7 +48,9 @@ def placement(listing: Listing, images: str, share: float, crops: bool) -> Place
         )
     if needed <= share * free:
         return Placement("memory", f"{take}; they are decoded into memory")
-    return Placement("stream", f"{take}, more than {share:.0%} (Machine.memory); they are decoded in every epoch")
+    return Placement(
+        "stream", f"{take}, more than {100 * share:.3g} % (Machine.memory); they are decoded in every epoch"
+    )
 
 
 def available() -> int:

@@ -9,7 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
-from kdbench.config.settings import Augment, Dataset, Machine, Split
+from kdbench.backbones import registry as backbones
+from kdbench.config.schedules import Cosine
+from kdbench.config.settings import Augment, Dataset, Machine, Split, Train
 from kdbench.config.switches import NO_CROP, ResizedCrop
 from kdbench.data import memory
 from kdbench.data import task as task_
@@ -18,13 +20,18 @@ from kdbench.data.images import Wanted
 from kdbench.data.readers import registry
 from kdbench.data.streamed import Streamed, workers
 from kdbench.errors import RunError
+from kdbench.method import Info, Method
 from kdbench.plan import expand, request
 from kdbench.run.caller import Caller
 from kdbench.run.execute import run
+from kdbench.run.loop.batches import steps
+from kdbench.run.loop.budget import Budget
 from kdbench.run.resume import Stopped
 from kdbench.store.folder import EPOCHS, RunFolder
+from kdbench.streams import Streams
 
 CPU = torch.device("cpu")
+TRAIN = Train(1.0, 4, Cosine(final=0.0), 0.0, 0.0, "float32", 0.0)
 FOLDER = Dataset("imagefolder", (0.5,) * 3, (0.25,) * 3, True, size=16)
 CROP = ResizedCrop(min_area=0.3, test_share=0.8)
 WORDS = [
@@ -153,6 +160,26 @@ def test_a_broken_file_is_one_sentence(copy):
         list(load(copy, "stream", count=2).train.batches(8))
 
 
+def test_a_sampler_that_draws_from_the_global_generator_is_refused(folder):
+    class Pairs(Method):
+        images_per_anchor = 2
+
+        def sample(self, anchors, streams):
+            return torch.cat([anchors, torch.randint(self.info.images, anchors.shape)])
+
+    def batches(way):
+        task = load(folder, way)
+        info = Info(2, task.train.labels, task.image_shape, 0.0, CPU)
+        given = TRAIN
+        augmenter = Augmenter(task.train, Augment(0.125, 0, True, 0.0), FOLDER)
+        method = Pairs(backbones.build("resnet8", 2), [], info)
+        return steps(method, task, augmenter, Streams(0), Budget(given, len(task.train), 2))
+
+    assert len(next(batches("memory")).images) == 4
+    with pytest.raises(RunError, match=r"Pairs.sample draws from torch's global generator"):
+        next(batches("stream"))
+
+
 def test_nothing_is_drawn_from_the_global_generator(folder):
     images = load(folder, "stream", count=1).train
     before = torch.random.get_rng_state()
@@ -191,7 +218,7 @@ def test_the_choice_says_why(folder, monkeypatch):
     )
     placement = memory.placement(listing, "auto", 0.5, False)
     assert placement.where == "stream"
-    assert "more than 50% (Machine.memory); they are decoded in every epoch" in placement.sentence
+    assert "more than 50 % (Machine.memory); they are decoded in every epoch" in placement.sentence
     assert memory.placement(listing, "stream", 0.9, False).where == "stream"
     assert memory.placement(listing, "memory", 0.1, False).where == "memory"
     assert memory.placement(listing, "memory", 0.9, True).where == "stream", "crops are cut from the files"
@@ -202,6 +229,13 @@ def test_free_memory_is_some_of_the_machines():
     assert workers(3) == 3
     assert workers(0) == 0
     assert workers(-1) >= 1
+
+
+def test_processes_of_a_group_share_the_cores(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(64)))
+    assert workers(-1) == 16
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
+    assert workers(-1) == 7
 
 
 def test_streamed_images_are_a_listing_s(folder):
