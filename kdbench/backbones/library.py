@@ -175,11 +175,9 @@ def _of_torchvision(model: str, name: str, classes: int, channels: int, pretrain
     if channels != 3:
         raise UserError(f"{model} takes images of 3 channels, not {channels}")
     name, _, weights = name.partition(":")
-    check_torchvision(name)
+    check_torchvision(name, weights)
     side = 299 if name == "inception_v3" else 224
     every: Any = models.get_model_weights(name)
-    if weights and weights not in every.__members__:
-        raise UserError(f"{name} has no weights '{weights}'; valid: {', '.join(every.__members__)}")
     if not weights or not pretrained:
         options = {"aux_logits": False, "init_weights": True} if name in ("googlenet", "inception_v3") else {}
         network = models.get_model(name, weights=None, num_classes=classes, **options)
@@ -214,17 +212,20 @@ def _pretrained(model: str, load: Any) -> nn.Module:
         raise UserError(f"the weights of {model} cannot be loaded ({type(error).__name__}: {reason[:200]})") from error
 
 
-def check_torchvision(name: str) -> None:
-    """Refuse a name that is not one of torchvision's classifiers.
+def check_torchvision(name: str, weights: str = "") -> None:
+    """Refuse a name that is not one of torchvision's classifiers, and one of weights that the classifier does not have.
 
     Raises:
-        UserError: with the nearest names.
+        UserError: with the nearest names, or all of the weights.
     """
     from torchvision import models
 
     names = models.list_models(module=models)
     if name not in names:
         raise _unknown("torchvision", name, names)
+    every: Any = models.get_model_weights(name)
+    if weights and weights not in every.__members__:
+        raise UserError(f"{name} has no weights '{weights}'; valid: {', '.join(every.__members__)}")
 
 
 def check_timm(name: str) -> Any:

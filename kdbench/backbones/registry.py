@@ -29,7 +29,7 @@ def check(name: str, word: str) -> None:
         from kdbench.backbones import library as models
 
     if library == "torchvision":
-        models.check_torchvision(model.partition(":")[0])
+        models.check_torchvision(*model.partition(":")[::2])
     else:
         models.check_timm(model)
 

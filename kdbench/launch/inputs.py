@@ -16,6 +16,7 @@ from kdbench.config.reading import Reading
 from kdbench.data.readers import registry
 from kdbench.errors import UserError, loading_torch
 from kdbench.launch import training
+from kdbench.plan.request import WeightFile
 from kdbench.plan.spec import Spec
 from kdbench.run import fault
 from kdbench.store.folder import RunFolder
@@ -118,5 +119,5 @@ def _teachers(specs: Sequence[Spec], to_do: set[str], runs: Path, content: Array
     digest = content.digest() if content else None
     for folder in finished:
         teacher.check_run(RunFolder(folder.parent, folder.name), _values(folders[folder]), digest)
-    doubts = [teacher.check_file(places.user_path(file), _values(spec), content) for file, spec in files.items()]
+    doubts = [teacher.check_file(WeightFile.of(file), _values(spec), content) for file, spec in files.items()]
     return [doubt for doubt in doubts if doubt]

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
 
 from kdbench import words as words_
 from kdbench.backbones import registry
@@ -198,10 +199,13 @@ def _teachers(names: Iterable[str]) -> tuple[str, ...]:
         if not name.isprintable():  # of a sweep: it is part of commands
             raise UserError(f"the teacher {shortened(repr(name))} has characters that cannot be printed")
         if is_weight_file(name):
-            if not places.user_path(name).is_file():
-                raise UserError(f"the teacher's weight file '{name}' does not exist")
-            if not os.access(places.user_path(name), os.R_OK):
-                raise UserError(f"the teacher's weight file '{name}' cannot be read: permission denied")
+            file = WeightFile.of(name)
+            if file.network and extensions.library_of(file.network):
+                registry.check(file.network, "teacher")
+            if not file.path.is_file():
+                raise UserError(f"the teacher's weight file '{file.path}' does not exist")
+            if not os.access(file.path, os.R_OK):
+                raise UserError(f"the teacher's weight file '{file.path}' cannot be read: permission denied")
         elif "+" in name:
             raise UserError(
                 f"teacher={name} is not possible: teacher= selects one teacher per run, and teacher={name.replace('+', ',')} "
@@ -210,8 +214,44 @@ def _teachers(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(names)
 
 
+@dataclass(frozen=True)
+class WeightFile:
+    """A teacher's weight file as the user names it: FILE, or NETWORK:FILE.
+
+    Attributes:
+        path: of the file.
+        network: the backbone that the weights are for; None if it is recognised by their names and shapes.
+    """
+
+    path: Path
+    network: str | None = None
+
+    @classmethod
+    def of(cls, teacher: str) -> WeightFile:
+        """The file that a word of `teacher=` names.
+
+        Raises:
+            UserError: no file system can have such a path, or the network asks for pretrained weights too.
+        """
+        network, _, file = teacher.partition(":")
+        if not extensions.is_backbone(network) or not ("/" in file or Path(file).suffix in WEIGHT_SUFFIXES):
+            return cls(places.user_path(teacher))
+        if extensions.library_of(network) and "." in network:
+            raise UserError(
+                f"'{network}' names pretrained weights; for weights in a file, pass {network.partition('.')[0]}:{file}"
+            )
+        return cls(places.user_path(file), network)
+
+    def identity(self) -> str:
+        """Its part of a run's id: the content, wherever the file is, and the network if the user named it."""
+        sha256 = places.file_sha256(self.path)
+        return f"{self.network} {sha256}" if self.network else sha256
+
+
 def is_weight_file(teacher: str) -> bool:
     """True if a teacher is given as a file, and not as a backbone or a run."""
+    if WeightFile.of(teacher).network:
+        return True
     path = places.user_path(teacher)
     if extensions.library_of(teacher) and not path.is_file():
         return False

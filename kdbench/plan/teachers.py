@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from kdbench.backbones import registry
 from kdbench.config import extensions, places, resolve, signature
 from kdbench.config.ginfile import Binding
 from kdbench.config.resolve import Config
 from kdbench.errors import UserError
-from kdbench.plan.request import is_weight_file
+from kdbench.plan.request import WeightFile, is_weight_file
 from kdbench.plan.spec import EQUAL_TEACHER_SEED, TEACHER_SEED, Spec, TeacherRun, teacher_name
 
 FindRun = Callable[[str], TeacherRun | None]
@@ -43,7 +42,7 @@ class Teachers:
         """Their name in tables; None without a teacher."""
         if self.untrained:
             return f"{self.untrained} untrained"
-        names = [Path(self.file).stem] if self.file else []
+        names = [WeightFile.of(self.file).path.stem] if self.file else []
         return "+".join([*names, *(teacher_name(run.student, run.method) for run in self.runs)]) or None
 
     @property
@@ -51,7 +50,7 @@ class Teachers:
         """Their part of a run's id: contents of files and ids of runs, wherever these are."""
         if self.untrained:
             return f"untrained {self.untrained} {TEACHER_SEED}"
-        files = [places.file_sha256(places.user_path(self.file))] if self.file else []
+        files = [WeightFile.of(self.file).identity()] if self.file else []
         return ",".join([*files, *(run.id for run in self.runs)]) or None
 
 
@@ -64,7 +63,8 @@ def look_up(word: str, find_run: FindRun | None) -> Teachers:
     Raises:
         UserError: it is neither, and which backbone or run is nearest.
     """
-    if not extensions.is_backbone(word):
+    is_named = WeightFile.of(word).network is not None
+    if is_named or not extensions.is_backbone(word):
         if is_weight_file(word):
             return Teachers(word, file=word)
         run = find_run(word) if find_run else None

@@ -12,12 +12,13 @@ from torch import Tensor
 
 from kdbench.backbones import registry
 from kdbench.backbones.backbone import Backbone
-from kdbench.config import extensions, places, run_config
+from kdbench.config import extensions, run_config
 from kdbench.config.settings import Dataset
 from kdbench.data.readers import registry as readers
 from kdbench.data.task import Task
 from kdbench.errors import RunError
 from kdbench.method import Method, Teacher
+from kdbench.plan.request import WeightFile
 from kdbench.plan.spec import TEACHER_SEED, Spec
 from kdbench.run import checkpoint, fault, plausibility, weight_file
 from kdbench.run import load as load_
@@ -100,7 +101,7 @@ def load(spec: Spec, runs: Path, task: Task) -> tuple[LoadedTeacher, ...]:
         return (_untrained(spec.teacher_untrained, classes, channels),)
     teachers = []
     if spec.teacher_file is not None:
-        teachers.append(_of_file(places.user_path(spec.teacher_file), classes, channels))
+        teachers.append(_of_file(WeightFile.of(spec.teacher_file), classes, channels))
     for run in spec.teacher_runs:
         folder = Path(spec.teacher_folders.get(run, runs / run))
         own = _normalisation_of(run_config.parse(spec.config, spec.id).values)
@@ -125,7 +126,7 @@ def check_run(folder: RunFolder, values: Mapping[str, Any], data: str | None) ->
         raise RunError(sentence if run in sentence else f"the run {run} cannot teach: {sentence}") from error
 
 
-def check_file(path: Path, values: Mapping[str, Any], content: Arrays | Listing | None) -> str | None:
+def check_file(file: WeightFile, values: Mapping[str, Any], content: Arrays | Listing | None) -> str | None:
     """Read a weight file that is to teach, as its students will, and try it on training images.
 
     Args:
@@ -139,23 +140,25 @@ def check_file(path: Path, values: Mapping[str, Any], content: Arrays | Listing 
         RunError: it cannot be read, or does not fit any backbone with the classes and channels of the images.
     """
     if content is None:
-        state = weight_file.read(path)
+        state = weight_file.read(file.path)
         coarse = values.get("Dataset.labels") == "coarse"  # the reader declares the number of the fine classes
         classes = (None if coarse else readers.classes(values["Dataset.source"])) or weight_file.classes_of(state)
-        weight_file.fitting(state, path, classes, len(values["Dataset.mean"]))
+        weight_file.fitting(state, file.path, classes, len(values["Dataset.mean"]), file.network)
         return None
-    teacher = _of_file(path, len(content.classes), content.channels)
+    teacher = _of_file(file, len(content.classes), content.channels)
     dataset = Dataset(**{name: values[f"Dataset.{name}"] for name in ("source", "mean", "std", "mirrored")})
-    return plausibility.doubt(teacher.network, plausibility.some(content), dataset, path.name)
+    return plausibility.doubt(teacher.network, plausibility.some(content), dataset, file.path.name)
 
 
 def doubt(spec: Spec, teachers: Sequence[LoadedTeacher], task: Task, dataset: Dataset) -> str | None:
     """A sentence about the first teacher of a run, if the user named it and `plausibility.doubt` finds it odd."""
-    trained_by_the_plan = spec.teacher_word is None or extensions.is_backbone(spec.teacher_word)
+    trained_by_the_plan = spec.teacher_word is None or (
+        spec.teacher_file is None and extensions.is_backbone(spec.teacher_word)
+    )
     if not teachers or trained_by_the_plan:
         return None
     first = next(teacher for teacher in teachers if not teacher.is_earlier)
-    name = Path(spec.teacher_file).name if spec.teacher_file else first.run
+    name = WeightFile.of(spec.teacher_file).path.name if spec.teacher_file else first.run
     return plausibility.doubt(first.network, task.train, dataset, str(name), first.logits)
 
 
@@ -242,8 +245,8 @@ def _untrained(name: str, classes: int, channels: int) -> LoadedTeacher:
     return LoadedTeacher(network, None, checkpoint.weights_sha256(network.state_dict()), None, description=described)
 
 
-def _of_file(path: Path, classes: int, channels: int) -> LoadedTeacher:
-    name, state = weight_file.fitting(weight_file.read(path), path, classes, channels)
+def _of_file(file: WeightFile, classes: int, channels: int) -> LoadedTeacher:
+    name, state = weight_file.fitting(weight_file.read(file.path), file.path, classes, channels, file.network)
     network = registry.build(name, classes, channels)
     network.load_state_dict(state)
     described = load_.as_teacher({"backbone": name})

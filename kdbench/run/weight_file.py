@@ -104,16 +104,22 @@ def classes_of(state: Mapping[str, Tensor]) -> int:
     return max(1, len(matrices[-1])) if matrices else 1
 
 
-def fitting(state: Mapping[str, Tensor], path: Path, classes: int, channels: int) -> tuple[str, dict[str, Tensor]]:
+def fitting(
+    state: Mapping[str, Tensor], path: Path, classes: int, channels: int, network: str | None = None
+) -> tuple[str, dict[str, Tensor]]:
     """The backbone whose state dict has these names and shapes, and the weights under the names that it gives them.
 
     Args:
         state: what `read` returned.
         path: its file, for sentences.
+        network: the backbone that the user named; None if every one of kdbench's own and of plug-ins is tried.
 
     Raises:
         RunError: no backbone has; the nearest is named, and how it differs. Or some weights are not numbers.
     """
+    if network is not None:
+        built = registry.build(network, classes, channels, pretrained=False)
+        return network, _fitted(state, built.state_dict(), path, network)
     differences: dict[str, _Difference] = {}
     # Building all takes seconds: those that the file's name or folder mentions come first.
     for backbone in sorted(extensions.members("backbone"), key=lambda name: name not in str(path).lower()):
@@ -124,15 +130,28 @@ def fitting(state: Mapping[str, Tensor], path: Path, classes: int, channels: int
         wanted = _without_prefix(own)
         differences[backbone] = _Difference(state, wanted)
         if not differences[backbone].number:
-            weights = {full: state[name] for full, name in zip(own, wanted, strict=True)}
-            _check_values(weights, own, path)
-            return backbone, weights
+            return backbone, _fitted(state, own, path, backbone)
     if not differences:
         raise RunError(f"the weights in '{path.name}' do not fit any backbone with {classes} classes")
     nearest = min(differences, key=lambda backbone: differences[backbone].number)
     raise RunError(
         f"the weights in '{path.name}' do not fit any backbone with {classes} classes; nearest is {nearest}: {differences[nearest]}"
     )
+
+
+def _fitted(state: Mapping[str, Tensor], own: Mapping[str, Tensor], path: Path, network: str) -> dict[str, Tensor]:
+    """Weights under the names that a network gives them.
+
+    Raises:
+        RunError: names or shapes differ from the network's, or some weights are not numbers.
+    """
+    wanted = _without_prefix(own)
+    difference = _Difference(state, wanted)
+    if difference.number:
+        raise RunError(f"the weights in '{path.name}' do not fit {network}: {difference}")
+    weights = {full: state[name] for full, name in zip(own, wanted, strict=True)}
+    _check_values(weights, own, path)
+    return weights
 
 
 @lru_cache(maxsize=256)

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from kdbench.config import places
 from kdbench.files import read_object
+from kdbench.plan.request import WeightFile
 from kdbench.plan.spec import Spec
 
 FOLDER, FILE = "tuning", "study.json"
@@ -91,5 +91,5 @@ def tuning_of(spec: Spec, runs: Path) -> dict[str, Any]:
 
 def teacher_identity(spec: Spec) -> str | None:
     """The teachers' weights: checksum of a file from outside, ids of the runs that train them, or the untrained backbone."""
-    files = [places.file_sha256(places.user_path(spec.teacher_file))] if spec.teacher_file is not None else []
+    files = [WeightFile.of(spec.teacher_file).identity()] if spec.teacher_file is not None else []
     return ",".join([*files, *spec.teacher_runs]) or spec.teacher_untrained

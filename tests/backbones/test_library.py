@@ -6,9 +6,11 @@ from torchvision import models
 
 from kdbench.backbones import library, registry
 from kdbench.config import extensions, signature
-from kdbench.errors import UserError
-from kdbench.plan import expand, request
+from kdbench.errors import RunError, UserError
+from kdbench.plan import expand, request, teachers
+from kdbench.plan.request import WeightFile
 from kdbench.plan.spec import is_run_name
+from kdbench.run import weight_file
 from kdbench.run.execute import run
 from kdbench.run.load import deployed
 
@@ -111,6 +113,10 @@ def test_a_step_of_every_method_is_finite(name, family, make, batch):
         ),
         ("student=timm/resnet18.nix", "timm has no model 'resnet18.nix'; did you mean timm/resnet18."),
         ("teacher=torchvision/nix methods=kd", "torchvision has no model 'nix'"),
+        ("student=torchvision/resnet18:V9", "resnet18 has no weights 'V9'; valid: IMAGENET1K_V1"),
+        ("teacher=torchvision/nix:w.pth methods=kd", "torchvision has no model 'nix'"),
+        ("teacher=torchvision/resnet18:w.pth methods=kd", "weight file 'w.pth' does not exist"),
+        ("teacher=timm/resnet18.a1_in1k:w.pth methods=kd", "for weights in a file, pass timm/resnet18:w.pth"),
         ("student=keras/resnet50", "unknown student 'keras/resnet50'"),
     ],
 )
@@ -215,3 +221,23 @@ def test_a_run_of_a_librarys_student_and_teacher(tmp_path):
     assert results[1]["teacher"] == "torchvision/mobilenet_v3_small"
     network = deployed(tmp_path / "runs" / student.id)
     assert network(torch.zeros(1, 3, 32, 32)).shape == (1, 2)
+
+
+def test_a_file_in_the_librarys_own_names_teaches_the_network_that_it_is_named_for(tmp_path):
+    original = models.shufflenet_v2_x0_5(num_classes=5).eval()
+    path = tmp_path / "shufflenetv2_x0.5-f707e7126e.pth"
+    torch.save(original.state_dict(), path)
+    file = WeightFile.of(f"torchvision/shufflenet_v2_x0_5:{path}")
+    assert (file.network, file.path) == ("torchvision/shufflenet_v2_x0_5", path)
+    name, state = weight_file.fitting(weight_file.read(path), path, 5, 3, file.network)
+    network = registry.build(name, 5, 3, pretrained=False).eval()
+    network.load_state_dict(state)
+    images = torch.randn(2, 3, 64, 64)
+    assert torch.equal(network(images), original(images))
+    with pytest.raises(RunError, match=r"do not fit torchvision/shufflenet_v2_x0_5: .* 5 classes, here 7"):
+        weight_file.fitting(weight_file.read(path), path, 7, 3, file.network)
+    before = teachers.look_up(f"torchvision/shufflenet_v2_x0_5:{path}", None)
+    assert before.name == path.stem
+    identity = before.identity
+    moved = path.rename(tmp_path / "w.pth")
+    assert teachers.look_up(f"torchvision/shufflenet_v2_x0_5:{moved}", None).identity == identity
