@@ -197,11 +197,13 @@ def without_broken(listing: Listing, source: str, folder: Path) -> Listing:
 
 
 def _fingerprint(listing: Listing) -> str:
-    """sha256 of names, labels, sizes and modification times."""
-    digest = hashlib.sha256(listing.digest().encode())
+    """sha256 of names, labels, boxes, sizes and modification times; not of `Listing.size`, on which no verdict depends."""
+    digest = hashlib.sha256()
     for part in (listing.train, listing.test):
-        for path in part.paths:
-            digest.update(f"{(listing.root / path).stat().st_mtime_ns}\n".encode())
+        for path, label in zip(part.paths, part.labels.tolist(), strict=True):
+            status = (listing.root / path).stat()
+            digest.update(os.fsencode(f"{path} {label} {status.st_size} {status.st_mtime_ns}\n"))
+        digest.update(b"" if part.boxes is None else part.boxes.tobytes())
     return digest.hexdigest()
 
 

@@ -92,7 +92,7 @@ class Listing:
         digest = hashlib.sha256(f"{self.size}".encode())
         for part in (self.train, self.test):
             for path, label in zip(part.paths, part.labels.tolist(), strict=True):
-                digest.update(f"{path} {label} {(self.root / path).stat().st_size}\n".encode())
+                digest.update(os.fsencode(f"{path} {label} {(self.root / path).stat().st_size}\n"))
             digest.update(b"" if part.boxes is None else part.boxes.tobytes())
         return digest.hexdigest()
 

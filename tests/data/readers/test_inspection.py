@@ -71,6 +71,9 @@ def test_a_verdict_holds_for_these_files_only(folder):
     verdict = inspection.verdict(listing)
     inspection.remember(verdict, listing, "imagefolder", folder)
     assert inspection.remembered(listing, "imagefolder", folder) == verdict
+    assert (
+        inspection.remembered(registry.read("imagefolder", folder, Reading(size=5)), "imagefolder", folder) == verdict
+    )
     os.utime(folder / "train" / "cat" / "3.png", (1, 1))
     assert inspection.remembered(listing, "imagefolder", folder) is None
 
