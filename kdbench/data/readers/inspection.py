@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -193,7 +193,7 @@ def without_broken(listing: Listing, source: str, folder: Path) -> Listing:
         if found is None:
             found = verdict(listing)
             remember(found, listing, source, folder)
-    return listing.without(found.broken)
+    return replace(listing.without(found.broken), content_sha256=found.sha256)
 
 
 def _fingerprint(listing: Listing) -> str:

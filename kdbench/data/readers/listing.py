@@ -53,6 +53,8 @@ class Listing:
         size: side in pixels of the square that each image becomes (`Reading.size`).
         notes: sentences for the user about how the files were listed.
         skipped: number of files left out because they cannot be read.
+        content_sha256: checksum of the bytes of all files, those left out among them, where `skipped` was determined by
+            reading them all.
 
     Raises:
         ValueError: no size, no files, or labels that do not fit the classes.
@@ -65,6 +67,7 @@ class Listing:
     size: int
     notes: tuple[str, ...] = ()
     skipped: int = 0
+    content_sha256: str | None = None
 
     channels = 3
 
