@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
+from kdbench.errors import UserError
+
 
 class Reading(NamedTuple):
     """How the images of a dataset are read; the entry of a reader in `READERS` names the settings that it takes.
@@ -20,6 +22,17 @@ class Reading(NamedTuple):
     boxes: bool = False
     labels: Literal["fine", "coarse"] = "fine"
     skip_broken: bool = False
+
+    @property
+    def side(self) -> int:
+        """`size`, for a reader of images that have different sizes.
+
+        Raises:
+            UserError: it is 0.
+        """
+        if self.size <= 0:
+            raise UserError("Dataset.size must be at least 1 pixel here: images of different sizes are scaled to it")
+        return self.size
 
 
 AS_THEY_ARE = Reading()

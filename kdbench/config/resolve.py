@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field
 from typing import Any
 
@@ -284,13 +284,24 @@ def _check_ranges(config: Config) -> None:
 
 def _check_reading(config: Config) -> None:
     """Refuse a setting that the reader of the images does not take."""
-    source = config.shared["Dataset.source"].value
+    check_reading(config.shared["Dataset.source"].value, config.shared)
+
+
+def check_reading(source: str, given: Collection[str]) -> None:
+    """Compare settings of a dataset with those that its reader takes.
+
+    Args:
+        given: keys of parameters, such as "Dataset.size"; those of other settings are passed over.
+
+    Raises:
+        UserError: the reader does not take one of them.
+    """
     reader = extensions.members("reader").get(source)
     if reader is None:
-        return  # `registry.check_folder` says so
+        return  # `registry.check_folder` refuses it
     takes = reader.options.get("takes", ())
     for name in Reading._fields:
-        if f"Dataset.{name}" in config.shared and name not in takes:
+        if f"Dataset.{name}" in given and name not in takes:
             which = ", ".join(
                 sorted(r.name for r in extensions.members("reader").values() if name in r.options.get("takes", ()))
             )

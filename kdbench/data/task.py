@@ -147,7 +147,10 @@ def _of_listing(
     crop: ResizedCrop,
     machine: Machine | None,
 ) -> Task:
-    verdict = inspection.remembered(listing, dataset.source, folder) if folder else None
+    content = listing.content_sha256
+    if content is None and folder is not None:
+        verdict = inspection.remembered(listing, dataset.source, folder)
+        content = verdict.sha256 if verdict else None
     images, share = (machine.images, machine.memory) if machine else ("memory", 1.0)
     parts: tuple[Images, Images, SealedTest]
     where = memory.placement(listing, images, share, crop.is_on).where
@@ -171,6 +174,6 @@ def _of_listing(
         classes=len(listing.classes),
         digest=listing.digest(),
         skipped=listing.skipped if dataset.skip_broken else None,
-        content=verdict.sha256 if verdict else None,
+        content=content,
         folder=folder,
     )

@@ -15,6 +15,8 @@ from kdbench.words import count
 ENDINGS = frozenset((".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".jp2"))
 """Endings of image files, of `images.FORMATS`; a file with another ending is passed by."""
 
+_PARTS = ("train", "val", "test")
+
 
 class Part(NamedTuple):
     """One part of a dataset, such as its training images.
@@ -102,8 +104,8 @@ def passed_by(root: Path, others: Sequence[str]) -> tuple[str, ...]:
 
 def one_level_off(folder: Path) -> str:
     """The end of a sentence about a folder that is not a dataset, if the one above it or one inside it looks like one."""
-    if folder.parent.name in ("train", "val", "test") or folder.name in ("train", "val", "test"):
-        top = folder.parent.parent if folder.parent.name in ("train", "val", "test") else folder.parent
-        return f"; is {top} the folder of the dataset?" if top != folder else ""
+    for part in (folder, folder.parent):
+        if part.name in _PARTS and sum((part.parent / name).is_dir() for name in _PARTS) > 1:
+            return f"; is {part.parent} the folder of the dataset?"
     inside = [path for path in sorted(folder.iterdir()) if path.is_dir() and (path / "train").is_dir()]
     return f"; did you mean --data {inside[0]}?" if len(inside) == 1 else ""

@@ -8,6 +8,7 @@ DIR may also be the folder above.
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,6 +43,10 @@ def read(source: str, folder: Path | None, reading: Reading) -> Listing:
             raise RunError(
                 f"{root / name} and {root / 'images.txt'} do not name the same images: {wrong} is in one only"
             )
+    if odd := [image for image in paths if is_train[image] not in ("0", "1")]:
+        raise RunError(f"{root / 'train_test_split.txt'}: the image {odd[0]} has {is_train[odd[0]]!r}, neither 1 nor 0")
+    if twice := [name for name, uses in Counter(class_names.values()).items() if uses > 1]:
+        raise RunError(f"{root / 'classes.txt'} has two classes of the name {twice[0]}")
     present = sorted({class_of[image] for image in paths}, key=_number)
     if unnamed := [each for each in present if each not in class_names]:
         raise RunError(f"{root / 'classes.txt'} does not name the class {unnamed[0]}")
@@ -50,13 +55,19 @@ def read(source: str, folder: Path | None, reading: Reading) -> Listing:
     parts = []
     for wanted in ("1", "0"):
         images = [image for image in sorted(paths, key=_number) if is_train[image] == wanted]
+        absent = sorted({*present} - {class_of[image] for image in images}, key=_number)
+        if absent:
+            kind = "training" if wanted == "1" else "test"
+            raise RunError(
+                f"{root / 'train_test_split.txt'} has no {kind} images of the class {class_names[absent[0]]}"
+            )
         missing = next((image for image in images if not (root / "images" / paths[image]).is_file()), None)
         if missing is not None:
             raise RunError(f"{root / 'images' / paths[missing]} is missing, which {root / 'images.txt'} names")
         labels = np.array([label[class_of[image]] for image in images], dtype=np.int64)
         own = None if boxes is None else np.array([boxes[image] for image in images]).reshape(-1, 4)
         parts.append(Files(tuple(f"images/{paths[image]}" for image in images), labels, own))
-    return Listing(root, parts[0], parts[1], tuple(class_names[name] for name in present), reading.size)
+    return Listing(root, parts[0], parts[1], tuple(class_names[name] for name in present), reading.side)
 
 
 def _by_id(path: Path) -> dict[str, str]:

@@ -45,12 +45,14 @@ def read(source: str, folder: Path | None, reading: Reading) -> Listing:
         class_folders.labelled(train.by_class, classes),
         class_folders.labelled(tested.by_class, classes),
         classes,
-        reading.size,
+        reading.side,
         class_folders.passed_by(folder, [*train.others, *tested.others]),
     )
 
 
 def _split(folder: Path, reading: Reading) -> Listing:
+    if off := class_folders.one_level_off(folder):
+        raise RunError(f"{folder} has no train/ and test/" + off)
     part = class_folders.of(folder, "")
     classes = tuple(part.by_class)
     for name, paths in part.by_class.items():
@@ -66,7 +68,7 @@ def _split(folder: Path, reading: Reading) -> Listing:
         class_folders.labelled(train, classes),
         class_folders.labelled({name: sorted(paths) for name, paths in test.items()}, classes),
         classes,
-        reading.size,
+        reading.side,
         (split, *class_folders.passed_by(folder, part.others)),
     )
 

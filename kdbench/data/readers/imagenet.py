@@ -11,7 +11,7 @@ The validation images are the test set: the official test labels are not publish
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from kdbench.config.reading import Reading
@@ -48,7 +48,7 @@ def read(source: str, folder: Path | None, reading: Reading) -> Listing:
         class_folders.labelled(train.by_class, wnids),
         class_folders.labelled(test.by_class, wnids),
         tables.class_names(wnids, folder / "LOC_synset_mapping.txt"),
-        reading.size,
+        reading.side,
         class_folders.passed_by(folder, [*train.others, *test.others]),
     )
 
@@ -56,19 +56,19 @@ def read(source: str, folder: Path | None, reading: Reading) -> Listing:
 def _flat(folder: Path, wnids: list[str]) -> tuple[dict[str, list[str]], list[str]]:
     """The validation images of the official archive by class, and the files that are not images."""
     files, others = class_folders.files(folder, "val")
-    wnid_of = _labels(folder, len(files))
+    names = [os.path.splitext(os.path.basename(path))[0] for path in files]
+    wnid_of = _labels(folder, names)
     by_class: dict[str, list[str]] = {wnid: [] for wnid in wnids}
-    for number, path in enumerate(files):
-        name = os.path.splitext(os.path.basename(path))[0]
-        wnid = wnid_of.get(name) or wnid_of.get(str(number))
+    for name, path in zip(names, files, strict=True):
+        wnid = wnid_of.get(name)
         if wnid is None:
             raise RunError(f"{folder / path} has no label in {folder / SOLUTION}")
         by_class.setdefault(wnid, []).append(path)
     return {wnid: paths for wnid, paths in by_class.items() if paths}, others
 
 
-def _labels(folder: Path, count: int) -> Mapping[str, str]:
-    """WordNet ids by the name of a validation image without its ending, or by its place among all."""
+def _labels(folder: Path, names: Sequence[str]) -> Mapping[str, str]:
+    """WordNet ids of validation images by their names, which are given in order and without endings."""
     if (folder / SOLUTION).is_file():
         table = tables.rows(folder / SOLUTION, 2, ",")[1:]
         return {name: prediction.split()[0] for name, prediction in table if prediction.strip()}
@@ -79,13 +79,13 @@ def _labels(folder: Path, count: int) -> Mapping[str, str]:
             f"({DEVKIT}/{TRUTH}) to {folder}"
         )
     truth = [int(number) for (number,) in tables.numbers(place / TRUTH, 1)]
-    if len(truth) != count:
-        raise RunError(f"{place / TRUTH} has {len(truth)} labels for {count} images in {folder / 'val'}")
+    if len(truth) != len(names):
+        raise RunError(f"{place / TRUTH} has {len(truth)} labels for {len(names)} images in {folder / 'val'}")
     wnid_of = _synsets(place / "meta.mat")
     unknown = next((number for number in truth if number not in wnid_of), None)
     if unknown is not None:
         raise RunError(f"{place / TRUTH}: the class {unknown} is not in {place / 'meta.mat'}")
-    return {str(place): wnid_of[number] for place, number in enumerate(truth)}
+    return {name: wnid_of[number] for name, number in zip(names, truth, strict=True)}
 
 
 def _synsets(path: Path) -> dict[int, str]:

@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -193,15 +193,17 @@ def without_broken(listing: Listing, source: str, folder: Path) -> Listing:
         if found is None:
             found = verdict(listing)
             remember(found, listing, source, folder)
-    return listing.without(found.broken)
+    return replace(listing.without(found.broken), content_sha256=found.sha256)
 
 
 def fingerprint(listing: Listing) -> str:
-    """sha256 of names, labels, sizes and modification times."""
-    digest = hashlib.sha256(listing.digest().encode())
+    """sha256 of names, labels, boxes, sizes and modification times; not of `Listing.size`, on which no verdict depends."""
+    digest = hashlib.sha256()
     for part in (listing.train, listing.test):
-        for path in part.paths:
-            digest.update(f"{(listing.root / path).stat().st_mtime_ns}\n".encode())
+        for path, label in zip(part.paths, part.labels.tolist(), strict=True):
+            status = (listing.root / path).stat()
+            digest.update(os.fsencode(f"{path} {label} {status.st_size} {status.st_mtime_ns}\n"))
+        digest.update(b"" if part.boxes is None else part.boxes.tobytes())
     return digest.hexdigest()
 
 

@@ -53,6 +53,8 @@ class Listing:
         size: side in pixels of the square that each image becomes (`Reading.size`).
         notes: sentences for the user about how the files were listed.
         skipped: number of files left out because they cannot be read.
+        content_sha256: checksum of the bytes of all files, those left out among them, where `skipped` was determined by
+            reading them all.
 
     Raises:
         ValueError: no size, no files, or labels that do not fit the classes.
@@ -65,6 +67,7 @@ class Listing:
     size: int
     notes: tuple[str, ...] = ()
     skipped: int = 0
+    content_sha256: str | None = None
 
     channels = 3
 
@@ -97,7 +100,7 @@ class Listing:
         digest = hashlib.sha256(f"{self.size}".encode())
         for part in (self.train, self.test):
             for path, label in zip(part.paths, part.labels.tolist(), strict=True):
-                digest.update(f"{path} {label} {(self.root / path).stat().st_size}\n".encode())
+                digest.update(os.fsencode(f"{path} {label} {(self.root / path).stat().st_size}\n"))
             digest.update(b"" if part.boxes is None else part.boxes.tobytes())
         return digest.hexdigest()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,17 +14,19 @@ def root(folder: Path, file: str, dataset: str, inside: str = "") -> Path:
     """The folder of a dataset: `folder` itself, the one inside it of the name `inside`, or the only one inside it with `file`.
 
     Raises:
-        RunError: none of them has the file.
+        RunError: none of them has the file, or several inside it have.
     """
-    candidates = [
-        folder,
-        *([folder / inside] if inside else []),
-        *sorted(path.parent for path in folder.glob(f"*/{file}")),
-    ]
-    for candidate in dict.fromkeys(candidates[: 3 if inside else 2]):
+    for candidate in (folder, folder / inside):
         if (candidate / file).is_file():
             return candidate
-    raise RunError(f"{folder} is not the folder of {dataset}: it has no {file}")
+    candidates = sorted(path.parent for path in folder.glob(f"*/{file}"))
+    if len(candidates) > 1:
+        raise RunError(f"{folder} holds several folders of {dataset}; pass one of them, such as --data {candidates[0]}")
+    if candidates:
+        return candidates[0]
+    above = next((path for path in folder.parents[:2] if (path / file).is_file()), None)
+    end = f"; is {above} the folder of the dataset?" if above else ""
+    raise RunError(f"{folder} is not the folder of {dataset}: it has no {file}{end}")
 
 
 def rows(path: Path, columns: int, separator: str | None = None) -> list[list[str]]:
@@ -37,7 +40,7 @@ def rows(path: Path, columns: int, separator: str | None = None) -> list[list[st
         RunError: the file is missing or cannot be read, or a line has fewer columns; the sentence gives its number.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").rstrip().splitlines()
     except FileNotFoundError:
         raise RunError(f"{path} is missing") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -57,16 +60,17 @@ def numbers(path: Path, columns: int) -> list[list[float]]:
     """The lines of a text file of numbers.
 
     Raises:
-        RunError: see `rows`; or something is not a number.
+        RunError: see `rows`; or something is not a finite number.
     """
     result = []
     for number, cells in enumerate(rows(path, columns), start=1):
         try:
-            result.append([float(cell) for cell in cells])
+            values = [float(cell) for cell in cells]
         except ValueError:
-            raise RunError(
-                f"{path}, line {number}: {columns} numbers are expected, not {' '.join(cells)!r:.80}"
-            ) from None
+            values = [math.nan]
+        if not all(map(math.isfinite, values)):
+            raise RunError(f"{path}, line {number}: {columns} numbers are expected, not {' '.join(cells)!r:.80}")
+        result.append(values)
     return result
 
 

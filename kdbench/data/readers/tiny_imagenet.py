@@ -38,13 +38,21 @@ def read(source: str, folder: Path | None, reading: Reading) -> Listing:
     test: dict[str, list[str]] = {wnid: [] for wnid in wnids}
     present, passed_by = class_folders.files(root, "val/images")
     annotations = root / "val" / "val_annotations.txt"
-    there = set(present)
+    unlabelled = set(present)
     for number, (name, wnid, *_) in enumerate(tables.rows(annotations, 6, "\t"), start=1):
         if wnid not in test:
             raise RunError(f"{annotations}, line {number}: the class {wnid} is not in {root / 'wnids.txt'}")
-        if f"val/images/{name}" not in there:
-            raise RunError(f"{root / 'val' / 'images' / name} is missing, which {annotations} names in line {number}")
-        test[wnid].append(f"val/images/{name}")
+        path = f"val/images/{name}"
+        if path not in unlabelled:
+            how = f"named twice, again in line {number} of {annotations}"
+            raise RunError(
+                f"{root / path} is "
+                + (how if path in present else f"missing, which {annotations} names in line {number}")
+            )
+        unlabelled.remove(path)
+        test[wnid].append(path)
+    if unlabelled:
+        raise RunError(f"{root / min(unlabelled)} has no line in {annotations}")
     for wnid, paths in test.items():
         if not paths:
             raise RunError(f"{annotations} has no image of the class {wnid}")
@@ -53,6 +61,6 @@ def read(source: str, folder: Path | None, reading: Reading) -> Listing:
         class_folders.labelled(train, wnids),
         class_folders.labelled(test, wnids),
         tables.class_names(wnids, root / "words.txt"),
-        reading.size,
+        reading.side,
         class_folders.passed_by(root, [*others, *passed_by]),
     )

@@ -61,3 +61,23 @@ def test_bad_input(words, sentence, capsys, monkeypatch):
     monkeypatch.delenv("KDBENCH_DATA", raising=False)
     assert main(words) == 2
     assert sentence in capsys.readouterr().err
+
+
+def test_a_check_is_of_all_files_even_if_broken_ones_may_be_left_out(folder, capsys):
+    (folder / "train" / "cat" / "1.png").write_bytes(b"no")
+    assert main(["data", "check", "imagefolder", "--data", str(folder), "Dataset.skip_broken=True"]) == 1
+    assert "1 image of 12 cannot be read" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["imagefolder", "Dataset.size=0"], "Dataset.size must be at least 1 pixel here"),
+        (["imagefolder", "Dataset.size=-1"], "Dataset.size must be at least 0"),
+        (["imagefolder", "Dataset.size=8,16"], "takes one value of Dataset.size"),
+        (["imagefolder", "Dataset.boxes=True"], "'imagefolder' does not take Dataset.boxes; those that do: cub200"),
+    ],
+)
+def test_settings_that_a_dataset_does_not_take(words, sentence, folder, capsys):
+    assert main(["data", "stats", *words, "--data", str(folder)]) == 2
+    assert sentence in capsys.readouterr().err

@@ -1,5 +1,6 @@
 """Datasets of image files, each in its official layout in small, with real image files."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 from PIL import Image
 
 from kdbench.config.reading import Reading
-from kdbench.data.readers import registry
+from kdbench.data.readers import images, registry
 from kdbench.errors import RunError
 from kdbench.plan import expand, request
 from kdbench.run.execute import run
@@ -207,6 +208,31 @@ def _write(text, *parts):
     return damage
 
 
+def _replace(old, new, *parts):
+    def damage(root):
+        content = root.joinpath(*parts).read_text()
+        assert old in content
+        root.joinpath(*parts).write_text(content.replace(old, new))
+
+    return damage
+
+
+def _repeat(line, *parts):
+    def damage(root):
+        lines = root.joinpath(*parts).read_text().splitlines()
+        root.joinpath(*parts).write_text("\n".join([*lines, lines[line]]))
+
+    return damage
+
+
+def _drop(line, *parts):
+    def damage(root):
+        lines = root.joinpath(*parts).read_text().splitlines()
+        root.joinpath(*parts).write_text("\n".join(lines[:line] + lines[line + 1 :]))
+
+    return damage
+
+
 def _empty(*parts):
     return lambda root: [path.unlink() for path in root.joinpath(*parts).iterdir()]
 
@@ -226,6 +252,12 @@ DAMAGE = [
     ("cub200", _remove("train_test_split.txt"), "train_test_split.txt is missing"),
     ("cub200", _write("1 1\n", "train_test_split.txt"), "do not name the same images: 10 is in one only"),
     ("cub200", _write("x 1\n", "images.txt"), "images.txt, line 1: a number and a value are expected, not 'x'"),
+    ("tiny_imagenet", _repeat(0, "val", "val_annotations.txt"), "named twice, again in line 7 of"),
+    ("tiny_imagenet", _drop(0, "val", "val_annotations.txt"), "val/images/val_0_0.JPEG has no line in"),
+    ("tiny_imagenet", _repeat(0, "wnids.txt"), "wnids.txt names a class twice"),
+    ("cub200", _replace("2 1", "2 7", "train_test_split.txt"), "the image 2 has '7', neither 1 nor 0"),
+    ("cub200", _replace(" 0\n", " 1\n", "train_test_split.txt"), "has no test images of the class 001.Albatross"),
+    ("cub200", _replace("2 002.Auklet", "2 001.Albatross", "classes.txt"), "two classes of the name 001.Albatross"),
     ("cub200", _remove("images", "001.Bird"), "001.Bird/3.jpg is missing, which .*images.txt names"),
     ("imagenet", _remove("val"), "val is missing"),
     ("imagenet", _remove("val", WNIDS[0]), f"train/{WNIDS[0]} is a class folder that .*val does not have"),
@@ -244,6 +276,79 @@ def test_a_folder_one_level_too_deep_or_too_high_is_recognised(tmp_path):
     imagefolder(tmp_path / "mine")
     with pytest.raises(RunError, match=f"is {tmp_path / 'mine'} the folder of the dataset"):
         read("imagefolder", tmp_path / "mine" / "train" / "cat")
+    with pytest.raises(RunError, match=f"train has no train/ and test/; is {tmp_path / 'mine'} the folder"):
+        read("imagefolder", tmp_path / "mine" / "train")
+    with pytest.raises(RunError, match=f"did you mean --data {tmp_path / 'mine'}"):
+        read("imagefolder", tmp_path)
+    tiny_imagenet(tmp_path / "tiny")
+    with pytest.raises(RunError, match=f"is {tmp_path / 'tiny'} the folder of the dataset"):
+        read("tiny_imagenet", tmp_path / "tiny" / "train")
     imagenet(tmp_path / "above" / "net")
     with pytest.raises(RunError, match=f"did you mean --data {tmp_path / 'above' / 'net'}"):
         read("imagenet", tmp_path / "above")
+
+
+def test_a_folder_that_holds_two_datasets_is_ambiguous(tmp_path):
+    for name in ("one", "two"):
+        cub200(tmp_path / name)
+    with pytest.raises(
+        RunError, match=f"several folders of CUB-200-2011; pass one of them, such as --data {tmp_path}/one"
+    ):
+        read("cub200", tmp_path)
+
+
+@pytest.mark.parametrize("box", ["1 2 3 4 x", "1 nan 3 4 5"])
+def test_boxes_that_are_not_numbers(box, tmp_path):
+    root = laid("cub200", tmp_path)
+    (root / "bounding_boxes.txt").write_text(f"{box}\n")
+    with pytest.raises(RunError, match=f"bounding_boxes.txt, line 1: 5 numbers are expected, not '{box}'"):
+        read("cub200", root, boxes=True)
+
+
+def test_lines_may_end_as_on_windows(tmp_path):
+    root = laid("cub200", tmp_path)
+    before = read("cub200", root).digest()
+    for path in root.glob("*.txt"):
+        path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n") + b"\r\n")
+    assert read("cub200", root).digest() == before
+
+
+def test_names_of_files_that_are_not_utf8(tmp_path):
+    root = laid("imagefolder", tmp_path)
+    photograph(root / "train" / "cat" / os.fsdecode(b"\xff.png"))
+    listing = read("imagefolder", root, skip_broken=True)
+    assert len(listing.train.paths) == 19
+    assert len(listing.digest()) == 64
+
+
+def test_photographs_in_forms_of_their_own(tmp_path):
+    root = laid("imagefolder", tmp_path)
+    forms = {
+        "one.png": ("RGB", (1, 1)),
+        "cmyk.jpg": ("CMYK", (9, 7)),
+        "la.png": ("LA", (8, 4)),
+        "tall.bmp": ("1", (2, 90)),
+    }
+    for name, (mode, size) in forms.items():
+        Image.new(mode, size).save(root / "train" / "cat" / name)
+    listing = read("imagefolder", root)
+    for name, (mode, _) in forms.items():
+        place = listing.train.paths.index(f"train/cat/{name}")
+        expected = np.asarray(Image.open(root / "train" / "cat" / name).convert("RGB"))[0, 0]
+        assert (listing.pixels(listing.train, [place]) == expected).all(), mode
+    for name, mode in (("lab.tif", "LAB"), ("float.tif", "F")):
+        Image.new(mode, (8, 8)).save(root / "train" / "dog" / name)
+        with pytest.raises(RunError, match=f"{name} is {mode}, which becomes RGB in several ways"):
+            images.square(root / "train" / "dog" / name, 8)
+
+
+@pytest.mark.skipif("KDBENCH_DATA" not in os.environ, reason="KDBENCH_DATA is not set")
+def test_the_real_tiny_imagenet():
+    root = Path(os.environ["KDBENCH_DATA"]) / "tiny-imagenet-200"
+    if not root.is_dir():
+        pytest.skip(f"{root} is missing")
+    listing = read("tiny_imagenet", root, size=64)
+    assert set(np.bincount(listing.train.labels)) == {500}
+    assert set(np.bincount(listing.test.labels)) == {50}
+    assert not {name for name in listing.classes if name in listing.train.paths[0]}  # words, not WordNet ids
+    assert listing.pixels(listing.test, range(8)).shape == (8, 64, 64, 3)

@@ -71,6 +71,9 @@ def test_a_verdict_holds_for_these_files_only(folder):
     verdict = inspection.verdict(listing)
     inspection.remember(verdict, listing, "imagefolder", folder)
     assert inspection.remembered(listing, "imagefolder", folder) == verdict
+    assert (
+        inspection.remembered(registry.read("imagefolder", folder, Reading(size=5)), "imagefolder", folder) == verdict
+    )
     os.utime(folder / "train" / "cat" / "3.png", (1, 1))
     assert inspection.remembered(listing, "imagefolder", folder) is None
 
@@ -78,6 +81,7 @@ def test_a_verdict_holds_for_these_files_only(folder):
 def test_broken_images_are_left_out_and_counted(folder, tmp_path, monkeypatch):
     cut(folder / "train" / "cat" / "3.png")
     whole = registry.read("imagefolder", folder, READING)
+    whole_verdict = inspection.verdict(whole)
     with pytest.raises(RunError, match=r"train/cat/3.png cannot be read as an image"):
         whole.decoded()
     left = registry.read("imagefolder", folder, SKIPPING)
@@ -91,6 +95,7 @@ def test_broken_images_are_left_out_and_counted(folder, tmp_path, monkeypatch):
     result = run(spec, tmp_path / "runs", folder)
     assert result["status"] == "finished", result["error"]
     assert result["data.skipped"] == 1
+    assert result["data.content_sha256"] == whole_verdict.sha256
     assert not defects(result)
 
 
