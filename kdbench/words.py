@@ -158,6 +158,11 @@ def count(number: int, noun: str) -> str:
     return f"{number} {noun}{'s' * (number != 1)}"
 
 
+def byte_size(number: int) -> str:
+    """193 GB, 12.4 MB."""
+    return f"{number / 1e9:.3g} GB" if number >= 1e9 else f"{number / 1e6:.3g} MB"
+
+
 def shortest(value: Any) -> Any:
     """A value for display, its whole floats as integers: 4 for 4.0, also inside lists."""
     if isinstance(value, (list, tuple)):

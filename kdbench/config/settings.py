@@ -151,8 +151,8 @@ class Machine:
         checkpoint_every: seconds between two saved states of training, in addition to those at epoch ends; 0: after each step.
         gpus: processes that share each batch, a GPU each (on a CPU: processes).
         log: "tensorboard" also writes event files next to epochs.csv; "" does not.
-        images: where image files are decoded: in "memory" before training, batch by batch ("stream"), or in memory if they
-            take no more than `memory` of it ("auto").
+        images: where image files are decoded: in "memory" before training, batch by batch ("stream"), once into a file on
+            disk ("cache"), or in memory if they take no more than `memory` of it and else batch by batch ("auto").
         memory: share of the free memory that decoded images may take.
         workers: processes that decode streamed images; 0: this one itself, -1: one for each core but one, at most 16.
     """
@@ -164,7 +164,7 @@ class Machine:
     checkpoint_every: float
     gpus: int
     log: Literal["", "tensorboard"]
-    images: Literal["auto", "memory", "stream"] = "auto"
+    images: Literal["auto", "memory", "stream", "cache"] = "auto"
     memory: float = 0.5
     workers: int = -1
 

@@ -57,13 +57,14 @@ class Strong:
 @gin.configurable
 @dataclass(frozen=True)
 class Labels:
-    """Changes of the training set: wrong labels, few images, long tails. The validation split and the test set stay as they are.
+    """Changes of the training set: wrong labels, few images, long tails. The validation split gets wrong labels too; the test set
+    stays as it is.
 
     Shared by all methods. The values have defaults here, and at its default a value leaves no trace in configurations, ids
     and protocols; any other one is part of them for every method.
 
     Attributes:
-        noise: share of the training images of each class that get a wrong label.
+        noise: share of the images of each class that get a wrong label, in the training set and in the validation split.
         noise_kind: "symmetric": any other class, all with equal chances; "asymmetric": one that is confused easily, as in
             Patrini et al., "Making deep neural networks robust to label noise", CVPR 2017: on CIFAR-10 their pairs, on
             CIFAR-100 the next class of the same superclass, elsewhere the next class.

@@ -143,7 +143,10 @@ class Augmenter:
         batch = self._crop(index, draws, fetched)
         if policy:
             batch = policy(batch, draws.operations)
-        batch = torch.addcmul(self.shift, batch.float(), self.scale)
+        values = batch.float()
+        batch = torch.addcmul(
+            self.shift, values, self.scale, out=values
+        )  # a second copy takes as long as the arithmetic
         if self.cut[kind]:
             batch = batch * self._outside_cut(draws, self.cut[kind])[..., None]
         return batch.permute(0, 3, 1, 2)
@@ -185,6 +188,8 @@ class Augmenter:
         pixels, place = self._pixels, index
         if pixels is None:
             images = self._resized(index, draws) if fetched is None else fetched
+            if not self.pad:
+                return self._mirrored(images, draws.mirror)
             pixels, place = self._padded(images).flatten(0, 2), torch.arange(len(index), device=index.device)
         columns = self._columns.expand(len(index), -1)
         if self.flip:
@@ -194,6 +199,13 @@ class Augmenter:
         chosen = rows[:, :, None] * width + (columns + draws.left[:, None])[:, None, :]
         batch = pixels.index_select(0, chosen.flatten())
         return batch.view(len(index), self.height, self.width, -1)
+
+    def _mirrored(self, images: Tensor, mirror: Tensor) -> Tensor:
+        if not self.flip:
+            return images
+        # Whole images are copied: three times as fast as an index for each pixel, and without waiting for the device.
+        count = len(images)
+        return torch.cat([images, images.flip(2)])[mirror * count + torch.arange(count, device=images.device)]
 
     def _resized(self, index: Tensor, draws: Draws) -> Tensor:
         """The resized crops of images in memory."""

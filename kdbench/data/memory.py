@@ -1,24 +1,25 @@
-"""Where the images of a listing are decoded: in memory before training, or batch by batch."""
+"""Where the images of a listing are decoded: in memory before training, once into a file on disk, or batch by batch."""
 
 from __future__ import annotations
 
 import os
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from kdbench.data.readers.listing import Listing
+from kdbench.words import byte_size
 
 
 class Placement(NamedTuple):
     """The choice for one listing.
 
     Attributes:
-        streamed: decode batch by batch.
+        where: "memory" (before training), "cache" (once, into a file on disk) or "stream" (batch by batch).
         sentence: the choice and its reason, for the plan.
     """
 
-    streamed: bool
+    where: Literal["memory", "cache", "stream"]
     sentence: str
 
 
@@ -30,18 +31,26 @@ def placement(listing: Listing, images: str, share: float, crops: bool) -> Place
         crops: random resized crops are cut from the files, which must therefore be decoded in every epoch.
     """
     count = len(listing.train.paths) + len(listing.test.paths)
-    needed, free = count * listing.size**2 * listing.channels, available()
+    needed, free = listing.decoded_bytes, available()
     size = f"{count:,} images of {listing.size}x{listing.size}"
     if crops:
-        return Placement(True, f"{size} are decoded in every epoch, because crops are cut from the files (ResizedCrop)")
-    take = f"{size} take {_size(needed)} of {_size(free)} free memory"
+        return Placement(
+            "stream", f"{size} are decoded in every epoch, because crops are cut from the files (ResizedCrop)"
+        )
+    take = f"{size} take {byte_size(needed)} of {byte_size(free)} free memory"
     if images == "memory":
-        return Placement(False, f"{take}; they are decoded into memory (Machine.images)")
+        return Placement("memory", f"{take}; they are decoded into memory (Machine.images)")
     if images == "stream":
-        return Placement(True, f"{size} are decoded in every epoch (Machine.images)")
+        return Placement("stream", f"{size} are decoded in every epoch (Machine.images)")
+    if images == "cache":
+        return Placement(
+            "cache", f"{size} take {byte_size(needed)} on disk, where they are decoded once (Machine.images)"
+        )
     if needed <= share * free:
-        return Placement(False, f"{take}; they are decoded into memory")
-    return Placement(True, f"{take}, more than {share:.0%} (Machine.memory); they are decoded in every epoch")
+        return Placement("memory", f"{take}; they are decoded into memory")
+    return Placement(
+        "stream", f"{take}, more than {100 * share:.3g} % (Machine.memory); they are decoded in every epoch"
+    )
 
 
 def available() -> int:
@@ -56,7 +65,3 @@ def available() -> int:
         limit, used = (int((folder / name).read_text()) for name in ("memory.max", "memory.current"))
         free = min(free, max(0, limit - used))
     return free
-
-
-def _size(count: int) -> str:
-    return f"{count / 1e9:.3g} GB" if count >= 1e9 else f"{count / 1e6:.3g} MB"

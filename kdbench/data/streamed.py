@@ -97,7 +97,10 @@ class Streamed(Images):
 
 def workers(asked: int) -> int:
     """The number of worker processes that `Machine.workers` asks for."""
-    return asked if asked >= 0 else max(1, min(len(os.sched_getaffinity(0)) - 1, MOST_WORKERS))
+    cores = len(os.sched_getaffinity(0)) // int(
+        os.environ.get("LOCAL_WORLD_SIZE", "1")
+    )  # torchrun's processes share them
+    return asked if asked >= 0 else max(1, min(cores - 1, MOST_WORKERS))
 
 
 class _Decoder(Dataset[Any]):
@@ -112,10 +115,12 @@ class _Decoder(Dataset[Any]):
     def __getitem__(self, wanted: Wanted) -> Tensor | str:
         crops = [None] * len(wanted.places) if wanted.crops is None else wanted.crops.tolist()
         try:
-            pixels = [self._decoded(n, crop) for n, crop in zip(wanted.places.tolist(), crops, strict=True)]
+            pixels = np.empty((len(crops), self._size, self._size, Listing.channels), dtype=np.uint8)
+            for into, n, crop in zip(pixels, wanted.places.tolist(), crops, strict=True):
+                into[:] = self._decoded(n, crop)
         except RunError as error:
             return str(error)  # the loader would wrap an exception in pages of traceback
-        return torch.from_numpy(np.stack(pixels))
+        return torch.from_numpy(pixels)
 
     def _decoded(self, n: int, number: int | None) -> np.ndarray:
         path = os.path.join(self._root, os.fsdecode(self._paths[n].item()))

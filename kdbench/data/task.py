@@ -11,8 +11,9 @@ import torch
 from kdbench.config.settings import Dataset, Machine, Split
 from kdbench.config.switches import AS_LABELLED, NO_CROP, Labels, ResizedCrop
 from kdbench.data import memory
+from kdbench.data.cached import Cached
 from kdbench.data.images import Images
-from kdbench.data.readers import inspection, registry
+from kdbench.data.readers import decoded_file, inspection, registry
 from kdbench.data.readers.arrays import Arrays
 from kdbench.data.readers.listing import Files, Listing
 from kdbench.data.streamed import Streamed, workers
@@ -122,6 +123,7 @@ def load(
         parts = _in_memory(content, places, device, test_may_choose)
         task = Task(*parts, len(content.classes), content.digest(), folder=folder)
     task.train.labels = torch.from_numpy(chosen.labels).to(device)
+    task.validation.labels = torch.from_numpy(chosen.validation_labels).to(device)
     return task
 
 
@@ -151,7 +153,8 @@ def _of_listing(
         content = verdict.sha256 if verdict else None
     images, share = (machine.images, machine.memory) if machine else ("memory", 1.0)
     parts: tuple[Images, Images, SealedTest]
-    if memory.placement(listing, images, share, crop.is_on).streamed:
+    where = memory.placement(listing, images, share, crop.is_on).where
+    if where == "stream":
         processes = workers(machine.workers if machine else 0)
 
         def part(files: Files, which: np.ndarray) -> Images:
@@ -159,6 +162,11 @@ def _of_listing(
 
         test = part(listing.test, np.arange(len(listing.test.paths)))
         parts = part(listing.train, places[0]), part(listing.train, places[1]), SealedTest(test, test_may_choose)
+    elif where == "cache" and folder:
+        train, tested = decoded_file.pixels(listing, folder)
+        test = Cached(tested, listing.test_labels, np.arange(len(tested)), device)
+        trained, validated = (Cached(train, listing.train_labels, which, device) for which in places)
+        parts = trained, validated, SealedTest(test, test_may_choose)
     else:
         parts = _in_memory(listing.decoded(), places, device, test_may_choose)
     return Task(

@@ -22,12 +22,13 @@ class TrainingSet(NamedTuple):
 
     Attributes:
         train, validation: (N,) and (M,) int64, each sorted.
-        labels: (N,) int64, the labels of the training set.
+        labels, validation_labels: (N,) and (M,) int64, the labels that they are given.
     """
 
     train: np.ndarray
     validation: np.ndarray
     labels: np.ndarray
+    validation_labels: np.ndarray
 
 
 def training_set(
@@ -35,7 +36,8 @@ def training_set(
 ) -> TrainingSet:
     """Cut the validation split, then thin the rest out and give wrong labels, as `changes` asks for.
 
-    The validation split is cut first and stays clean: it measures, and a run is compared with others by the same images.
+    The validation split is cut first and keeps all its images, so that it measures the same everywhere. Its labels are as noisy
+    as those of training: a clean split would choose better than is possible where labels are wrong.
 
     Args:
         labels: (N,) of all training images of the dataset.
@@ -45,13 +47,13 @@ def training_set(
         RunError: a class has fewer images than are asked for, or the largest ones are too small for the imbalance.
     """
     train, validation = validation_split(labels, split.validation, split.seed)
-    own = labels[train]
+    own, held_out = labels[train], labels[validation]
     if changes.per_class or changes.imbalance != 1:
         kept = _thinned(own, classes, changes)
         train, own = train[kept], own[kept]
     if changes.noise:
-        own = _noisy(own, classes, changes)
-    return TrainingSet(train, validation, own)
+        own, held_out = _noisy(own, classes, changes, 0), _noisy(held_out, classes, changes, 1)
+    return TrainingSet(train, validation, own, held_out)
 
 
 def _thinned(labels: np.ndarray, classes: Sequence[str], changes: Labels) -> np.ndarray:
@@ -74,7 +76,7 @@ def _thinned(labels: np.ndarray, classes: Sequence[str], changes: Labels) -> np.
     return np.sort(np.concatenate(kept))
 
 
-def _noisy(labels: np.ndarray, classes: Sequence[str], changes: Labels) -> np.ndarray:
+def _noisy(labels: np.ndarray, classes: Sequence[str], changes: Labels, part: int) -> np.ndarray:
     count = len(classes)
     if count < 2:
         raise RunError("Labels.noise needs at least two classes")
@@ -82,11 +84,13 @@ def _noisy(labels: np.ndarray, classes: Sequence[str], changes: Labels) -> np.nd
     next_one = _confused(classes)
     for label in range(count):
         places = np.flatnonzero(labels == label)
-        wrong = _drawn(places, round(changes.noise * len(places)), changes.seed, 2 * label + 1)
+        wrong = _drawn(places, round(changes.noise * len(places)), changes.seed, 2 * label + 1, part)
         if changes.noise_kind == "asymmetric":
             noisy[wrong] = next_one[label]
         else:
-            other = np.random.PCG64([changes.seed, 2 * count + label]).random_raw(len(wrong)) % np.uint64(count - 1)
+            other = np.random.PCG64([changes.seed, 2 * count + label, part]).random_raw(len(wrong)) % np.uint64(
+                count - 1
+            )
             noisy[wrong] = (label + 1 + other.astype(np.int64)) % count
     return noisy
 
@@ -102,7 +106,7 @@ def _confused(classes: Sequence[str]) -> np.ndarray:
     return np.array([(label + 1) % len(classes) for label in range(len(classes))])
 
 
-def _drawn(places: np.ndarray, count: int, seed: int, stream: int) -> np.ndarray:
+def _drawn(places: np.ndarray, count: int, seed: int, *stream: int) -> np.ndarray:
     """So many of some places. numpy promises the raw numbers of a bit generator, and not what `choice` makes of them."""
-    keys = np.random.PCG64([seed, stream]).random_raw(len(places))
+    keys = np.random.PCG64([seed, *stream]).random_raw(len(places))
     return places[np.argsort(keys, kind="stable")[:count]]

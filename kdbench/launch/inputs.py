@@ -48,7 +48,8 @@ def check(specs: Sequence[Spec], runs: Path, data: Path | None, dry_run: bool = 
             if content is not None:
                 sentences += content.notes
                 for spec in {(spec.protocol, spec.method): spec for spec in wanted}.values():
-                    sentences += training.check(spec, _values(spec), content, data)
+                    said = training.check(spec, _values(spec), content, data)
+                    sentences += [sentence for sentence in said if sentence not in sentences]
             sentences += _teachers(wanted, {spec.id for spec in specs}, runs, content)
     except UserError:
         raise

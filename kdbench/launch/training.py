@@ -31,10 +31,12 @@ def check(spec: Spec, values: Mapping[str, Any], content: Arrays | Listing, fold
         Sentences for the user: where image files will be decoded.
 
     Raises:
-        UserError: the budget is less than one step; a measure needs files that are not there.
+        UserError: the budget is less than one step; a measure needs files that are not there; the disk has too little room
+            for decoded images.
         RunError: the images have other channels than the configuration; the training set cannot be what is asked for.
     """
     from kdbench.data import memory
+    from kdbench.data.readers import decoded_file
     from kdbench.data.readers.listing import Listing
     from kdbench.data.training_set import training_set
 
@@ -51,8 +53,12 @@ def check(spec: Spec, values: Mapping[str, Any], content: Arrays | Listing, fold
         published_corruptions.check(source, folder)
     if not isinstance(content, Listing):
         return []
-    where = values.get("Machine.images", "auto"), values.get("Machine.memory", 0.5)
-    return [memory.placement(content, *where, crops="ResizedCrop.min_area" in values).sentence]
+    usual = {name: parameter.default for name, parameter in signature.shared()["Machine"].parameters.items()}
+    images, share = (values.get(f"Machine.{name}", usual[name]) for name in ("images", "memory"))
+    placement = memory.placement(content, images, share, crops="ResizedCrop.min_area" in values)
+    if placement.where == "cache" and folder:
+        decoded_file.path(content, folder)
+    return [placement.sentence]
 
 
 def _check_budget(spec: Spec, values: Mapping[str, Any], images: int) -> None:

@@ -14,6 +14,7 @@ from torch import nn
 
 from kdbench.config import settings
 from kdbench.data.augment import normalise
+from kdbench.data.readers import superclasses
 from kdbench.errors import RunError, UserError, reason
 from kdbench.measures.evaluation import Evaluation, Values
 from kdbench.precision import full_precision
@@ -75,6 +76,8 @@ def of_evaluation(evaluation: Evaluation) -> Values:
         return {}
     place = check(evaluation.dataset.source, evaluation.folder)
     labels = torch.from_numpy(_array(place / "labels.npy").astype(np.int64))
+    if evaluation.dataset.labels == "coarse":
+        labels = torch.tensor(superclasses.coarse_labels(superclasses.FINE))[labels]
     values: dict[str, float] = {}
     for number, name in enumerate(NAMES, start=1):
         images = _array(place / f"{name}.npy")

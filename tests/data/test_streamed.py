@@ -1,13 +1,17 @@
 """Streamed images: the same bits as in memory, whatever the workers and wherever a run was stopped."""
 
 import os
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from kdbench.config.settings import Augment, Dataset, Machine, Split
+from kdbench.backbones import registry as backbones
+from kdbench.config.schedules import Cosine
+from kdbench.config.settings import Augment, Dataset, Machine, Split, Train
 from kdbench.config.switches import NO_CROP, ResizedCrop
 from kdbench.data import memory
 from kdbench.data import task as task_
@@ -16,13 +20,18 @@ from kdbench.data.images import Wanted
 from kdbench.data.readers import registry
 from kdbench.data.streamed import Streamed, workers
 from kdbench.errors import RunError
+from kdbench.method import Info, Method
 from kdbench.plan import expand, request
 from kdbench.run.caller import Caller
 from kdbench.run.execute import run
+from kdbench.run.loop.batches import steps
+from kdbench.run.loop.budget import Budget
 from kdbench.run.resume import Stopped
 from kdbench.store.folder import EPOCHS, RunFolder
+from kdbench.streams import Streams
 
 CPU = torch.device("cpu")
+TRAIN = Train(1.0, 4, Cosine(final=0.0), 0.0, 0.0, "float32", 0.0)
 FOLDER = Dataset("imagefolder", (0.5,) * 3, (0.25,) * 3, True, size=16)
 CROP = ResizedCrop(min_area=0.3, test_share=0.8)
 WORDS = [
@@ -30,7 +39,7 @@ WORDS = [
     "Train.batch_size=8", "Dataset.size=16", "Split.validation=0.25", "Machine.threads=1", "Machine.checkpoint_every=0",
     "Measures.corruptions=False", "Measures.images=4",
 ]  # fmt: skip
-WAYS = ["Machine.images=memory", "Machine.workers=0", "Machine.workers=1", "Machine.workers=2"]
+WAYS = ["Machine.images=memory", "Machine.images=cache", "Machine.workers=0", "Machine.workers=1", "Machine.workers=2"]
 
 
 @pytest.fixture(scope="module")
@@ -50,13 +59,20 @@ def folder(tmp_path_factory):
     return root
 
 
+@pytest.fixture
+def copy(folder, tmp_path):
+    """The same images, for tests that change them."""
+    return Path(shutil.copytree(folder, tmp_path / "data"))
+
+
 def load(folder, way, crop=NO_CROP, count=0):
     machine = Machine("cpu", 1, False, False, 0.0, 1, "", way, 0.5, count)
     return task_.load(FOLDER, Split(0.25, 0), folder, CPU, crop=crop, machine=machine)
 
 
-def test_each_part_has_the_images_of_memory(folder):
-    whole, streamed = load(folder, "memory"), load(folder, "stream", count=2)
+@pytest.mark.parametrize("way", ["stream", "cache"])
+def test_each_part_has_the_images_of_memory(way, copy):
+    whole, streamed = load(copy, "memory"), load(copy, way, count=2)
     assert streamed.digest == whole.digest
     assert streamed.image_shape == whole.image_shape == (3, 16, 16)
     for task in (whole, streamed):
@@ -137,13 +153,31 @@ def test_a_streamed_run_stopped_after_every_step_ends_in_the_same_bits(folder, t
     assert len(lines[0]) == len(lines[1])
 
 
-def test_a_broken_file_is_one_sentence(folder, tmp_path):
-    copy = tmp_path / "data"
-    os.system(f"cp -r {folder} {copy}")
+def test_a_broken_file_is_one_sentence(copy):
     path = copy / "train" / "cat" / "1.jpg"
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(RunError, match=r"train/cat/1.jpg cannot be read as an image"):
         list(load(copy, "stream", count=2).train.batches(8))
+
+
+def test_a_sampler_that_draws_from_the_global_generator_is_refused(folder):
+    class Pairs(Method):
+        images_per_anchor = 2
+
+        def sample(self, anchors, streams):
+            return torch.cat([anchors, torch.randint(self.info.images, anchors.shape)])
+
+    def batches(way):
+        task = load(folder, way)
+        info = Info(2, task.train.labels, task.image_shape, 0.0, CPU)
+        given = TRAIN
+        augmenter = Augmenter(task.train, Augment(0.125, 0, True, 0.0), FOLDER)
+        method = Pairs(backbones.build("resnet8", 2), [], info)
+        return steps(method, task, augmenter, Streams(0), Budget(given, len(task.train), 2))
+
+    assert len(next(batches("memory")).images) == 4
+    with pytest.raises(RunError, match=r"Pairs.sample draws from torch's global generator"):
+        next(batches("stream"))
 
 
 def test_nothing_is_drawn_from_the_global_generator(folder):
@@ -179,15 +213,15 @@ def test_the_choice_says_why(folder, monkeypatch):
     listing = registry.read("imagefolder", folder, FOLDER.reading)
     monkeypatch.setattr(memory, "available", lambda: 50_000)
     assert memory.placement(listing, "auto", 0.9, False) == (
-        False,
+        "memory",
         "52 images of 16x16 take 0.0399 MB of 0.05 MB free memory; they are decoded into memory",
     )
     placement = memory.placement(listing, "auto", 0.5, False)
-    assert placement.streamed
-    assert "more than 50% (Machine.memory); they are decoded in every epoch" in placement.sentence
-    assert memory.placement(listing, "stream", 0.9, False).streamed
-    assert not memory.placement(listing, "memory", 0.1, False).streamed
-    assert memory.placement(listing, "memory", 0.9, True).streamed, "crops are cut from the files"
+    assert placement.where == "stream"
+    assert "more than 50 % (Machine.memory); they are decoded in every epoch" in placement.sentence
+    assert memory.placement(listing, "stream", 0.9, False).where == "stream"
+    assert memory.placement(listing, "memory", 0.1, False).where == "memory"
+    assert memory.placement(listing, "memory", 0.9, True).where == "stream", "crops are cut from the files"
 
 
 def test_free_memory_is_some_of_the_machines():
@@ -195,6 +229,13 @@ def test_free_memory_is_some_of_the_machines():
     assert workers(3) == 3
     assert workers(0) == 0
     assert workers(-1) >= 1
+
+
+def test_processes_of_a_group_share_the_cores(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(64)))
+    assert workers(-1) == 16
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
+    assert workers(-1) == 7
 
 
 def test_streamed_images_are_a_listing_s(folder):

@@ -35,6 +35,8 @@ def test_without_changes_it_is_the_rest_of_the_split():
 def test_the_validation_split_never_moves(seed, change):
     changed, plain = chosen(seed=seed, **change), chosen()
     assert np.array_equal(changed.validation, plain.validation)
+    if "noise" not in change:
+        assert np.array_equal(changed.validation_labels, plain.validation_labels)
     assert set(changed.train) <= set(plain.train)
     assert len(changed.labels) == len(changed.train)
     again = chosen(seed=seed, **change)
@@ -47,6 +49,8 @@ def test_so_many_labels_of_each_class_are_wrong(noise, seed):
     true = LABELS[noisy.train]
     for label in range(10):
         assert (noisy.labels[true == label] != label).sum() == round(noise * 40)
+        held_out = noisy.validation_labels[LABELS[noisy.validation] == label]
+        assert (held_out != label).sum() == round(noise * 10)
     assert set(noisy.labels) <= set(range(10))
 
 

@@ -15,6 +15,7 @@ from kdbench.errors import RunError, reason
 
 if TYPE_CHECKING:
     import numpy as np
+    from PIL.Image import Image as PillowImage
     from PIL.ImageFile import ImageFile
 
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM", "JPEG2000")
@@ -189,8 +190,8 @@ def square(
     def read(image: ImageFile) -> np.ndarray:
         from PIL import Image
 
-        turned = _orientation(image) in _TURNED
-        width, height = image.size[::-1] if turned else image.size
+        orientation = _orientation(image)
+        width, height = image.size[::-1] if orientation in _TURNED else image.size
         outer = _inside(path, box, width, height)
         inner = _centre(*_lengths(outer), share) if part is None else part(*_lengths(outer))
         left, top, right, bottom = (outer[n % 2] + edge for n, edge in enumerate(inner))
@@ -198,10 +199,13 @@ def square(
         wanted = math.ceil(image.width * least), math.ceil(image.height * least)
         if least < 1:
             image.draft(image.mode, wanted)
-        pixels = _upright(image, _rgb(image, path, lossless=False))
-        across, down = pixels.shape[1] / width, pixels.shape[0] / height
+        if image.mode == "RGB" and image.format == "JPEG" and orientation == 1:
+            whole: PillowImage = image  # most photographs, whose pixels need no copy
+        else:
+            whole = Image.fromarray(_upright(image, _rgb(image, path, lossless=False)))
+        across, down = whole.width / width, whole.height / height
         cut = (left * across, top * down, right * across, bottom * down)
-        return np.asarray(Image.fromarray(pixels).resize((side, side), Image.Resampling.BILINEAR, box=cut))
+        return np.asarray(whole.resize((side, side), Image.Resampling.BILINEAR, box=cut))
 
     pixels = _read(path, read)
     if pixels is None:

@@ -90,6 +90,11 @@ class Listing:
         """(M,) int64."""
         return self.test.labels
 
+    @property
+    def decoded_bytes(self) -> int:
+        """Bytes of all images when they are decoded."""
+        return (len(self.train.paths) + len(self.test.paths)) * self.size**2 * self.channels
+
     @cached_property
     def _digest(self) -> str:
         digest = hashlib.sha256(f"{self.size}".encode())

@@ -92,7 +92,7 @@ def _drawn(
     for step in range(first, budget.steps):
         own = streams.within("method", step)
         places, draws = anchors.take(budget.anchors)
-        index = method.sample(places, own)
+        index = _sampled(method, places, own, task.train.streamed)
         if len(index) != budget.anchors * method.images_per_anchor or not torch.equal(index[: len(places)], places):
             raise RunError(f"{type(method).__name__}.sample must return its anchors, then the images around them")
         if len(index) > len(places):
@@ -109,6 +109,25 @@ def _drawn(
             order = mixing.partner
             partners = share.own(index[order]), tuple(each.pick(order).map(share.own) for each in every)
         yield _Drawn(step, own, share.own(index), tuple(each.map(share.own) for each in every), mixing, partners)
+
+
+def _sampled(method: Method, places: Tensor, own: Streams, is_ahead: bool) -> Tensor:
+    """The images of a step.
+
+    Args:
+        is_ahead: the steps before it may not be done yet, so that global generators are in another state than they will be.
+
+    Raises:
+        RunError: the method draws from torch's global generator in spite of that.
+    """
+    before = torch.get_rng_state() if is_ahead else None
+    index = method.sample(places, own)
+    if before is not None and not torch.equal(torch.get_rng_state(), before):
+        raise RunError(
+            f"{type(method).__name__}.sample draws from torch's global generator, which streamed images do not allow: "
+            "draw from its streams, or pass Machine.images=memory"
+        )
+    return index
 
 
 def _views(
