@@ -26,7 +26,7 @@ def check(name: str, word: str) -> None:
     if library is None:
         return
     with loading_torch():
-        from kdbench.backbones import library as models
+        from kdbench.backbones import library_models as models
 
     if library == "torchvision":
         models.check_torchvision(*model.partition(":")[::2])

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from kdbench.config.switches import NO_CROP, ResizedCrop
 from kdbench.data.images import Images, Wanted
-from kdbench.data.readers import images
+from kdbench.data.readers import photographs
 from kdbench.data.readers.listing import Files, Listing
 from kdbench.data.resized_crop import box
 from kdbench.errors import RunError
@@ -126,8 +126,8 @@ class _Decoder(Dataset[Any]):
         path = os.path.join(self._root, os.fsdecode(self._paths[n].item()))
         cut = None if self._boxes is None else tuple(self._boxes[n].tolist())
         if number is None:
-            return images.square(path, self._size, cut, share=self._crop.test_share)
-        return images.square(path, self._size, cut, lambda width, height: box(number, width, height, self._crop))
+            return photographs.square(path, self._size, cut, share=self._crop.test_share)
+        return photographs.square(path, self._size, cut, lambda width, height: box(number, width, height, self._crop))
 
 
 class _Sampler:

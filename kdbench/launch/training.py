@@ -31,7 +31,8 @@ def check(spec: Spec, values: Mapping[str, Any], content: Arrays | Listing, fold
         Sentences for the user: where image files will be decoded.
 
     Raises:
-        UserError: the budget is less than one step; a measure needs files that are not there; the disk has too little room
+        UserError: the budget is less than one step; a measure needs files that are not there; `kdbench data
+            check` has found broken images; the disk has too little room
             for decoded images.
         RunError: the images have other channels than the configuration; the training set cannot be what is asked for.
     """
@@ -53,12 +54,25 @@ def check(spec: Spec, values: Mapping[str, Any], content: Arrays | Listing, fold
         published_corruptions.check(source, folder)
     if not isinstance(content, Listing):
         return []
+    _check_broken(content, source, folder)
     usual = {name: parameter.default for name, parameter in signature.shared()["Machine"].parameters.items()}
     images, share = (values.get(f"Machine.{name}", usual[name]) for name in ("images", "memory"))
     placement = memory.placement(content, images, share, crops="ResizedCrop.min_area" in values)
     if placement.where == "cache" and folder:
         decoded_file.path(content, folder)
     return [placement.sentence]
+
+
+def _check_broken(listing: Listing, source: str, folder: Path | None) -> None:
+    """Refuse images of which `kdbench data check` has found that some cannot be read, unless they are left out already."""
+    from kdbench.data.readers import inspection
+
+    verdict = inspection.remembered(listing, source, folder) if folder else None
+    if verdict and verdict.broken:
+        more = f" (and {len(verdict.broken) - 1:,} more)" if len(verdict.broken) > 1 else ""
+        raise UserError(
+            f"{next(iter(verdict.broken.values()))}{more}; mend or remove it, or pass Dataset.skip_broken=True"
+        )
 
 
 def _check_budget(spec: Spec, values: Mapping[str, Any], images: int) -> None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torchvision import models
 
-from kdbench.backbones import library, registry
+from kdbench.backbones import library_models, library_stages, registry
 from kdbench.config import extensions, signature
 from kdbench.errors import RunError, UserError
 from kdbench.plan import expand, request, teachers
@@ -80,9 +80,9 @@ def test_the_stages_of_a_residual_network_are_its_layers():
 
 def test_tokens_become_a_map_without_the_class_token():
     tokens = torch.arange(5.0)[None, :, None].expand(1, 5, 3)
-    assert library._as_map(tokens)[0, 0].tolist() == [[1.0, 2.0], [3.0, 4.0]]
+    assert library_stages.as_map(tokens)[0, 0].tolist() == [[1.0, 2.0], [3.0, 4.0]]
     channels_last = torch.zeros(1, 7, 7, 3)
-    assert library._as_map(channels_last).shape == (1, 3, 7, 7)
+    assert library_stages.as_map(channels_last).shape == (1, 3, 7, 7)
 
 
 @pytest.mark.parametrize("family", ["torchvision/shufflenet_v2_x0_5", "timm/test_vit"])
@@ -129,7 +129,7 @@ def test_an_unknown_model_is_refused_with_the_nearest_names(word, sentence):
 
 
 def test_without_timm_the_extra_is_named(monkeypatch):
-    monkeypatch.setattr(library, "find_spec", lambda name: None)
+    monkeypatch.setattr(library_models, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"needs the package timm; install it with: pip install 'kdbench\[timm\]'"):
         registry.check("timm/resnet18", "student")
 

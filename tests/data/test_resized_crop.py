@@ -12,7 +12,7 @@ from kdbench.config.settings import Augment, Dataset
 from kdbench.config.switches import ResizedCrop
 from kdbench.data.augment import Augmenter
 from kdbench.data.images import Images
-from kdbench.data.readers import images
+from kdbench.data.readers import photographs
 from kdbench.data.resized_crop import box, resized
 from kdbench.errors import UserError
 from kdbench.plan import expand, request
@@ -56,10 +56,10 @@ def test_the_whole_image_is_left_as_it_is():
 def test_a_part_of_a_file_is_cut_and_resized(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "a.png")
-    part = images.square(tmp_path / "a.png", 16, part=lambda width, height: (10, 5, width - 20, height - 5))
+    part = photographs.square(tmp_path / "a.png", 16, part=lambda width, height: (10, 5, width - 20, height - 5))
     wanted = Image.fromarray(pixels).resize((16, 16), Image.Resampling.BILINEAR, box=(10, 5, 40, 35))
     assert np.array_equal(part, np.asarray(wanted))
-    middle = images.square(tmp_path / "a.png", 20, share=0.5)
+    middle = photographs.square(tmp_path / "a.png", 20, share=0.5)
     wanted = Image.fromarray(pixels).resize((20, 20), Image.Resampling.BILINEAR, box=(20, 10, 40, 30))
     assert np.array_equal(middle, np.asarray(wanted))
 

@@ -31,7 +31,7 @@ def path(listing: Listing, data: Path) -> Path:
     Raises:
         UserError: it does not exist, and no folder for it can be written or none has the space.
     """
-    name = f"decoded-{listing.size}-{inspection.fingerprint(listing)}.npy"
+    name = f"decoded-{inspection.fingerprint(listing)}.npy"
     for folder in cache.folders(data):
         if cache.is_trusted(folder, data) and (folder / name).is_file():
             return folder / name

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import re
 import warnings
@@ -15,7 +14,6 @@ from kdbench.errors import RunError, reason
 
 if TYPE_CHECKING:
     import numpy as np
-    from PIL.Image import Image as PillowImage
     from PIL.ImageFile import ImageFile
 
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM", "JPEG2000")
@@ -156,86 +154,15 @@ def decode(file: Path, size: tuple[int, int]) -> np.ndarray | None:
     def read(image: ImageFile) -> np.ndarray:
         if sorted(image.size) != sorted(size):  # before its pixels take memory
             raise RunError(f"{file} must be {_by(size)}, not {_by(image.size)}")
-        return _upright(image, _rgb(image, file))
+        return upright(image, rgb(image, file))
 
-    pixels = _read(file, read)
+    pixels = read_with(file, read)
     if pixels is not None and pixels.shape[1::-1] != size:
         raise RunError(f"{file} must be {_by(size)}, not {_by(pixels.shape[1::-1])}")
     return pixels
 
 
-def square(
-    file: str | Path,
-    side: int,
-    box: tuple[int, int, int, int] | None = None,
-    part: Callable[[int, int], tuple[int, int, int, int]] | None = None,
-    share: float = 1.0,
-) -> np.ndarray:
-    """The pixels (side, side, 3) uint8 of an image file of any size: its centre square, or another part of it, resized.
-
-    A JPEG is decoded at the smallest of its own scales at which the part is no smaller than the result.
-
-    Args:
-        box: left, top, right and bottom of what is cut out first, in pixels of the upright image.
-        part: from width and height (of the box, if there is one) to left, top, right and bottom of the part.
-        share: share of the short side that the centre square takes.
-
-    Raises:
-        RunError: the file is not an image, cannot be read, or cannot become 8-bit RGB without loss.
-    """
-    import numpy as np
-
-    path = Path(file)
-
-    def read(image: ImageFile) -> np.ndarray:
-        from PIL import Image
-
-        orientation = _orientation(image)
-        width, height = image.size[::-1] if orientation in _TURNED else image.size
-        outer = _inside(path, box, width, height)
-        inner = _centre(*_lengths(outer), share) if part is None else part(*_lengths(outer))
-        left, top, right, bottom = (outer[n % 2] + edge for n, edge in enumerate(inner))
-        least = max(side / (right - left), side / (bottom - top))
-        wanted = math.ceil(image.width * least), math.ceil(image.height * least)
-        if least < 1:
-            image.draft(image.mode, wanted)
-        if image.mode == "RGB" and image.format == "JPEG" and orientation == 1:
-            whole: PillowImage = image  # most photographs, whose pixels need no copy
-        else:
-            whole = Image.fromarray(_upright(image, _rgb(image, path, lossless=False)))
-        across, down = whole.width / width, whole.height / height
-        cut = (left * across, top * down, right * across, bottom * down)
-        return np.asarray(whole.resize((side, side), Image.Resampling.BILINEAR, box=cut))
-
-    pixels = _read(path, read)
-    if pixels is None:
-        raise RunError(f"{path} is not an image")
-    return pixels
-
-
-def _inside(
-    file: Path, box: tuple[int, int, int, int] | None, width: int, height: int
-) -> tuple[float, float, float, float]:
-    """The part of a bounding box that lies in the image; all of the image without one."""
-    if box is None:
-        return 0, 0, width, height
-    left, top, right, bottom = max(box[0], 0), max(box[1], 0), min(box[2], width), min(box[3], height)
-    if left >= right or top >= bottom:
-        raise RunError(f"{file} has no pixels in its bounding box {box}")
-    return left, top, right, bottom
-
-
-def _lengths(box: tuple[float, float, float, float]) -> tuple[int, int]:
-    return int(box[2] - box[0]), int(box[3] - box[1])
-
-
-def _centre(width: int, height: int, share: float) -> tuple[float, float, float, float]:
-    length = share * min(width, height)
-    left, top = (width - length) / 2, (height - length) / 2
-    return left, top, left + length, top + length
-
-
-def _read(file: Path, read: Callable[[ImageFile], np.ndarray]) -> np.ndarray | None:
+def read_with(file: Path, read: Callable[[ImageFile], np.ndarray]) -> np.ndarray | None:
     """`read` of an opened image; None for a file that is not an image and not named like one."""
     from PIL import Image, UnidentifiedImageError
 
@@ -256,7 +183,7 @@ def _read(file: Path, read: Callable[[ImageFile], np.ndarray]) -> np.ndarray | N
         raise RunError(f"{file} cannot be read as an image: {reason}") from error
 
 
-def _rgb(image: ImageFile, file: Path, lossless: bool = True) -> np.ndarray:
+def rgb(image: ImageFile, file: Path, lossless: bool = True) -> np.ndarray:
     """The pixels (H, W, 3) uint8.
 
     Args:
@@ -292,12 +219,12 @@ def _has_16_bits(image: ImageFile) -> bool:
     return any(";16" in str(mode) for mode in raw_modes)
 
 
-def _upright(image: ImageFile, pixels: np.ndarray) -> np.ndarray:
+def upright(image: ImageFile, pixels: np.ndarray) -> np.ndarray:
     """The pixels turned as the EXIF data of an image say; damaged EXIF data say nothing."""
     import numpy as np
 
-    orientation = _orientation(image)
-    if orientation in _TURNED:
+    orientation = orientation_of(image)
+    if orientation in TURNED:
         pixels = pixels.transpose(1, 0, 2)
     if orientation in (3, 4, 7, 8):
         pixels = pixels[::-1]
@@ -306,14 +233,14 @@ def _upright(image: ImageFile, pixels: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(pixels)
 
 
-def _orientation(image: ImageFile) -> int:
+def orientation_of(image: ImageFile) -> int:
     try:
         return int(image.getexif().get(_ORIENTATION, 1))
     except Exception:  # see `decode`
         return 1
 
 
-_TURNED = (5, 6, 7, 8)
+TURNED = (5, 6, 7, 8)
 """Orientations that exchange rows and columns."""
 
 

@@ -161,7 +161,7 @@ def _look(listing: Listing, part: Files, n: int) -> tuple[str, bytes]:
 
 def remembered(listing: Listing, source: str, folder: Path) -> Verdict | None:
     """The verdict that `remember` has kept on these very files; None if there is none."""
-    now = fingerprint(listing)
+    now = _of_files(listing)
     for kept in cache.folders(folder):
         if not cache.is_trusted(kept, folder):
             continue
@@ -174,7 +174,7 @@ def remembered(listing: Listing, source: str, folder: Path) -> Verdict | None:
 
 def remember(verdict: Verdict, listing: Listing, source: str, folder: Path) -> None:
     """Keep a verdict in the first cache of a data folder that can be written."""
-    content = {"fingerprint": fingerprint(listing), "broken": verdict.broken, "sha256": verdict.sha256}
+    content = {"fingerprint": _of_files(listing), "broken": verdict.broken, "sha256": verdict.sha256}
     for kept in cache.writable(folder):
         with suppress(OSError):
             files_.write_atomically(kept / _name(source), json.dumps(content).encode())
@@ -197,7 +197,12 @@ def without_broken(listing: Listing, source: str, folder: Path) -> Listing:
 
 
 def fingerprint(listing: Listing) -> str:
-    """sha256 of names, labels, boxes, sizes and modification times; not of `Listing.size`, on which no verdict depends."""
+    """sha256 of `Listing.size`, and of names, labels, boxes, sizes and modification times of all files."""
+    return hashlib.sha256(f"{listing.size} {_of_files(listing)}".encode()).hexdigest()
+
+
+def _of_files(listing: Listing) -> str:
+    """`fingerprint` without `Listing.size`, on which no verdict depends."""
     digest = hashlib.sha256()
     for part in (listing.train, listing.test):
         for path, label in zip(part.paths, part.labels.tolist(), strict=True):

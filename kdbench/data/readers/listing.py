@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kdbench.data.readers import images
+from kdbench.data.readers import photographs
 from kdbench.errors import RunError
 from kdbench.words import count
 
@@ -145,7 +145,7 @@ class Listing:
         boxes = files.boxes
         return np.stack(
             [
-                images.square(
+                photographs.square(
                     self.root / files.paths[n], self.size, None if boxes is None else tuple(boxes[n].tolist())
                 )
                 for n in which

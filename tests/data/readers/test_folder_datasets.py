@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from kdbench.config.reading import Reading
-from kdbench.data.readers import images, registry
+from kdbench.data.readers import photographs, registry
 from kdbench.errors import RunError
 from kdbench.plan import expand, request
 from kdbench.run.execute import run
@@ -339,7 +339,7 @@ def test_photographs_in_forms_of_their_own(tmp_path):
     for name, mode in (("lab.tif", "LAB"), ("float.tif", "F")):
         Image.new(mode, (8, 8)).save(root / "train" / "dog" / name)
         with pytest.raises(RunError, match=f"{name} is {mode}, which becomes RGB in several ways"):
-            images.square(root / "train" / "dog" / name, 8)
+            photographs.square(root / "train" / "dog" / name, 8)
 
 
 @pytest.mark.skipif("KDBENCH_DATA" not in os.environ, reason="KDBENCH_DATA is not set")

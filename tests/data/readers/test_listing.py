@@ -6,7 +6,7 @@ from PIL import Image
 
 from kdbench.config import places
 from kdbench.config.reading import Reading
-from kdbench.data.readers import images, registry
+from kdbench.data.readers import photographs, registry
 from kdbench.data.readers.listing import Files, Listing
 from kdbench.errors import RunError, UserError
 from kdbench.plan import expand, request
@@ -53,7 +53,7 @@ def photograph(path, size, value=None, **options):
 @pytest.mark.parametrize("size", [(40, 20), (20, 40), (17, 23), (8, 8), (5, 9), (1, 1)])
 @pytest.mark.parametrize("ending", ["png", "jpg"])
 def test_an_image_of_any_size_becomes_a_square(size, ending, tmp_path):
-    pixels = images.square(photograph(tmp_path / f"a.{ending}", size, value=90), 8)
+    pixels = photographs.square(photograph(tmp_path / f"a.{ending}", size, value=90), 8)
     assert pixels.shape == (8, 8, 3)
     assert pixels.dtype == np.uint8
     assert np.abs(pixels.astype(int) - 90).max() <= 1
@@ -63,8 +63,8 @@ def test_the_centre_is_what_is_left(tmp_path):
     wide = np.zeros((10, 30, 3), dtype=np.uint8)
     wide[:, 10:20] = 200
     Image.fromarray(wide).save(tmp_path / "wide.png")
-    assert (images.square(tmp_path / "wide.png", 10) == 200).all()
-    assert (images.square(tmp_path / "wide.png", 10, box=(0, 0, 10, 10)) == 0).all()
+    assert (photographs.square(tmp_path / "wide.png", 10) == 200).all()
+    assert (photographs.square(tmp_path / "wide.png", 10, box=(0, 0, 10, 10)) == 0).all()
 
 
 def test_a_jpeg_that_is_decoded_smaller_is_nearly_the_one_that_is_not(tmp_path):
@@ -72,18 +72,18 @@ def test_a_jpeg_that_is_decoded_smaller_is_nearly_the_one_that_is_not(tmp_path):
     smooth = np.stack([x, y, 255 - x], axis=-1).astype(np.uint8)
     Image.fromarray(smooth).save(tmp_path / "a.png")
     Image.fromarray(smooth).save(tmp_path / "a.jpg", quality=95)
-    large, small = (images.square(tmp_path / name, 30).astype(int) for name in ("a.png", "a.jpg"))
+    large, small = (photographs.square(tmp_path / name, 30).astype(int) for name in ("a.png", "a.jpg"))
     assert np.abs(large - small).mean() < 2
 
 
 def test_a_file_that_is_not_an_image_is_named(tmp_path):
     (tmp_path / "notes").write_text("cats")
     with pytest.raises(RunError, match="notes is not an image"):
-        images.square(tmp_path / "notes", 8)
+        photographs.square(tmp_path / "notes", 8)
 
 
 @pytest.fixture
-def photographs(tmp_path, own_plugins):
+def image_files(tmp_path, own_plugins):
     """A data folder, and a plug-in reader and dataset for it."""
     for path, text in {"readers/photographs.py": READER, "gin/dataset/photographs.gin": GIN}.items():
         (tmp_path / "plugin" / path).parent.mkdir(parents=True, exist_ok=True)
@@ -96,27 +96,27 @@ def photographs(tmp_path, own_plugins):
     return tmp_path / "data"
 
 
-def test_a_run_on_image_files_finishes(photographs, tmp_path):
+def test_a_run_on_image_files_finishes(image_files, tmp_path):
     words = ["methods=ce", "dataset=photographs", "Train.epochs=1", "Train.warmup=0", "Train.batch_size=8"]
     (spec,) = expand.plan(request.parse([*words, "Measures.corruptions=False", "Measures.images=10"]))
-    result = run(spec, tmp_path / "runs", photographs)
+    result = run(spec, tmp_path / "runs", image_files)
     assert result["status"] == "finished", result["error"]
-    listing = registry.read("photographs", photographs, Reading(size=8))
+    listing = registry.read("photographs", image_files, Reading(size=8))
     assert result["data.sha256"] == listing.digest()
     arrays = listing.decoded()
     assert arrays.train_images.shape == (24, 8, 8, 3)
     assert np.array_equal(arrays.train_images[[3, 1]], listing.pixels(listing.train, [3, 1]))
 
 
-def test_the_digest_is_that_of_names_sizes_and_labels(photographs):
-    first = registry.read("photographs", photographs, Reading(size=8)).digest()
-    assert registry.read("photographs", photographs, Reading(size=8)).digest() == first
-    assert registry.read("photographs", photographs, Reading(size=9)).digest() != first
-    photograph(photographs / "train" / "cat1.png", (99, 99))
-    assert registry.read("photographs", photographs, Reading(size=8)).digest() != first
+def test_the_digest_is_that_of_names_sizes_and_labels(image_files):
+    first = registry.read("photographs", image_files, Reading(size=8)).digest()
+    assert registry.read("photographs", image_files, Reading(size=8)).digest() == first
+    assert registry.read("photographs", image_files, Reading(size=9)).digest() != first
+    photograph(image_files / "train" / "cat1.png", (99, 99))
+    assert registry.read("photographs", image_files, Reading(size=8)).digest() != first
 
 
-def test_a_setting_that_the_reader_does_not_take_is_refused(photographs):
+def test_a_setting_that_the_reader_does_not_take_is_refused(image_files):
     with pytest.raises(
         UserError, match=r"the reader 'digits' does not take Dataset\.size; those that do: .*photographs"
     ):
