@@ -7,17 +7,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field
 from typing import Any
 
 from kdbench.config import (
     bindings,
-    extensions,
-    optimisers,
+    checks,
     places,
     run_config,
-    schedules,
     settings,
     signature,
     switches,
@@ -25,7 +23,6 @@ from kdbench.config import (
 )
 from kdbench.config.cluster import Cluster
 from kdbench.config.ginfile import Binding
-from kdbench.config.reading import Reading
 from kdbench.config.signature import Signature
 from kdbench.config.syntax import Reference
 from kdbench.errors import UserError
@@ -159,11 +156,7 @@ def resolve(method: str, dataset: str, recipe: str, overrides: Iterable[Binding]
             continue
         parts[part_of.get(binding.configurable, "shared")][key] = binding
     config = Config(method, dataset, recipe, source, own_signature, **parts, changed=changed)
-    _check_complete(config)
-    _check_ranges(config)
-    _check_reading(config)
-    _check_mix(config)
-    _check_accumulation(config)
+    checks.of_config(config)
     return config
 
 
@@ -203,7 +196,7 @@ def _has_no_effect(binding: Binding, effective: Mapping[str, Binding]) -> bool:
     return bindings.is_unused(binding, effective)
 
 
-_GPUS, _OPTIMISER, _ACCUMULATE = "Machine.gpus", "Train.optimiser", "Train.accumulate"
+_GPUS, _OPTIMISER = "Machine.gpus", "Train.optimiser"
 _SYNC_BN = Binding("Parallel", "sync_bn", True, "default in Python")
 _UNBOUND = (
     Binding("Selection", "on_test", False, "default in Python"),
@@ -249,89 +242,6 @@ def own_values(method: str, own: Signature) -> dict[str, Binding]:
     return {**defaults, **bound}
 
 
-def _check_complete(config: Config) -> None:
-    optimiser = optimisers.OPTIMISERS[config.shared[_OPTIMISER].value if _OPTIMISER in config.shared else "sgd"]
-    wanted = [settings.Dataset, settings.Split, settings.Augment, optimiser, settings.Train]
-    schedule = config.shared.get("Train.schedule")
-    names = [cls.__name__ for cls in wanted] + ([schedule.value.name] if schedule else [])
-    for name in names:
-        for parameter, declared in signature.shared()[name].parameters.items():
-            if declared.default is MISSING and f"{name}.{parameter}" not in config.shared:
-                whose = f"dataset '{config.dataset}'" if name == "Dataset" else f"recipe '{config.recipe}'"
-                raise UserError(
-                    f"the {whose} does not set {name}.{parameter}; include a complete one, or give it a value"
-                )
-
-
-def _check_ranges(config: Config) -> None:
-    """Build every settings object once, so that a value out of range is refused before anything starts."""
-    groups = ("dataset", "recipe", "machine", "measures", "method")
-    classes = [cls for group in groups for cls in signature.SHARED_BY_GROUP[group]]
-    for cls in classes:
-        values = {b.parameter: b.value for b in config.every().values() if b.configurable == cls.__name__}
-        if not values:
-            continue
-        parameters = _shared(cls).parameters
-        if cls in schedules.SCHEDULES and len(values) < len(parameters):
-            continue
-        # Every value is given: what is left out gin would fill in from the run that this process did last.
-        usual = {n: p.default for n, p in parameters.items() if p.default is not MISSING}
-        try:
-            cls(**{**usual, **values})
-        except ValueError as error:
-            raise UserError(_first_line(error)) from None
-
-
-def _check_reading(config: Config) -> None:
-    """Refuse a setting that the reader of the images does not take."""
-    check_reading(config.shared["Dataset.source"].value, config.shared)
-
-
-def check_reading(source: str, given: Collection[str]) -> None:
-    """Compare settings of a dataset with those that its reader takes.
-
-    Args:
-        given: keys of parameters, such as "Dataset.size"; those of other settings are passed over.
-
-    Raises:
-        UserError: the reader does not take one of them.
-    """
-    reader = extensions.members("reader").get(source)
-    if reader is None:
-        return  # `registry.check_folder` refuses it
-    takes = reader.options.get("takes", ())
-    for name in Reading._fields:
-        if f"Dataset.{name}" in given and name not in takes:
-            which = ", ".join(
-                sorted(r.name for r in extensions.members("reader").values() if name in r.options.get("takes", ()))
-            )
-            raise UserError(f"the reader '{source}' does not take Dataset.{name}; those that do: {which or 'none'}")
-
-
-def _check_mix(config: Config) -> None:
-    """Refuse mixed images for a method that needs more of an image than a mixture of labels."""
-    if not any(f"Mix.{name}" in config.shared for name in ("mixup", "cutmix")):
-        return
-    several = config.signature.attributes.get("images_per_anchor", 1) != 1
-    where = config.signature.needs_classes
-    if where or several:
-        why = f"it reads the class of each image ({where})" if where else "it samples images around each anchor"
-        raise UserError(f"{config.method} cannot be trained on mixed images (Mix.*): {why}")
-
-
-def _check_accumulation(config: Config) -> None:
-    """Refuse parts of a batch where a method or several GPUs need the whole."""
-    if _ACCUMULATE not in config.shared:
-        return
-    given = f"{_ACCUMULATE}={config.shared[_ACCUMULATE].value}"
-    if "update" in config.signature.functions:
-        raise UserError(
-            f"{given} does not work with the method '{config.method}', whose own update takes the losses of a whole batch"
-        )
-    if config.machine[_GPUS].value > 1:
-        raise UserError(f"{given} requires {_GPUS}=1; several GPUs already share each batch")
-
-
 def profile(name: str, overrides: Sequence[Binding] = ()) -> Cluster:
     """The profile slurm/NAME.gin, with the command line's bindings of `Cluster.*`.
 
@@ -348,9 +258,4 @@ def profile(name: str, overrides: Sequence[Binding] = ()) -> Cluster:
     try:
         return Cluster(**{b.parameter: b.value for b in bound.values()})
     except ValueError as error:
-        raise UserError(_first_line(error)) from None
-
-
-def _first_line(error: ValueError) -> str:
-    """Our sentence in an error of a settings class; gin adds lines of its own."""
-    return (str(error).splitlines() or ["a value is out of range"])[0]
+        raise UserError(checks.first_line(error)) from None

@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     if arguments.kind not in KINDS:
         raise unknown("kind", arguments.kind, KINDS)
-    from kdbench.config import bindings, resolve
+    from kdbench.config import bindings, checks
     from kdbench.config.settings import Dataset
     from kdbench.data.readers import registry
 
@@ -62,7 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise UserError(f"the dataset '{arguments.dataset}' does not set all of Dataset.*") from None
     except ValueError as error:
         raise UserError(str(error)) from None
-    resolve.check_reading(dataset.source, bound)
+    checks.check_reading(dataset.source, bound)
     folder = folders.data(arguments)
     # A check is of all files: its verdict is what skip_broken goes by.
     skips = dataset.skip_broken and arguments.kind == "stats"
