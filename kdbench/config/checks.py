@@ -27,6 +27,7 @@ def of_config(config: Config) -> None:
     check_reading(config.shared["Dataset.source"].value, config.shared)
     _mix(config)
     _accumulation(config)
+    _second_task(config)
 
 
 def _complete(config: Config) -> None:
@@ -92,6 +93,21 @@ def _mix(config: Config) -> None:
     if where or several:
         why = f"it reads the class of each image ({where})" if where else "it samples images around each anchor"
         raise UserError(f"{config.method} cannot be trained on mixed images (Mix.*): {why}")
+
+
+def _second_task(config: Config) -> None:
+    """Refuse a second task where there is none, or a method that sorts its terms itself."""
+    if "SecondTask.weight" not in config.shared:
+        return
+    source, labels = (
+        config.shared[key].value if key in config.shared else None for key in ("Dataset.source", "Dataset.labels")
+    )
+    if source != "cifar100" or labels == "coarse":
+        raise UserError("SecondTask.weight needs the fine classes of cifar100, whose superclasses are the second task")
+    if "update" in config.signature.functions:
+        raise UserError(
+            f"SecondTask.weight does not work with the method '{config.method}', whose own update sorts its terms"
+        )
 
 
 def _accumulation(config: Config) -> None:

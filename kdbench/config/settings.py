@@ -14,7 +14,7 @@ import gin
 
 from kdbench.config.optimisers import OPTIMISERS, SGD, AdamW
 from kdbench.config.reading import Reading
-from kdbench.config.switches import Control, Labels, Mix, Parallel, ResizedCrop, Selection, Strong, Teaching
+from kdbench.config.switches import Control, Labels, Mix, Parallel, ResizedCrop, SecondTask, Selection, Strong, Teaching
 from kdbench.errors import hint, nearest, require
 
 
@@ -246,6 +246,7 @@ class Settings(NamedTuple):
     mix: Mix = Mix()
     resized_crop: ResizedCrop = ResizedCrop()
     labels: Labels = Labels()
+    second_task: SecondTask = SecondTask()
     teaching: Teaching = Teaching()
 
 
@@ -254,7 +255,9 @@ def from_gin() -> Settings:
     train = Train()  # type: ignore[call-arg]
     optimiser = OPTIMISERS[train.optimiser]()  # type: ignore[call-arg]
     needed = (Dataset(), Split(), Augment(), optimiser, train, Machine(), Measures())  # type: ignore[call-arg]
-    return Settings(*needed, Control(), Selection(), Parallel(), Strong(), Mix(), ResizedCrop(), Labels(), Teaching())
+    return Settings(
+        *needed, Control(), Selection(), Parallel(), Strong(), Mix(), ResizedCrop(), Labels(), SecondTask(), Teaching()
+    )
 
 
 @gin.configurable

@@ -56,7 +56,15 @@ class Signature:
 SHARED_BY_GROUP: dict[str, tuple[type, ...]] = {
     "dataset": (settings.Dataset, switches.Labels, settings.Defaults),
     "recipe": (
-        *(settings.Split, settings.Augment, switches.Strong, switches.ResizedCrop, switches.Mix, settings.Train),
+        *(
+            settings.Split,
+            settings.Augment,
+            switches.Strong,
+            switches.ResizedCrop,
+            switches.Mix,
+            switches.SecondTask,
+            settings.Train,
+        ),
         *optimisers.OPTIMISERS.values(),
         *schedules.SCHEDULES,
     ),

@@ -176,6 +176,24 @@ NO_MIX = Mix()
 
 @gin.configurable
 @dataclass(frozen=True)
+class SecondTask:
+    """A second classifier on the student's pooled features, for the 20 superclasses of CIFAR-100: multi-task classification.
+
+    Every method trains it in addition to its own losses, and teachers are trained with it too. At its default it leaves no
+    trace in configurations, ids and protocols.
+
+    Attributes:
+        weight: weight of its cross-entropy in the loss; 0 is no second task.
+    """
+
+    weight: float = 0.0
+
+    def __post_init__(self) -> None:
+        require(self.weight >= 0, "SecondTask.weight must be at least 0 (0: no second task)")
+
+
+@gin.configurable
+@dataclass(frozen=True)
 class Selection:
     """Model selection on the test set. Shared by all methods; only the command line can bind it, so that no file makes it a habit.
 

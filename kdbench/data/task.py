@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -73,6 +73,7 @@ class Task:
         skipped: images left out because they cannot be read; None where none may be (`Dataset.skip_broken`).
         content: sha256 of the bytes of all files, if `kdbench data check` has computed it.
         folder: the user's data folder, if there is one.
+        class_names: names of the classes, in the order of their labels.
     """
 
     train: Images
@@ -83,6 +84,7 @@ class Task:
     skipped: int | None = None
     content: str | None = None
     folder: Path | None = None
+    class_names: tuple[str, ...] = ()
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -124,7 +126,7 @@ def load(
         task = Task(*parts, len(content.classes), content.digest(), folder=folder)
     task.train.labels = torch.from_numpy(chosen.labels).to(device)
     task.validation.labels = torch.from_numpy(chosen.validation_labels).to(device)
-    return task
+    return replace(task, class_names=content.classes)
 
 
 def _in_memory(

@@ -27,6 +27,7 @@ from kdbench.method.teacher import Teacher
 from kdbench.precision import at_least_float32
 
 if TYPE_CHECKING:
+    from kdbench.method.second_task import SecondHead
     from kdbench.method.update import Update
 
 
@@ -66,6 +67,7 @@ class Method(nn.Module):
             raise ValueError(f"{type(self).__name__} takes a value for each of its fields; missing or unknown: {wrong}")
         self.student = student
         self.peers = nn.ModuleList()
+        self.second_head: SecondHead | None = None
         self.info = info
         # In a tuple, so that nn.Module does not register them: .train(), .parameters() and .state_dict() pass them by.
         self._teachers = tuple(teachers)

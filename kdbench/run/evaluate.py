@@ -107,7 +107,7 @@ def final(
     deployed = method.deployed()
 
     def classifiers(x: Tensor) -> dict[str, Tensor]:
-        return {**method.exits(x), **_outputs(deployed, x, teacher is not None)}
+        return {**method.exits(x), **_outputs(deployed, x, teacher is not None or method.second_head is not None)}
 
     logits = all_logits(classifiers, test, dataset)
     features = logits.pop(_POOLED, None)
@@ -119,6 +119,11 @@ def final(
         "measures.version": VERSION,
     }
     result |= {f"exits.{name}": value for name, value in by_classifier.items()}
+    if method.second_head is not None and features is not None:
+        guesses = method.second_head(features).argmax(dim=1)
+        result["accuracy.second_task"] = (
+            100 * (guesses == method.second_head.targets(test.labels)).float().mean().item()
+        )
     taught = teacher_features = None
     if teacher is not None:
         network, prepared = teacher.network, teacher.seen_by_methods().own_normalisation

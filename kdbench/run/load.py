@@ -17,7 +17,7 @@ from kdbench.backbones import registry
 from kdbench.backbones.backbone import Backbone, Features
 from kdbench.config import places, run_config, signature
 from kdbench.errors import RunError, UserError
-from kdbench.method import Info, Method, Teacher
+from kdbench.method import Info, Method, Teacher, second_task
 from kdbench.plan.spec import Spec
 from kdbench.run import checkpoint
 from kdbench.store.folder import CHECKPOINT, CONFIG
@@ -80,6 +80,7 @@ def description(spec: Spec, method: Method, teachers: Sequence[Mapping[str, Any]
         "steps": info.steps,
         "teachers": [dict(teacher) for teacher in teachers],
         "deploys_student": deploys_student,
+        **({"second_labels": method.second_head.label_of.tolist()} if method.second_head is not None else {}),
         "state": state,
     }
 
@@ -161,6 +162,8 @@ def _built(described: Mapping[str, Any], labels: Tensor) -> Method:
         teachers = [_untrained(teacher, described, labels) for teacher in described["teachers"]]
         student = network(None, "the student")
         built: Method = methods.class_of(described["source"])(student, teachers, info, **described["parameters"])
+        if described.get("second_labels"):
+            second_task.attach(built, described["second_labels"])
     return built
 
 

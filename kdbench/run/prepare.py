@@ -17,11 +17,12 @@ from kdbench.config import settings as settings_
 from kdbench.config.settings import Machine, Settings
 from kdbench.data import task as tasks
 from kdbench.data.augment import Augmenter
+from kdbench.data.readers.superclasses import coarse_labels
 from kdbench.data.task import Task
 from kdbench.errors import RunError
 from kdbench.measures import flops
 from kdbench.measures.cost import PeakMemory
-from kdbench.method import Info, Method
+from kdbench.method import Info, Method, second_task
 from kdbench.plan.spec import Spec
 from kdbench.run import arithmetic
 from kdbench.run import teacher as teachers_
@@ -116,6 +117,9 @@ def build(spec: Spec, ready: Ready, streams: Streams) -> Method:
     student = network(spec.student, STUDENT)
     with streams.as_global("init of the method"):
         method = ready.method_class(student, [teacher.seen_by_methods() for teacher in ready.teachers], info)
+    if settings.second_task.weight:
+        with streams.as_global("init of the second task"):
+            second_task.attach(method, coarse_labels(task.class_names))
     return method.to(ready.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 

@@ -64,6 +64,7 @@ SECTIONS: dict[str, tuple[Key, ...]] = {
             null=True, leading=True),
         Key("accuracy.val", float, "percent", "validation accuracy after the last epoch; null without validation split",
             null=True, leading=True),
+        Key("accuracy.second_task", float, "percent", "accuracy on the second task, with `SecondTask.weight` only"),
         Key("images_seen", int, "images", "images that passed through the student in training", leading=True),
         Key("passes.student", int, "images", "the same, counted by the network itself; fewer where a phase trains something else"),
         Key("passes.peers", int, "images", "images that passed through peers in training"),

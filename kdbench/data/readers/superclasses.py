@@ -50,6 +50,6 @@ def coarse_labels(classes: Sequence[str]) -> list[int]:
     if unknown or len(names) != len(FINE):
         other = [*unknown, *classes][0]
         raise RunError(
-            f"Dataset.labels='coarse' needs the official names of CIFAR-100's classes or their numbers, not '{other}'"
+            f"the superclasses need the official names of CIFAR-100's classes or their numbers, not '{other}'"
         )
     return [superclass_of[name] for name in names]

@@ -146,6 +146,8 @@ def _of_runs(baseline: str) -> tuple[Column, ...]:
                 key="accuracy.best_test", spread=False, optional=True, worth=10),
         replace(_PERCENT, name="val", title="Val %", about="accuracy on the validation split after the last epoch",
                 key="accuracy.val", optional=True),
+        replace(_PERCENT, name="second_task", title="Second task %", about="accuracy on the second task (SecondTask.weight)",
+                key="accuracy.second_task", optional=True),
         replace(_PERCENT, name="exits.*", title="{} %", about="accuracy of one classifier, such as exits.ensemble",
                 key="exits.{}", optional=True),
         replace(_PERCENT, name="transfer.*", title="Transfer {} %", key="transfer.{}",

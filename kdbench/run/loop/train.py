@@ -12,6 +12,7 @@ from kdbench.data.augment import Augmenter
 from kdbench.data.task import Task
 from kdbench.errors import RunError
 from kdbench.method import Method, Share, Update
+from kdbench.method.second_task import with_second_task
 from kdbench.run.caller import Caller
 from kdbench.run.group import Group
 from kdbench.run.loop.accumulate import portions, update_in_portions
@@ -74,7 +75,7 @@ def train(
         if stretch is None or batch.step >= stretch.end:
             stretch = budget.stretch(batch.step)
             losses = stretch.phase.losses or method.losses
-            of_batch = checked(losses, method)
+            of_batch = with_second_task(checked(losses, method), method, settings.second_task.weight)
             update = _begin(stretch, training, settings, group, share)
             if state is not None and stretch.first < first:  # at the very start of a phase its optimisers are fresh
                 training.restore_optimisers(state)
