@@ -8,7 +8,7 @@ import json
 import os
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
@@ -79,18 +79,21 @@ def _refuse_constant(text: str) -> NoReturn:
 _DECODER = json.JSONDecoder(parse_constant=_refuse_constant)  # made once: thousands of files are read with it
 
 
-def write_atomically(path: Path, content: bytes, lasting: bool = True) -> None:
+def write_atomically(
+    path: Path, content: bytes, lasting: bool = True, before: Callable[[], None] = lambda: None
+) -> None:
     """Write `content` to `path`; a reader sees either all of it or the previous file, even after a crash.
 
     Args:
         lasting: wait until the content is on the disk; otherwise a power cut may leave the file empty.
+        before: called when all is written, at the last moment before it takes the place of the previous file; may raise.
     """
-    with replacing(path, lasting) as file:
+    with replacing(path, lasting, before) as file:
         file.write(content)
 
 
 @contextmanager
-def replacing(path: Path, lasting: bool = True) -> Iterator[BinaryIO]:
+def replacing(path: Path, lasting: bool = True, before: Callable[[], None] = lambda: None) -> Iterator[BinaryIO]:
     """A new file that replaces `path` when the block ends; an error in the block leaves `path` as it was.
 
     Its permissions are those of any new file: the umask counts. For content that is too large to hold in memory twice;
@@ -109,6 +112,7 @@ def replacing(path: Path, lasting: bool = True) -> Iterator[BinaryIO]:
             file.flush()
             if lasting:
                 os.fsync(file.fileno())
+        before()
         os.replace(temporary, path)
     except BaseException as error:
         if isinstance(error, OSError) and error.filename == str(temporary):

@@ -165,3 +165,16 @@ def test_what_is_no_json_object_is_one_reason(tmp_path, content, why):
     path.write_bytes(content)
     with pytest.raises(ValueError, match=why):
         read_object(path)
+
+
+def test_what_may_no_longer_be_written_when_all_is_written_is_not(tmp_path):
+    def refuse():
+        assert len(list(tmp_path.iterdir())) == 2, "all is written, next to the previous file"
+        raise RuntimeError("not yours any more")
+
+    path = tmp_path / "state"
+    write_atomically(path, b"old")
+    with pytest.raises(RuntimeError, match="not yours any more"):
+        write_atomically(path, b"new", before=refuse)
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]

@@ -8,7 +8,7 @@ import pickle
 import re
 import warnings
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ def save(
     facts: Mapping[str, Any],
     method: Mapping[str, Any] | None = None,
     states: Sequence[Mapping[str, Tensor]] = (),
+    before: Callable[[], None] = lambda: None,
 ) -> None:
     """Write what a finished run leaves.
 
@@ -48,6 +49,7 @@ def save(
         facts: plain facts about the run.
         method: what the method is built and filled from (`kdbench.run.load.description`).
         states: the deployed network's weights along the training, without its end.
+        before: see `write_atomically`.
     """
     buffer = io.BytesIO()
     content = {"format": FORMAT, "backbone": backbone, "student": _on_cpu(deployed), "facts": dict(facts)}
@@ -56,7 +58,7 @@ def save(
     if states:
         content["states"] = [_on_cpu(state) for state in states]
     torch.save(content, buffer)
-    write_atomically(path, buffer.getvalue())
+    write_atomically(path, buffer.getvalue(), before=before)
 
 
 def _on_cpu(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -175,9 +175,11 @@ def _run(spec: Spec, folder: RunFolder, runs: Path, data: Path | None, caller: C
     state = method.deployed().state_dict()
     description = load.description(spec, method, [teacher.description for teacher in ready.teachers])
     folder.check()
-    checkpoint.save(folder / CHECKPOINT, spec.student, state, {"run": spec.id}, description, outcome.states)
+    checkpoint.save(
+        folder / CHECKPOINT, spec.student, state, {"run": spec.id}, description, outcome.states, folder.check
+    )
     folder.check()
-    write_atomically(folder / OPERATIVE, gin.operative_config_str().encode())
+    write_atomically(folder / OPERATIVE, gin.operative_config_str().encode(), before=folder.check)
     return {
         **measured,
         **flops,

@@ -146,6 +146,6 @@ class Keeper:
         self._folder.check()
         if newest.exists():  # should writing fail now, the state that was the newest is still there
             os.replace(newest, before)
-        write_atomically(newest, content)
+        write_atomically(newest, content, before=self._folder.check)
         self._last = time.monotonic()
         self._cost = self._last - began

@@ -129,7 +129,7 @@ class RunFolder:
         """
         text = json.dumps(content, indent=1, allow_nan=False) + "\n"
         self.check()
-        write_atomically(self / name, text.encode(), lasting)
+        write_atomically(self / name, text.encode(), lasting, self.check)
 
     def enqueue(self, spec: Mapping[str, Any], repeat: Literal["fresh", "resume"] | None = None) -> None:
         """Record that the run is to be done, by any process that opens the folder; this undoes a cancellation.
@@ -170,7 +170,7 @@ class RunFolder:
             (self / PLUGIN / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, self / PLUGIN / name)
         self.check()
-        write_atomically(self / CONFIG, config.encode())
+        write_atomically(self / CONFIG, config.encode(), before=self.check)
 
     def forget(self) -> None:
         """Remove everything that an earlier attempt could be resumed from."""

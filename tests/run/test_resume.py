@@ -188,6 +188,11 @@ def test_disturbed_at_random_moments_runs_end_in_the_same_bits(begun, undisturbe
     assert resumed
 
 
+def content(folder):
+    """The files of a run's folder, without one that a process was just writing when it was put to sleep."""
+    return {path.name: path.read_bytes() for path in folder.path.glob("[!.]*") if path.is_file()}
+
+
 @pytest.mark.parametrize("woken", ["while another process trains", "when it has finished"])
 def test_a_process_that_slept_while_another_took_over_adds_nothing(woken, begun, tmp_path):
     events = ["log=tensorboard"] if woken.startswith("while") else []
@@ -211,11 +216,11 @@ def test_a_process_that_slept_while_another_took_over_adds_nothing(woken, begun,
 
     with lease.acquire(folder.path) as held:
         run(spec, runs, None, Caller(report=report, check=held.check))
-    before = {path.name: path.read_bytes() for path in folder.path.iterdir() if path.is_file()}
+    before = content(folder)
     wake(sleeper)
     sleeper.join(30)
     assert sleeper.exitcode == LOST
-    assert {path.name: path.read_bytes() for path in folder.path.iterdir() if path.is_file()} == before
+    assert content(folder) == before
     assert record(runs, spec) == record(tmp_path / "undisturbed", spec)
     assert len(list(folder.path.glob(EVENTS))) == len(events)
     assert not (folder / LOG).exists()
@@ -299,7 +304,7 @@ def test_what_happens_on_the_way_to_a_new_state_leaves_a_whole_one(tmp_path, mon
         mine.save({"step": step})
     from kdbench.run import resume
 
-    def full(*_):
+    def full(*_, **__):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(resume, "write_atomically", full)

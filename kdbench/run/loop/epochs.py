@@ -57,7 +57,7 @@ class Epochs:
             self.text = state["file"] if state else ""
             self._check()
             if self.text:
-                write_atomically(self._path, self.text.encode())
+                write_atomically(self._path, self.text.encode(), before=self._check)
             else:
                 self._path.unlink(missing_ok=True)
         if state is not None:
@@ -117,7 +117,7 @@ class Epochs:
             }
             self.text = _with_line(self.text, row)
             self._check()
-            write_atomically(self._path, self.text.encode(), lasting=False)
+            write_atomically(self._path, self.text.encode(), lasting=False, before=self._check)
             if self._events is not None:
                 self._events.add(row)
         self.epoch, self._sums, self._count = epoch, {}, 0
