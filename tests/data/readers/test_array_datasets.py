@@ -108,7 +108,7 @@ def test_each_superclass_has_five_classes():
     assert labels[:10] == [4, 1, 14, 8, 0, 6, 7, 7, 18, 3]
     assert np.bincount(labels).tolist() == [5] * 20
     assert superclasses.coarse_labels([f"{n:02}_x" for n in range(100)]) == labels
-    with pytest.raises(RunError, match="needs the official names of CIFAR-100's classes or their numbers, not 'zebra'"):
+    with pytest.raises(RunError, match="need the official names of CIFAR-100's classes or their numbers, not 'zebra'"):
         superclasses.coarse_labels([*superclasses.FINE[:99], "zebra"])
 
 
