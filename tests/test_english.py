@@ -2,6 +2,7 @@
 
 import ast
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -36,7 +37,13 @@ def messages(path):
             yield node.lineno, node.value
 
 
+@cache
 def texts():
+    """All of them, with their places: path, line, text."""
+    return list(_texts())
+
+
+def _texts():
     for path in sorted((ROOT / "kdbench").rglob("*.py")):
         yield from ((path, line, text) for line, text in messages(path))
     for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "gin").rglob("*.gin"))):

@@ -53,6 +53,10 @@ def check(spec: Spec, values: Mapping[str, Any], content: Arrays | Listing, fold
 
         published_corruptions.check(source, folder)
     if not isinstance(content, Listing):
+        if values.get("ResizedCrop.test_share", 1.0) != 1:
+            raise UserError(
+                f"ResizedCrop.test_share is for image files, and '{source}' has images of one size; pass ResizedCrop.test_share=1"
+            )
         return []
     _check_broken(content, source, folder)
     usual = {name: parameter.default for name, parameter in signature.shared()["Machine"].parameters.items()}

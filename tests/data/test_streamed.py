@@ -35,7 +35,7 @@ TRAIN = Train(1.0, 4, Cosine(final=0.0), 0.0, 0.0, "float32", 0.0)
 FOLDER = Dataset("imagefolder", (0.5,) * 3, (0.25,) * 3, True, size=16)
 CROP = ResizedCrop(min_area=0.3, test_share=0.8)
 WORDS = [
-    "methods=kd", "dataset=imagefolder", "student=resnet8", "teacher=resnet8", "recipe=quick", "Train.epochs=2", "Train.warmup=0",
+    "methods=ce", "dataset=imagefolder", "student=resnet8", "recipe=quick", "Train.epochs=2", "Train.warmup=0",
     "Train.batch_size=8", "Dataset.size=16", "Split.validation=0.25", "Machine.threads=1", "Machine.checkpoint_every=0",
     "Measures.corruptions=False", "Measures.images=4",
 ]  # fmt: skip
@@ -137,7 +137,7 @@ def test_with_crops_and_mixing_too(switches, folder, tmp_path):
 
 
 def test_a_streamed_run_stopped_after_every_step_ends_in_the_same_bits(folder, tmp_path):
-    words = [*WORDS, "methods=ce", "Machine.images=stream", "Machine.workers=1"][1:]
+    words = [*WORDS, "Machine.images=stream", "Machine.workers=1"]
     (spec,) = expand.plan(request.parse(words))
     undisturbed = run(spec, tmp_path / "one", folder)
     sessions = 1

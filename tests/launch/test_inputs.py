@@ -200,3 +200,12 @@ def test_images_that_a_check_has_found_broken_are_refused_before_anything_starts
         inputs.check(plan(), tmp_path / "runs", folder)
     (folder / "train" / "cat" / "1.png").write_bytes((folder / "train" / "cat" / "3.png").read_bytes())
     assert inputs.check(plan(), tmp_path / "runs", folder) == [sentence]
+
+
+def test_a_share_of_the_test_image_is_refused_where_images_have_one_size(tmp_path):
+    words = ["methods=ce", "dataset=digits", "recipe=imagenet", "Train.batch_size=8"]
+    with pytest.raises(
+        UserError, match=r"ResizedCrop.test_share is for image files, and 'digits' has images of one size"
+    ):
+        inputs.check(expand.plan(request.parse(words)), tmp_path, None)
+    inputs.check(expand.plan(request.parse([*words, "ResizedCrop.test_share=1"])), tmp_path, None)

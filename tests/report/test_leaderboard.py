@@ -106,7 +106,11 @@ def test_another_board_of_the_same_runs_is_whole(board, tmp_path):
     assert regenerate(tmp_path / "runs", board).read == 0, "its rows are the same"
 
 
-@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    deadline=None,
+    max_examples=int(os.environ.get("KDBENCH_FUZZ", 10)),
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 @given(st.randoms(use_true_random=False))
 def test_same_bytes_in_any_number_of_steps_whatever_the_order(results, board, tmp_path, rng):
     """Folders come, go, change and fail in any order, with or without the index; in the end they are the same ones."""

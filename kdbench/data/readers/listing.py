@@ -153,11 +153,15 @@ class Listing:
         )
 
     def decoded(self) -> Arrays:
-        """All images in memory, in the order of the listing.
+        """All images in memory, in the order of the listing; decoded once for all runs of this process.
 
         Raises:
             RunError: a file cannot be read.
         """
+        return self._decoded
+
+    @cached_property
+    def _decoded(self) -> Arrays:
         import numpy as np
 
         from kdbench.data.readers.arrays import Arrays

@@ -104,6 +104,7 @@ def test_a_run_on_image_files_finishes(image_files, tmp_path):
     listing = registry.read("photographs", image_files, Reading(size=8))
     assert result["data.sha256"] == listing.digest()
     arrays = listing.decoded()
+    assert listing.decoded() is arrays, "the next run of the process does not decode them again"
     assert arrays.train_images.shape == (24, 8, 8, 3)
     assert np.array_equal(arrays.train_images[[3, 1]], listing.pixels(listing.train, [3, 1]))
 

@@ -14,6 +14,7 @@ pytestmark = pytest.mark.slurm
 
 ROOT = Path(__file__).parents[3]
 WORDS = ["methods=corsd", "dataset=digits", "student=resnet8", "Train.epochs=3", "Machine.threads=1"]
+WORDS += ["Measures.corruptions=False", "Measures.images=10"]
 
 
 def test_four_processes_on_two_nodes_train_as_four_on_one(cluster, tmp_path):
