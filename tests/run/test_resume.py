@@ -27,7 +27,7 @@ from kdbench.store.folder import EPOCHS, EVENTS, LOG, PROGRESS, RESUME, RESUME_B
 from kdbench.store.lease import Held, Lost
 
 METHODS = {name: [] for name in sorted(places.sources())} | {"corsd": ["CORSD.class_memory_weight=0.5"]}
-KILLS = int(os.environ.get("KDBENCH_KILLS", 12))
+KILLS = int(os.environ.get("KDBENCH_KILLS", 8))
 """Disturbances at random moments, over all methods; 100 take some minutes."""
 SLEEPERS = 6
 """One in so many disturbances puts the process to sleep, and wakes it when another one has taken over."""
