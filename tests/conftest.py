@@ -43,8 +43,8 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config):
-    """Two processes more than cores: those with the SLURM cluster and the local queue mostly wait for other processes."""
-    return len(os.sched_getaffinity(0)) + 2
+    """One process more than cores: much of the suite is waiting for another process to start, or to notice something."""
+    return len(os.sched_getaffinity(0)) + 1
 
 
 @pytest.hookimpl(optionalhook=True)

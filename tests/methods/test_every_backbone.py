@@ -1,16 +1,22 @@
-"""Every method with every family of backbones, as student and as teacher: one step on tiny images."""
+"""Every method with every family of backbones, as student and as teacher: one step on tiny images.
 
+With KDBENCH_EVERY=1 with every backbone, which takes some minutes.
+"""
+
+import os
 from pathlib import Path
 
 import pytest
 import torch
 
-from kdbench.config import signature
+from kdbench.config import extensions, signature
 
 FAMILIES = (
     "resnet8", "resnet18", "wrn_16_1", "senet18", "vgg8", "mobilenetv2", "shufflenetv1", "shufflenetv2_x0_5",
     "densenet_40_12", "efficientnet_b0", "vit_tiny",
 )  # fmt: skip
+if os.environ.get("KDBENCH_EVERY"):
+    FAMILIES = tuple(extensions.members("backbone"))
 METHODS = sorted(path.stem for path in (Path(__file__).parents[2] / "methods").glob("*.py"))
 
 

@@ -119,6 +119,7 @@ class Epochs:
             self._check()
             write_atomically(self._path, self.text.encode(), lasting=False, before=self._check)
             if self._events is not None:
+                self._check()  # the process may have slept since, and the file of events is made by its first line
                 self._events.add(row)
         self.epoch, self._sums, self._count = epoch, {}, 0
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from kdbench.cli.main import main
 from kdbench.config.reading import Reading
 from kdbench.data.readers import photographs, registry
 from kdbench.errors import RunError
@@ -99,6 +100,8 @@ def test_a_run_on_each_layout_finishes(name, tmp_path):
     result = run(spec, tmp_path / "runs", root)
     assert result["status"] == "finished", result["error"]
     assert result["data.sha256"] == read(name, root).digest()
+    assert main(["leaderboard", "--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "board")]) == 0
+    assert f"{name} · resnet8" in (tmp_path / "board" / "README.md").read_text()
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
