@@ -273,6 +273,35 @@ def store(tmp_path: Path) -> Callable[..., Path]:
 
 
 @pytest.fixture(scope="session")
+def cats_and_dogs() -> Callable[..., Path]:
+    """Makes class folders of image files and returns their root.
+
+    Arguments: the root, and the numbers of images of each class for training and the test. Keywords: `image`, which makes the
+    image of a number (random pixels by default), `ending`, and the `options` of saving it.
+    """
+    import numpy as np
+    from PIL import Image
+
+    draw = np.random.default_rng(0)
+
+    def random(number: int) -> Any:
+        return Image.fromarray(draw.integers(0, 256, (10 + number, 12, 3), dtype=np.uint8))
+
+    def make(
+        root: Path, train: int, test: int, image: Callable = random, ending: Callable = lambda number: "png",
+        options: Callable = lambda number: {},
+    ) -> Path:  # fmt: skip
+        for part, count in (("train", train), ("test", test)):
+            for name in ("cat", "dog"):
+                (root / part / name).mkdir(parents=True)
+                for number in range(count):
+                    image(number).save(root / part / name / f"{number}.{ending(number)}", **options(number))
+        return root
+
+    return make
+
+
+@pytest.fixture(scope="session")
 def two_ranks() -> Callable[..., list]:
     """Runs a script in two processes of one group, and returns what each left in FOLDER/RANK.pt.
 

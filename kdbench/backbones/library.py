@@ -29,7 +29,7 @@ class LibraryModel(Backbone):
         pretrained: False leaves out the weights that the name asks for.
 
     Raises:
-        UserError: there is no such model, its weights cannot be loaded, or it has no linear classifier.
+        UserError: the library does not have the model, its weights cannot be loaded, or it has no linear classifier.
     """
 
     scale: Tensor

@@ -97,7 +97,7 @@ def check_timm(name: str) -> Any:
     """The package timm, which has a model of this name.
 
     Raises:
-        UserError: timm is not installed, or there is no such model; the sentence has the nearest names.
+        UserError: timm is not installed, or does not have the model; the sentence has the nearest names.
     """
     if find_spec("timm") is None:
         raise UserError(f"timm/{name} needs the package timm; install it with: pip install 'kdbench[timm]'")

@@ -28,8 +28,9 @@ Every name is a student (`student=resnet20`) and a teacher (`teacher=wrn_40_2`).
 TAIL = """
 ## Networks of torchvision and timm
 
-Any classifier of torchvision by its name, `student=torchvision/mobilenet_v3_small`, and any of timm with the extra
-(`pip install 'kdbench[timm]'`), `student=timm/vit_tiny_patch16_224`. Its forward pass is the library's, with a classifier for
+A classifier of torchvision by its name, `student=torchvision/mobilenet_v3_small`, or one of timm with the extra
+(`pip install 'kdbench[timm]'`), `student=timm/vit_tiny_patch16_224`. It must end in a single linear layer: SqueezeNets and
+distilled transformers with two heads are refused. Its forward pass is the library's, with a classifier for
 the classes of the dataset, and its state dict has the library's names. Stage maps are what its modules return on the way: the
 last map of each resolution, the four deepest; of a transformer, the tokens after each quarter of its blocks as a map, class
 tokens left out. They offer neither pre-activations nor branches.

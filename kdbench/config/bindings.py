@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 
 from kdbench import words
-from kdbench.config import fields, ginfile, places, signature, space, syntax
+from kdbench.config import fields, ginfile, optimisers, places, signature, space, syntax
 from kdbench.config.ginfile import Binding
 from kdbench.errors import UserError
 
@@ -77,7 +77,7 @@ def of_file(group: str, path: Path, name: str) -> dict[str, Binding]:
         if in_file_itself and is_unused(binding, bindings):
             chosen = _SCHEDULE if binding.configurable in signature.SCHEDULE_NAMES else _OPTIMISER
             if chosen in bindings or chosen == _OPTIMISER:
-                value = bindings[chosen].value if chosen in bindings else "sgd"
+                value = bindings[chosen].value if chosen in bindings else optimisers.USUAL
                 raise UserError(f"{binding.origin}: nothing uses {binding.key}: {chosen} is {value!r}")
     return bindings
 
@@ -91,7 +91,7 @@ def is_unused(binding: Binding, bound: Mapping[str, Binding]) -> bool:
     if name in signature.SCHEDULE_NAMES:
         return _SCHEDULE not in bound or bound[_SCHEDULE].value.name != name
     if name in signature.OPTIMISER_NAMES:
-        chosen = bound[_OPTIMISER].value if _OPTIMISER in bound else "sgd"
+        chosen = bound[_OPTIMISER].value if _OPTIMISER in bound else optimisers.USUAL
         return bool(signature.OPTIMISER_NAMES[name] != chosen)
     return False
 

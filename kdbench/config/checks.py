@@ -31,7 +31,9 @@ def of_config(config: Config) -> None:
 
 
 def _complete(config: Config) -> None:
-    optimiser = optimisers.OPTIMISERS[config.shared[OPTIMISER].value if OPTIMISER in config.shared else "sgd"]
+    optimiser = optimisers.OPTIMISERS[
+        config.shared[OPTIMISER].value if OPTIMISER in config.shared else optimisers.USUAL
+    ]
     wanted = [settings.Dataset, settings.Split, settings.Augment, optimiser, settings.Train]
     schedule = config.shared.get("Train.schedule")
     names = [cls.__name__ for cls in wanted] + ([schedule.value.name] if schedule else [])
@@ -104,6 +106,8 @@ def _second_task(config: Config) -> None:
     )
     if source != "cifar100" or labels == "coarse":
         raise UserError("SecondTask.weight needs the fine classes of cifar100, whose superclasses are the second task")
+    if config.machine["Machine.compile"].value:
+        raise UserError("SecondTask.weight does not work with Machine.compile=True, because it looks into the student")
     if "update" in config.signature.functions:
         raise UserError(
             f"SecondTask.weight does not work with the method '{config.method}', whose own update sorts its terms"

@@ -5,6 +5,7 @@ builds them.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 import gin
 
@@ -57,6 +58,9 @@ class AdamW:
         require(fits, "AdamW.betas must be two numbers, each at least 0 and below 1")
         require(self.weight_decay >= 0, "AdamW.weight_decay must be at least 0")
 
+
+USUAL: Final = "sgd"
+"""The optimiser of a recipe that does not choose one; it then leaves no trace in configurations, ids and protocols."""
 
 OPTIMISERS: dict[str, type[SGD] | type[AdamW]] = {"sgd": SGD, "adamw": AdamW}
 """The settings of each optimiser, by the value of `Train.optimiser`."""

@@ -196,7 +196,7 @@ def _has_no_effect(binding: Binding, effective: Mapping[str, Binding]) -> bool:
     return bindings.is_unused(binding, effective)
 
 
-_GPUS, _OPTIMISER = "Machine.gpus", "Train.optimiser"
+_GPUS = "Machine.gpus"
 _SYNC_BN = Binding("Parallel", "sync_bn", True, "default in Python")
 _UNBOUND = (
     Binding("Selection", "on_test", False, "default in Python"),
@@ -241,6 +241,36 @@ def own_values(method: str, own: Signature) -> dict[str, Binding]:
         file = f"gin/{syntax.label(places.member('method', method))}"
         raise UserError(f"{file} does not set {missing[0]}, which has no default")
     return {**defaults, **bound}
+
+
+def dataset(name: str, own: Iterable[Binding] = ()) -> settings.Dataset:
+    """The settings of a dataset apart from any run: those of its gin file, and the command line's.
+
+    Args:
+        own: bindings of the command line.
+
+    Raises:
+        UserError: there is no such dataset, a binding is not of `Dataset`, or a value is missing, out of range or not one that
+            the reader takes.
+    """
+    bound = {b.key: b for b in bindings.of_group("dataset", name).values() if b.configurable == "Dataset"}
+    for binding in own:
+        if binding.configurable != "Dataset":
+            raise UserError(f"only settings of the dataset (Dataset.KEY=VALUE) can be given here, not {binding.key}")
+        bound[binding.key] = binding
+    parameters = _shared(settings.Dataset).parameters
+    usual = {n: p.default for n, p in parameters.items() if p.default is not MISSING}
+    values = {**usual, **{b.parameter: b.value for b in bound.values()}}
+    if missing := [parameter for parameter in parameters if parameter not in values]:
+        raise UserError(
+            f"the dataset '{name}' does not set Dataset.{missing[0]}; include a complete one, or give it a value"
+        )
+    try:
+        built = settings.Dataset(**values)
+    except ValueError as error:
+        raise UserError(checks.first_line(error)) from None
+    checks.check_reading(built.source, bound)
+    return built
 
 
 def profile(name: str, overrides: Sequence[Binding] = ()) -> Cluster:

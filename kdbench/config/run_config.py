@@ -146,7 +146,7 @@ def trainable(text: str, label: str, source: str) -> dict[str, Any]:
         configurable, _, parameter = key.partition(".")
         ginfile.check_name(configurable, parameter, configurables, f"the run '{label}'", label)
         values[key] = ginfile.checked(key, value, configurables, f"{label}: ")
-    optimiser = optimisers.OPTIMISERS[config.values.get("Train.optimiser", "sgd")]
+    optimiser = optimisers.OPTIMISERS[config.values.get("Train.optimiser", optimisers.USUAL)]
     names = [*(cls.__name__ for cls in (*_NEEDED, optimiser)), config[ginfile.SCHEDULE].name]
     for needed in (*(signature.shared()[name] for name in names), own):
         _check_complete(config, needed)

@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 
 import gin
 
-from kdbench.config.optimisers import OPTIMISERS, SGD, AdamW
+from kdbench.config.optimisers import OPTIMISERS, SGD, USUAL, AdamW
 from kdbench.config.reading import Reading
 from kdbench.config.switches import Control, Labels, Mix, Parallel, ResizedCrop, SecondTask, Selection, Strong, Teaching
 from kdbench.errors import hint, nearest, require
@@ -116,7 +116,7 @@ class Train:
     label_smoothing: float
     precision: Literal["float32", "bfloat16"]
     clip_norm: float
-    optimiser: Literal["sgd", "adamw"] = "sgd"
+    optimiser: Literal["sgd", "adamw"] = USUAL
     accumulate: int = 1
 
     def __post_init__(self) -> None:

@@ -39,7 +39,7 @@ class Signature:
         attributes: literal class attributes (a method's `needs_teacher`, `images_per_anchor`).
         summary: first line of the docstring.
         declarations: annotations that declare no parameter (buffers, modules), by name.
-        needs_classes: of a method, the place where it reads a single class for each image ("methods/crd.py:119"), and so
+        needs_classes: of a method, the place where it reads a single class for each image ("methods/NAME.py:119"), and so
             cannot be trained on mixed images; "" where labels go nowhere but into `Method.cross_entropy`.
         functions: names of the functions that a method's class defines.
     """

@@ -90,7 +90,7 @@ class Augmenter:
             self.cut["strong"] = round(strong.cutout * self.width)
             self.policy["strong"] = RandAugment(strong, self.height, self.width, settings.fill)
         # Padded once and for all where they are in memory: a crop is then nothing but an index.
-        self._pixels = None if images.streamed or crop.is_on else self._padded(images.images).flatten(0, 2)
+        self._pixels = self._padded(images.images).flatten(0, 2) if images.in_memory and not crop.is_on else None
         device = images.labels.device
         self.scale, self.shift = _normalisation(dataset, device)
         self._rows = torch.arange(self.height, device=device)
@@ -144,9 +144,8 @@ class Augmenter:
         if policy:
             batch = policy(batch, draws.operations)
         values = batch.float()
-        batch = torch.addcmul(
-            self.shift, values, self.scale, out=values
-        )  # a second copy takes as long as the arithmetic
+        # In place: a second copy takes as long as the arithmetic.
+        batch = torch.addcmul(self.shift, values, self.scale, out=values)
         if self.cut[kind]:
             batch = batch * self._outside_cut(draws, self.cut[kind])[..., None]
         return batch.permute(0, 3, 1, 2)

@@ -21,7 +21,7 @@ class Cached(Images):
         device: where `take`, `batches` and `fetch` put images.
     """
 
-    streamed = True
+    in_memory = False
 
     def __init__(self, pixels: np.ndarray, labels: np.ndarray, places: np.ndarray, device: torch.device):
         self.labels = torch.from_numpy(labels[places]).to(device)

@@ -25,10 +25,10 @@ class Images:
     """Images (N, H, W, C) uint8 and labels (N,) int64 on one device.
 
     Attributes:
-        streamed: False: all images are in memory.
+        in_memory: all images are on the device; otherwise they are fetched for each batch.
     """
 
-    streamed = False
+    in_memory = True
 
     def __init__(self, images: Tensor, labels: Tensor):
         self.images = images

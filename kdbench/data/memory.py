@@ -30,9 +30,8 @@ def placement(listing: Listing, images: str, share: float, crops: bool) -> Place
         images, share: `Machine.images` and `Machine.memory`.
         crops: random resized crops are cut from the files, which must therefore be decoded in every epoch.
     """
-    count = len(listing.train.paths) + len(listing.test.paths)
     needed, free = listing.decoded_bytes, available()
-    size = f"{count:,} images of {listing.size}x{listing.size}"
+    size = f"{listing.decoded_shape[0]:,} images of {listing.size}x{listing.size}"
     if crops:
         return Placement(
             "stream", f"{size} are decoded in every epoch, because crops are cut from the files (ResizedCrop)"

@@ -1,6 +1,6 @@
 """Images that are decoded from their files batch by batch, in processes that work ahead of the training.
 
-A worker is told which files and which crops; all randomness is drawn before, so the images do not depend on the number of
+A worker gets the places of files and their crops; all randomness is drawn before, so the images do not depend on the number of
 workers. uint8 is what passes between processes and to the device.
 """
 
@@ -41,7 +41,7 @@ class Streamed(Images):
         crop: resized crops of training images, and the share of the image that is left without one.
     """
 
-    streamed = True
+    in_memory = False
 
     def __init__(
         self, listing: Listing, files: Files, places: np.ndarray, device: torch.device, workers: int,
@@ -97,9 +97,8 @@ class Streamed(Images):
 
 def workers(asked: int) -> int:
     """The number of worker processes that `Machine.workers` asks for."""
-    cores = len(os.sched_getaffinity(0)) // int(
-        os.environ.get("LOCAL_WORLD_SIZE", "1")
-    )  # torchrun's processes share them
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # torchrun's, which share the cores
+    cores = len(os.sched_getaffinity(0)) // processes
     return asked if asked >= 0 else max(1, min(cores - 1, MOST_WORKERS))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ from kdbench.data.readers import decoded_file, inspection, registry
 from kdbench.data.readers.arrays import Arrays
 from kdbench.data.readers.listing import Files, Listing
 from kdbench.data.streamed import Streamed, workers
-from kdbench.data.training_set import training_set
+from kdbench.data.training_set import TrainingSet, training_set
 from kdbench.errors import RunError
 
 
@@ -115,67 +115,72 @@ def load(
     """
     content = registry.read_once(dataset.source, folder, dataset.reading)
     registry.check_channels(dataset.source, content, dataset.mean)
+    registry.check_crop(dataset.source, content, crop.test_share)
     chosen = training_set(content.train_labels, content.classes, split, changes)
-    places = chosen.train, chosen.validation
     if isinstance(content, Listing):
-        task = _of_listing(content, places, dataset, folder, device, test_may_choose, crop, machine)
-    elif crop.test_share != 1:
-        raise RunError(f"ResizedCrop.test_share is for image files, and '{dataset.source}' has images of one size")
+        parts = _of_listing(content, chosen, folder, device, crop, machine)
     else:
-        parts = _in_memory(content, places, device, test_may_choose)
-        task = Task(*parts, len(content.classes), content.digest(), folder=folder)
-    task.train.labels = torch.from_numpy(chosen.labels).to(device)
-    task.validation.labels = torch.from_numpy(chosen.validation_labels).to(device)
-    return replace(task, class_names=content.classes)
+        parts = _in_memory(content, chosen, device)
+    train, validation, test = parts
+    train.labels = torch.from_numpy(chosen.labels).to(device)
+    validation.labels = torch.from_numpy(chosen.validation_labels).to(device)
+    return Task(
+        train,
+        validation,
+        SealedTest(test, test_may_choose),
+        classes=len(content.classes),
+        digest=content.digest(),
+        skipped=content.skipped if isinstance(content, Listing) and dataset.skip_broken else None,
+        content=_checksum(content, dataset.source, folder),
+        folder=folder,
+        class_names=content.classes,
+    )
 
 
-def _in_memory(
-    arrays: Arrays, places: tuple[np.ndarray, np.ndarray], device: torch.device, test_may_choose: bool
-) -> tuple[Images, Images, SealedTest]:
+Parts = tuple[Images, Images, Images]
+"""Training, validation and test images."""
+
+
+def _checksum(content: Arrays | Listing, source: str, folder: Path | None) -> str | None:
+    """The checksum of all files that `kdbench data check`, or leaving broken ones out, has computed."""
+    if isinstance(content, Arrays) or content.content_sha256 or folder is None:
+        return content.content_sha256 if isinstance(content, Listing) else None
+    verdict = inspection.remembered(content, source, folder)
+    return verdict.sha256 if verdict else None
+
+
+def _in_memory(arrays: Arrays, chosen: TrainingSet, device: torch.device) -> Parts:
     def on_device(images: np.ndarray, labels: np.ndarray) -> Images:
         return Images(torch.from_numpy(images).to(device), torch.from_numpy(labels).to(device))
 
-    train, validation = (on_device(arrays.train_images[which], arrays.train_labels[which]) for which in places)
-    return train, validation, SealedTest(on_device(arrays.test_images, arrays.test_labels), test_may_choose)
+    train, validation = (
+        on_device(arrays.train_images[which], arrays.train_labels[which]) for which in (chosen.train, chosen.validation)
+    )
+    return train, validation, on_device(arrays.test_images, arrays.test_labels)
 
 
 def _of_listing(
     listing: Listing,
-    places: tuple[np.ndarray, np.ndarray],
-    dataset: Dataset,
+    chosen: TrainingSet,
     folder: Path | None,
     device: torch.device,
-    test_may_choose: bool,
     crop: ResizedCrop,
     machine: Machine | None,
-) -> Task:
-    content = listing.content_sha256
-    if content is None and folder is not None:
-        verdict = inspection.remembered(listing, dataset.source, folder)
-        content = verdict.sha256 if verdict else None
+) -> Parts:
     images, share = (machine.images, machine.memory) if machine else ("memory", 1.0)
-    parts: tuple[Images, Images, SealedTest]
     where = memory.placement(listing, images, share, crop.is_on).where
+    every = np.arange(len(listing.test.paths))
     if where == "stream":
         processes = workers(machine.workers if machine else 0)
 
         def part(files: Files, which: np.ndarray) -> Images:
             return Streamed(listing, files, which, device, processes, crop)
 
-        test = part(listing.test, np.arange(len(listing.test.paths)))
-        parts = part(listing.train, places[0]), part(listing.train, places[1]), SealedTest(test, test_may_choose)
-    elif where == "cache" and folder:
-        train, tested = decoded_file.pixels(listing, folder)
-        test = Cached(tested, listing.test_labels, np.arange(len(tested)), device)
-        trained, validated = (Cached(train, listing.train_labels, which, device) for which in places)
-        parts = trained, validated, SealedTest(test, test_may_choose)
-    else:
-        parts = _in_memory(listing.decoded(), places, device, test_may_choose)
-    return Task(
-        *parts,
-        classes=len(listing.classes),
-        digest=listing.digest(),
-        skipped=listing.skipped if dataset.skip_broken else None,
-        content=content,
-        folder=folder,
-    )
+        return part(listing.train, chosen.train), part(listing.train, chosen.validation), part(listing.test, every)
+    if where == "cache" and folder:
+        pixels, tested = decoded_file.pixels(listing, folder)
+        train, validation = (
+            Cached(pixels, listing.train_labels, which, device) for which in (chosen.train, chosen.validation)
+        )
+        return train, validation, Cached(tested, listing.test_labels, every, device)
+    return _in_memory(listing.decoded(), chosen, device)

@@ -48,15 +48,26 @@ def check(specs: Sequence[Spec], runs: Path, data: Path | None, dry_run: bool = 
             content = _images(source, reading, wanted, data, dry_run, sentences)
             if content is not None:
                 sentences += content.notes
-                for spec in {(spec.protocol, spec.method): spec for spec in wanted}.values():
-                    said = training.check(spec, _values(spec), content, data)
-                    sentences += [sentence for sentence in said if sentence not in sentences]
+                sentences += _protocols(wanted, content, data)
             sentences += _teachers(wanted, {spec.id for spec in specs}, runs, content)
     except UserError:
         raise
     except Exception as error:  # of a reader or a network of the user's too
         raise UserError(fault.sentence(error)) from error
     return sentences
+
+
+def _protocols(specs: Sequence[Spec], content: Arrays | Listing, data: Path | None) -> list[str]:
+    """Sentences about the images of each protocol; of many methods on a million images, these are looked at once."""
+    counts: dict[str, int] = {}
+    sentences: dict[str, None] = {}
+    for spec in {(spec.protocol, spec.method): spec for spec in specs}.values():
+        values = _values(spec)
+        if spec.protocol not in counts:
+            sentences |= dict.fromkeys(training.check_images(values, content, data))
+            counts[spec.protocol] = training.count(values, content)
+        training.check_budget(spec, values, counts[spec.protocol])
+    return list(sentences)
 
 
 def _values(spec: Spec) -> Any:

@@ -1,4 +1,4 @@
-"""A second classifier on the student's pooled features, trained beside whatever a method does."""
+"""A second classifier on the student's pooled features, trained in addition to what a method does."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from kdbench.errors import RunError
 from kdbench.method.batch import Batch
+from kdbench.precision import at_least_float32, full_precision
 
 if TYPE_CHECKING:
     from kdbench.method.base import Method
@@ -75,7 +76,9 @@ def with_second_task(losses: Losses, method: Method, weight: float) -> Losses:
             raise RunError(
                 f"SecondTask.weight needs a student that classifies each image of a batch, which {name} does not do"
             )
-        loss = F.cross_entropy(head(pooled), head.targets(batch.labels), label_smoothing=method.info.label_smoothing)
+        with full_precision(pooled.device):  # as in the backbone's own classifier
+            logits = head(at_least_float32(pooled))
+            loss = F.cross_entropy(logits, head.targets(batch.labels), label_smoothing=method.info.label_smoothing)
         return {**terms, "second_task": weight * loss}
 
     return of

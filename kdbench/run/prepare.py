@@ -162,15 +162,31 @@ def _device(machine: Machine, group: Group) -> torch.device:
     if machine.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(machine.deterministic)
-    name = machine.device
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
+    name = machine.device if machine.device != "auto" else usual_device()
+    try:
+        device = usable(name)
+    except RunError as error:
+        raise RunError(f"Machine.device={error}") from None
+    return group.device or device
+
+
+def usual_device() -> str:
+    """The device "auto": a GPU if there is one."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def usable(name: str) -> torch.device:
+    """The device of this name, such as "cuda:1".
+
+    Raises:
+        RunError: torch cannot use it; the sentence begins with the name in quotes.
+    """
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise RunError(f"Machine.device='{name}' is not available here: {_first_sentence(error)}") from None
-    return group.device or device
+        raise RunError(f"'{name}' is not available here: {_first_sentence(error)}") from None
+    return device
 
 
 def _first_sentence(error: Exception) -> str:

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kdbench.backbones.backbone import Backbone
-from kdbench.config import bindings, signature
+from kdbench.config import resolve
 from kdbench.config.settings import Dataset, Split
 from kdbench.data import task as tasks
 from kdbench.data.images import Images
@@ -23,7 +23,7 @@ from kdbench.data.readers import registry
 from kdbench.errors import RunError, UserError
 from kdbench.measures import probe
 from kdbench.precision import full_precision
-from kdbench.run import checkpoint, load
+from kdbench.run import checkpoint, load, prepare
 from kdbench.run.load import LogitsOnly
 from kdbench.store.folder import CHECKPOINT, RunFolder
 
@@ -108,16 +108,9 @@ def dataset(name: str, folder: Path | None) -> Dataset:
     """The settings of a dataset by its gin file, with its images read once, so that what is wrong with them shows first.
 
     Raises:
-        UserError: there is no such dataset; it needs a folder and there is none; the images are not what they should be.
+        UserError: the dataset does not exist; it needs a folder and there is none; the images are not what they should be.
     """
-    bound = bindings.of_group("dataset", name).values()
-    values = {binding.parameter: binding.value for binding in bound if binding.configurable == "Dataset"}
-    usual = {
-        each: parameter.default
-        for each, parameter in signature.shared()["Dataset"].parameters.items()
-        if each not in values
-    }
-    settings = Dataset(**{**usual, **values})
+    settings = resolve.dataset(name)
     try:
         content = registry.read_once(settings.source, folder, settings.reading)
         registry.check_channels(settings.source, content, settings.mean)
@@ -132,14 +125,10 @@ def device(name: str) -> torch.device:
     Raises:
         UserError: this machine does not have it.
     """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        named = torch.device(name)
-        torch.empty(0, device=named)
-    except (RuntimeError, AssertionError):
-        raise UserError(f"the device '{name}' is not available here; pass --device cpu") from None
-    return named
+        return prepare.usable(name if name != "auto" else prepare.usual_device())
+    except RunError as error:
+        raise UserError(f"the device {error}; pass --device cpu") from None
 
 
 def measure(network: Extractor, target: Dataset, data: Path | None, device: torch.device) -> dict[str, Any]:

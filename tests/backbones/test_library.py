@@ -191,14 +191,8 @@ def test_weights_that_cannot_be_fetched_are_one_sentence(monkeypatch):
         registry.build("torchvision/resnet18:IMAGENET1K_V1", 5, 3)
 
 
-def test_a_run_of_a_librarys_student_and_teacher(tmp_path):
-    from PIL import Image
-
-    for part in ("train", "test"):
-        for number in range(12):
-            path = tmp_path / "data" / part / ("cat" if number % 2 else "dog") / f"{number}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.new("RGB", (40, 40), (20 * number, 0, 0)).save(path)
+def test_a_run_of_a_librarys_student_and_teacher(tmp_path, cats_and_dogs):
+    cats_and_dogs(tmp_path / "data", 6, 6)
     words = [
         "methods=kd",
         "dataset=imagefolder",

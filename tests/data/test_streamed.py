@@ -43,20 +43,21 @@ WAYS = ["Machine.images=memory", "Machine.images=cache", "Machine.workers=0", "M
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """Class folders of JPEG and PNG images of several sizes, some of them turned by EXIF."""
-    root = tmp_path_factory.mktemp("data")
+def folder(tmp_path_factory, cats_and_dogs):
+    """JPEG and PNG images of several sizes, some of them turned by EXIF."""
     draw = np.random.default_rng(0)
-    for part, count in (("train", 20), ("test", 6)):
-        for name in ("cat", "dog"):
-            (root / part / name).mkdir(parents=True)
-            for number in range(count):
-                small = draw.integers(0, 256, (3, 4, 3), dtype=np.uint8)
-                image = Image.fromarray(small).resize((40 + number, 50 - number), Image.Resampling.BICUBIC)
-                exif = Image.Exif()
-                exif[0x0112] = 6 if number % 5 == 0 else 1
-                image.save(root / part / name / f"{number}.{'jpg' if number % 2 else 'png'}", exif=exif)
-    return root
+
+    def image(number):
+        small = draw.integers(0, 256, (3, 4, 3), dtype=np.uint8)
+        return Image.fromarray(small).resize((40 + number, 50 - number), Image.Resampling.BICUBIC)
+
+    def options(number):
+        exif = Image.Exif()
+        exif[0x0112] = 6 if number % 5 == 0 else 1
+        return {"exif": exif}
+
+    ending = lambda number: "jpg" if number % 2 else "png"  # noqa: E731
+    return cats_and_dogs(tmp_path_factory.mktemp("data") / "images", 20, 6, image, ending, options)
 
 
 @pytest.fixture
@@ -83,7 +84,7 @@ def test_each_part_has_the_images_of_memory(way, copy):
         (whole.test.read(), streamed.test.read()),
     ]
     for one, other in pairs:
-        assert (one.streamed, other.streamed) == (False, True)
+        assert (one.in_memory, other.in_memory) == (True, False)
         assert len(one) == len(other)
         assert torch.equal(one.labels, other.labels)
         assert torch.equal(torch.cat(list(other.batches(7))), one.images)

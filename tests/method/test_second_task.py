@@ -53,6 +53,23 @@ def test_every_method_trains_it(name, make, batch):
         assert terms["ce"].item() == pytest.approx(before["ce"].item(), rel=1e-5)
 
 
+def test_its_head_computes_in_float32_under_autocast(make, batch):
+    method = make("ce")
+    attach(method, [0, 1, 1, 0])
+    one = batch(method)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        term = with_second_task(method.losses, method, 1.0)(one)["second_task"]
+        pooled = method.student(one.images, features=True).pooled
+    expected = F.cross_entropy(method.second_head(pooled), method.second_head.targets(one.labels))
+    assert term.dtype == torch.float32
+    assert term.item() == pytest.approx(expected.item(), rel=1e-6)
+
+
+def test_a_compiled_student_is_refused():
+    with pytest.raises(UserError, match=r"SecondTask.weight does not work with Machine.compile=True"):
+        expand.plan(request.parse(["methods=ce", *WORDS, "SecondTask.weight=1", "Machine.compile=True"]))
+
+
 def test_mixed_labels_have_mixed_targets():
     head = SecondHead(3, [0, 1, 1])
     shares = torch.tensor([[0.5, 0.3, 0.2], [1.0, 0.0, 0.0]])

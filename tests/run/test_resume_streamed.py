@@ -6,9 +6,7 @@ import random
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from kdbench.plan import expand, request
 from kdbench.run.execute import run
@@ -24,16 +22,8 @@ WORDS = [
 
 
 @pytest.fixture
-def data(tmp_path):
-    """Class folders of JPEG images."""
-    draw = np.random.default_rng(0)
-    for part, count in (("train", 20), ("test", 4)):
-        for name in ("cat", "dog"):
-            (tmp_path / "data" / part / name).mkdir(parents=True)
-            for number in range(count):
-                image = Image.fromarray(draw.integers(0, 256, (3, 4, 3), dtype=np.uint8)).resize((40, 50 - number))
-                image.save(tmp_path / "data" / part / name / f"{number}.jpg")
-    return tmp_path / "data"
+def data(tmp_path, cats_and_dogs):
+    return cats_and_dogs(tmp_path / "data", 20, 4, ending=lambda number: "jpg")
 
 
 def spec_of(way):

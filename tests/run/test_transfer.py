@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from kdbench.cli.main import main
-from kdbench.config.settings import Dataset
+from kdbench.config import places
 from kdbench.data.task import SealedTest
 from kdbench.errors import RunError, UserError
 from kdbench.run import load, transfer
@@ -113,12 +113,13 @@ def test_weights_that_are_not_those_of_the_result_are_not_measured(finished, cap
     assert not (copy / "transfer.json").exists()
 
 
-def test_a_dataset_with_other_values_than_its_images_is_refused(monkeypatch):
-    monkeypatch.setattr(
-        transfer, "Dataset", lambda **values: Dataset(**{**values, "mean": (0.0,) * 3, "std": (1.0,) * 3})
-    )
+def test_a_dataset_with_other_values_than_its_images_is_refused(tmp_path, own_plugins):
+    file = tmp_path / "gin" / "dataset" / "coloured.gin"
+    file.parent.mkdir(parents=True)
+    file.write_text("include 'dataset/digits.gin'\nDataset.mean = (0.0, 0.0, 0.0)\nDataset.std = (1.0, 1.0, 1.0)\n")
+    places.add_plugins([str(tmp_path)])
     with pytest.raises(UserError, match="images of 'digits' have 1 channel"):
-        transfer.dataset("digits", None)
+        transfer.dataset("coloured", None)
 
 
 @pytest.mark.parametrize(

@@ -45,24 +45,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     if arguments.kind not in KINDS:
         raise unknown("kind", arguments.kind, KINDS)
-    from kdbench.config import bindings, checks
-    from kdbench.config.settings import Dataset
+    from kdbench.config import bindings, resolve
     from kdbench.data.readers import registry
 
-    bound = {b.key: b for b in bindings.of_group("dataset", arguments.dataset).values() if b.configurable == "Dataset"}
     own = bindings.of_command_line(arguments.words)
     if several := [b.key for n, b in enumerate(own) if b.key in {other.key for other in own[:n]}]:
         raise UserError(f"kdbench data takes one value of {several[0]}")
-    bound |= {b.key: b for b in own}
-    if others := [key for key in bound if not key.startswith("Dataset.")]:
-        raise UserError(f"kdbench data takes settings of the dataset (Dataset.KEY=VALUE), not {others[0]}")
-    try:
-        dataset = Dataset(**{b.parameter: b.value for b in bound.values()})
-    except TypeError:
-        raise UserError(f"the dataset '{arguments.dataset}' does not set all of Dataset.*") from None
-    except ValueError as error:
-        raise UserError(str(error)) from None
-    checks.check_reading(dataset.source, bound)
+    dataset = resolve.dataset(arguments.dataset, own)
     folder = folders.data(arguments)
     # A check is of all files: its verdict is what skip_broken goes by.
     skips = dataset.skip_broken and arguments.kind == "stats"

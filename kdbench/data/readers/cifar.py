@@ -16,10 +16,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kdbench.config.reading import AS_THEY_ARE, Reading
-from kdbench.data.readers import cache, cifar_archive, images, superclasses
+from kdbench.data.readers import cache, cifar_archive, class_folders, images, superclasses
 from kdbench.data.readers.arrays import Arrays, canonical
 from kdbench.errors import RunError
-from kdbench.words import count
 
 READERS = {
     "cifar10": ("read", {"needs_folder": True, "classes": 10, "present": "is_present"}),
@@ -171,27 +170,18 @@ def _from_folders(root: Path, classes: int) -> Arrays:
         if not (root / part).is_dir():
             raise RunError(f"{root / part} is missing: {root} must hold train/ and test/ with a folder for each class")
         names[part] = images.class_names(root / part)
-    for one, other in (("train", "test"), ("test", "train")):
-        if more := sorted(set(names[one]) - set(names[other])):
-            raise RunError(f"{root / one / more[0]} is a class folder that {root / other} does not have")
+    class_folders.check_equal(root, names)
     if len(names["train"]) != classes:
         raise RunError(f"{root / 'train'} has {len(names['train'])} class folders, not {classes}")
     train, test = (
         images.read_classes([root / part / name for name in names["train"]], SHAPE[:2]) for part in ("train", "test")
     )
-    others = [*train.others, *test.others]
-    notes = [f"{count(len(others), 'file')} in {root} passed by, not being images: {_listed(others)}"] * bool(others)
     return Arrays(
         *canonical(train.images, train.labels),
         *canonical(test.images, test.labels),
         tuple(names["train"]),
-        tuple(notes),
+        class_folders.passed_by(root, [*train.others, *test.others]),
     )
-
-
-def _listed(files: list[Path]) -> str:
-    names = list(dict.fromkeys(file.name for file in files))
-    return ", ".join(names[:5]) + ", …" * (len(names) > 5)
 
 
 def _from_archive(source: str, archives: tuple[Path, ...]) -> Arrays:

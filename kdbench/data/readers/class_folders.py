@@ -95,7 +95,7 @@ def check_equal(root: Path, parts: Mapping[str, Iterable[str]]) -> None:
             raise RunError(f"{root / here / min(more)} is a class folder that {root / there} does not have")
 
 
-def passed_by(root: Path, others: Sequence[str]) -> tuple[str, ...]:
+def passed_by(root: Path, others: Sequence[str | Path]) -> tuple[str, ...]:
     """A note about the files that are not images, if there are any."""
     names = list(dict.fromkeys(Path(other).name for other in others))
     listed = ", ".join(names[:5]) + ", …" * (len(names) > 5)

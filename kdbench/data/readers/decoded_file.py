@@ -8,21 +8,16 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kdbench.data.readers import cache, inspection
-from kdbench.data.readers.listing import Files, Listing
+from kdbench.data.readers.listing import Listing
 from kdbench.errors import RunError, UserError
 from kdbench.words import byte_size
 
 if TYPE_CHECKING:
     import numpy as np
-
-CHUNK = 64
-"""Images that a thread decodes at a time."""
 
 
 def path(listing: Listing, data: Path) -> Path:
@@ -65,13 +60,12 @@ def pixels(listing: Listing, data: Path) -> tuple[np.ndarray, np.ndarray]:
         with cache.lock(file.parent):
             if not file.is_file():
                 _write(listing, file)
-    count, size = len(listing.train.paths), listing.size
-    total = count + len(listing.test.paths)
+    count = len(listing.train.paths)
     try:
         both = np.load(file, mmap_mode="r", allow_pickle=False)
     except Exception as error:  # a torn or foreign file fails in many ways
         raise RunError(f"{file} is damaged; delete it, and it is written again") from error
-    if both.shape != (total, size, size, listing.channels) or both.dtype != "uint8":
+    if both.shape != listing.decoded_shape or both.dtype != "uint8":
         raise RunError(f"{file} holds other images than those of {listing.root}; delete it, and it is written again")
     return both[:count], both[count:]
 
@@ -79,25 +73,17 @@ def pixels(listing: Listing, data: Path) -> tuple[np.ndarray, np.ndarray]:
 def _write(listing: Listing, file: Path) -> None:
     import numpy as np
 
-    shape = (len(listing.train.paths) + len(listing.test.paths), listing.size, listing.size, listing.channels)
-    # One name, whoever writes: what a process that was killed left is overwritten, and does not fill the disk.
+    # One name, whichever process writes: what a process that was killed left is overwritten, and does not fill the disk.
     partial = file.with_suffix(".partial")
     try:
         with open(partial, "wb") as out:
-            np.lib.format.write_array_header_1_0(out, {"descr": "|u1", "fortran_order": False, "shape": shape})
+            np.lib.format.write_array_header_1_0(
+                out, {"descr": "|u1", "fortran_order": False, "shape": listing.decoded_shape}
+            )
             for part in (listing.train, listing.test):
-                for chunk in _decoded(listing, part):
+                for chunk in listing.batches(part):
                     out.write(chunk.data)
         os.replace(partial, file)
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
-
-
-def _decoded(listing: Listing, files: Files) -> Iterator[np.ndarray]:
-    """All images of a part in order, some at a time."""
-    threads = len(os.sched_getaffinity(0))
-    chunks = [range(first, min(first + CHUNK, len(files.paths))) for first in range(0, len(files.paths), CHUNK)]
-    with ThreadPoolExecutor(max_workers=threads) as pool:  # Pillow lets go of the GIL while it decodes
-        for first in range(0, len(chunks), 2 * threads):  # a slow disk must not leave all images waiting in memory
-            yield from pool.map(lambda which: listing.pixels(files, which), chunks[first : first + 2 * threads])

@@ -1,6 +1,6 @@
 """Any images in class folders: the user's own data, without a gin file or a reader of their own.
 
-DIR/train/CLASS/NAME.jpg and DIR/test/CLASS/…     where there is no test/, val/ is the test set
+DIR/train/CLASS/NAME.jpg and DIR/test/CLASS/…     without test/, val/ is the test set
 DIR/CLASS/NAME.jpg                                a fifth of each class becomes the test set
 """
 

@@ -10,23 +10,20 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kdbench import files as files_
-from kdbench.data.readers import cache, images
+from kdbench.data.readers import cache, images, threads
 from kdbench.data.readers.arrays import Arrays
 from kdbench.data.readers.listing import Files, Listing
 from kdbench.errors import RunError
 
 if TYPE_CHECKING:
     import numpy as np
-
-CHUNK = 64
-"""Files that a thread decodes one after another."""
 
 Progress = Callable[[int, int], None]
 """Called now and then with the number of images that are done, and of all."""
@@ -97,28 +94,26 @@ def statistics(content: Arrays | Listing, progress: Progress = lambda done, tota
 
 
 def _batches(content: Arrays | Listing) -> Iterator[tuple[int, np.ndarray]]:
-    """The training images (B, H, W, C), each with the number of those that are done."""
-    count = len(content.train_labels)
-    chunks = [range(first, min(first + CHUNK, count)) for first in range(0, count, CHUNK)]
+    """The training images (B, H, W, C), with the number of those that are done."""
     if isinstance(content, Arrays):
-        for chunk in chunks:
-            yield chunk.stop, content.train_images[chunk.start : chunk.stop]
-        return
-    with ThreadPoolExecutor(max_workers=_threads()) as pool:
-        yield from zip(
-            (chunk.stop for chunk in chunks),
-            pool.map(lambda chunk: content.pixels(content.train, chunk), chunks),
-            strict=True,
+        batches = threads.of_chunks(
+            lambda which: content.train_images[which.start : which.stop], len(content.train_images)
         )
+    else:
+        batches = content.batches(content.train)
+    done = 0
+    for batch in batches:
+        done += len(batch)
+        yield done, batch
 
 
 def _sizes(content: Arrays | Listing) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
     if isinstance(content, Arrays):
         height, width = content.train_images.shape[1:3]
         return ((width, height),) * 3
-    with ThreadPoolExecutor(max_workers=_threads()) as pool:
-        paths = (content.root / path for path in content.train.paths)
-        sizes = sorted(pool.map(images.size_of, paths), key=lambda size: (size[0] * size[1], size))
+    paths = [content.root / path for path in content.train.paths]
+    chunks = threads.of_chunks(lambda which: [images.size_of(paths[n]) for n in which], len(paths))
+    sizes = sorted(chain.from_iterable(chunks), key=lambda size: (size[0] * size[1], size))
     return sizes[0], sizes[len(sizes) // 2], sizes[-1]
 
 
@@ -127,36 +122,31 @@ def verdict(listing: Listing, progress: Progress = lambda done, total: None) -> 
     broken: dict[str, str] = {}
     digest = hashlib.sha256()
     every = [(part, n) for part in (listing.train, listing.test) for n in range(len(part.paths))]
-    chunks = [every[first : first + CHUNK] for first in range(0, len(every), CHUNK)]
-
-    def look(chunk: list[tuple[Files, int]]) -> list[tuple[str, str, bytes]]:
-        return [(part.paths[n], *_look(listing, part, n)) for part, n in chunk]
-
-    with ThreadPoolExecutor(max_workers=_threads()) as pool:
-        done = 0
-        for seen in pool.map(look, chunks):
-            for path, sentence, checksum in seen:
-                digest.update(checksum)
-                if sentence:
-                    broken[path] = sentence
-            done += len(seen)
-            progress(done, len(every))
+    done = 0
+    for seen in threads.of_chunks(lambda which: [_look(listing, *every[n]) for n in which], len(every)):
+        for path, sentence, checksum in seen:
+            digest.update(checksum)
+            if sentence:
+                broken[path] = sentence
+        done += len(seen)
+        progress(done, len(every))
     return Verdict(broken, digest.hexdigest())
 
 
-def _look(listing: Listing, part: Files, n: int) -> tuple[str, bytes]:
-    """A sentence if a file cannot be read, and the checksum of its bytes and label."""
-    path = listing.root / part.paths[n]
+def _look(listing: Listing, part: Files, n: int) -> tuple[str, str, bytes]:
+    """The path of a file, a sentence if it cannot be read, and the checksum of its bytes and label."""
+    name = part.paths[n]
+    path = listing.root / name
     try:
         content = path.read_bytes()
     except OSError as error:
-        return f"{path} cannot be read: {error.strerror}", b""
+        return name, f"{path} cannot be read: {error.strerror}", b""
     checksum = hashlib.sha256(content + str(part.labels[n]).encode()).digest()
     try:
         listing.pixels(part, [n])
     except RunError as error:
-        return str(error), checksum
-    return "", checksum
+        return name, str(error), checksum
+    return name, "", checksum
 
 
 def remembered(listing: Listing, source: str, folder: Path) -> Verdict | None:
@@ -214,7 +204,3 @@ def _of_files(listing: Listing) -> str:
 
 def _name(source: str) -> str:
     return f"{source}-checked.json"
-
-
-def _threads() -> int:
-    return len(os.sched_getaffinity(0))

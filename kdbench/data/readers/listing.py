@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
-from collections.abc import Collection, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kdbench.data.readers import photographs
+from kdbench.data.readers import photographs, threads
 from kdbench.errors import RunError
 from kdbench.words import count
 
@@ -91,9 +91,14 @@ class Listing:
         return self.test.labels
 
     @property
+    def decoded_shape(self) -> tuple[int, int, int, int]:
+        """(N, size, size, 3) of all images, those of training first."""
+        return len(self.train.paths) + len(self.test.paths), self.size, self.size, self.channels
+
+    @property
     def decoded_bytes(self) -> int:
         """Bytes of all images when they are decoded."""
-        return (len(self.train.paths) + len(self.test.paths)) * self.size**2 * self.channels
+        return math.prod(self.decoded_shape)
 
     @cached_property
     def _digest(self) -> str:
@@ -152,6 +157,14 @@ class Listing:
             ]
         )
 
+    def batches(self, files: Files) -> Iterator[np.ndarray]:
+        """All images of `files` in order, (B, size, size, 3) uint8, decoded by threads a little ahead.
+
+        Raises:
+            RunError: a file cannot be read.
+        """
+        return threads.of_chunks(lambda which: self.pixels(files, which), len(files.paths))
+
     def decoded(self) -> Arrays:
         """All images in memory, in the order of the listing; decoded once for all runs of this process.
 
@@ -166,16 +179,11 @@ class Listing:
 
         from kdbench.data.readers.arrays import Arrays
 
-        # Pillow lets go of the GIL while it decodes.
-        with ThreadPoolExecutor(max_workers=len(os.sched_getaffinity(0))) as pool:
-            train, test = (
-                np.concatenate(
-                    list(pool.map(lambda which, part=part: self.pixels(part, which), _chunks(len(part.paths))))
-                )
-                for part in (self.train, self.test)
-            )
-        return Arrays(train, self.train.labels, test, self.test.labels, self.classes, self.notes)
-
-
-def _chunks(count: int, size: int = 64) -> list[range]:
-    return [range(first, min(first + size, count)) for first in range(0, count, size)]
+        pixels = np.empty(self.decoded_shape, dtype=np.uint8)  # filled in place: twice the memory may not be there
+        done = 0
+        for part in (self.train, self.test):
+            for chunk in self.batches(part):
+                pixels[done : done + len(chunk)] = chunk
+                done += len(chunk)
+        count = len(self.train.paths)
+        return Arrays(pixels[:count], self.train.labels, pixels[count:], self.test.labels, self.classes, self.notes)

@@ -25,7 +25,7 @@ def square(
 ) -> np.ndarray:
     """The pixels (side, side, 3) uint8 of an image file of any size: its centre square, or another part of it, resized.
 
-    A JPEG is decoded at the smallest of its own scales at which the part is no smaller than the result.
+    A JPEG is decoded at the smallest of its own scales at which the part is at least as large as the result.
 
     Args:
         box: left, top, right and bottom of what is cut out first, in pixels of the upright image.

@@ -72,6 +72,18 @@ def check_channels(source: str, content: Arrays | Listing, mean: Sequence[float]
         )
 
 
+def check_crop(source: str, content: Arrays | Listing, test_share: float) -> None:
+    """Compare `ResizedCrop.test_share` with the images.
+
+    Raises:
+        RunError: they have one size already.
+    """
+    if test_share != 1 and isinstance(content, Arrays):
+        raise RunError(
+            f"ResizedCrop.test_share is for image files, and '{source}' has images of one size; pass ResizedCrop.test_share=1"
+        )
+
+
 @lru_cache(maxsize=1)
 def read_once(source: str, folder: Path | None, reading: Reading = AS_THEY_ARE) -> Arrays | Listing:
     """The images of a source as `read` returns them, kept in memory until those of another are asked for.

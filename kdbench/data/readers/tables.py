@@ -74,13 +74,13 @@ def numbers(path: Path, columns: int) -> list[list[float]]:
     return result
 
 
-def class_names(wnids: Sequence[str], path: Path, separator: str | None = None) -> tuple[str, ...]:
+def class_names(wnids: Sequence[str], path: Path) -> tuple[str, ...]:
     """The names of classes from a file of lines "WNID name"; with the WordNet id where two have the same name or it has none.
 
     Args:
         path: the file, which may be missing.
     """
-    names = dict(rows(path, 2, separator)) if path.is_file() else {}
+    names = dict(rows(path, 2)) if path.is_file() else {}
     count = Counter(names.get(wnid) for wnid in wnids)
     return tuple(
         names[wnid] if count[names.get(wnid)] == 1 and wnid in names else _with_id(wnid, names) for wnid in wnids

@@ -92,7 +92,7 @@ def _drawn(
     for step in range(first, budget.steps):
         own = streams.within("method", step)
         places, draws = anchors.take(budget.anchors)
-        index = _sampled(method, places, own, task.train.streamed)
+        index = _sampled(method, places, own, is_ahead=not task.train.in_memory)
         if len(index) != budget.anchors * method.images_per_anchor or not torch.equal(index[: len(places)], places):
             raise RunError(f"{type(method).__name__}.sample must return its anchors, then the images around them")
         if len(index) > len(places):

@@ -10,6 +10,7 @@ from kdbench.config.optimisers import SGD, AdamW
 from kdbench.config.settings import Train
 from kdbench.errors import RunError
 from kdbench.method import Phase
+from kdbench.plan import steps
 
 
 @dataclass(frozen=True)
@@ -49,12 +50,10 @@ class Budget:
         self, train: Train, images: int, passes: int, factor: float = 1.0, phases: Sequence[Phase] = (Phase(),)
     ):
         self.images = images
-        self.anchors = math.ceil(train.batch_size / passes)
+        self.anchors = steps.anchors(train.batch_size, passes)
         self.per_step = self.anchors * passes
-        budget = round(factor * train.epochs * images)
+        budget = steps.budget_of(train.epochs, images, factor, self.per_step)
         self.paid = budget // self.per_step
-        if not self.paid:
-            raise RunError(f"the budget of {budget} images is less than one step of {self.per_step}")
         self.stretches = _stretches(phases, self.paid)
         self.steps = self.stretches[-1].end
         on_top = (self.steps - self.paid) * self.per_step

@@ -1,6 +1,5 @@
 """`kdbench data`: what it prints, and its exit status."""
 
-import numpy as np
 import pytest
 from PIL import Image
 
@@ -8,14 +7,8 @@ from kdbench.cli.main import main
 
 
 @pytest.fixture
-def folder(tmp_path):
-    for part in ("train", "test"):
-        for name in ("cat", "dog"):
-            (tmp_path / "data" / part / name).mkdir(parents=True)
-            for number in range(3):
-                pixels = np.full((12, 10, 3), 51 * number, dtype=np.uint8)
-                Image.fromarray(pixels).save(tmp_path / "data" / part / name / f"{number}.png")
-    return tmp_path / "data"
+def folder(tmp_path, cats_and_dogs):
+    return cats_and_dogs(tmp_path / "data", 3, 3, lambda number: Image.new("RGB", (10, 12), (51 * number,) * 3))
 
 
 def test_statistics(folder, capsys):
@@ -52,7 +45,7 @@ def test_a_broken_image(folder, capsys):
         (["data", "stats", "imagefolder"], "imagefolder needs a data folder"),
         (
             ["data", "stats", "digits", "Train.epochs=1"],
-            "takes settings of the dataset (Dataset.KEY=VALUE), not Train.epochs",
+            "only settings of the dataset (Dataset.KEY=VALUE) can be given here, not Train.epochs",
         ),
         (["data", "stats"], "the following arguments are required: DATASET"),
     ],

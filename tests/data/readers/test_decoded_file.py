@@ -15,16 +15,8 @@ Usage = namedtuple("Usage", "total used free")
 
 
 @pytest.fixture
-def data(tmp_path):
-    """Two classes with three images for training and one for the test."""
-    draw = np.random.default_rng(0)
-    for part, count in (("train", 3), ("test", 1)):
-        for name in ("cat", "dog"):
-            (tmp_path / "data" / part / name).mkdir(parents=True)
-            for number in range(count):
-                pixels = draw.integers(0, 256, (12 + number, 16, 3), dtype=np.uint8)
-                Image.fromarray(pixels).save(tmp_path / "data" / part / name / f"{number}.png")
-    return tmp_path / "data"
+def data(tmp_path, cats_and_dogs):
+    return cats_and_dogs(tmp_path / "data", 3, 1)
 
 
 def listing(data, size=8):
@@ -39,7 +31,7 @@ def test_images_are_decoded_once_and_then_read_from_disk(data, monkeypatch):
     assert [path.name for path in (data / ".kdbench").glob("decoded-*")] == [
         decoded_file.path(listing(data), data).name
     ]
-    monkeypatch.setattr(decoded_file, "_decoded", None)
+    monkeypatch.setattr(decoded_file.Listing, "batches", None)
     again, _ = decoded_file.pixels(listing(data), data)
     assert isinstance(again, np.memmap)
     assert np.array_equal(again, train)

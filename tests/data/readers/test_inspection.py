@@ -2,9 +2,7 @@
 
 import os
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from kdbench.config.reading import Reading
 from kdbench.data.readers import images, inspection, registry
@@ -18,16 +16,8 @@ SKIPPING = Reading(size=8, skip_broken=True)
 
 
 @pytest.fixture
-def folder(tmp_path):
-    """Class folders of 8 training and 3 test images of random pixels in each of two classes."""
-    draw = np.random.default_rng(0)
-    for part, count in (("train", 8), ("test", 3)):
-        for name in ("cat", "dog"):
-            (tmp_path / "data" / part / name).mkdir(parents=True)
-            for number in range(count):
-                pixels = draw.integers(0, 256, (10 + number, 12, 3), dtype=np.uint8)
-                Image.fromarray(pixels).save(tmp_path / "data" / part / name / f"{number}.png")
-    return tmp_path / "data"
+def folder(tmp_path, cats_and_dogs):
+    return cats_and_dogs(tmp_path / "data", 8, 3)
 
 
 def cut(path):
