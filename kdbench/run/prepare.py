@@ -24,7 +24,7 @@ from kdbench.measures import flops
 from kdbench.measures.cost import PeakMemory
 from kdbench.method import Info, Method, second_task
 from kdbench.plan.spec import Spec
-from kdbench.run import arithmetic
+from kdbench.run import allocator, arithmetic
 from kdbench.run import teacher as teachers_
 from kdbench.run.group import Group
 from kdbench.run.loop.accumulate import portions
@@ -70,6 +70,7 @@ def prepare(spec: Spec, runs: Path, data: Path | None, group: Group) -> Ready:
         UserError, RunError: the configuration holds more than values of this run; the images or a teacher are not there, or
             are not what they should be; the device is not available.
     """
+    allocator.keep_freed_memory()
     method_class = arithmetic.with_import(spec.source, lambda: methods.load(spec.source))
     run_config.bind(run_config.trainable(spec.config, spec.id, spec.source))
     settings = settings_.from_gin()

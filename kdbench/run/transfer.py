@@ -23,7 +23,7 @@ from kdbench.data.readers import registry
 from kdbench.errors import RunError, UserError
 from kdbench.measures import probe
 from kdbench.precision import full_precision
-from kdbench.run import checkpoint, load, prepare
+from kdbench.run import allocator, checkpoint, load, prepare
 from kdbench.run.load import LogitsOnly
 from kdbench.store.folder import CHECKPOINT, RunFolder
 
@@ -143,6 +143,7 @@ def measure(network: Extractor, target: Dataset, data: Path | None, device: torc
     Raises:
         UserError, RunError: the images are not there or not what they should be.
     """
+    allocator.keep_freed_memory()
     task = tasks.load(target, VALIDATION, data, device)
     if not len(task.validation):
         raise RunError(f"'{target.source}' has too few training images to choose a penalty on a fifth of them")

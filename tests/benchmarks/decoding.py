@@ -27,6 +27,7 @@ from kdbench.data.anchors import Anchors
 from kdbench.data.augment import Augmenter
 from kdbench.data.readers.listing import Files, Listing
 from kdbench.data.streamed import Streamed
+from kdbench.run.allocator import keep_freed_memory
 from kdbench.streams import Streams
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -110,6 +111,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=20, help="epochs over which memory is watched")
     given = parser.parse_args()
     torch.set_num_threads(1)
+    keep_freed_memory()  # for both loops
     loops = [make(given.folder, given.size, given.workers) for make in (plain, streamed)]
     ratios = []
     for number in range(given.pairs):
@@ -130,8 +132,9 @@ def main() -> None:
         used.append(statistics.median(memory() for _ in watched()))
         print(f"memory {used[-1]:.0f} MB", flush=True)
     if len(used) >= 8:
-        first, last = statistics.median(used[1:4]), statistics.median(used[-3:])
-        print(f"growth from epochs 2 to 4 to the last three: {100 * (last / first - 1):+.1f} % (medians)")
+        quarter = len(used) // 4
+        second, last = statistics.median(used[quarter : 2 * quarter]), statistics.median(used[-quarter:])
+        print(f"growth from the second to the last quarter of the epochs: {100 * (last / second - 1):+.1f} % (medians)")
 
 
 if __name__ == "__main__":

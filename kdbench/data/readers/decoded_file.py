@@ -11,7 +11,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kdbench.data.readers import cache, inspection
+from kdbench.data.readers import cache, inspection, photographs
 from kdbench.data.readers.listing import Listing
 from kdbench.errors import RunError, UserError
 from kdbench.words import byte_size
@@ -26,7 +26,7 @@ def path(listing: Listing, data: Path) -> Path:
     Raises:
         UserError: it does not exist, and no folder for it can be written or none has the space.
     """
-    name = f"decoded-{inspection.fingerprint(listing)}.npy"
+    name = f"decoded-{photographs.VERSION}-{inspection.fingerprint(listing)}.npy"
     for folder in cache.folders(data):
         if cache.is_trusted(folder, data) and (folder / name).is_file():
             return folder / name
