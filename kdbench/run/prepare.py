@@ -86,6 +86,7 @@ def prepare(spec: Spec, runs: Path, data: Path | None, group: Group) -> Ready:
         settings.selection.on_test,
         settings.resized_crop,
         settings.machine,
+        settings.labels,
     )
     teachers = teachers_.load(spec, runs, task)
     return Ready(method_class, settings, device, peak, facts, task, teachers)

@@ -12,7 +12,6 @@ from kdbench.data.split import validation_split
 from kdbench.data.training_set import CONFUSED, training_set
 from kdbench.errors import RunError, UserError
 from kdbench.plan import expand, request
-from kdbench.run.execute import run
 
 TEN = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 LABELS = np.repeat(np.arange(10), 50)
@@ -101,19 +100,3 @@ def test_what_is_impossible_is_one_sentence(change, sentence):
 def test_values_that_cannot_be(words):
     with pytest.raises(UserError, match="Labels"):
         expand.plan(request.parse(["methods=ce", "dataset=digits", *words]))
-
-
-@pytest.mark.parametrize("word", ["Labels.noise=0.5", "Labels.per_class=4", "Labels.imbalance=3"])
-def test_runs_finish_in_a_protocol_of_their_own(word, tmp_path):
-    words = [
-        "methods=ce",
-        "dataset=digits",
-        "student=resnet8",
-        "Train.epochs=2",
-        "Train.warmup=0",
-        "Train.batch_size=8",
-    ]
-    words += ["Split.validation=0", "Measures.corruptions=False", "Measures.images=10"]
-    (spec,), (plain,) = (expand.plan(request.parse([*words, *more])) for more in ([word], []))
-    assert spec.protocol != plain.protocol
-    assert run(spec, tmp_path, None)["status"] == "finished"
