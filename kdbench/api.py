@@ -48,7 +48,11 @@ def plan_runs(*words: str, runs: str | Path | None = None, **selections: Any) ->
         warnings.warn(f"left out: {printable(sentence)}", stacklevel=2)
     if asked.executor != "inline":
         raise UserError("plan_runs does not take executor, workers or cluster; pass workers=N to run_all")
-    return expand.plan(asked, teachers.finder(places.user_path(runs).resolve()) if runs else None)
+    sentences: list[str] = []
+    specs = expand.plan(asked, teachers.finder(places.user_path(runs).resolve()) if runs else None, sentences.append)
+    for sentence in sentences:
+        warnings.warn(printable(sentence), stacklevel=2)
+    return specs
 
 
 def run_all(
@@ -86,8 +90,7 @@ def run_all(
 
     folder, images = places.user_path(runs).resolve(), places.user_path(data).resolve() if data else None
     to_do = backlog.open_runs(specs, folder, rerun)
-    devices.check(to_do)
-    for sentence in inputs.check(to_do, folder, images):
+    for sentence in [*devices.check(to_do), *inputs.check(to_do, folder, images)]:
         warnings.warn(printable(sentence), stacklevel=2)
     if to_do and (workers or to_do[0].gpus > 1):
         local.local(to_do, folder, images, workers, rerun, wait)

@@ -64,12 +64,13 @@ def run(arguments: argparse.Namespace) -> int:
         raise UserError("--wait is for runs on this machine; watch jobs with: kdbench status --watch")
     print_left_out(request.left_out)
     runs, data = folders.runs(arguments), folders.data(arguments)
-    specs = expand.plan(request, teachers.finder(runs))
+    sentences: list[str] = []
+    specs = expand.plan(request, teachers.finder(runs), sentences.append)
     _check_baseline(baseline, specs)
     to_do = backlog.open_runs(specs, runs, arguments.rerun)
-    if request.executor in ("inline", "local"):
-        devices.check(to_do)
-    print_sentences(inputs.check(to_do, runs, data, arguments.dry_run))
+    if request.executor in request_.LOCAL_EXECUTORS:
+        sentences += devices.check(to_do)
+    print_sentences([*sentences, *inputs.check(to_do, runs, data, arguments.dry_run)])
     if arguments.dry_run:
         _print_plan(backlog.planned(specs, runs, arguments.rerun), [values[0].key for values in request.grid])
         if request.profile:
