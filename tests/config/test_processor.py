@@ -15,7 +15,7 @@ NONE = "this CPU has no bfloat16 instructions (avx512_bf16, amx_bf16)"
 @pytest.fixture(autouse=True)
 def cpu(monkeypatch, tmp_path):
     """Make this a machine without GPUs, and with a CPU that has some flags."""
-    for name in ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "CUDA_VISIBLE_DEVICES"):
+    for name in ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "CUDA_VISIBLE_DEVICES"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(processor, "_GPU_DRIVERS", [tmp_path / "nvidiactl"])
     monkeypatch.setattr(processor, "_CPUINFO", tmp_path / "cpuinfo")
@@ -67,20 +67,21 @@ def test_flags_are_those_of_one_line_of_x86_or_arm_and_none_on_other_systems(cpu
 
 
 @pytest.mark.parametrize(
-    ("variable", "off"),
+    ("variable", "limits"),
     [
-        *(("ATEN_CPU_CAPABILITY=" + value, True) for value in ("avx2", "default")),
+        ("ATEN_CPU_CAPABILITY=default", True),
+        ("DNNL_MAX_CPU_ISA=avx2", True),
         *(("ONEDNN_MAX_CPU_ISA=" + value, True) for value in ("AVX2", "avx512_core", "AVX512_CORE_VNNI", "SSE41")),
         *(("ONEDNN_MAX_CPU_ISA=" + value, False) for value in ("AVX512_CORE_BF16", "AVX512_CORE_AMX", "DEFAULT")),
-        ("ATEN_CPU_CAPABILITY=avx512", False),
+        ("ATEN_CPU_CAPABILITY=avx2", False),
     ],
 )
-def test_variables_switch_the_instructions_off(cpu, monkeypatch, variable, off):
+def test_variables_limit_the_instructions(cpu, monkeypatch, variable, limits):
     cpu("avx512_bf16 amx_bf16")
     monkeypatch.setenv(*variable.split("="))
     choice = native_precision("cpu")
-    assert choice.precision == ("float32" if off else "bfloat16")
-    assert (choice.reason == f"{variable} switches this CPU's bfloat16 instructions off") == off
+    assert choice.precision == ("float32" if limits else "bfloat16")
+    assert (choice.reason == f"{variable} limits torch to instructions without bfloat16") == limits
 
 
 @pytest.mark.parametrize(

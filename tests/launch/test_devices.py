@@ -86,7 +86,7 @@ BFLOAT16 = "Train.precision=bfloat16"
 def test_bfloat16_on_a_cpu_that_imitates_it_is_reported_once(machine, monkeypatch):
     monkeypatch.setenv("ATEN_CPU_CAPABILITY", "default")
     monkeypatch.setattr(processor, "cpu_flags", lambda: {"amx_bf16"})
-    why = "ATEN_CPU_CAPABILITY=default switches this CPU's bfloat16 instructions off"
+    why = "ATEN_CPU_CAPABILITY=default limits torch to instructions without bfloat16"
     slow = [f"{BFLOAT16} is slower than float32 here, because {why}"]
     machine("")
     assert check(BFLOAT16, "student=resnet8,resnet14") == check("Machine.device=cpu", f"{BFLOAT16},float32") == slow
