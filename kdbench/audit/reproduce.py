@@ -118,7 +118,7 @@ def prepare(
             raise UserError(
                 f"{folder.path} already exists and was not created by kdbench reproduce; choose another folder with --out"
             )
-    changes = (*plan.changes, *machine_changes, *devices.check([spec]))
+    changes = (*plan.changes, *machine_changes, *devices.slow_precision([spec]))
     return Reproduction(run, spec, tuple(teachers.train.values()), tuple(teachers.copy.values()), out, data, changes)
 
 

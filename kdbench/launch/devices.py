@@ -36,11 +36,11 @@ def check(specs: Iterable[Spec]) -> list[str]:
             )
         elif kind == "auto" and gpus > 1 and 0 < (here := len(visible_gpus())) < gpus:
             raise too_few(gpus, here)
-    return _slow(specs)
+    return slow_precision(specs)
 
 
-def _slow(specs: Iterable[Spec]) -> list[str]:
-    """A sentence if some of these runs use bfloat16 on a CPU that has to imitate it."""
+def slow_precision(specs: Iterable[Spec]) -> list[str]:
+    """A sentence for the user if some of these runs use bfloat16 on a CPU that has to imitate it; else none."""
     native = processor.cpu_precision()
     cpus = ("cpu",) if processor.may_have_gpu() else ("cpu", "auto")
     on_cpu = {spec.protocol: spec for spec in specs if spec.device in cpus and native.precision != "bfloat16"}
