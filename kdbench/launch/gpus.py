@@ -94,8 +94,8 @@ def visible_gpus() -> list[str]:
         return []
     instances: dict[str, list[str]] = {}
     for line in done.stdout.decode(errors="replace").splitlines():
-        if gpu := _GPU.match(line):
-            instances[gpu[1]] = []
+        if whole := _GPU.match(line):
+            instances[whole[1]] = []
         elif instances and (instance := _MIG.match(line)):
             instances[list(instances)[-1]].append(instance[1])
     return [name for gpu, parts in instances.items() for name in parts or [gpu]]
