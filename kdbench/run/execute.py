@@ -26,6 +26,7 @@ from kdbench.plan.spec import Spec
 from kdbench.run import arithmetic, checkpoint, evaluate, fault, load
 from kdbench.run import teacher as teachers
 from kdbench.run.caller import Caller, Progress
+from kdbench.run.compilation import compile_networks
 from kdbench.run.group import Group, GroupBroken, checksum
 from kdbench.run.loop.state import Outcome
 from kdbench.run.loop.train import train
@@ -211,9 +212,7 @@ def _train(
         if settings.parallel.sync_bn:
             for module in (method, *(teacher.network for teacher in ready.teachers)):
                 synchronise(module, group)
-    if settings.machine.compile:
-        for network in method.networks():
-            network.compile()
+    compile_networks(method, settings.machine.compile)
     with streams.as_global("training"):
         return method, train(method, ready.task, settings, streams, epochs_csv, caller, keeper)
 

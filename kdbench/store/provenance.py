@@ -45,7 +45,7 @@ def collect(spec: Spec, device: torch.device, machine: Machine) -> dict[str, Any
         "device": device_name(device),
         "cpu": cpu_model(),
         "gpus": machine.gpus,
-        "compile": machine.compile,
+        "compile": bool(machine.compile),
         "deterministic": machine.deterministic,
         "threads": torch.get_num_threads(),
         "cores": os.cpu_count() or 1,
@@ -54,6 +54,8 @@ def collect(spec: Spec, device: torch.device, machine: Machine) -> dict[str, Any
         "command": spec.command() + " --plugins DIR" * own_files.need_plugins(own.values()),
         "started_at": now(),
     }
+    if isinstance(machine.compile, str):
+        facts["compile_mode"] = machine.compile
     if own:
         facts["own_files"] = " ".join(sorted(own))
     if job := slurm_job():

@@ -76,8 +76,7 @@ SECTIONS: dict[str, tuple[Key, ...]] = {
     ),
     "Teacher": (
         Key("teacher.accuracy", float, "percent", "top-1 accuracy of the first teacher on the test set", null=True),
-        Key("teacher.run", str, "", "ids of the runs that trained the teachers, separated by commas; null for any other teacher",
-            null=True),
+        Key("teacher.run", str, "", "ids of the runs that trained the teachers, comma-separated; null for any other teacher", null=True),
         Key("teacher.doubt", str, "", "a sentence about a teacher that is near chance on training images, or right on classes in "
             "another order; otherwise the key is absent"),
         Key("teacher.sha256", str, "", "checksums of the teachers' weights, separated by commas", null=True),
@@ -100,6 +99,7 @@ SECTIONS: dict[str, tuple[Key, ...]] = {
         Key("cost.flops.*", int, "FLOPs", "one image up to one exit; `cost.flops.ensemble` for all exits together"),
         Key("cost.flops_training", int, "FLOPs", "losses of a training step, forward only, for each of its images"),
         Key("cost.peak_memory_bytes", int, "bytes", "peak memory in training: allocated on a GPU, resident on a CPU"),
+        Key("cost.peak_resident_bytes", int, "bytes", "peak resident memory of the process in training", null=True),
         Key("cost.energy_joules", float, "joules", "energy used by the run's GPUs in training; null if not measurable", null=True),
     ),
     "Tuning": (
@@ -130,13 +130,13 @@ SECTIONS: dict[str, tuple[Key, ...]] = {
         Key("provenance.gpus", int, "processes", "processes that share each batch"),
         Key("provenance.threads", int, "threads", "CPU threads that PyTorch used"),
         Key("provenance.compile", bool, "", "whether torch.compile was used"),
+        Key("provenance.compile_mode", str, "", "mode of torch.compile, where it was not the default one"),
         Key("provenance.deterministic", bool, "", "whether deterministic kernels alone were allowed"),
         Key("provenance.arithmetic", str, "", "PyTorch's settings that change results, where they are not `default`"),
         Key("provenance.variables", str, "", "environment variables that change results, or `none`"),
         Key("provenance.cores", int, "cores", "CPU cores of the machine"),
         Key("provenance.instructions", str, "", "vector instructions of the CPU, and whether it has some for bfloat16"),
-        Key("provenance.load", float, "cores", "CPU cores that other processes kept busy, mean until training ended",
-            null=True),
+        Key("provenance.load", float, "cores", "CPU cores that other processes kept busy, mean until training ended", null=True),
         Key("provenance.platform", str, "", "operating system"),
         Key("provenance.job", str, "", "SLURM job, in jobs only"),
         Key("provenance.host", str, "", "name of the machine, in jobs only"),

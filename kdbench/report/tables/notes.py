@@ -37,7 +37,7 @@ _MACHINE = {
     "instructions": "instruction sets",
 }
 """Facts of `provenance.*` that times depend on, in the plural; older records lack some."""
-_ARITHMETIC = ("compile", "deterministic", "arithmetic", "variables")
+_ARITHMETIC = ("compile", "compile_mode", "deterministic", "arithmetic", "variables")
 """Facts of `provenance.*` that results depend on; older records lack them."""
 
 

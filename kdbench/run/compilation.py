@@ -1,0 +1,30 @@
+"""torch.compile for the networks of a run, as `Machine.compile` asks for it. Losses and optimisers are not compiled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+
+from kdbench.method import Method
+
+Mode = bool | Literal["reduce-overhead"]
+
+
+def compile_networks(method: Method, mode: Mode) -> None:
+    """Compile student and peers, forward and backward, and the teachers, of which no gradient is asked.
+
+    Args:
+        mode: True for torch's default; "reduce-overhead" also records CUDA graphs; False does nothing.
+    """
+    if not mode:
+        return
+    teachers = (teacher.network for teacher in method.teachers)
+    for network in dict.fromkeys((*method.networks(), *teachers)):
+        network.compile(mode=None if mode is True else mode)
+
+
+def beginning_of_step(mode: Mode) -> Callable[[], None]:
+    """A function to be called before each step. With CUDA graphs, it allows what the last step returned to be overwritten."""
+    return torch.compiler.cudagraph_mark_step_begin if mode == "reduce-overhead" else lambda: None
