@@ -76,7 +76,7 @@ SECTIONS: dict[str, tuple[Key, ...]] = {
     ),
     "Teacher": (
         Key("teacher.accuracy", float, "percent", "top-1 accuracy of the first teacher on the test set", null=True),
-        Key("teacher.run", str, "", "ids of the runs that trained the teachers, comma-separated; null for any other teacher", null=True),
+        Key("teacher.run", str, "", "ids of the teachers' own runs, separated by commas; null for any other teacher", null=True),
         Key("teacher.doubt", str, "", "a sentence about a teacher that is near chance on training images, or right on classes in "
             "another order; otherwise the key is absent"),
         Key("teacher.sha256", str, "", "checksums of the teachers' weights, separated by commas", null=True),

@@ -89,7 +89,9 @@ def test_what_a_methods_file_sets_is_in_its_rows_and_in_no_other(own_plugins, tm
 
 @pytest.mark.parametrize("words", [[], ["Machine.tf32=True"], ["Machine.deterministic=True"]])
 def test_on_a_gpu_tf32_is_off_unless_asked_for_and_cudnn_measures_unless_deterministic(words):
-    machine = Machine("auto", 0, False, "Machine.deterministic=True" in words, 60.0, 1, "", tf32="Machine.tf32=True" in words)
+    machine = Machine(
+        "auto", 0, False, "Machine.deterministic=True" in words, 60.0, 1, "", tf32="Machine.tf32=True" in words
+    )
     with arithmetic.kept():
         arithmetic.apply(machine, torch.device("cpu"), "ce")
         assert arithmetic.settings() == "default"
