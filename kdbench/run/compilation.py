@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
 import torch
@@ -28,3 +29,10 @@ def compile_networks(method: Method, mode: Mode) -> None:
 def beginning_of_step(mode: Mode) -> Callable[[], None]:
     """A function to be called before each step. With CUDA graphs, it allows what the last step returned to be overwritten."""
     return torch.compiler.cudagraph_mark_step_begin if mode == "reduce-overhead" else lambda: None
+
+
+def not_compiled(mode: Mode) -> AbstractContextManager[object]:
+    """A context in which compiled networks run as they are written: evaluations have batches of other sizes, each to be compiled,
+    and would be recorded as further CUDA graphs while the gradients of the last step are alive.
+    """
+    return torch.compiler.set_stance("force_eager") if mode else nullcontext()
