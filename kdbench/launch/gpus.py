@@ -7,6 +7,7 @@ import re
 import subprocess
 
 from kdbench.errors import UserError
+from kdbench.store.provenance import RUNS_PER_GPU
 
 HERE = "127.0.0.1"
 """The address of a single node."""
@@ -37,7 +38,7 @@ def launcher(
 
 
 def shares(workers: int | None, gpus: int = 1, runs_per_gpu: int = 1) -> list[dict[str, str]]:
-    """The environment variables of each worker: its GPUs, and its share of the CPU's threads.
+    """The environment variables of each worker: its GPUs, how many workers share them, and its share of the CPU's threads.
 
     The user's OMP_NUM_THREADS is an upper bound of the threads.
 
@@ -61,7 +62,13 @@ def shares(workers: int | None, gpus: int = 1, runs_per_gpu: int = 1) -> list[di
     threads = {"OMP_NUM_THREADS": str(min(share, _number("OMP_NUM_THREADS") or share))}
     if not sets:
         return [threads] * count
-    return [{"CUDA_VISIBLE_DEVICES": ",".join(sets[number % len(sets)]), **threads} for number in range(count)]
+    environments = []
+    for number in range(count):
+        place = number % len(sets)
+        own = {"CUDA_VISIBLE_DEVICES": ",".join(sets[place]), **threads}
+        sharing = len(range(place, count, len(sets)))
+        environments.append({**own, RUNS_PER_GPU: str(sharing)} if sharing > 1 else own)
+    return environments
 
 
 def _number(variable: str) -> int | None:

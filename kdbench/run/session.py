@@ -12,7 +12,8 @@ from kdbench.run import arithmetic
 from kdbench.run.loop.state import Outcome
 
 _FACTS = (
-    "torch", "device", "cpu", "gpus", "threads", "instructions", "compile", "compile_mode", "deterministic", "variables",
+    "torch", "device", "cpu", "gpus", "runs_per_gpu", "threads", "instructions", "compile", "compile_mode", "deterministic",
+    "variables",
 )  # fmt: skip
 _MACHINE = tuple(f"provenance.{fact}" for fact in _FACTS)
 

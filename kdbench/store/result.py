@@ -77,8 +77,7 @@ SECTIONS: dict[str, tuple[Key, ...]] = {
     "Teacher": (
         Key("teacher.accuracy", float, "percent", "top-1 accuracy of the first teacher on the test set", null=True),
         Key("teacher.run", str, "", "ids of the teachers' own runs, separated by commas; null for any other teacher", null=True),
-        Key("teacher.doubt", str, "", "a sentence about a teacher that is near chance on training images, or right on classes in "
-            "another order; otherwise the key is absent"),
+        Key("teacher.doubt", str, "", "why the teacher is in doubt: near chance on training images, or classes in another order"),
         Key("teacher.sha256", str, "", "checksums of the teachers' weights, separated by commas", null=True),
     ),
     "Measures": (
@@ -128,6 +127,7 @@ SECTIONS: dict[str, tuple[Key, ...]] = {
         Key("provenance.device", str, "", "name of the GPU or CPU model"),
         Key("provenance.cpu", str, "", "name of the CPU model"),
         Key("provenance.gpus", int, "processes", "processes that share each batch"),
+        Key("provenance.runs_per_gpu", int, "runs", "most runs that shared the GPU at a time; on GPUs only"),
         Key("provenance.threads", int, "threads", "CPU threads that PyTorch used"),
         Key("provenance.compile", bool, "", "whether torch.compile was used"),
         Key("provenance.compile_mode", str, "", "mode of torch.compile, where it was not the default one"),

@@ -74,6 +74,10 @@ def test_two_runs_on_one_gpu_give_the_weights_that_each_gives_alone(plan, tmp_pa
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", gpus.visible_gpus()[0])
     together = local.local(specs, tmp_path / "together", None, None, runs_per_gpu=2)
     assert [r["weights.sha256"] for r in together] == [r["weights.sha256"] for r in alone]
+    assert ([r["provenance.runs_per_gpu"] for r in alone], [r["provenance.runs_per_gpu"] for r in together]) == (
+        [1, 1],
+        [2, 2],
+    )
     assert {r["provenance.device"] for r in together} == {torch.cuda.get_device_name()}
 
 

@@ -42,8 +42,9 @@ def test_runs_that_share_a_gpu_are_started_on_all_gpus_first(monkeypatch):
     monkeypatch.delenv("SLURM_CPUS_PER_TASK", raising=False)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
-    both = [{"CUDA_VISIBLE_DEVICES": gpu, "OMP_NUM_THREADS": "2"} for gpu in ("4", "7")]
+    both = [{"CUDA_VISIBLE_DEVICES": gpu, "OMP_NUM_THREADS": "2", "KDBENCH_RUNS_PER_GPU": "2"} for gpu in ("4", "7")]
     assert gpus.shares(None, 1, 2) == both * 2
+    assert [each.get("KDBENCH_RUNS_PER_GPU") for each in gpus.shares(3)] == ["2", None, "2"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert gpus.shares(None, 1, 2) == [{"OMP_NUM_THREADS": "4"}] * 2
 

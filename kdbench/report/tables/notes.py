@@ -33,6 +33,7 @@ FEW_DEGREES = 10
 _MACHINE = {
     "device": "devices",
     "gpus": "numbers of processes",
+    "runs_per_gpu": "numbers of runs on a GPU",
     "threads": "numbers of threads",
     "instructions": "instruction sets",
 }
