@@ -1,4 +1,4 @@
-"""What a GPU computes is what the CPU computes: batches bit for bit, losses and corruptions up to rounding."""
+"""What a GPU computes is what the CPU computes, up to rounding: batches, losses, gradients and corruptions."""
 
 import pytest
 import torch
@@ -14,13 +14,13 @@ DRAWN_THERE = {("crd", "contrast"): 0.1}
 @pytest.mark.parametrize(
     "words", [[], ["ResizedCrop.min_area=0.2"], ["Mix.mixup=0.2", "Mix.cutmix=1.0", "Mix.probability=1.0"]]
 )
-def test_batches_are_equal(first_step, words):
+def test_batches(first_step, words):
     cpu, gpu = (first_step("ce", device, *words)[1] for device in ("cpu", DEVICE))
     assert gpu.images.device.type == DEVICE
     assert torch.equal(cpu.index, gpu.index.cpu())
-    exact = not words  # resizing and mixing are sums of floating-point products
-    assert (torch.equal if exact else torch.allclose)(cpu.images, gpu.images.cpu())
-    assert torch.allclose(cpu.labels.float(), gpu.labels.float().cpu())
+    # A GPU rounds a product and a sum at once; in a resized image, that may move a grey level to the next one.
+    torch.testing.assert_close(gpu.images.cpu(), cpu.images, rtol=1e-6, atol=0.02 if words else 1e-6)
+    torch.testing.assert_close(gpu.labels.float().cpu(), cpu.labels.float())
 
 
 @pytest.mark.parametrize("name", sorted(places.sources()))
