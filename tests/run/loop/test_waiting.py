@@ -56,10 +56,10 @@ class Waits(TorchDispatchMode):
         out = func(*args, **(kwargs or {}))
         devices = {x.device.type for x in [*given, *tree_leaves(out)] if isinstance(x, Tensor)}
         name = func.overloadpacket.__name__
-        waits = not ((kwargs or {}).get("non_blocking") and any(x is each for x in given for each in _PINNED))
-        if name in ("_local_scalar_dense", "nonzero", "masked_select", "_unique2") and "cuda" in devices:
-            self.operations.append(name)
-        elif "copy" in name and {"cuda", "cpu"} <= devices and waits:
+        is_pinned = (kwargs or {}).get("non_blocking") and any(x is each for x in given for each in _PINNED)
+        reads = name in ("_local_scalar_dense", "nonzero", "masked_select", "_unique2") and "cuda" in devices
+        copies = "copy" in name and {"cuda", "cpu"} <= devices and not is_pinned
+        if reads or copies:
             self.operations.append(name)
         elif name.startswith("index") and any(x.dim() and x.device.type == "cpu" for x in given) and "cuda" in devices:
             self.operations.append(f"{name} with indices on the CPU")
@@ -156,7 +156,12 @@ def test_batches(words, on_gpu):
 def test_operations_that_wait_are_listed(on_gpu):
     turn, mode = on_gpu
     x, place = turn(torch.ones(3)), torch.tensor([0, 2])
-    for wait in (lambda: x.cpu(), lambda: torch.ones(3).to(GPU, non_blocking=True), lambda: x[place], lambda: x.copy_(torch.zeros(3))):
+    for wait in (
+        lambda: x.cpu(),
+        lambda: torch.ones(3).to(GPU, non_blocking=True),
+        lambda: x[place],
+        lambda: x.copy_(torch.zeros(3)),
+    ):
         with mode, Waits() as waits:
             wait()
         assert waits.operations
