@@ -48,7 +48,11 @@ def plan_runs(*words: str, runs: str | Path | None = None, **selections: Any) ->
         warnings.warn(f"left out: {printable(sentence)}", stacklevel=2)
     if asked.executor != "inline":
         raise UserError("plan_runs does not take executor, workers, runs_per_gpu or cluster; pass workers=N to run_all")
-    return expand.plan(asked, teachers.finder(places.user_path(runs).resolve()) if runs else None)
+    sentences: list[str] = []
+    specs = expand.plan(asked, teachers.finder(places.user_path(runs).resolve()) if runs else None, sentences.append)
+    for sentence in sentences:
+        warnings.warn(printable(sentence), stacklevel=2)
+    return specs
 
 
 def run_all(
@@ -88,11 +92,11 @@ def run_all(
 
     folder, images = places.user_path(runs).resolve(), places.user_path(data).resolve() if data else None
     to_do = backlog.open_runs(specs, folder, rerun)
-    devices.check(to_do)
+    sentences = devices.check(to_do)
     devices.check_shared(to_do, runs_per_gpu or 1)
     if workers and runs_per_gpu:
         raise UserError("workers and runs_per_gpu both set the number of processes; leave one out")
-    for sentence in inputs.check(to_do, folder, images):
+    for sentence in [*sentences, *inputs.check(to_do, folder, images)]:
         warnings.warn(printable(sentence), stacklevel=2)
     if to_do and (workers or runs_per_gpu or to_do[0].gpus > 1):
         local.local(to_do, folder, images, workers, rerun, wait, runs_per_gpu or 1)

@@ -5,11 +5,16 @@ Park, Kim, Lu and Cho, "Relational knowledge distillation", CVPR 2019.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from kdbench.method import Batch, Method, at_least_float32, full_precision
+
+WHOLE = 128**3
+"""Triples whose cosines are computed at once. More of them are computed in blocks of at most half as many, 4 MiB in float32."""
 
 
 def relative_distances(features: Tensor) -> Tensor:
@@ -24,12 +29,15 @@ def relative_distances(features: Tensor) -> Tensor:
     return distances / mean
 
 
-def angles(features: Tensor) -> Tensor:
+def angles(features: Tensor, vertices: Tensor | None = None) -> Tensor:
     """Cosine of the angle at i between j and k (ψ_A in the paper); features (B, D), result (B, B, B).
 
     It is 0 where i coincides with j or with k.
+
+    Args:
+        vertices: (V, D), the features of i; all of `features` by default. The result is then (V, B, B).
     """
-    differences = features.unsqueeze(0) - features.unsqueeze(1)
+    differences = features.unsqueeze(0) - (features if vertices is None else vertices).unsqueeze(1)
     lengths = torch.linalg.vector_norm(differences, dim=2, keepdim=True)
     # Equal rows have no direction. Over an infinite length it is 0, and so is its gradient; over a small ε the gradient
     # would be finite, but of the order of 1 / ε.
@@ -49,7 +57,30 @@ def distance_loss(features: Tensor, target: Tensor) -> Tensor:
 
 def angle_loss(features: Tensor, target: Tensor) -> Tensor:
     """Smooth-L1 between the cosines of all B³ triples; features (B, D), target (B, D')."""
-    return F.smooth_l1_loss(angles(features), angles(target))
+    if len(features) ** 3 <= WHOLE:
+        return F.smooth_l1_loss(angles(features), angles(target))
+    return _InBlocks.apply(features, target) / len(features) ** 3  # type: ignore[no-untyped-call]
+
+
+class _InBlocks(torch.autograd.Function):
+    """The sum over all triples, one block of vertices after another: each leaves its gradient, and none of its cosines."""
+
+    @staticmethod
+    def forward(ctx: Any, features: Tensor, target: Tensor) -> Tensor:
+        size = max(1, WHOLE // 2 // len(features) ** 2)
+        total, gradient = features.new_zeros(()), torch.zeros_like(features)
+        for block in torch.arange(len(features), device=features.device).split(size):
+            with torch.enable_grad():
+                own = features.detach().requires_grad_()
+                loss = F.smooth_l1_loss(angles(own, own[block]), angles(target, target[block]), reduction="sum")
+            gradient += torch.autograd.grad(loss, own)[0]
+            total += loss.detach()
+        ctx.save_for_backward(gradient)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return gradients[0] * ctx.saved_tensors[0], None
 
 
 class RKD(Method):

@@ -42,6 +42,14 @@ def test_keywords_mean_what_the_words_of_the_command_line_mean():
     assert mixed[0].is_teacher
 
 
+def test_the_precision_that_a_plan_chose_is_a_warning(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    with pytest.warns(UserWarning, match="^precision: float32, because"):
+        chosen = plan(methods="ce", **{"Train.precision": "auto"})
+    assert chosen == plan(methods="ce")
+
+
 def test_a_wrong_selection_is_refused_before_anything_starts(tmp_path):
     with pytest.raises(UserError, match="did you mean"):
         kdbench.plan_runs(method="kd")

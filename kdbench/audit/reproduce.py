@@ -13,7 +13,7 @@ from kdbench.audit.finished import FinishedRun
 from kdbench.config import places, run_config
 from kdbench.errors import RunError, UserError
 from kdbench.files import write_atomically
-from kdbench.launch import gpus, inputs, local
+from kdbench.launch import devices, gpus, inputs, local
 from kdbench.launch.unfinished import unfinished
 from kdbench.plan.spec import Spec
 from kdbench.report.records import cell, number
@@ -118,7 +118,7 @@ def prepare(
             raise UserError(
                 f"{folder.path} already exists and was not created by kdbench reproduce; choose another folder with --out"
             )
-    changes = (*plan.changes, *machine_changes)
+    changes = (*plan.changes, *machine_changes, *devices.slow_precision([spec]))
     return Reproduction(run, spec, tuple(teachers.train.values()), tuple(teachers.copy.values()), out, data, changes)
 
 

@@ -11,16 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field
 from typing import Any
 
-from kdbench.config import (
-    bindings,
-    checks,
-    places,
-    run_config,
-    settings,
-    signature,
-    switches,
-    syntax,
-)
+from kdbench.config import bindings, checks, places, processor, run_config, settings, signature, switches, syntax
 from kdbench.config.cluster import Cluster
 from kdbench.config.ginfile import Binding
 from kdbench.config.signature import Signature
@@ -43,6 +34,7 @@ class Config:
         own: the method's own parameters and `Control.*`, by key.
         machine, measures: device and the like, and the final measurements; they do not define the result.
         changed: the values of the gin files that the command line replaced, by key.
+        precision: the precision that stands for Train.precision='auto' here, and why; None where one is named.
     """
 
     method: str
@@ -55,6 +47,7 @@ class Config:
     machine: Mapping[str, Binding]
     measures: Mapping[str, Binding]
     changed: Mapping[str, Any] = field(default_factory=dict)
+    precision: processor.Choice | None = None
 
     @property
     def needs_teacher(self) -> bool:
@@ -131,6 +124,8 @@ def resolve(method: str, dataset: str, recipe: str, overrides: Iterable[Binding]
     own_signature = signature.of_method(source)
     of_files = _of_files(method, dataset, recipe, own_signature)
     ours = {b.key: b for b in overrides if b.configurable in {*signature.shared(), own_signature.name}}
+    precision, named = _precision({**of_files, **ours})
+    ours |= named
     changed = {
         key: of_files[key].value if key in of_files else None
         for key, binding in ours.items()
@@ -155,7 +150,7 @@ def resolve(method: str, dataset: str, recipe: str, overrides: Iterable[Binding]
             changed.pop(key, None)
             continue
         parts[part_of.get(binding.configurable, "shared")][key] = binding
-    config = Config(method, dataset, recipe, source, own_signature, **parts, changed=changed)
+    config = Config(method, dataset, recipe, source, own_signature, **parts, changed=changed, precision=precision)
     checks.of_config(config)
     return config
 
@@ -182,6 +177,16 @@ def _fitting_warmup(of_files: Mapping[str, Binding], effective: Mapping[str, Bin
     share = warmup.value / usual.value
     origin = f"{warmup.origin}, as a share of Train.epochs={epochs.value:g}"
     return {warmup.key: Binding(warmup.configurable, warmup.parameter, share * epochs.value, origin)}
+
+
+def _precision(bound: Mapping[str, Binding]) -> tuple[processor.Choice | None, dict[str, Binding]]:
+    """The choice for Train.precision='auto', and its binding, as if the user had named it; nothing where one is named."""
+    asked = bound.get("Train.precision")
+    if asked is None or asked.value != processor.AUTO:
+        return None, {}
+    choice = processor.native_precision(bound["Machine.device"].value)
+    origin = f"{asked.origin}: auto, because {choice.reason}"
+    return choice, {asked.key: Binding(asked.configurable, asked.parameter, choice.precision, origin)}
 
 
 def _is_unset(binding: Binding) -> bool:

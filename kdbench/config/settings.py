@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple
 import gin
 
 from kdbench.config.optimisers import OPTIMISERS, SGD, USUAL, AdamW
+from kdbench.config.processor import AUTO
 from kdbench.config.reading import Reading
 from kdbench.config.switches import Control, Labels, Mix, Parallel, ResizedCrop, SecondTask, Selection, Strong, Teaching
 from kdbench.errors import hint, nearest, require
@@ -102,7 +103,8 @@ class Train:
         schedule: a schedule of kdbench/config/schedules.py, such as @Cosine().
         warmup: epochs over which the learning rate first rises linearly from 0.
         label_smoothing: label smoothing of the cross-entropy with the true labels, in every method.
-        precision: "float32", or "bfloat16" for autocast.
+        precision: "float32", or "bfloat16" for autocast. "auto" is for files and commands alone: the plan replaces it by what
+            the run's device computes natively (`kdbench/config/processor.py`).
         clip_norm: largest L2 norm of the gradient; 0 is no clipping.
         optimiser: "sgd" or "adamw", whose settings are `SGD.*` and `AdamW.*` (kdbench/config/optimisers.py).
         accumulate: parts into which the batch of a step is cut, for a batch that does not fit into memory. The gradient is
@@ -114,7 +116,7 @@ class Train:
     schedule: Any
     warmup: float
     label_smoothing: float
-    precision: Literal["float32", "bfloat16"]
+    precision: Literal["float32", "bfloat16", "auto"]
     clip_norm: float
     optimiser: Literal["sgd", "adamw"] = USUAL
     accumulate: int = 1
@@ -127,6 +129,9 @@ class Train:
             self.warmup < self.epochs,
             f"Train.warmup={self.warmup:g} does not fit into Train.epochs={self.epochs:g}; "
             f"pass a shorter one, such as Train.warmup={self.epochs / 10:g}",
+        )
+        require(
+            self.precision != AUTO, "a run has Train.precision='float32' or 'bfloat16'; only a plan can resolve 'auto'"
         )
         require(0 <= self.label_smoothing < 1, "Train.label_smoothing must be at least 0 and below 1")
         require(self.clip_norm >= 0, "Train.clip_norm must be at least 0 (0: no clipping)")

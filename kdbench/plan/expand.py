@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 
 from kdbench.config import bindings, resolve
 from kdbench.config.resolve import Config
 from kdbench.errors import UserError
 from kdbench.plan import teachers as teachers_
-from kdbench.plan.request import Request
+from kdbench.plan.request import LOCAL_EXECUTORS, Request
 from kdbench.plan.spec import Spec
 from kdbench.plan.teachers import FindRun, Teachers
 
 
-def plan(request: Request, find_run: FindRun | None = None) -> list[Spec]:
+def plan(request: Request, find_run: FindRun | None = None, report: Callable[[str], None] | None = None) -> list[Spec]:
     """All runs of a request, each once, those that train teachers before those that need them.
 
     Args:
         find_run: looks up the runs that `teacher=` names (`kdbench.store.teachers.finder`); None if there is no folder of
             runs.
+        report: called with a sentence about the precision that the plan has chosen, where it was asked to choose one.
 
     Raises:
         UserError: a configuration that cannot be, or an override that no run uses.
@@ -56,7 +57,21 @@ def plan(request: Request, find_run: FindRun | None = None) -> list[Spec]:
                 asked[spec.id] = spec
     for binding in resolve.unused(request.bound, configs):
         raise UserError(f"nothing in this plan uses {binding.key} (methods: {', '.join(request.methods)})")
+    for sentence in _chosen_precisions(request, configs):
+        if report:
+            report(sentence)
     return _teachers_first([spec for id_, spec in trained.items() if id_ not in asked], asked, trained)
+
+
+def _chosen_precisions(request: Request, configs: Iterable[Config]) -> list[str]:
+    """A sentence about the precision that stands for Train.precision=auto; none where the plan has only named precisions."""
+    choices = dict.fromkeys(config.precision for config in configs if config.precision)
+    if choices and request.executor not in LOCAL_EXECUTORS:
+        raise UserError(
+            f"Train.precision=auto depends on the processors of this machine, and executor={request.executor} may use others; "
+            "pass Train.precision=float32 or Train.precision=bfloat16"
+        )
+    return [f"precision: {choice.precision}, because {choice.reason}" for choice in choices]
 
 
 def _teachers_first(needed: list[Spec], asked: Mapping[str, Spec], trained: Mapping[str, Spec]) -> list[Spec]:

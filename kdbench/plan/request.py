@@ -22,6 +22,8 @@ SINGLE_KEYS = ("sweep", "executor", "workers", "runs_per_gpu", "gpus", "cluster"
 """Each takes one value."""
 WEIGHT_SUFFIXES = (".pt", ".pth", ".safetensors", ".tar", ".ckpt", ".bin")
 """Endings that mark a word as a file of weights in the current folder, and not as a backbone or a run."""
+LOCAL_EXECUTORS = ("inline", "local")
+"""The executors whose runs are done by this machine."""
 DEFAULT_CLUSTER = "default"
 LOGS = ("tensorboard",)
 

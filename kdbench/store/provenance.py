@@ -12,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kdbench.config import places
+from kdbench.config import places, processor
 from kdbench.plan import own_files
 from kdbench.plan.spec import Spec
 from kdbench.store.owner import slurm_job
@@ -102,11 +102,7 @@ def instruction_set() -> str:
     """The CPU's vector instructions that torch uses, and whether it computes with bfloat16: "AVX512 bfloat16", "AVX2"."""
     import torch
 
-    try:
-        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").split()
-    except OSError:
-        flags = []
-    bfloat16 = {"avx512_bf16", "amx_bf16", "bf16"} & set(flags)  # "bf16": on ARM
+    bfloat16 = {"avx512_bf16", "amx_bf16", "bf16"} & processor.cpu_flags()  # "bf16": on ARM
     return " ".join([torch.backends.cpu.get_cpu_capability(), *(["bfloat16"] if bfloat16 else [])])
 
 

@@ -33,7 +33,7 @@ class Tuning:
         trials: how many each is to have.
         runs: the folder of all runs, which holds the studies too.
         teachers: the teachers' runs that the missing trials need and that have not finished.
-        sentences: what the user should know about the images and teachers (`inputs.check`).
+        sentences: what the user should know about precision, images and teachers (`expand.plan`, `devices.check`, `inputs.check`).
     """
 
     studies: tuple[Study, ...]
@@ -62,7 +62,8 @@ def prepare(request: Request, trials: int, runs: Path, data: Path | None = None)
             study that is damaged or has more trials already, a device that this machine lacks.
     """
     _check(request)
-    specs = expand.plan(request, teachers_.finder(runs))
+    sentences: list[str] = []
+    specs = expand.plan(request, teachers_.finder(runs), sentences.append)
     studies = studies_of(request, specs, teachers_.finder(runs))
     for study in studies:
         study.read(runs)
@@ -72,8 +73,8 @@ def prepare(request: Request, trials: int, runs: Path, data: Path | None = None)
                 f"pass trials={len(study.trials)} or more, for all methods"
             )
     open_studies = [study for study in studies if len(study.trials) < trials]
-    devices.check(study.spec for study in open_studies)
-    sentences = inputs.check([study.spec for study in open_studies], runs, data, dry_run=True)
+    first = [study.spec for study in open_studies]
+    sentences += [*devices.check(first), *inputs.check(first, runs, data, dry_run=True)]
     unfinished = [spec for spec in specs if RunFolder(runs, spec.id).state() != "finished"]
     teachers = backlog.teachers_of([study.spec for study in open_studies], unfinished)
     return Tuning(tuple(studies), trials, runs, tuple(teachers), tuple(sentences))

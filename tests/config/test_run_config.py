@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdbench.config import run_config, signature
+from kdbench.config import run_config, settings, signature
 from kdbench.config.syntax import Reference
 from kdbench.errors import UserError
 from kdbench.plan import expand, request
@@ -238,6 +238,14 @@ def test_what_a_run_cannot_be_trained_with_is_one_sentence(kd, line, sentence):
         run_config.trainable(text, "kd", kd.source)
     assert sentence in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_stored_precision_is_a_named_one(kd):
+    """A folder of someone else's may hold what no plan writes; it must not train in float32 without a word."""
+    automatic = kd.config.replace("'float32'", "'auto'")
+    run_config.bind(run_config.trainable(automatic, "kd", kd.source))
+    with pytest.raises(ValueError, match=r"a run has Train\.precision='float32' or 'bfloat16'"):
+        settings.from_gin()
 
 
 def test_the_configurables_of_a_run_are_those_that_a_plan_binds():

@@ -2,13 +2,14 @@
 
 import pytest
 
+from kdbench.config import processor
 from kdbench.errors import UserError
 from kdbench.launch import devices
 from kdbench.plan import expand, request
 
 
 def check(*words):
-    devices.check(expand.plan(request.parse(["methods=ce", "dataset=digits", *words])))
+    return devices.check(expand.plan(request.parse(["methods=ce", "dataset=digits", *words])))
 
 
 @pytest.fixture
@@ -17,7 +18,7 @@ def machine(monkeypatch, tmp_path):
 
     def make(gpus, platform="linux", drivers=()):
         monkeypatch.setattr(devices.sys, "platform", platform)
-        monkeypatch.setattr(devices, "_DRIVERS", [str(tmp_path / name) for name in drivers])
+        monkeypatch.setattr(processor, "_GPU_DRIVERS", [tmp_path / name for name in drivers])
         for name in drivers:
             (tmp_path / name).touch()
         if gpus is None:
@@ -104,3 +105,22 @@ def test_runs_that_cannot_share_a_gpu(machine, gpus, words, sentence):
 def test_runs_share_gpus_of_another_machine(machine):
     machine("")
     devices.check_shared(expand.plan(request.parse(["methods=ce", "dataset=digits"])), 2, here=False)
+
+
+BFLOAT16 = "Train.precision=bfloat16"
+
+
+def test_bfloat16_on_a_cpu_that_imitates_it_is_reported_once(machine, monkeypatch):
+    monkeypatch.setenv("ATEN_CPU_CAPABILITY", "default")
+    monkeypatch.setattr(processor, "cpu_flags", lambda: {"amx_bf16"})
+    why = "ATEN_CPU_CAPABILITY=default limits torch to instructions without bfloat16"
+    slow = [f"{BFLOAT16} is slower than float32 here, because {why}"]
+    machine("")
+    assert check(BFLOAT16, "student=resnet8,resnet14") == check("Machine.device=cpu", f"{BFLOAT16},float32") == slow
+    assert check() == check("Train.precision=auto") == []
+    machine("0")
+    assert check(BFLOAT16) == [], "the run is on a GPU"
+    assert check(BFLOAT16, "Machine.device=cpu") == slow
+    monkeypatch.delenv("ATEN_CPU_CAPABILITY")
+    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
+    assert check(BFLOAT16, "Machine.device=cpu") == []

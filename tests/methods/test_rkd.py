@@ -1,7 +1,12 @@
+import weakref
+
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
+from kdbench.methods import rkd
 from kdbench.methods.rkd import angle_loss, angles, distance_loss, relative_distances
 
 
@@ -114,3 +119,44 @@ def test_terms_are_the_weighted_losses_of_the_pooled_features(make, batch):
 def test_widths_of_student_and_teacher_may_differ(make, batch):
     method = make("rkd", student="resnet8", teacher="resnet8x4")
     assert all(loss.isfinite() for loss in method.losses(batch(method)).values())
+
+
+def test_blocks_of_triples_are_the_whole(monkeypatch):
+    x, t = features(batch=14)
+    whole = angle_loss(x, t)
+    (gradient,) = torch.autograd.grad(whole, x)
+    monkeypatch.setattr(rkd, "WHOLE", 6 * 14**2)  # the last block has two vertices
+    loss = angle_loss(x, t)
+    assert loss.item() == pytest.approx(whole.item(), rel=1e-12)
+    assert torch.allclose(torch.autograd.grad(2 * loss, x)[0], 2 * gradient, rtol=1e-10, atol=1e-15)
+
+
+class Memory(TorchDispatchMode):
+    """The most bytes that storages made inside take at once, as they are when operations end."""
+
+    def __init__(self):
+        super().__init__()
+        self.live, self.now, self.most = set(), 0, 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        out = function(*args, **(kwargs or {}))
+        for tensor in tree_leaves(out):
+            if isinstance(tensor, torch.Tensor) and (place := tensor.untyped_storage().data_ptr()) not in self.live:
+                size = tensor.untyped_storage().nbytes()
+                self.live.add(place)
+                self.now, self.most = self.now + size, max(self.most, self.now + size)
+                weakref.finalize(tensor.untyped_storage(), self._freed, place, size)
+        return out
+
+    def _freed(self, place, size):
+        self.live.discard(place)
+        self.now -= size
+
+
+def test_a_large_batch_takes_no_more_than_64_mib():
+    generator = torch.Generator().manual_seed(2)
+    x, t = (torch.randn(256, 64, generator=generator) for _ in range(2))
+    x.requires_grad_()
+    with Memory() as memory:
+        angle_loss(x, t).backward()
+    assert 4 * rkd.WHOLE <= memory.most <= 64 * 2**20

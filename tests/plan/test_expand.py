@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdbench.config import places
+from kdbench.config import places, processor
 from kdbench.errors import UserError
 from kdbench.plan import expand, request
 from kdbench.plan import spec as spec_
@@ -227,3 +227,63 @@ def test_bad_input_gets_one_sentence(words, sentence):
         specs(*words)
     assert sentence in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.fixture(params=["float32", "bfloat16"])
+def native(request, monkeypatch):
+    """The precision that this machine computes natively."""
+    for name in ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setattr(processor, "cpu_flags", lambda: {"amx_bf16"} if request.param == "bfloat16" else set())
+    return request.param
+
+
+@pytest.fixture
+def recipe_fast(own_plugins, tmp_path, monkeypatch):
+    """A recipe of the user's that leaves the precision to the machine."""
+    path = tmp_path / "gin" / "recipe" / "fast.gin"
+    path.parent.mkdir(parents=True)
+    path.write_text("include 'recipe/quick.gin'\nTrain.precision = 'auto'\n")
+    monkeypatch.setenv("KDBENCH_PLUGINS", str(tmp_path))
+    places.add_plugins([])
+
+
+def automatic(*words):
+    """The runs of words, and what the plan reports about them."""
+    sentences = []
+    return expand.plan(request.parse(words), report=sentences.append), sentences
+
+
+@pytest.mark.parametrize("words", [["methods=kd,ce", "seeds=0-1"], ["methods=born_again"], ["sweep=default"]])
+def test_an_automatic_precision_is_the_run_whose_precision_is_named(native, words):
+    found, sentences = automatic(*words, "Train.precision=auto")
+    assert found == specs(*words, f"Train.precision={native}")
+    assert all(f"Train.precision = '{native}'" in spec.config for spec in found)
+    why = "has instructions for it (amx_bf16)" if native == "bfloat16" else "has no bfloat16 instructions"
+    assert len(sentences) == 1
+    assert sentences[0].startswith(f"precision: {native}, because this CPU {why}")
+    assert automatic(*words, f"Train.precision={native}")[1] == automatic(*words)[1] == []
+
+
+def test_an_automatic_precision_among_named_ones_is_one_of_them(native):
+    named = specs("methods=kd", "Train.precision=float32,bfloat16")
+    assert {spec.id for spec in specs("methods=kd", "Train.precision=auto,float32,bfloat16")} == {s.id for s in named}
+
+
+@pytest.mark.usefixtures("recipe_fast")
+def test_a_recipe_may_leave_the_precision_to_the_machine(native):
+    found, sentences = automatic("methods=kd", "recipe=fast")
+    assert found == specs("methods=kd", "recipe=fast", f"Train.precision={native}")
+    assert len(sentences) == 1
+    assert f"Train.precision={native}" in found[-1].command(), "the same run on any machine"
+    assert {spec.protocol for spec in found} == {one("methods=kd", f"Train.precision={native}").protocol}
+    assert automatic("methods=kd", "recipe=fast", "Train.precision=float32")[1] == []
+
+
+@pytest.mark.usefixtures("recipe_fast")
+def test_an_automatic_precision_is_refused_where_other_machines_do_the_runs():
+    for words in (["Train.precision=auto"], ["Train.precision=float32,auto"], ["recipe=fast"]):
+        with pytest.raises(UserError, match=r"^Train.precision=auto depends on .*executor=slurm may use others; pass"):
+            specs("methods=kd", "executor=slurm", *words)
+    assert specs("methods=kd", "executor=slurm", "recipe=fast", "Train.precision=bfloat16")

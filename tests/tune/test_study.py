@@ -65,3 +65,15 @@ def test_studies_of_a_product_are_apart_and_know_nothing_of_how_many_trials_ther
     assert len(set(studies)) == 4
     assert set(ids("kd,ce", "trials=9", "student=resnet20,resnet8", "seeds=1,0")) == set(studies)
     assert not set(ids("kd,ce", "trials=9", "student=resnet20", "seeds=1,0", "Train.epochs=5")) & set(studies)
+
+
+def test_a_study_has_a_named_precision(monkeypatch, capsys):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    printed = []
+    for precision in ("auto", "float32"):
+        assert main(["tune", "kd", "trials=2", *WORDS, f"Train.precision={precision}", "--dry-run"]) == 0
+        printed.append(capsys.readouterr())
+    assert printed[0].out == printed[1].out
+    assert printed[0].err.startswith("kdbench: precision: float32, because")
+    assert printed[1].err == ""

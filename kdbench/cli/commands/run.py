@@ -65,14 +65,15 @@ def run(arguments: argparse.Namespace) -> int:
         raise UserError("--wait is for runs on this machine; watch jobs with: kdbench status --watch")
     print_left_out(request.left_out)
     runs, data = folders.runs(arguments), folders.data(arguments)
-    specs = expand.plan(request, teachers.finder(runs))
+    sentences: list[str] = []
+    specs = expand.plan(request, teachers.finder(runs), sentences.append)
     _check_baseline(baseline, specs)
     to_do = backlog.open_runs(specs, runs, arguments.rerun)
-    is_here = request.executor in ("inline", "local")
+    is_here = request.executor in request_.LOCAL_EXECUTORS
     if is_here:
-        devices.check(to_do)
+        sentences += devices.check(to_do)
     devices.check_shared(to_do, request.runs_per_gpu, is_here)
-    print_sentences(inputs.check(to_do, runs, data, arguments.dry_run))
+    print_sentences([*sentences, *inputs.check(to_do, runs, data, arguments.dry_run)])
     if arguments.dry_run:
         _print_plan(backlog.planned(specs, runs, arguments.rerun), [values[0].key for values in request.grid])
         if request.profile:

@@ -1,8 +1,11 @@
 """`kdbench run` up to the point where runs start, and `kdbench show`, which takes the same words."""
 
+import re
+
 import pytest
 
 from kdbench.cli.main import main
+from kdbench.config import processor
 from kdbench.plan import expand, request
 from kdbench.store.folder import CHECKPOINT, RunFolder
 
@@ -88,3 +91,19 @@ def test_a_teacher_that_was_found_is_one_of_the_comparison_where_it_is_asked_for
     shown = capsys.readouterr()
     assert "the run is already finished" in shown.err
     assert f"digits · {teacher.student}" in shown.out
+
+
+def test_a_plan_reports_the_precision_that_it_chose_and_one_that_is_slow(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setattr(processor, "cpu_flags", lambda: frozenset())
+    printed = {}
+    for precision in ("auto", "float32", "bfloat16"):
+        assert main(["run", *WORDS, f"Train.precision={precision}", "--dry-run"]) == 0
+        printed[precision] = capsys.readouterr()
+    why = "because this CPU has no bfloat16 instructions (avx512_bf16, amx_bf16)\n"
+    assert printed["auto"].err == f"kdbench: precision: float32, {why}"
+    assert printed["bfloat16"].err == f"kdbench: Train.precision=bfloat16 is slower than float32 here, {why}"
+    assert printed["auto"].out == printed["float32"].out != printed["bfloat16"].out
+    assert main(["show", *WORDS, "Train.precision=auto"]) == 0
+    assert f"Train.precision = 'float32'  # command line: auto, {why}" in re.sub(" +#", "  #", capsys.readouterr().out)
