@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench gpu clean
 
 demo: $(VENV)/.installed
 	$(BIN)/kdbench run
@@ -19,6 +19,12 @@ lint: $(VENV)/.installed-dev
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -o addopts= --import-mode=importlib --benchmark-only tests/benchmarks
+
+# What only a GPU can show; exit status 2 without one.
+gpu: $(VENV)/.installed-dev
+	@$(BIN)/python -c "import torch; raise SystemExit(not torch.cuda.is_available())" \
+		|| { echo "make gpu needs a GPU that torch can use, and this machine has none" >&2; exit 2; }
+	$(BIN)/python -m pytest -m gpu tests/gpu
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)

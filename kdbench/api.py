@@ -47,7 +47,7 @@ def plan_runs(*words: str, runs: str | Path | None = None, **selections: Any) ->
     for sentence in asked.left_out:
         warnings.warn(f"left out: {printable(sentence)}", stacklevel=2)
     if asked.executor != "inline":
-        raise UserError("plan_runs does not take executor, workers or cluster; pass workers=N to run_all")
+        raise UserError("plan_runs does not take executor, workers, runs_per_gpu or cluster; pass workers=N to run_all")
     sentences: list[str] = []
     specs = expand.plan(asked, teachers.finder(places.user_path(runs).resolve()) if runs else None, sentences.append)
     for sentence in sentences:
@@ -62,6 +62,7 @@ def run_all(
     workers: int | None = None,
     rerun: bool = False,
     wait: bool = False,
+    runs_per_gpu: int | None = None,
 ) -> pd.DataFrame:
     """Train and evaluate runs on this machine; finished ones are read, interrupted ones resume.
 
@@ -74,6 +75,7 @@ def run_all(
         workers: number of processes; None trains in this one.
         rerun: repeat finished runs as well.
         wait: also wait for the runs of other processes, and take over those whose lease goes stale.
+        runs_per_gpu: number of processes on each GPU, instead of `workers`.
 
     Returns:
         A row for each run that has a result, as `load_results` returns it, without teachers that the plan added. A failed
@@ -90,10 +92,14 @@ def run_all(
 
     folder, images = places.user_path(runs).resolve(), places.user_path(data).resolve() if data else None
     to_do = backlog.open_runs(specs, folder, rerun)
-    for sentence in [*devices.check(to_do), *inputs.check(to_do, folder, images)]:
+    sentences = devices.check(to_do)
+    devices.check_shared(to_do, runs_per_gpu or 1)
+    if workers and runs_per_gpu:
+        raise UserError("workers and runs_per_gpu both set the number of processes; leave one out")
+    for sentence in [*sentences, *inputs.check(to_do, folder, images)]:
         warnings.warn(printable(sentence), stacklevel=2)
-    if to_do and (workers or to_do[0].gpus > 1):
-        local.local(to_do, folder, images, workers, rerun, wait)
+    if to_do and (workers or runs_per_gpu or to_do[0].gpus > 1):
+        local.local(to_do, folder, images, workers, rerun, wait, runs_per_gpu or 1)
     elif to_do:
         local.inline(to_do, folder, images, rerun, wait)
     asked = [spec for spec in specs if not spec.is_teacher]

@@ -190,6 +190,8 @@ def _machine_in(result: Mapping[str, Any]) -> dict[str, Any]:
     for name in ("compile", "deterministic"):
         if f"provenance.{name}" in result:
             recorded[f"Machine.{name}"] = str(result[f"provenance.{name}"]) == "True"
+    if result.get("provenance.compile_mode") == "reduce-overhead":
+        recorded["Machine.compile"] = "reduce-overhead"
     return recorded
 
 

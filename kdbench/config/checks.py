@@ -107,7 +107,7 @@ def _second_task(config: Config) -> None:
     if source != "cifar100" or labels == "coarse":
         raise UserError("SecondTask.weight needs the fine classes of cifar100, whose superclasses are the second task")
     if config.machine["Machine.compile"].value:
-        raise UserError("SecondTask.weight does not work with Machine.compile=True, because it looks into the student")
+        raise UserError("SecondTask.weight does not work with Machine.compile, because it looks into the student")
     if "update" in config.signature.functions:
         raise UserError(
             f"SecondTask.weight does not work with the method '{config.method}', whose own update sorts its terms"

@@ -123,6 +123,8 @@ def _describe(type_: Any) -> str:
     origin, arguments = get_origin(type_), get_args(type_)
     if origin in (Union, types.UnionType):
         return " or ".join(_describe(option) for option in arguments)
+    if origin is Literal:
+        return " or ".join(repr(str(option)) for option in arguments)
     if origin in (tuple, list):
         return f"a list, each item {_describe(arguments[0])}"
     return _WORDS.get(type_, str(type_))

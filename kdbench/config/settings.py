@@ -151,7 +151,7 @@ class Machine:
     Attributes:
         device: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1", …
         threads: CPU threads; 0 leaves torch's own choice.
-        compile: torch.compile for the student.
+        compile: torch.compile for the student, its peers and teachers; "reduce-overhead" also records CUDA graphs.
         deterministic: only deterministic kernels (slower on a GPU).
         checkpoint_every: seconds between two saved states of training, in addition to those at epoch ends; 0: after each step.
         gpus: processes that share each batch, a GPU each (on a CPU: processes).
@@ -160,11 +160,12 @@ class Machine:
             disk ("cache"), or in memory if they take no more than `memory` of it and else batch by batch ("auto").
         memory: share of the free memory that decoded images may take.
         workers: processes that decode streamed images; 0: this one itself, -1: one for each core but one, at most 16.
+        tf32: convolutions and matrix products of float32 may use TF32 on a GPU, with 10 bits of mantissa instead of 23.
     """
 
     device: str
     threads: int
-    compile: bool
+    compile: bool | Literal["reduce-overhead"]
     deterministic: bool
     checkpoint_every: float
     gpus: int
@@ -172,6 +173,7 @@ class Machine:
     images: Literal["auto", "memory", "stream", "cache"] = "auto"
     memory: float = 0.5
     workers: int = -1
+    tf32: bool = False
 
     def __post_init__(self) -> None:
         require(0 < self.memory <= 1, "Machine.memory must be above 0 and at most 1 (a share of the free memory)")

@@ -17,6 +17,7 @@ from kdbench.config.switches import NO_CROP, NO_MIX, Mix, ResizedCrop, Strong
 from kdbench.data import resized_crop
 from kdbench.data.images import Images, Wanted
 from kdbench.data.randaugment import RandAugment
+from kdbench.pinned import to_device
 
 
 class Draws(NamedTuple):
@@ -47,8 +48,11 @@ class Draws(NamedTuple):
 
     def to(self, device: torch.device) -> Draws:
         """All choices on the device but the operations and resized crops, which are read on the CPU."""
-        moved = self.map(lambda choice: choice.to(device, non_blocking=True))
-        return moved._replace(operations=self.operations, crop=self.crop)
+        if device.type == "cpu":
+            return self
+        together = to_device(torch.stack(self[:5]), device)  # one copy for all
+        top, left, mirror, cut_y, cut_x = together.unbind()
+        return Draws(top, left, mirror, cut_y, cut_x, self.operations, self.crop)
 
     @staticmethod
     def join(parts: list[Draws]) -> Draws:
@@ -229,5 +233,5 @@ def normalise(images: Tensor, dataset: Dataset) -> Tensor:
 
 
 def _normalisation(dataset: Dataset, device: torch.device) -> tuple[Tensor, Tensor]:
-    std = torch.tensor(dataset.std, device=device)
-    return 1 / (255 * std), -torch.tensor(dataset.mean, device=device) / std
+    mean, std = to_device(torch.tensor([dataset.mean, dataset.std]), device)
+    return 1 / (255 * std), -mean / std

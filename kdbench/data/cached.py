@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from kdbench.data.images import Images, Wanted
+from kdbench.pinned import to_device
 
 
 class Cached(Images):
@@ -38,7 +39,7 @@ class Cached(Images):
         """The images (B, H, W, C) at `places` (B,), on the device."""
         pixels = torch.from_numpy(self._pixels[self._places[places.cpu().numpy()]])
         device = self.labels.device
-        return pixels.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else pixels.to(device)
+        return to_device(pixels, device)
 
     def fetch(self, wanted: Iterable[Wanted]) -> Iterator[Tensor]:
         """For each step the images (B, H, W, C) that it needs, on the device; whole images only."""

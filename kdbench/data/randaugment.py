@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from kdbench.config.switches import Strong
+from kdbench.pinned import to_device
 
 MAGNITUDES = 31
 """Magnitudes of an operation are numbered 0..30."""
@@ -71,7 +72,7 @@ class RandAugment:
 
     def _step(self, images: Tensor, operation: Tensor, amount: Tensor) -> Tensor:
         order = operation.argsort(stable=True)
-        there = torch.stack([order, order.argsort()]).to(images.device, non_blocking=True)
+        there = to_device(torch.stack([order, order.argsort()]), images.device)
         ends = torch.bincount(operation, minlength=len(OPERATIONS)).cumsum(0).tolist()
         groups = dict(zip(OPERATIONS, map(slice, [0, *ends], ends), strict=False))
         operation, amount = operation[order], amount[order]
@@ -79,8 +80,8 @@ class RandAugment:
         moved = slice(0, groups[_MOVES[-1]].stop)
         if moved.stop:
             source = _inverse_affine(operation[moved], amount[moved], *images.shape[1:3])
-            images[moved] = _resample(images[moved], source.to(images.device, non_blocking=True), self.fill)
-        amount = amount.float().to(images.device, non_blocking=True)
+            images[moved] = _resample(images[moved], to_device(source, images.device), self.fill)
+        amount = to_device(amount.float(), images.device)
         _look_up(images, amount, {name: groups[name] for name in _TABLES})
         for name, degenerate in (("Color", _grey), ("Sharpness", _smooth)):
             group = groups[name]

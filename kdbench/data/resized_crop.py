@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from kdbench.config.switches import ResizedCrop
+from kdbench.pinned import to_device
 
 ATTEMPTS = 10
 """As in torchvision's RandomResizedCrop; then the largest part in the centre with an allowed ratio is taken."""
@@ -54,7 +55,7 @@ def resized(images: Tensor, boxes: Sequence[Box]) -> Tensor:
         (B, H, W, C) uint8.
     """
     _, height, width, _ = images.shape
-    edges = torch.tensor(boxes, dtype=torch.float32, device=images.device)
+    edges = to_device(torch.tensor(boxes, dtype=torch.float32), images.device)
     rows = _weights(edges[:, 1], edges[:, 3], height)
     columns = _weights(edges[:, 0], edges[:, 2], width)
     values = torch.einsum("bij,bjkc->bikc", rows, images.float())

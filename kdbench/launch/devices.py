@@ -50,6 +50,35 @@ def slow_precision(specs: Iterable[Spec]) -> list[str]:
     return []
 
 
+def check_shared(specs: Iterable[Spec], runs_per_gpu: int, here: bool = True) -> None:
+    """Check that so many runs can share a GPU.
+
+    Args:
+        here: the runs are done on this machine.
+
+    Raises:
+        UserError: a run needs several GPUs or none, or names one, or this machine has none.
+    """
+    if runs_per_gpu == 1:
+        return
+    for spec in specs:
+        if spec.gpus > 1:
+            raise UserError(
+                f"runs_per_gpu={runs_per_gpu} is for runs on one GPU, not with gpus={spec.gpus}; leave one out"
+            )
+        if not spec.device.startswith(("auto", "cuda")):
+            raise UserError(f"runs_per_gpu={runs_per_gpu} needs GPUs, but Machine.device={spec.device}; leave one out")
+        if spec.device not in ("auto", "cuda", "cuda:0"):
+            raise UserError(
+                f"runs_per_gpu={runs_per_gpu} is for all GPUs, but Machine.device={spec.device} names one; leave it out, and "
+                "name the GPUs in CUDA_VISIBLE_DEVICES"
+            )
+    if here and not processor.may_have_gpu():
+        raise UserError(
+            f"runs_per_gpu={runs_per_gpu}, but this machine has no GPU; pass workers={runs_per_gpu} to share its CPU"
+        )
+
+
 _LEAVE_OUT = "leave it out, or pass Machine.device=cpu"
 
 

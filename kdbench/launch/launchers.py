@@ -43,7 +43,7 @@ class Workload:
 
     Attributes:
         specs: the runs, teachers first; at least one.
-        request: the user's request: workers, cluster profile.
+        request: the user's request: workers, runs per GPU, cluster profile.
         runs, data: the folders of runs and datasets.
         rerun: whether finished runs are repeated.
         wait: whether to wait for the runs of other processes; for launchers that do the runs themselves.
@@ -86,8 +86,16 @@ def inline(workload: Workload, report: Report) -> None:
 
 def local(workload: Workload, report: Report) -> None:
     """Do runs in several processes of this machine."""
-    workers = workload.request.workers
-    local_.local(workload.specs, workload.runs, workload.data, workers, workload.rerun, workload.wait)
+    request = workload.request
+    local_.local(
+        workload.specs,
+        workload.runs,
+        workload.data,
+        request.workers,
+        workload.rerun,
+        workload.wait,
+        request.runs_per_gpu,
+    )
 
 
 def slurm(workload: Workload, report: Report) -> None:
@@ -102,7 +110,7 @@ def slurm(workload: Workload, report: Report) -> None:
     jobs = queue.read([os.getuid()])
     if jobs is None:
         raise UserError("SLURM did not respond; check that squeue works")
-    planned = submission.Submission(workload.specs, workload.runs, profile, jobs)
+    planned = submission.Submission(workload.specs, workload.runs, profile, jobs, workload.request.runs_per_gpu)
     if planned.submitted:
         earlier = dict.fromkeys(job.partition("_")[0] for job in planned.submitted.values())
         report(Handover(len(planned.submitted), ", ".join(earlier), earlier=True))

@@ -48,12 +48,18 @@ def inline(
 
 
 def local(
-    specs: Sequence[Spec], runs: Path, data: Path | None, workers: int | None, rerun: bool = False, wait: bool = False
+    specs: Sequence[Spec],
+    runs: Path,
+    data: Path | None,
+    workers: int | None,
+    rerun: bool = False,
+    wait: bool = False,
+    runs_per_gpu: int = 1,
 ) -> list[dict[str, Any]]:
     """Do runs in several worker processes, each with its own GPUs or its share of the CPU's threads.
 
     Args:
-        workers: number of processes; None for one per GPU (or one, without GPUs).
+        workers: number of processes; None for `runs_per_gpu` per GPU (or one, without GPUs).
         wait: as for `inline`.
 
     Returns:
@@ -66,11 +72,12 @@ def local(
     """
     if sys.platform != "linux":
         raise UserError("several processes at a time (workers=, gpus=) need Linux; leave these words out")
+    gpus = max(spec.gpus for spec in specs)
+    environments = shares(workers, gpus, runs_per_gpu)
     enqueue(specs, runs, rerun)
     registry.read_once.cache_clear()  # the images that the plan has read: the workers read their own
     with lenient(), display.for_terminal(specs, runs) as shown, _terminated_like_interrupted():
-        gpus = max(spec.gpus for spec in specs)
-        processes = pool.Pool(specs, runs, data, shown, shares(workers, gpus), launcher(gpus), wait)
+        processes = pool.Pool(specs, runs, data, shown, environments, launcher(gpus), wait)
         try:
             processes.run()
         except BaseException:

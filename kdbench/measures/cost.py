@@ -25,23 +25,26 @@ def trained_parameters(module: nn.Module) -> int:
 
 
 class PeakMemory:
-    """Largest memory in use between the making of this object and `bytes()`.
-
-    On a GPU what torch allocated there; on a CPU the resident memory of the whole process, interpreter and data included.
+    """Largest memory in use between the making of this object and `bytes()`: on a GPU what torch allocated there, on a CPU
+    `resident_bytes()`.
     """
 
     def __init__(self, device: torch.device):
         self._device = device
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
-        else:
-            # Linux: resets the high-water mark. Elsewhere the figure is the peak since the process began.
-            with contextlib.suppress(OSError):
-                (_PROC / "clear_refs").write_text("5")
+        # Linux: resets the high-water mark. Elsewhere the figure is the peak since the process began.
+        with contextlib.suppress(OSError):
+            (_PROC / "clear_refs").write_text("5")
 
     def bytes(self) -> int:
         if self._device.type == "cuda":
             return torch.cuda.max_memory_allocated(self._device)
+        return self.resident_bytes()
+
+    @staticmethod
+    def resident_bytes() -> int:
+        """Largest resident memory of the whole process, interpreter and data included."""
         try:
             peak_line = re.search(
                 r"VmHWM:\s+(\d+) kB", (_PROC / "status").read_text(encoding="utf-8", errors="replace")

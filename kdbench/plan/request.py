@@ -18,7 +18,7 @@ from kdbench.errors import UserError, hint, nearest, shortened, unknown
 
 PLAN_KEYS = ("methods", "dataset", "student", "teacher", "recipe", "seeds")
 """Each takes a comma-separated list; the plan is the product of these lists."""
-SINGLE_KEYS = ("sweep", "executor", "workers", "gpus", "cluster", "log")
+SINGLE_KEYS = ("sweep", "executor", "workers", "runs_per_gpu", "gpus", "cluster", "log")
 """Each takes one value."""
 WEIGHT_SUFFIXES = (".pt", ".pth", ".safetensors", ".tar", ".ckpt", ".bin")
 """Endings that mark a word as a file of weights in the current folder, and not as a backbone or a run."""
@@ -37,7 +37,8 @@ class Request:
         overrides: bindings of the runs, parsed.
         grid: for each parameter with several values, their bindings; the plan has a run for each combination.
         executor: name of a launcher.
-        workers: processes of executor=local; None for one per GPU.
+        workers: processes of executor=local; None for `runs_per_gpu` per GPU.
+        runs_per_gpu: runs that share a GPU, here or in a SLURM job.
         cluster: name of the profile, for executor=slurm.
         profile: that profile, with the bindings of `Cluster.*`, which do not concern the runs.
         left_out: a sentence for each file that it leaves out because of an error in it.
@@ -53,6 +54,7 @@ class Request:
     grid: tuple[tuple[Binding, ...], ...] = ()
     executor: str = "inline"
     workers: int | None = None
+    runs_per_gpu: int = 1
     cluster: str | None = None
     profile: Cluster | None = None
     left_out: tuple[str, ...] = ()
@@ -89,7 +91,7 @@ def parse(words: Sequence[str]) -> Request:
     overrides = _overrides(parsed.bindings, single)
     of_cluster = tuple(binding for binding in overrides if binding.configurable == "Cluster")
     of_runs = [tuple(values) for _, values in itertools.groupby(overrides, lambda binding: binding.key)]
-    executor, workers, cluster = _launch(single, of_cluster)
+    executor, workers, runs_per_gpu, cluster = _launch(single, of_cluster)
     return Request(
         methods=methods,
         dataset=_members("dataset", lists["dataset"]),
@@ -101,6 +103,7 @@ def parse(words: Sequence[str]) -> Request:
         grid=tuple(values for values in of_runs if len(values) > 1),
         executor=executor,
         workers=workers,
+        runs_per_gpu=runs_per_gpu,
         cluster=cluster,
         profile=resolve.profile(cluster, of_cluster) if cluster else None,
         left_out=left_out(lists["methods"]),
@@ -125,22 +128,31 @@ def _overrides(words: Iterable[str], single: Mapping[str, str]) -> tuple[Binding
     return overrides
 
 
-def _launch(single: Mapping[str, str], of_cluster: Sequence[Binding]) -> tuple[str, int | None, str | None]:
-    """The executor, its workers, and its cluster profile."""
+def _launch(single: Mapping[str, str], of_cluster: Sequence[Binding]) -> tuple[str, int | None, int, str | None]:
+    """The executor, its workers, its runs per GPU, and its cluster profile."""
     workers = words_.whole_number("workers", single["workers"], 1) if "workers" in single else None
+    runs_per_gpu = words_.whole_number("runs_per_gpu", single["runs_per_gpu"], 1) if "runs_per_gpu" in single else None
     cluster = single.get("cluster")
-    executor = single.get("executor") or ("local" if workers else "slurm" if cluster else "inline")
+    executor = single.get("executor") or (
+        "local" if workers else "slurm" if cluster else "local" if runs_per_gpu else "inline"
+    )
     extensions.member("launcher", executor, "executor")
     result_keys.columns()  # a measure that is declared wrongly is refused before anything starts
     if workers and executor != "local":
         raise UserError(f"workers={workers} requires executor=local, not executor={executor}")
+    if workers and runs_per_gpu:
+        raise UserError(
+            f"workers={workers} and runs_per_gpu={runs_per_gpu} both set the number of processes; leave one out"
+        )
+    if runs_per_gpu and executor not in ("local", "slurm"):
+        raise UserError(f"runs_per_gpu={runs_per_gpu} requires executor=local or slurm, not executor={executor}")
     if executor != "slurm" and (cluster or of_cluster):
         word = f"cluster={cluster}" if cluster else of_cluster[0].key
         raise UserError(f"{word} requires executor=slurm, not executor={executor}")
     if executor == "slurm":
         cluster = cluster or DEFAULT_CLUSTER
         places.member("cluster", cluster)
-    return executor, workers, cluster
+    return executor, workers, runs_per_gpu or 1, cluster
 
 
 def _lists(given: Mapping[str, tuple[str, ...]], sweep: str | None) -> dict[str, tuple[str, ...]]:

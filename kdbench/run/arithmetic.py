@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 
+from kdbench.config.settings import Machine
+
 _DEFAULTS: dict[str, Any] = {
     "float32_matmul_precision": "highest",
     "default_dtype": torch.float32,
@@ -81,6 +83,26 @@ def with_import(source: str, load: Callable[[], type]) -> type:
     _of_imports[source] = _of_imports.get(source, {}) | changed
     _apply(_of_imports[source])
     return cls
+
+
+def apply(machine: Machine, device: torch.device, source: str) -> None:
+    """Apply what `Machine` decides for a GPU: TF32, and whether cuDNN measures which of its algorithms is the fastest.
+
+    Without `Machine.tf32`, float32 is float32 in convolutions too, where torch allows TF32 by default (10 bits of mantissa instead
+    of 23). Which algorithm is the fastest varies from run to run, and so do the bits: not in deterministic mode.
+
+    Args:
+        source: the name of the method's file, whose own settings stay.
+    """
+    if device.type != "cuda":
+        return
+    values = {
+        "backends.cuda.matmul.allow_tf32": machine.tf32,
+        "backends.cudnn.allow_tf32": machine.tf32,
+        "backends.cudnn.benchmark": not machine.deterministic,
+    }
+    own = _of_imports.get(source, {})
+    _apply({name: value for name, value in values.items() if name not in own})
 
 
 _of_imports: dict[str, dict[str, Any]] = {}

@@ -26,6 +26,7 @@ from kdbench.plan.spec import Spec
 from kdbench.run import arithmetic, checkpoint, evaluate, fault, load
 from kdbench.run import teacher as teachers
 from kdbench.run.caller import Caller, Progress
+from kdbench.run.compilation import compile_networks, not_compiled
 from kdbench.run.group import Group, GroupBroken, checksum
 from kdbench.run.loop.state import Outcome
 from kdbench.run.loop.train import train
@@ -170,7 +171,8 @@ def _run(spec: Spec, folder: RunFolder, runs: Path, data: Path | None, caller: C
             raise Stopped
         caller.report(replace(last_report[0], measured=done))
 
-    measured = _evaluate(ready, method, outcome, convergence.points(outcome.epochs_csv), between)
+    with not_compiled(ready.settings.machine.compile):
+        measured = _evaluate(ready, method, outcome, convergence.points(outcome.epochs_csv), between)
     entries = session.result(keeper.sessions, outcome)
     state = method.deployed().state_dict()
     description = load.description(spec, method, [teacher.description for teacher in ready.teachers])
@@ -211,9 +213,7 @@ def _train(
         if settings.parallel.sync_bn:
             for module in (method, *(teacher.network for teacher in ready.teachers)):
                 synchronise(module, group)
-    if settings.machine.compile:
-        for network in method.networks():
-            network.compile()
+    compile_networks(method, settings.machine.compile)
     with streams.as_global("training"):
         return method, train(method, ready.task, settings, streams, epochs_csv, caller, keeper)
 

@@ -75,6 +75,7 @@ def prepare(spec: Spec, runs: Path, data: Path | None, group: Group) -> Ready:
     run_config.bind(run_config.trainable(spec.config, spec.id, spec.source))
     settings = settings_.from_gin()
     device = _device(settings.machine, group)
+    arithmetic.apply(settings.machine, device, spec.source)
     peak = PeakMemory(device)
     facts = provenance.collect(spec, device, settings.machine)
     facts["provenance.variables"] = arithmetic.variables()

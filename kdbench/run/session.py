@@ -11,7 +11,10 @@ from kdbench.measures.cost import PeakMemory
 from kdbench.run import arithmetic
 from kdbench.run.loop.state import Outcome
 
-_FACTS = ("torch", "device", "cpu", "gpus", "threads", "instructions", "compile", "deterministic", "variables")
+_FACTS = (
+    "torch", "device", "cpu", "gpus", "runs_per_gpu", "threads", "instructions", "compile", "compile_mode", "deterministic",
+    "variables",
+)  # fmt: skip
 _MACHINE = tuple(f"provenance.{fact}" for fact in _FACTS)
 
 
@@ -60,6 +63,7 @@ class Session:
         return {
             "watched": time.perf_counter() - self._began,
             "peak": self._peak.bytes(),
+            "resident": self._peak.resident_bytes(),
             "joules": self._used.joules(),
             "others": self._others.seconds() if self._others else None,
         }
@@ -79,6 +83,7 @@ class Session:
             "seconds.evaluate": round(now - self._trained, 3),
             "seconds.total": round(now - self._began + sum(session["seconds"] for session in before), 3),
             "cost.peak_memory_bytes": max(session["peak"] for session in sessions),
+            "cost.peak_resident_bytes": max(session.get("resident", 0) for session in sessions) or None,
             "cost.energy_joules": energy.total([session.get("joules") for session in sessions]),
             "cost.images_per_second": round(outcome.images_seen / outcome.seconds, 1),
             **self._provenance,

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 SUBMITTED = "KDBENCH_COMMIT_SUBMITTED"
 """Environment variable that carries the commit of a SLURM job's submission to the job's workers."""
+RUNS_PER_GPU = "KDBENCH_RUNS_PER_GPU"
+"""Environment variable of a worker: how many of its pool use its GPU, if more than one."""
 
 
 def collect(spec: Spec, device: torch.device, machine: Machine) -> dict[str, Any]:
@@ -45,7 +47,7 @@ def collect(spec: Spec, device: torch.device, machine: Machine) -> dict[str, Any
         "device": device_name(device),
         "cpu": cpu_model(),
         "gpus": machine.gpus,
-        "compile": machine.compile,
+        "compile": bool(machine.compile),
         "deterministic": machine.deterministic,
         "threads": torch.get_num_threads(),
         "cores": os.cpu_count() or 1,
@@ -54,6 +56,10 @@ def collect(spec: Spec, device: torch.device, machine: Machine) -> dict[str, Any
         "command": spec.command() + " --plugins DIR" * own_files.need_plugins(own.values()),
         "started_at": now(),
     }
+    if isinstance(machine.compile, str):
+        facts["compile_mode"] = machine.compile
+    if device.type == "cuda":
+        facts["runs_per_gpu"] = int(os.environ.get(RUNS_PER_GPU, "1"))
     if own:
         facts["own_files"] = " ".join(sorted(own))
     if job := slurm_job():

@@ -98,6 +98,14 @@ def test_gpus_are_requested_as_the_profile_says():
         (["executor=inline", "cluster=default"], "cluster=default requires executor=slurm, not executor=inline"),
         (["executor=inline", "Cluster.time=5"], "Cluster.time requires executor=slurm, not executor=inline"),
         (["workers=2"], "workers=2 requires executor=local, not executor=slurm"),
+        (["executor=inline", "runs_per_gpu=2"], "runs_per_gpu=2 requires executor=local or slurm, not executor=inline"),
+        (
+            ["executor=local", "workers=2", "runs_per_gpu=2"],
+            "workers=2 and runs_per_gpu=2 both set the number of processes",
+        ),
+        (["runs_per_gpu=0"], "runs_per_gpu must be a positive integer, such as runs_per_gpu=2, not '0'"),
+        (["run_per_gpu=2"], "unknown selection 'run_per_gpu'; did you mean 'runs_per_gpu'?"),
+        (["runs_per_gpu=2", "gpus=2"], "runs_per_gpu=2 is for runs on one GPU, not with gpus=2"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_sentence(words, sentence, tmp_path, monkeypatch, capsys):

@@ -160,3 +160,11 @@ def test_kinds_that_are_not_there_and_draws_for_another_kind_are_refused():
         made(torch.tensor([0]), made.draw(1, generator(0)), "strong")
     with pytest.raises(ValueError, match="argument 2 is longer"):
         made.views(torch.tensor([0]), [made.draw(1, generator(0))], KINDS)
+
+
+def test_draws_on_a_device_keep_their_order_and_what_the_cpu_reads():
+    draws = Draws(*(torch.full((3,), number) for number in range(5)), torch.zeros(3, 2, 3), torch.zeros(3, 1))
+    assert draws.to(torch.device("cpu")) is draws
+    moved = draws.to(torch.device("meta"))
+    assert [choice.device.type for choice in moved] == ["meta"] * 5 + ["cpu"] * 2
+    assert [choice.shape for choice in moved] == [choice.shape for choice in draws]

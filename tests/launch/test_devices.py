@@ -80,6 +80,33 @@ def test_without_a_device_nothing_is_looked_up(monkeypatch):
     check("Machine.device=cpu", "gpus=2")
 
 
+@pytest.mark.parametrize(
+    ("gpus", "words", "sentence"),
+    [
+        ("", [], "runs_per_gpu=2, but this machine has no GPU; pass workers=2 to share its CPU"),
+        ("0,1", ["gpus=2"], "runs_per_gpu=2 is for runs on one GPU, not with gpus=2; leave one out"),
+        ("0,1", ["Machine.device=cpu"], "runs_per_gpu=2 needs GPUs, but Machine.device=cpu; leave one out"),
+        (
+            "0,1",
+            ["Machine.device=cuda:1"],
+            "runs_per_gpu=2 is for all GPUs, but Machine.device=cuda:1 names one; leave it out",
+        ),
+    ],
+)
+def test_runs_that_cannot_share_a_gpu(machine, gpus, words, sentence):
+    machine(gpus)
+    specs = expand.plan(request.parse(["methods=ce", "dataset=digits", *words]))
+    with pytest.raises(UserError) as caught:
+        devices.check_shared(specs, 2)
+    assert str(caught.value).startswith(sentence)
+    devices.check_shared(specs, 1)
+
+
+def test_runs_share_gpus_of_another_machine(machine):
+    machine("")
+    devices.check_shared(expand.plan(request.parse(["methods=ce", "dataset=digits"])), 2, here=False)
+
+
 BFLOAT16 = "Train.precision=bfloat16"
 
 

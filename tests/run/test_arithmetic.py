@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from kdbench.config import places
+from kdbench.config.settings import Machine
 from kdbench.plan import expand, request
 from kdbench.run import arithmetic
 from kdbench.run.execute import run
@@ -84,3 +85,28 @@ def test_what_a_methods_file_sets_is_in_its_rows_and_in_no_other(own_plugins, tm
         assert (result["provenance.compile"], result["provenance.deterministic"]) == (False, False)
     assert (other["provenance.arithmetic"], other["provenance.deterministic"]) == ("default", True)
     assert "CUBLAS_WORKSPACE_CONFIG=:4096:8" in other["provenance.variables"]
+
+
+@pytest.mark.parametrize("words", [[], ["Machine.tf32=True"], ["Machine.deterministic=True"]])
+def test_on_a_gpu_tf32_is_off_unless_asked_for_and_cudnn_measures_unless_deterministic(words):
+    machine = Machine(
+        "auto", 0, False, "Machine.deterministic=True" in words, 60.0, 1, "", tf32="Machine.tf32=True" in words
+    )
+    with arithmetic.kept():
+        arithmetic.apply(machine, torch.device("cpu"), "ce")
+        assert arithmetic.settings() == "default"
+        arithmetic.apply(machine, torch.device("cuda"), "ce")
+        backends = torch.backends
+        assert (backends.cudnn.allow_tf32, backends.cuda.matmul.allow_tf32) == (machine.tf32, machine.tf32)
+        assert backends.cudnn.benchmark == (not machine.deterministic)
+        assert ("backends.cudnn.allow_tf32=False" in arithmetic.settings()) == (not machine.tf32)
+    assert arithmetic.settings() == "default"
+
+
+def test_what_a_methods_file_has_set_outlasts_the_machines_settings(monkeypatch):
+    machine = Machine("auto", 0, False, False, 60.0, 1, "")
+    monkeypatch.setitem(arithmetic._of_imports, "fast", {"backends.cudnn.allow_tf32": True})
+    with arithmetic.kept():
+        arithmetic.apply(machine, torch.device("cuda"), "fast")
+        assert torch.backends.cudnn.allow_tf32
+        assert torch.backends.cudnn.benchmark

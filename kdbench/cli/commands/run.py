@@ -17,9 +17,9 @@ from kdbench.errors import UserError, unknown
 from kdbench.words import count, shortest
 
 if TYPE_CHECKING:
-    from kdbench.config.cluster import Cluster
     from kdbench.launch.backlog import PlannedRun
     from kdbench.launch.launchers import Handover
+    from kdbench.plan.request import Request
     from kdbench.plan.spec import Spec
 
 SUMMARY = "train and evaluate the selected runs, and print the table"
@@ -28,7 +28,8 @@ Selections take comma-separated lists; the plan is their product:
   methods=A,B|all   dataset=D   student=S   teacher=T|RUN|PATH.pt   recipe=R   seeds=0,1,2|0-4   sweep=F
 Options with one value:
   executor=inline|local|slurm   workers=N (local: number of parallel runs)   cluster=PROFILE (slurm; also Cluster.time=60)
-  gpus=N (processes that share each batch, one GPU each)   log=tensorboard (event files in the runs' folders)
+  gpus=N (processes that share each batch, one GPU each)   runs_per_gpu=N (local, slurm: runs that share each GPU)
+  log=tensorboard (event files in the runs' folders)
   baseline=METHOD (the method of this plan that the table's differences are taken from)
 Bindings (words with a dot) set a gin parameter, for all methods that have it:
   Train.epochs=5   SGD.lr=0.05   KD.temperature=2   Machine.device=cuda:1
@@ -68,13 +69,15 @@ def run(arguments: argparse.Namespace) -> int:
     specs = expand.plan(request, teachers.finder(runs), sentences.append)
     _check_baseline(baseline, specs)
     to_do = backlog.open_runs(specs, runs, arguments.rerun)
-    if request.executor in request_.LOCAL_EXECUTORS:
+    is_here = request.executor in request_.LOCAL_EXECUTORS
+    if is_here:
         sentences += devices.check(to_do)
+    devices.check_shared(to_do, request.runs_per_gpu, is_here)
     print_sentences([*sentences, *inputs.check(to_do, runs, data, arguments.dry_run)])
     if arguments.dry_run:
         _print_plan(backlog.planned(specs, runs, arguments.rerun), [values[0].key for values in request.grid])
         if request.profile:
-            _print_arrays(to_do, runs, request.profile)
+            _print_arrays(to_do, runs, request)
         return 0
     _warn_of_outdated([spec for spec in backlog.outdated(specs, runs) if spec not in to_do])
     if not to_do:
@@ -141,11 +144,13 @@ def _values(spec: Spec, keys: Sequence[str]) -> str:
     return ", ".join(f"{key}={shortest(values[key])}" for key in keys if key in values)
 
 
-def _print_arrays(to_do: Sequence[Spec], runs: Path, profile: Cluster) -> None:
+def _print_arrays(to_do: Sequence[Spec], runs: Path, request: Request) -> None:
     """The arrays of jobs that executor=slurm would submit: runs, options of sbatch, and cost."""
     from kdbench.launch.slurm import estimate, queue, submission
 
-    planned = submission.Submission(to_do, runs, profile, queue.read([os.getuid()]) or {})
+    assert request.profile is not None  # the caller has checked it
+    jobs = queue.read([os.getuid()]) or {}
+    planned = submission.Submission(to_do, runs, request.profile, jobs, request.runs_per_gpu)
     if planned.submitted:
         print_text(_in_jobs(len(planned.submitted)))
     past = estimate.Past(runs)

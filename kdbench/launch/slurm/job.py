@@ -37,6 +37,7 @@ class Job:
         gpus: number of GPUs that the job requests.
         processes: number of processes that share each run; if more than one, each has its own GPU.
         nodes: number of nodes; each has one task, which starts its share of the processes.
+        runs_per_gpu: number of runs that share a GPU.
     """
 
     runs: str
@@ -47,6 +48,7 @@ class Job:
     gpus: int
     processes: int
     nodes: int = 1
+    runs_per_gpu: int = 1
     _pool: Pool | None = field(default=None, init=False)
 
     def __call__(self) -> None:
@@ -68,7 +70,7 @@ class Job:
             Path(self.runs),
             Path(self.data) if self.data else None,
             display.Plain(len(specs), Path(self.runs)),
-            gpus_.shares(None, self.processes // self.nodes),
+            gpus_.shares(None, self.processes // self.nodes, self.runs_per_gpu),
             self._launcher(),
         )
         signal.signal(signal.SIGTERM, self._terminated)

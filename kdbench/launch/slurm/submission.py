@@ -47,6 +47,7 @@ class Array:
         teachers: runs of this plan whose jobs must end first.
         behind: jobs of earlier submissions that must end first.
         jobs: the runs of each job.
+        runs_per_gpu: number of runs that share a GPU.
     """
 
     gpus: int
@@ -54,6 +55,7 @@ class Array:
     teachers: tuple[str, ...]
     behind: tuple[str, ...]
     jobs: tuple[tuple[Spec, ...], ...]
+    runs_per_gpu: int = 1
 
     def __str__(self) -> str:
         runs = sum(map(len, self.jobs))
@@ -63,7 +65,7 @@ class Array:
 
     @property
     def runs_at_once(self) -> int:
-        """Runs that a job does in parallel."""
+        """Runs that a job does in parallel, as fast as each would be alone: those that share a GPU count as one."""
         return 1 if self.processes > 1 else max(1, self.gpus)
 
 
@@ -73,17 +75,25 @@ class Submission:
     Args:
         specs: the runs to do (`backlog.open_runs`).
         queue: the user's jobs, by id (`queue.read`).
+        runs_per_gpu: number of runs that share a GPU. A job has at least as many runs as it can do in parallel then.
 
     Raises:
-        UserError: several nodes cannot share the GPUs of a run evenly.
+        UserError: several nodes cannot share the GPUs of a run evenly, or runs shall share GPUs that their jobs do not have.
 
     Attributes:
         arrays: arrays of jobs, in the order of their submission.
         submitted: job of each run that an earlier submission will do.
     """
 
-    def __init__(self, specs: Sequence[Spec], runs: Path, cluster: Cluster, queue: Mapping[str, QueuedJob]):
-        self._runs, self._cluster = runs, cluster
+    def __init__(
+        self,
+        specs: Sequence[Spec],
+        runs: Path,
+        cluster: Cluster,
+        queue: Mapping[str, QueuedJob],
+        runs_per_gpu: int = 1,
+    ):
+        self._runs, self._cluster, self._runs_per_gpu = runs, cluster, runs_per_gpu
         self.submitted: dict[str, str] = {}
         ending: dict[str, str] = {}
         for spec in specs if queue else ():
@@ -102,6 +112,8 @@ class Submission:
             self.arrays += self._arrays(wave, {spec.id for spec in new}, ending)
         for array in self.arrays:
             self.nodes(array)  # before anything is submitted
+            if runs_per_gpu > 1 and not array.gpus:
+                raise UserError(f"runs_per_gpu={runs_per_gpu} needs jobs with GPUs, but Cluster.gpus=0; leave it out")
 
     def _arrays(self, wave: Sequence[Spec], new: set[str], ending: Mapping[str, str]) -> Iterator[Array]:
         by_kind: dict[tuple[Any, ...], list[Spec]] = {}
@@ -112,9 +124,11 @@ class Submission:
             by_kind.setdefault(key, []).append(spec)
         for key, members in by_kind.items():
             several = self._cluster.runs_per_job
+            if self._runs_per_gpu > 1:
+                several = max(several, key[0] * self._runs_per_gpu)
             packs = [tuple(members[i : i + several]) for i in range(0, len(members), several)]
             for i in range(0, len(packs), LONGEST):
-                yield Array(*key, jobs=tuple(packs[i : i + LONGEST]))
+                yield Array(*key, jobs=tuple(packs[i : i + LONGEST]), runs_per_gpu=self._runs_per_gpu)
 
     def processors(self, array: Array) -> tuple[int, str]:
         """The number of GPUs of each job, or of CPUs where it has no GPU; and "GPU" or "CPU"."""
@@ -216,7 +230,7 @@ class Submission:
         plugins = os.environ.get("KDBENCH_PLUGINS", "")
         ids = [tuple(spec.id for spec in job) for job in array.jobs]
         text = str(data) if data else None
-        shape = (array.gpus, array.processes, self.nodes(array))
+        shape = (array.gpus, array.processes, self.nodes(array), array.runs_per_gpu)
         calls = [Job(str(self._runs), each, text, plugins, commit or "", *shape) for each in ids]
         return batch.submit(calls, self._runs / FOLDER, self.parameters(array, after), self._cluster)
 

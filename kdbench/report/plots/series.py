@@ -58,7 +58,7 @@ def labels(rows: Sequence[Row]) -> list[str]:
 def costs(table: Table) -> Costs:
     """Cost of training of each row: seconds if all runs had one device to themselves, otherwise FLOPs of the forward passes."""
     runs = [record for row in table.rows for record in row.runs if scored(record)]
-    facts = ("device", "gpus", "threads", "instructions")
+    facts = ("device", "gpus", "runs_per_gpu", "threads", "instructions")
     devices = {tuple(record.get(f"provenance.{fact}", "") for fact in facts) for record in runs}
     device = next(iter(devices))[0] if len(devices) == 1 else ""
     comparable = all(row.has_comparable_times for row in table.rows)

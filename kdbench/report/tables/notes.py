@@ -33,11 +33,12 @@ FEW_DEGREES = 10
 _MACHINE = {
     "device": "devices",
     "gpus": "numbers of processes",
+    "runs_per_gpu": "numbers of runs on a GPU",
     "threads": "numbers of threads",
     "instructions": "instruction sets",
 }
 """Facts of `provenance.*` that times depend on, in the plural; older records lack some."""
-_ARITHMETIC = ("compile", "deterministic", "arithmetic", "variables")
+_ARITHMETIC = ("compile", "compile_mode", "deterministic", "arithmetic", "variables")
 """Facts of `provenance.*` that results depend on; older records lack them."""
 
 

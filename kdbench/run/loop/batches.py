@@ -17,6 +17,7 @@ from kdbench.data.images import Wanted
 from kdbench.data.task import Task
 from kdbench.errors import RunError
 from kdbench.method import Batch, Method, Share
+from kdbench.pinned import to_device
 from kdbench.run.loop.budget import Budget
 from kdbench.streams import Streams
 
@@ -134,7 +135,7 @@ def _views(
     method: Method, task: Task, augmenter: Augmenter, index: Tensor, draws: Sequence[Draws], fetched: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Images in all views, their labels and their places, from the places and draws of one."""
-    index = index.to(task.train.labels.device, non_blocking=True)
+    index = to_device(index, task.train.labels.device)
     images = augmenter.views(index, draws, method.views, fetched)
     index = index.repeat(len(method.views))
     return images, task.train.labels[index], index

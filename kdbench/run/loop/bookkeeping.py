@@ -12,6 +12,7 @@ from kdbench.config.settings import Settings
 from kdbench.data.task import Task
 from kdbench.errors import RunError
 from kdbench.run.caller import Caller, Progress
+from kdbench.run.compilation import not_compiled
 from kdbench.run.evaluate import accuracy
 from kdbench.run.loop.budget import Budget
 from kdbench.run.loop.state import Training
@@ -66,7 +67,8 @@ class Bookkeeper:
             means = epochs.means(step)  # waits for the device
             self._lap()
             if new_epoch:
-                self._end_epoch(epoch)
+                with not_compiled(self._settings.machine.compile):
+                    self._end_epoch(epoch)
                 epochs.write(epoch, outcome, rate, means)
             if self._group.first:
                 speed = outcome.images_seen / outcome.seconds

@@ -14,6 +14,7 @@ from kdbench.errors import RunError
 from kdbench.method import Method, Share, Update
 from kdbench.method.second_task import with_second_task
 from kdbench.run.caller import Caller
+from kdbench.run.compilation import beginning_of_step
 from kdbench.run.group import Group
 from kdbench.run.loop.accumulate import portions, update_in_portions
 from kdbench.run.loop.batches import passes_per_anchor, steps, unaugmented
@@ -69,6 +70,7 @@ def train(
     mixed, parts = autocast(settings.train, training.device), settings.train.accumulate
     books = Bookkeeper(training, task, settings, budget, caller, keeper)
     stretch: Stretch | None = None
+    begin_step = beginning_of_step(settings.machine.compile)
     method.train()
     books.start()
     for batch in steps(method, task, augmenter, streams, budget, first, share):
@@ -82,6 +84,7 @@ def train(
             state = None
         rate = budget.rate(batch.step, settings.optimiser)
         update.set_rate(rate)
+        begin_step()
         with training.passes.counted():
             if parts == 1:
                 with mixed:

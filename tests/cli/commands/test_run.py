@@ -34,7 +34,7 @@ def test_a_dry_run_refuses_what_this_machine_cannot_do_but_not_for_a_cluster(tmp
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     words = ["run", "methods=ce", "dataset=digits", "Machine.device=cuda", "--dry-run"]
-    for more in ([], ["executor=local"], ["workers=2"]):
+    for more in ([], ["executor=local"], ["workers=2"], ["runs_per_gpu=2"]):
         assert main([*words, *more]) == 2
         assert "Machine.device=cuda needs a GPU, but this machine has none" in capsys.readouterr().err
     assert main([*words, "executor=slurm"]) == 0

@@ -25,7 +25,7 @@ def submission(runs, *words, jobs=None):
     request = request_.parse([*words, "executor=slurm"])
     specs = backlog.open_runs(expand.plan(request), runs)
     queue = {id_: QueuedJob(id_, state) for id_, state in (jobs or {}).items()}
-    return submission_.Submission(specs, runs, request.profile, queue)
+    return submission_.Submission(specs, runs, request.profile, queue, request.runs_per_gpu)
 
 
 def runs_of(array):
@@ -71,6 +71,18 @@ def test_a_chain_of_teachers_is_submitted_from_its_top(tmp_path, own_plugins):
     put_down(tmp_path, specs[:2], "7")
     behind = submission(tmp_path, *words, jobs={"7": "PENDING"}).arrays
     assert [(list(array.teachers), array.behind) for array in behind] == [([], ("7",)), (above[2:], ("7",))]
+
+
+def test_runs_that_share_a_gpu_are_in_one_job(tmp_path):
+    arrays = submission(tmp_path, *ALL, "runs_per_gpu=3").arrays
+    assert [list(map(len, array.jobs)) for array in arrays] == [[1], [3, 1], [2]]
+    assert all(array.gpus == 1 and array.runs_per_gpu == 3 for array in arrays)
+    wide = submission(tmp_path, *ALL, "runs_per_gpu=2", "Cluster.gpus=2").arrays
+    assert [list(map(len, array.jobs)) for array in wide] == [[1], [4], [2]]
+    larger = submission(tmp_path, *ALL, "runs_per_gpu=2", "Cluster.runs_per_job=3").arrays
+    assert [list(map(len, array.jobs)) for array in larger] == [[1], [3, 1], [2]]
+    with pytest.raises(UserError, match=r"runs_per_gpu=2 needs jobs with GPUs, but Cluster\.gpus=0"):
+        submission(tmp_path, *ALL, "runs_per_gpu=2", "Cluster.gpus=0")
 
 
 def test_several_runs_in_one_job(tmp_path):

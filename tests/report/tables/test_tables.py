@@ -360,6 +360,11 @@ def test_machines_that_differ_are_told(three):
     assert [note for note in only(three).notes if note.startswith("times")] == [
         "times come from different numbers of threads: 1 for ce; 2 for kd",
     ]
+    for record, runs in zip(three, (1, 1, 1, 2, 2, 2), strict=True):
+        record |= {"provenance.threads": 1, "provenance.runs_per_gpu": runs}
+    assert [note for note in only(three).notes if note.startswith("times")] == [
+        "times come from different numbers of runs on a GPU: 1 for ce; 2 for kd",
+    ]
 
 
 @pytest.mark.parametrize(
