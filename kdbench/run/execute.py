@@ -96,6 +96,7 @@ def run(spec: Spec, runs: Path, data: Path | None, caller: Caller | None = None)
     return result
 
 
+@arithmetic.kept()
 def validate(spec: Spec, runs: Path, data: Path | None, caller: Caller | None = None) -> dict[str, Any]:
     """Train one spec and measure it on the validation split alone: a trial of `kdbench tune`, which leaves no folder.
 
@@ -118,7 +119,7 @@ def validate(spec: Spec, runs: Path, data: Path | None, caller: Caller | None = 
         raise RunError("tuning needs a validation split; give a larger Split.validation")
     trial: dict[str, Any] = {"status": "finished", "error": None, "accuracy.val": None, "seconds.train": None}
     try:
-        with tempfile.TemporaryDirectory() as folder, arithmetic.kept(), Streams(spec.seed).as_global("run"):
+        with tempfile.TemporaryDirectory() as folder, Streams(spec.seed).as_global("run"):
             _, outcome = _train(spec, ready, Path(folder) / EPOCHS, caller)
     except Exception as error:
         return {**trial, "status": "failed", "error": fault.sentence(error), **ready.provenance}

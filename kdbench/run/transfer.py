@@ -23,7 +23,7 @@ from kdbench.data.readers import registry
 from kdbench.errors import RunError, UserError
 from kdbench.measures import probe
 from kdbench.precision import full_precision
-from kdbench.run import allocator, checkpoint, load, prepare
+from kdbench.run import allocator, arithmetic, checkpoint, load, prepare
 from kdbench.run.load import LogitsOnly
 from kdbench.store.folder import CHECKPOINT, RunFolder
 
@@ -131,6 +131,7 @@ def device(name: str) -> torch.device:
         raise UserError(f"the device {error}; pass --device cpu") from None
 
 
+@arithmetic.kept()
 def measure(network: Extractor, target: Dataset, data: Path | None, device: torch.device) -> dict[str, Any]:
     """The accuracy of a linear probe and of the nearest neighbours on a dataset, in percent, and facts about them.
 
@@ -144,6 +145,7 @@ def measure(network: Extractor, target: Dataset, data: Path | None, device: torc
         UserError, RunError: the images are not there or not what they should be.
     """
     allocator.keep_freed_memory()
+    torch.backends.cudnn.allow_tf32 = False
     task = tasks.load(target, VALIDATION, data, device)
     if not len(task.validation):
         raise RunError(f"'{target.source}' has too few training images to choose a penalty on a fifth of them")
