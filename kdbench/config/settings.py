@@ -155,6 +155,7 @@ class Machine:
             disk ("cache"), or in memory if they take no more than `memory` of it and else batch by batch ("auto").
         memory: share of the free memory that decoded images may take.
         workers: processes that decode streamed images; 0: this one itself, -1: one for each core but one, at most 16.
+        teacher_cache: whether a teacher's outputs on the test images are kept in `RUNS/.teachers`, and read by later runs.
     """
 
     device: str
@@ -167,6 +168,7 @@ class Machine:
     images: Literal["auto", "memory", "stream", "cache"] = "auto"
     memory: float = 0.5
     workers: int = -1
+    teacher_cache: bool = True
 
     def __post_init__(self) -> None:
         require(0 < self.memory <= 1, "Machine.memory must be above 0 and at most 1 (a share of the free memory)")

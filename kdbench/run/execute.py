@@ -33,6 +33,7 @@ from kdbench.run.prepare import Ready, build, count_flops, prepare
 from kdbench.run.resume import Keeper, Stopped
 from kdbench.run.session import Session
 from kdbench.run.sync_bn import synchronise
+from kdbench.run.teacher_outputs import FOLDER, TestOutputs
 from kdbench.store import provenance, studies
 from kdbench.store.folder import CHECKPOINT, EPOCHS, OPERATIVE, RunFolder
 from kdbench.store.lease import Lost
@@ -170,7 +171,8 @@ def _run(spec: Spec, folder: RunFolder, runs: Path, data: Path | None, caller: C
             raise Stopped
         caller.report(replace(last_report[0], measured=done))
 
-    measured = _evaluate(ready, method, outcome, convergence.points(outcome.epochs_csv), between)
+    kept = TestOutputs(runs / FOLDER, ready.provenance) if ready.settings.machine.teacher_cache else None
+    measured = _evaluate(ready, method, outcome, convergence.points(outcome.epochs_csv), between, kept)
     entries = session.result(keeper.sessions, outcome)
     state = method.deployed().state_dict()
     description = load.description(spec, method, [teacher.description for teacher in ready.teachers])
@@ -219,13 +221,18 @@ def _train(
 
 
 def _evaluate(
-    ready: Ready, method: Method, outcome: Outcome, curve: list[convergence.Point], between: Callable[[float], None]
+    ready: Ready,
+    method: Method,
+    outcome: Outcome,
+    curve: list[convergence.Point],
+    between: Callable[[float], None],
+    kept: TestOutputs | None,
 ) -> dict[str, Any]:
     """The one final evaluation, and what is known of the method, its networks and its teachers."""
     task, settings = ready.task, ready.settings
     runs = [teacher for teacher in ready.teachers if not teacher.is_earlier]
     teacher = runs[0] if runs else None
-    measured = evaluate.final(method, outcome.best, teacher, task, settings, curve, between)
+    measured = evaluate.final(method, outcome.best, teacher, task, settings, curve, between, kept)
     if teacher and measured["teacher.accuracy"] is not None:
         teacher.confirm(measured["teacher.accuracy"])
     deployed = method.deployed()

@@ -91,7 +91,7 @@ SECTIONS: dict[str, tuple[Key, ...]] = {
     ),
     "Cost": (
         Key("seconds.train", float, "seconds", "time spent on training alone"),
-        Key("seconds.evaluate", float, "seconds", "time spent on the final evaluation"),
+        Key("seconds.evaluate", float, "seconds", "time of the final evaluation; less where the teacher's outputs were kept"),
         Key("seconds.total", float, "seconds", "time of all processes that did the run, from start to end"),
         Key("cost.images_per_second", float, "images/s", "training speed"),
         Key("cost.parameters", int, "parameters", "parameters of the deployed network"),
