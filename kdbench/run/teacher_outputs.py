@@ -66,9 +66,8 @@ class TestOutputs:
         """
         try:
             facts = [
-                *(names, batch, dataset.mean, dataset.std, VERSION, self._machine()),
-                *(None if each is None else each.tolist() for each in normalisation),
-                *(weights_sha256(network.state_dict()), _architecture(network), _pixels_sha256(test.images)),
+                *(names, batch, dataset.mean, dataset.std, VERSION, _pixels_sha256(test.images)),
+                *identity(network, normalisation, self.provenance),
             ]
         except (OSError, TypeError):  # a class without a source file
             return compute()
@@ -79,10 +78,23 @@ class TestOutputs:
             _write(path, list(outputs.values()))
         return outputs
 
-    def _machine(self) -> dict[str, Any]:
-        names = ("kdbench", "torch", "device", "cpu", "instructions", "deterministic", "variables")
-        now = {"threads": torch.get_num_threads(), "arithmetic": arithmetic.settings()}
-        return now | {name: self.provenance.get(f"provenance.{name}") for name in names}
+
+def identity(network: nn.Module, normalisation: Sequence[Tensor | None], provenance: Mapping[str, Any]) -> list[Any]:
+    """All that changes a bit of a network's outputs but its input and the precision, as JSON has it.
+
+    Args:
+        normalisation, provenance: see `TestOutputs`.
+
+    Raises:
+        OSError, TypeError: a class of the network has no source file.
+    """
+    names = ("kdbench", "torch", "device", "cpu", "instructions", "deterministic", "variables")
+    return [
+        *(weights_sha256(network.state_dict()), _architecture(network)),
+        *(None if each is None else each.tolist() for each in normalisation),
+        *(torch.get_num_threads(), arithmetic.settings()),
+        {name: provenance.get(f"provenance.{name}") for name in names},
+    ]
 
 
 def _architecture(network: nn.Module) -> list[str]:

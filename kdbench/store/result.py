@@ -69,6 +69,7 @@ SECTIONS: dict[str, tuple[Key, ...]] = {
         Key("passes.student", int, "images", "the same, counted by the network itself; fewer where a phase trains something else"),
         Key("passes.peers", int, "images", "images that passed through peers in training"),
         Key("passes.teachers", int, "images", "images that passed through teachers in training"),
+        Key("passes.teachers_read", int, "images", "images that did not, because an earlier run had kept a teacher's outputs"),
         Key("accuracy.best_test", float, "percent", "highest test accuracy of any epoch, with `Selection.on_test` only", null=True),
         Key("selected_on_test", bool, "", "true with `Selection.on_test`; otherwise the key is absent"),
         Key("best_epoch", int, "", "epoch with the highest validation accuracy, from 1; null without validation split", null=True),
@@ -76,8 +77,7 @@ SECTIONS: dict[str, tuple[Key, ...]] = {
     ),
     "Teacher": (
         Key("teacher.accuracy", float, "percent", "top-1 accuracy of the first teacher on the test set", null=True),
-        Key("teacher.run", str, "", "ids of the runs that trained the teachers, separated by commas; null for any other teacher",
-            null=True),
+        Key("teacher.run", str, "", "ids of the runs that trained the teachers, separated by commas; null for others", null=True),
         Key("teacher.doubt", str, "", "a sentence about a teacher that is near chance on training images, or right on classes in "
             "another order; otherwise the key is absent"),
         Key("teacher.sha256", str, "", "checksums of the teachers' weights, separated by commas", null=True),
