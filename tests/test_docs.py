@@ -67,7 +67,7 @@ def test_adding_a_backbone_step_by_step(tmp_path, capsys, follow):
     assert re.search(r"^resnet8 +The residual networks.* built in *$", out, flags=re.MULTILINE)
     assert main([*run, *BRIEFLY]) == 0
     assert "digits · plain8" in capsys.readouterr().out
-    assert {path.name.rsplit("-", 1)[0] for path in (tmp_path / "runs").iterdir()} == {
+    assert {path.name.rsplit("-", 1)[0] for path in (tmp_path / "runs").glob("[!.]*")} == {
         "ce-digits-plain16-s0", "ce-digits-plain8-s0", "kd-digits-plain8-s0",
     }  # fmt: skip
 

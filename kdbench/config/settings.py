@@ -161,6 +161,9 @@ class Machine:
         memory: share of the free memory that decoded images may take.
         workers: processes that decode streamed images; 0: this one itself, -1: one for each core but one, at most 16.
         tf32: convolutions and matrix products of float32 may use TF32 on a GPU, with 10 bits of mantissa instead of 23.
+        teacher_cache: whether a teacher's outputs on the test images are kept in `RUNS/.teachers`, and read by later runs.
+        teacher_cache_gib: GiB that a teacher's outputs on the batches of one protocol and seed may take there, which other methods
+            of the protocol read instead of passing the images through the teacher; 0: they are not kept. On a CPU only.
     """
 
     device: str
@@ -174,9 +177,12 @@ class Machine:
     memory: float = 0.5
     workers: int = -1
     tf32: bool = False
+    teacher_cache: bool = True
+    teacher_cache_gib: float = 0.0
 
     def __post_init__(self) -> None:
         require(0 < self.memory <= 1, "Machine.memory must be above 0 and at most 1 (a share of the free memory)")
+        require(self.teacher_cache_gib >= 0, "Machine.teacher_cache_gib must be at least 0 (0: nothing is kept)")
         require(self.workers >= -1, "Machine.workers must be at least -1 (-1: one for each core but one)")
         require(self.checkpoint_every >= 0, "Machine.checkpoint_every must be at least 0 (seconds; 0: after each step)")
         require(self.threads >= 0, "Machine.threads must be at least 0 (0: torch's own choice)")

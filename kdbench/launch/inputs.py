@@ -50,6 +50,7 @@ def check(specs: Sequence[Spec], runs: Path, data: Path | None, dry_run: bool = 
                 sentences += content.notes
                 sentences += _protocols(wanted, content, data)
             sentences += _teachers(wanted, {spec.id for spec in specs}, runs, content)
+        sentences += _kept_outputs(specs)
     except UserError:
         raise
     except Exception as error:  # of a reader or a network of the user's too
@@ -68,6 +69,19 @@ def _protocols(specs: Sequence[Spec], content: Arrays | Listing, data: Path | No
             counts[spec.protocol] = training.count(values, content)
         training.check_budget(spec, values, counts[spec.protocol])
     return list(sentences)
+
+
+def _kept_outputs(specs: Sequence[Spec]) -> list[str]:
+    """A sentence about the disk that outputs of teachers in training may take, where they are kept."""
+    taught = [spec for spec in specs if spec.teacher_runs or spec.teacher_file]
+    most = _values(taught[0]).get("Machine.teacher_cache_gib", 0) if taught else 0  # the same for all runs of a plan
+    if not most:
+        return []
+    files = {(spec.protocol, spec.seed, spec.teacher_runs, spec.teacher_file) for spec in taught}
+    return [
+        f"the outputs of teachers in training take at most {most:g} GiB in RUNS/.teachers for each teacher and seed, in all "
+        f"{most * len(files):g} GiB, shared by {len(taught)} run{'s' * (len(taught) > 1)} (Machine.teacher_cache_gib)"
+    ]
 
 
 def _values(spec: Spec) -> Any:

@@ -202,7 +202,9 @@ class Method(nn.Module):
             teacher: its place in `teachers`.
             batch_statistics: normalise with the batch's own statistics, and leave the running ones as they are.
         """
-        return self.teach_images(batch.images, *want, teacher=teacher, batch_statistics=batch_statistics)
+        if batch_statistics:
+            return self.teach_images(batch.images, *want, teacher=teacher, batch_statistics=True)
+        return self._asked(teacher).of_step(batch.step, batch.images, want)
 
     def teach_images(self, images: Tensor, *want: str, teacher: int = 0, batch_statistics: bool = False) -> Features:
         """Return the outputs of a teacher for other images (B, C, H, W) in the student's normalisation; never cached."""

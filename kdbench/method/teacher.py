@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Protocol, get_args
 
 import torch
 from torch import Tensor
@@ -21,6 +21,15 @@ WANTED = ("logits", "pooled", "stages", *get_args(Extra))
 """What a method can ask a teacher for."""
 
 
+class KeptOutputs(Protocol):
+    """Outputs of a teacher on the batches of training (`kdbench.run.training_outputs`)."""
+
+    images_read: int
+
+    def get(self, step: int, images: Tensor, widths: tuple[int, int], compute: Callable[[], Features]) -> Features:
+        """Logits (B, K) and pooled features (B, D) of the batch of a step; `widths` are K and D."""
+
+
 @dataclass(frozen=True)
 class Teacher:
     """A finished network, frozen and in evaluation mode.
@@ -29,12 +38,14 @@ class Teacher:
         network: its backbone. A network that is not one, deployed by a method that changes the student, shows logits alone.
         method: the method that trained it, with the exits and heads that it trained; None where only the network is known.
         scale, shift: (C, 1, 1) each, from the student's normalisation to the teacher's own; None where they are the same.
+        kept: logits and pooled features that other runs have computed of the same images; None: all are computed.
     """
 
     network: Backbone
     method: Method | None = None
     scale: Tensor | None = None
     shift: Tensor | None = None
+    kept: KeptOutputs | None = None
 
     def freeze(self) -> None:
         """Evaluation mode, no gradients."""
@@ -59,6 +70,14 @@ class Teacher:
                 return Features(logits, (), logits.new_empty(len(logits), 0))
             features: Features = self.network(self.own_normalisation(images), features=extras or True)
         return features
+
+    @torch.no_grad()
+    def of_step(self, step: int, images: Tensor, want: Sequence[str]) -> Features:
+        """The outputs for the batch of a step; as `__call__`, but logits and pooled features alone may have been kept."""
+        if self.kept is None or not want or not {*want} <= {"logits", "pooled"}:
+            return self(images, want)
+        widths = self.network.fc.out_features, self.network.fc.in_features
+        return self.kept.get(step, images, widths, lambda: self(images, ("logits", "pooled")))
 
     @torch.no_grad()
     def exits(self, images: Tensor) -> dict[str, Tensor]:

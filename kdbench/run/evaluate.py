@@ -19,6 +19,7 @@ from kdbench.measures.evaluation import OWN, Evaluation, measure
 from kdbench.method.base import Method
 from kdbench.precision import full_precision
 from kdbench.run.load import LogitsOnly
+from kdbench.run.teacher_outputs import TestOutputs
 
 if TYPE_CHECKING:
     from kdbench.run.teacher import LoadedTeacher
@@ -74,10 +75,30 @@ _POOLED = "pooled features"
 
 def _outputs(network: nn.Module, x: Tensor, pooled: bool) -> dict[str, Tensor]:
     """Logits (B, K) of a network, and its pooled features (B, D) where they are asked for and it has some."""
-    if not pooled or not isinstance(network, Backbone) or isinstance(network, LogitsOnly):
+    if not pooled or not _has_features(network):
         return {OWN: network(x)}
     out = network(x, features=True)
     return {OWN: out.logits, _POOLED: out.pooled}
+
+
+def _has_features(network: nn.Module) -> bool:
+    return isinstance(network, Backbone) and not isinstance(network, LogitsOnly)
+
+
+def _of_teacher(
+    teacher: LoadedTeacher, pooled: bool, test: Images, given: Settings, kept: TestOutputs | None
+) -> dict[str, Tensor]:
+    """The teacher's outputs on all test images, read where an earlier run has kept them."""
+    network, prepared = teacher.network, teacher.seen_by_methods().own_normalisation
+
+    def compute() -> dict[str, Tensor]:
+        return all_logits(lambda x: _outputs(network, prepared(x), pooled), test, given.dataset)
+
+    # Images that are not in memory are not kept: their checksum is of names and sizes, and not of pixels.
+    if kept is None or not test.in_memory:
+        return compute()
+    names = [OWN, _POOLED] if pooled and _has_features(network) else [OWN]
+    return kept.get(network, [teacher.scale, teacher.shift], test, given.dataset, names, BATCH, compute)
 
 
 def final(
@@ -88,6 +109,7 @@ def final(
     given: Settings,
     curve: Sequence[Point],
     between: Callable[[float], None] = lambda done: None,
+    kept: TestOutputs | None = None,
 ) -> dict[str, float | int | None]:
     """All that is reported of the test set: the one place where it is read, once, when training is over.
 
@@ -96,6 +118,7 @@ def final(
         teacher: the first teacher, if there is one.
         curve: the validation curve of the run.
         between: called now and then with the share that a slow measure has done; may raise.
+        kept: the outputs of teachers that earlier runs have kept; None: they are computed.
 
     Returns:
         `accuracy.last`, `accuracy.best_val`, `exits.*` and `teacher.accuracy` in percent, `measures.version`, and what
@@ -126,8 +149,7 @@ def final(
         )
     taught = teacher_features = None
     if teacher is not None:
-        network, prepared = teacher.network, teacher.seen_by_methods().own_normalisation
-        outputs = all_logits(lambda x: _outputs(network, prepared(x), features is not None), test, dataset)
+        outputs = _of_teacher(teacher, features is not None, test, given, kept)
         taught, teacher_features = outputs[OWN], outputs.get(_POOLED)
         result["teacher.accuracy"] = _top1(taught, test)
     result |= measure(

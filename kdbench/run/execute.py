@@ -8,7 +8,7 @@ import json
 import tempfile
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from kdbench.measures.load import OtherProcesses
 from kdbench.method import Method
 from kdbench.plan import own_files
 from kdbench.plan.spec import Spec
-from kdbench.run import arithmetic, checkpoint, evaluate, fault, load
+from kdbench.run import arithmetic, checkpoint, evaluate, fault, load, training_outputs
 from kdbench.run import teacher as teachers
 from kdbench.run.caller import Caller, Progress
 from kdbench.run.compilation import compile_networks, not_compiled
@@ -34,6 +34,8 @@ from kdbench.run.prepare import Ready, build, count_flops, prepare
 from kdbench.run.resume import Keeper, Stopped
 from kdbench.run.session import Session
 from kdbench.run.sync_bn import synchronise
+from kdbench.run.teacher_outputs import FOLDER, TestOutputs
+from kdbench.run.training_outputs import TrainingOutputs
 from kdbench.store import provenance, studies
 from kdbench.store.folder import CHECKPOINT, EPOCHS, OPERATIVE, RunFolder
 from kdbench.store.lease import Lost
@@ -157,7 +159,18 @@ def _run(spec: Spec, folder: RunFolder, runs: Path, data: Path | None, caller: C
         last_report[:] = [progress]
         caller.report(progress)
 
-    method, outcome = _train(spec, ready, folder / EPOCHS, replace(caller, report=report), keeper)
+    in_training = [
+        training_outputs.of_teacher(
+            teacher, runs / FOLDER, [spec.protocol, spec.seed], ready.settings, ready.provenance
+        )
+        for teacher in ready.teachers
+    ]
+    try:
+        method, outcome = _train(spec, ready, folder / EPOCHS, replace(caller, report=report), keeper, in_training)
+    finally:
+        for outputs in in_training:
+            if outputs is not None:
+                outputs.close()
     if not group.first:
         return None
     session.training_is_over()
@@ -172,8 +185,9 @@ def _run(spec: Spec, folder: RunFolder, runs: Path, data: Path | None, caller: C
             raise Stopped
         caller.report(replace(last_report[0], measured=done))
 
+    kept = TestOutputs(runs / FOLDER, ready.provenance) if ready.settings.machine.teacher_cache else None
     with not_compiled(ready.settings.machine.compile):
-        measured = _evaluate(ready, method, outcome, convergence.points(outcome.epochs_csv), between)
+        measured = _evaluate(ready, method, outcome, convergence.points(outcome.epochs_csv), between, kept)
     entries = session.result(keeper.sessions, outcome)
     state = method.deployed().state_dict()
     description = load.description(spec, method, [teacher.description for teacher in ready.teachers])
@@ -199,10 +213,15 @@ def _prepare(spec: Spec, runs: Path, data: Path | None, group: Group) -> Ready:
 
 
 def _train(
-    spec: Spec, ready: Ready, epochs_csv: Path, caller: Caller, keeper: Keeper | None = None
+    spec: Spec,
+    ready: Ready,
+    epochs_csv: Path,
+    caller: Caller,
+    keeper: Keeper | None = None,
+    kept: Sequence[TrainingOutputs | None] = (),
 ) -> tuple[Method, Outcome]:
     group, settings, streams = caller.group, ready.settings, Streams(spec.seed)
-    method = build(spec, ready, streams)
+    method = build(spec, ready, streams, kept)
     if group.size > 1:
         group.check_equal(
             {
@@ -220,13 +239,18 @@ def _train(
 
 
 def _evaluate(
-    ready: Ready, method: Method, outcome: Outcome, curve: list[convergence.Point], between: Callable[[float], None]
+    ready: Ready,
+    method: Method,
+    outcome: Outcome,
+    curve: list[convergence.Point],
+    between: Callable[[float], None],
+    kept: TestOutputs | None,
 ) -> dict[str, Any]:
     """The one final evaluation, and what is known of the method, its networks and its teachers."""
     task, settings = ready.task, ready.settings
     runs = [teacher for teacher in ready.teachers if not teacher.is_earlier]
     teacher = runs[0] if runs else None
-    measured = evaluate.final(method, outcome.best, teacher, task, settings, curve, between)
+    measured = evaluate.final(method, outcome.best, teacher, task, settings, curve, between, kept)
     if teacher and measured["teacher.accuracy"] is not None:
         teacher.confirm(measured["teacher.accuracy"])
     deployed = method.deployed()

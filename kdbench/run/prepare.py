@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from kdbench.errors import RunError
 from kdbench.measures import flops
 from kdbench.measures.cost import PeakMemory
 from kdbench.method import Info, Method, second_task
+from kdbench.method.teacher import KeptOutputs
 from kdbench.plan.spec import Spec
 from kdbench.run import allocator, arithmetic
 from kdbench.run import teacher as teachers_
@@ -93,8 +95,12 @@ def prepare(spec: Spec, runs: Path, data: Path | None, group: Group) -> Ready:
     return Ready(method_class, settings, device, peak, facts, task, teachers)
 
 
-def build(spec: Spec, ready: Ready, streams: Streams) -> Method:
-    """The method of a run around its student, on the device. The student's weights depend on the seed and nothing else."""
+def build(spec: Spec, ready: Ready, streams: Streams, kept: Sequence[KeptOutputs | None] = ()) -> Method:
+    """The method of a run around its student, on the device. The student's weights depend on the seed and nothing else.
+
+    Args:
+        kept: for each teacher, its outputs in training that other runs have kept.
+    """
     task, settings = ready.task, ready.settings
 
     def network(name: str | None, stream: str) -> Backbone:
@@ -105,6 +111,8 @@ def build(spec: Spec, ready: Ready, streams: Streams) -> Method:
 
     for teacher in ready.teachers:
         teacher.to(ready.device)
+    each_kept = kept or [None] * len(ready.teachers)
+    teachers = [replace(t.seen_by_methods(), kept=k) for t, k in zip(ready.teachers, each_kept, strict=True)]
     budget = Budget(settings.train, len(task.train), passes_per_anchor(ready.method_class), settings.control.budget)
     info = Info(
         classes=task.classes,
@@ -119,7 +127,7 @@ def build(spec: Spec, ready: Ready, streams: Streams) -> Method:
     )
     student = network(spec.student, STUDENT)
     with streams.as_global("init of the method"):
-        method = ready.method_class(student, [teacher.seen_by_methods() for teacher in ready.teachers], info)
+        method = ready.method_class(student, teachers, info)
     if settings.second_task.weight:
         with streams.as_global("init of the second task"):
             second_task.attach(method, coarse_labels(task.class_names))

@@ -69,6 +69,7 @@ SECTIONS: dict[str, tuple[Key, ...]] = {
         Key("passes.student", int, "images", "the same, counted by the network itself; fewer where a phase trains something else"),
         Key("passes.peers", int, "images", "images that passed through peers in training"),
         Key("passes.teachers", int, "images", "images that passed through teachers in training"),
+        Key("passes.teachers_read", int, "images", "images that did not, because an earlier run had kept a teacher's outputs"),
         Key("accuracy.best_test", float, "percent", "highest test accuracy of any epoch, with `Selection.on_test` only", null=True),
         Key("selected_on_test", bool, "", "true with `Selection.on_test`; otherwise the key is absent"),
         Key("best_epoch", int, "", "epoch with the highest validation accuracy, from 1; null without validation split", null=True),
@@ -89,7 +90,7 @@ SECTIONS: dict[str, tuple[Key, ...]] = {
     ),
     "Cost": (
         Key("seconds.train", float, "seconds", "time spent on training alone"),
-        Key("seconds.evaluate", float, "seconds", "time spent on the final evaluation"),
+        Key("seconds.evaluate", float, "seconds", "time of the final evaluation; less where the teacher's outputs were kept"),
         Key("seconds.total", float, "seconds", "time of all processes that did the run, from start to end"),
         Key("cost.images_per_second", float, "images/s", "training speed"),
         Key("cost.parameters", int, "parameters", "parameters of the deployed network"),

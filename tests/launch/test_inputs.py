@@ -50,6 +50,15 @@ def test_the_folder_of_a_dataset_is_checked_before_anything_starts(tmp_path):
     assert sentence == f"the images of cifar10 are not in {tmp_path}; without --dry-run they are downloaded"
 
 
+def test_the_room_for_outputs_of_teachers_is_stated(tmp_path):
+    words = ["methods=ce,kd,rkd", "dataset=digits", "seeds=0,1", "Machine.teacher_cache_gib=2"]
+    (sentence,) = inputs.check(expand.plan(request.parse(words)), tmp_path, None)
+    assert sentence == (
+        "the outputs of teachers in training take at most 2 GiB in RUNS/.teachers for each teacher and seed, in all 4 GiB, "
+        "shared by 4 runs (Machine.teacher_cache_gib)"
+    )
+
+
 def test_a_bad_image_is_reported_once_for_all_runs(tmp_path, data, capsys):
     assert plan(capsys, tmp_path, data, "methods=ce,kd", "dataset=cifar10", "seeds=0-4") == (0, [])
     bad = data / "cifar10" / "test" / "3" / "2.png"

@@ -126,6 +126,11 @@ def _conditions(rows: list[Row], names: list[str]) -> Iterator[str]:
             "other processes used cores that the runs needed, so times do not compare methods: Train s and Images/s are only "
             f"shown if columns= selects them (cores lacking at most: {_shortened(lacking)})"
         )
+    if readers := [name for name, row in zip(names, rows, strict=True) if row.read_its_teacher]:
+        yield (
+            "some runs read a teacher's outputs that another run had computed, so times do not compare methods: Train s and "
+            f"Images/s are only shown if columns= selects them ({_shortened(readers)})"
+        )
 
 
 def _excluded(rows: Sequence[Row], names: Sequence[str]) -> Iterator[str]:

@@ -79,9 +79,14 @@ class Row:
         return max((_lacking(record) for record in self.finished), default=0.0)
 
     @property
+    def read_its_teacher(self) -> bool:
+        """True if a run read outputs of a teacher that another run had computed."""
+        return any(number(record, "passes.teachers_read") for record in self.finished)
+
+    @property
     def has_comparable_times(self) -> bool:
-        """False if its times differ so much between seeds, or other processes took so much, that they say nothing."""
-        return not (self.has_uneven_times or self.lack_of_cores)
+        """False if its times say nothing: they differ much between seeds, others took cores, or other runs did part of the work."""
+        return not (self.has_uneven_times or self.lack_of_cores or self.read_its_teacher)
 
     @property
     def config(self) -> str:

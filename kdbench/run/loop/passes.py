@@ -21,11 +21,12 @@ class Passes:
 
     Attributes:
         student, peers, teachers: images so far.
+        teachers_read: images whose outputs of a teacher were read from a file; only a single process reads some.
     """
 
     def __init__(self, method: Method, group: Group):
         self._method, self._group = method, group
-        self.student = self.peers = self.teachers = 0
+        self.student = self.peers = self.teachers = self._read_before = 0
         self._last = 0
 
     @contextmanager
@@ -58,16 +59,22 @@ class Passes:
         )
 
     def totals(self) -> dict[str, int]:
-        """`passes.student`, `passes.peers` and `passes.teachers` over all ranks. Collective."""
+        """`passes.student`, `.peers` and `.teachers` over all ranks; `.teachers_read` where there are some. Collective."""
         counts = torch.tensor([self.student, self.peers, self.teachers], device=self._group.device)
         names = ("passes.student", "passes.peers", "passes.teachers")
-        return dict(zip(names, self._group.sum(counts).tolist(), strict=True))
+        read = {"passes.teachers_read": self.teachers_read} if self.teachers_read else {}
+        return {**dict(zip(names, self._group.sum(counts).tolist(), strict=True)), **read}
+
+    @property
+    def teachers_read(self) -> int:
+        return self._read_before + sum(t.kept.images_read for t in self._method.teachers if t.kept is not None)
 
     def restore(self, totals: dict[str, int]) -> None:
         """Take up the totals of a state: the first rank has those of all."""
         self.student, self.peers, self.teachers = (
             totals[f"passes.{name}"] if self._group.first else 0 for name in ("student", "peers", "teachers")
         )
+        self._read_before = totals.get("passes.teachers_read", 0)
 
     def _passed(self) -> tuple[int, int, int]:
         student, *peers = self._method.networks()

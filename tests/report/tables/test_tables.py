@@ -380,6 +380,15 @@ def test_times_of_runs_that_lacked_cores_are_not_shown_by_default(three, load, c
     assert "Train s" in [column.header for column in cells(table, ["train_seconds"])]
 
 
+@pytest.mark.parametrize("read", [0, 300])
+def test_times_of_runs_that_read_their_teachers_outputs_are_not_shown_by_default(three, read):
+    three[2]["passes.teachers_read"] = read
+    table = only(three)
+    assert len([note for note in table.notes if note.startswith("some runs read a teacher's outputs")]) == (read > 0)
+    assert ("Train s" in [column.header for column in cells(table)]) is (read == 0)
+    assert "Train s" in [column.header for column in cells(table, ["train_seconds"])]
+
+
 def test_an_installed_kdbench_is_named_by_its_version(result):
     (row,) = only([result("ce", 0, provenance__kdbench="0.4.0", provenance__commits="None None")]).rows
     assert (row.commits, row.releases) == ([], ["kdbench 0.4.0"])
