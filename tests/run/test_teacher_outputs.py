@@ -13,7 +13,7 @@ from kdbench.launch import backlog, local
 from kdbench.run import arithmetic, evaluate, teacher_outputs
 from kdbench.run.teacher_outputs import FOLDER, TestOutputs
 
-TIMES = ("seconds.", "cost.images_per_second", "cost.peak_memory_bytes", "provenance.", "convergence.seconds")
+TIMES = ("seconds.", "cost.images_per_second", "cost.peak", "provenance.", "convergence.seconds")
 
 
 def measured(result):
