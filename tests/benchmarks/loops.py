@@ -7,12 +7,12 @@ what published code does: PIL images, transforms in two worker processes, contig
 from __future__ import annotations
 
 import functools
-import statistics
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
-from itertools import islice, pairwise
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -62,27 +62,32 @@ class Clock:
 
     Args:
         length: steps to time, behind those that warm up.
+        others: loops that take one step each behind every step of the method, and give its images per second.
+
+    Attributes:
+        rates: of each step, images per second of the method and of the others.
 
     Raises:
         Enough: in the last step.
     """
 
-    def __init__(self, method: Method, length: int):
-        self._after_step, self._length, self._images = method.after_step, length, 0
-        self._ends: list[float] = []
-        method.after_step = self._step  # type: ignore[method-assign]
+    def __init__(self, method: Method, length: int, others: Sequence[Iterator[float]] = ()):
+        self.rates: list[list[float]] = []
+        self._after_step, self._length, self._others = method.after_step, length, others
+        self._step, self._began = 0, 0.0
+        method.after_step = self._end  # type: ignore[method-assign]
 
-    def _step(self, batch: Batch) -> None:
+    def _end(self, batch: Batch) -> None:
         self._after_step(batch)
-        self._ends.append(time.perf_counter())
-        self._images = len(batch.images)
-        if len(self._ends) == WARMING + self._length:
+        rate = len(batch.images) / (time.perf_counter() - self._began)
+        with torch.enable_grad():
+            rates = [rate, *(next(other) for other in self._others)]
+        self._step += 1
+        if self._step > WARMING:
+            self.rates.append(rates)
+        if len(self.rates) == self._length:
             raise Enough
-
-    def rate(self) -> float:
-        """Images per second of the median step: other load on the machine makes single steps longer."""
-        ends = self._ends[WARMING - 1 :]
-        return self._images / statistics.median(b - a for a, b in pairwise(ends))
+        self._began = time.perf_counter()
 
 
 class Bench:
@@ -125,58 +130,52 @@ class Bench:
         every = steps(method, task, Augmenter.of(task.train, given), Streams(0), budget)
         return islice(every, WARMING + self.length)
 
-    def real(self) -> float:
-        """Images per second of kdbench's loop."""
+    def real(self, others: Sequence[Iterator[float]] = ()) -> list[list[float]]:
+        """Images per second in each step of kdbench's loop, and in the steps of other loops that take turns with it."""
         method = self.method()
-        clock = Clock(method, self.length)
-        with tempfile.TemporaryDirectory() as folder:
-            try:
-                train(method, self.ready.task, self.ready.settings, Streams(0), Path(folder) / "epochs.csv")
-            except Enough:
-                return clock.rate()
-        raise AssertionError("an epoch has fewer steps than are to be timed")
+        clock = Clock(method, self.length, others)
+        with tempfile.TemporaryDirectory() as folder, suppress(Enough):
+            train(method, self.ready.task, self.ready.settings, Streams(0), Path(folder) / "epochs.csv")
+        return clock.rates
 
-    def bare(self) -> float:
-        """Images per second of the bare loop."""
+    def bare(self) -> Iterator[float]:
+        """Images per second in each step of the bare loop."""
         method = self.method()
         batches, mixed = list(self.batches(method)), autocast(self.ready.settings.train, CPU)
-        return self._plain(method, batches, mixed, reads=False)
+        return _steps(method, batches, mixed, reads=False)
 
-    def conventional(self) -> float:
-        """Images per second of the conventional loop."""
+    def conventional(self) -> Iterator[float]:
+        """Images per second in each step of the conventional loop."""
         method = self.method().to(memory_format=torch.contiguous_format)
         for teacher in self.ready.teachers:
             teacher.network.to(memory_format=torch.contiguous_format)
         drawn = list(self.batches(method))
-        loader = DataLoader(
-            Pictures(self.ready.task.train), batch_sampler=[b.index.tolist() for b in drawn], num_workers=2
-        )
+        places = [batch.index.tolist() for batch in drawn]
+        loader = DataLoader(Pictures(self.ready.task.train), batch_sampler=places, num_workers=2)
         batches = (
             replace(batch, images=images, labels=labels) for batch, (images, labels) in zip(drawn, loader, strict=True)
         )
-        off = torch.autocast("cpu", enabled=False)
-        return self._plain(method, batches, off, reads=True)
+        return _steps(method, batches, torch.autocast("cpu", enabled=False), reads=True)
 
-    def _plain(self, method: Method, batches: Any, mixed: torch.autocast, reads: bool) -> float:
-        trained = [p for p in method.parameters() if p.requires_grad]
-        optimiser = torch.optim.SGD(trained, lr=0.05, momentum=0.9, weight_decay=5e-4)
-        clock = Clock(method, self.length)
-        try:
-            for batch in batches:
-                with mixed:
-                    terms = method.losses(batch)
-                    loss = torch.stack(list(terms.values())).sum()
-                optimiser.zero_grad()
-                loss.backward()
-                optimiser.step()
-                if reads:
-                    for value in (loss, *terms.values()):
-                        value.item()
-                with torch.no_grad():
-                    method.after_step(batch)
-        except Enough:
-            pass
-        return clock.rate()
+
+def _steps(method: Method, batches: Iterable[Batch], mixed: torch.autocast, reads: bool) -> Iterator[float]:
+    trained = [p for p in method.parameters() if p.requires_grad]
+    optimiser = torch.optim.SGD(trained, lr=0.05, momentum=0.9, weight_decay=5e-4)
+    began = time.perf_counter()
+    for batch in batches:
+        with mixed:
+            terms = method.losses(batch)
+            loss = torch.stack(list(terms.values())).sum()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        if reads:
+            for value in (loss, *terms.values()):
+                value.item()
+        with torch.no_grad():
+            method.after_step(batch)
+        yield len(batch.images) / (time.perf_counter() - began)
+        began = time.perf_counter()
 
 
 class Pictures(Dataset[Any]):
