@@ -1,6 +1,6 @@
 """Speed of kdbench's loop against a bare and a conventional one: writes docs/performance.md.
 
-    python tests/benchmarks/performance.py [--rounds 3] [--steps 8] [--quick]
+    python tests/benchmarks/performance.py [--rounds 2] [--steps 6] [--quick]
 
 The three loops (tests/benchmarks/loops.py) take turns in one process, so that other load on the machine meets all of them. Read
 the ratios, not the rates: those are this machine's.
@@ -178,7 +178,7 @@ def sections(rounds: int, length: int, quick: bool) -> Iterator[str]:
     yield (
         f"# Performance\n\nMade by `python tests/benchmarks/performance.py{options}` on {datetime.date.today()}: "
         f"{cpu_model()}, {instruction_set()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, "
-        f"torch {torch.__version__}; {load:.1f} other processes were running at its start.\n\n"
+        f"torch {torch.__version__}; load average {load:.1f} at its start.\n\n"
         "*kdbench* is the loop that runs use, and images/s are its images. *Bare* has the same modules, precision and batches, "
         "made before, and does nothing but train. *Conventional* is what published code does: PIL images, transforms in two "
         "worker processes, contiguous float32, the losses read in each step. The loops take turns after every step. A ratio is "
@@ -203,8 +203,8 @@ def sections(rounds: int, length: int, quick: bool) -> Iterator[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=8, help="steps that a loop times in one round")
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--steps", type=int, default=6, help="steps that a loop times in one round")
     parser.add_argument(
         "--quick", action="store_true", help="one small pair, two methods, one step; prints, and writes nothing"
     )
