@@ -1,9 +1,10 @@
 # make demo: an environment, kdbench in it, and a bare `kdbench run`.  make test: the same for the test suite.
+# make bench BENCH=--benchmark-autosave, and later BENCH=--benchmark-compare: now and then.  make performance: docs/performance.md.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint bench gpu clean
+.PHONY: demo test lint bench performance clean
 
 demo: $(VENV)/.installed
 	$(BIN)/kdbench run
@@ -18,7 +19,10 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/lint-imports
 
 bench: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -o addopts= --import-mode=importlib --benchmark-only tests/benchmarks
+	$(BIN)/python -m pytest -o addopts= --import-mode=importlib --benchmark-only $(BENCH) tests/benchmarks
+
+performance: $(VENV)/.installed-dev
+	$(BIN)/python tests/benchmarks/performance.py
 
 # What only a GPU can show; exit status 2 without one.
 gpu: $(VENV)/.installed-dev
