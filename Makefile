@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint bench performance clean
+.PHONY: demo test lint bench performance gpu clean
 
 demo: $(VENV)/.installed
 	$(BIN)/kdbench run
