@@ -36,7 +36,7 @@ def test_it_runs_in_an_empty_folder(installed, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     methods = {path.stem for path in (ROOT / "methods").glob("*.py")}
-    assert {path.name.split("-")[0] for path in tmp_path.glob("runs/*")} == methods
+    assert {path.name.split("-")[0] for path in tmp_path.glob("runs/[!.]*")} == methods
     assert "digits · resnet8" in done.stdout
 
 

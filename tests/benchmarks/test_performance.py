@@ -1,6 +1,7 @@
 """The program that writes docs/performance.md, in its quick form."""
 
 import importlib
+import os
 from pathlib import Path
 
 import gin
@@ -22,6 +23,7 @@ def test_verdicts_follow_from_the_figures(performance):
     assert performance.spread([1.0, 2.0, 3.0, 4.0, 5.0]) == "3.00 (2.00–4.00)"
 
 
+@pytest.mark.skipif("KDBENCH_EVERY" not in os.environ, reason="half a minute; with KDBENCH_EVERY=1")
 def test_three_loops_take_turns_and_all_parts_are_measured(performance):
     text = "\n".join(performance.sections(1, 1, quick=True))
     rows = [line.split(" | ") for line in text.splitlines() if line.startswith(("| ce | ", "| kd | "))]
