@@ -63,24 +63,37 @@ def angle_loss(features: Tensor, target: Tensor) -> Tensor:
 
 
 class _InBlocks(torch.autograd.Function):
-    """The sum over all triples, one block of vertices after another: each leaves its gradient, and none of its cosines."""
+    """The sum over all triples, one block of vertices after another, whose cosines are computed again in the backward pass."""
 
     @staticmethod
     def forward(ctx: Any, features: Tensor, target: Tensor) -> Tensor:
-        size = max(1, WHOLE // 2 // len(features) ** 2)
-        total, gradient = features.new_zeros(()), torch.zeros_like(features)
-        for block in torch.arange(len(features), device=features.device).split(size):
-            with torch.enable_grad():
-                own = features.detach().requires_grad_()
-                loss = F.smooth_l1_loss(angles(own, own[block]), angles(target, target[block]), reduction="sum")
-            gradient += torch.autograd.grad(loss, own)[0]
-            total += loss.detach()
-        ctx.save_for_backward(gradient)
+        ctx.save_for_backward(features, target)
+        total = features.new_zeros(())
+        for block in _blocks(features):
+            total += _sum_of_block(
+                features, target, block
+            )  # no list: each of torch's sums holds on to its block's memory
         return total
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        return gradients[0] * ctx.saved_tensors[0], None
+        features, target = ctx.saved_tensors
+        total = torch.zeros_like(features)
+        for block in _blocks(features):
+            with torch.enable_grad():
+                own = features.detach().requires_grad_()
+                loss = _sum_of_block(own, target, block)
+            total += torch.autograd.grad(loss, own)[0]
+        return gradients[0] * total, None
+
+
+def _blocks(features: Tensor) -> tuple[Tensor, ...]:
+    size = max(1, WHOLE // 2 // len(features) ** 2)
+    return torch.arange(len(features), device=features.device).split(size)
+
+
+def _sum_of_block(features: Tensor, target: Tensor, block: Tensor) -> Tensor:
+    return F.smooth_l1_loss(angles(features, features[block]), angles(target, target[block]), reduction="sum")
 
 
 class RKD(Method):

@@ -1,4 +1,4 @@
-"""The allocator of the C library: the memory that one step frees is kept for the next."""
+"""The allocator of the C library: the memory that one step frees is kept for the next step, and not for the next run."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ _TRIM_THRESHOLD, _MMAP_MAX = -1, -4
 
 
 def keep_freed_memory() -> None:
-    """Have glibc keep what this process frees, up to 2 GB of it.
+    """Return what earlier runs have freed to the kernel, and have glibc keep what this process frees from now on.
 
-    By default glibc returns large blocks to the kernel at once. Each step of a training then gets its tensors as new pages, which
-    the kernel clears first. Does nothing with another C library, or where the user has set one of its variables (`MALLOC_…`).
+    By default glibc returns large blocks at once. Each step of a training then gets its tensors as new pages, which the kernel
+    clears first. Does nothing with another C library, or where the user has set one of its variables (`MALLOC_…`).
     """
     if platform.libc_ver()[0] != "glibc" or any(name.startswith("MALLOC_") for name in os.environ):
         return
-    mallopt = ctypes.CDLL(None).mallopt
-    mallopt(_MMAP_MAX, 0)
-    mallopt(_TRIM_THRESHOLD, 2**31 - 1)
+    libc = ctypes.CDLL(None)
+    libc.malloc_trim(0)
+    libc.mallopt(_MMAP_MAX, 0)
+    libc.mallopt(_TRIM_THRESHOLD, 2**31 - 1)

@@ -19,7 +19,7 @@ from kdbench.measures.evaluation import OWN, Evaluation, measure
 from kdbench.method.base import Method
 from kdbench.precision import full_precision
 from kdbench.run.load import LogitsOnly
-from kdbench.run.teacher_outputs import TestOutputs
+from kdbench.run.teacher_outputs import OutputsOnTest
 
 if TYPE_CHECKING:
     from kdbench.run.teacher import LoadedTeacher
@@ -86,7 +86,7 @@ def _has_features(network: nn.Module) -> bool:
 
 
 def _of_teacher(
-    teacher: LoadedTeacher, pooled: bool, test: Images, given: Settings, kept: TestOutputs | None
+    teacher: LoadedTeacher, pooled: bool, test: Images, given: Settings, kept: OutputsOnTest | None
 ) -> dict[str, Tensor]:
     """The teacher's outputs on all test images, read where an earlier run has kept them."""
     network, prepared = teacher.network, teacher.seen_by_methods().own_normalisation
@@ -109,7 +109,7 @@ def final(
     given: Settings,
     curve: Sequence[Point],
     between: Callable[[float], None] = lambda done: None,
-    kept: TestOutputs | None = None,
+    kept: OutputsOnTest | None = None,
 ) -> dict[str, float | int | None]:
     """All that is reported of the test set: the one place where it is read, once, when training is over.
 

@@ -34,7 +34,7 @@ from kdbench.run.prepare import Ready, build, count_flops, prepare
 from kdbench.run.resume import Keeper, Stopped
 from kdbench.run.session import Session
 from kdbench.run.sync_bn import synchronise
-from kdbench.run.teacher_outputs import FOLDER, TestOutputs
+from kdbench.run.teacher_outputs import FOLDER, OutputsOnTest
 from kdbench.run.training_outputs import TrainingOutputs
 from kdbench.store import provenance, studies
 from kdbench.store.folder import CHECKPOINT, EPOCHS, OPERATIVE, RunFolder
@@ -185,7 +185,7 @@ def _run(spec: Spec, folder: RunFolder, runs: Path, data: Path | None, caller: C
             raise Stopped
         caller.report(replace(last_report[0], measured=done))
 
-    kept = TestOutputs(runs / FOLDER, ready.provenance) if ready.settings.machine.teacher_cache else None
+    kept = OutputsOnTest(runs / FOLDER, ready.provenance) if ready.settings.machine.teacher_cache else None
     with not_compiled(ready.settings.machine.compile):
         measured = _evaluate(ready, method, outcome, convergence.points(outcome.epochs_csv), between, kept)
     entries = session.result(keeper.sessions, outcome)
@@ -244,7 +244,7 @@ def _evaluate(
     outcome: Outcome,
     curve: list[convergence.Point],
     between: Callable[[float], None],
-    kept: TestOutputs | None,
+    kept: OutputsOnTest | None,
 ) -> dict[str, Any]:
     """The one final evaluation, and what is known of the method, its networks and its teachers."""
     task, settings = ready.task, ready.settings

@@ -87,9 +87,9 @@ def prepare(spec: Spec, runs: Path, data: Path | None, group: Group) -> Ready:
         data,
         device,
         settings.selection.on_test,
-        settings.resized_crop,
-        settings.machine,
-        settings.labels,
+        crop=settings.resized_crop,
+        machine=settings.machine,
+        changes=settings.labels,
     )
     teachers = teachers_.load(spec, runs, task)
     return Ready(method_class, settings, device, peak, facts, task, teachers)

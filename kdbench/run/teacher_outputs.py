@@ -29,7 +29,7 @@ _CHECKSUM = 32
 
 
 @dataclass(frozen=True)
-class TestOutputs:
+class OutputsOnTest:
     """A folder with a file for each teacher: the sha256 of what follows, the widths W as uint32, and float32 outputs (N, W).
 
     A file's name is a hash of all that changes a bit of its outputs. Processes that write one at once write the same bytes.
@@ -39,8 +39,6 @@ class TestOutputs:
         folder: is made when it is needed.
         provenance: the `provenance.*` entries of the run's result.
     """
-
-    __test__ = False  # the name is not that of a test, which pytest looks for
 
     folder: Path
     provenance: Mapping[str, Any]
@@ -83,7 +81,7 @@ def identity(network: nn.Module, normalisation: Sequence[Tensor | None], provena
     """All that changes a bit of a network's outputs but its input and the precision, as JSON has it.
 
     Args:
-        normalisation, provenance: see `TestOutputs`.
+        normalisation, provenance: see `OutputsOnTest`.
 
     Raises:
         OSError, TypeError: a class of the network has no source file.
@@ -113,7 +111,7 @@ def _pixels_sha256(images: Tensor) -> str:
 
 
 def _read(path: Path, names: Sequence[str], images: int, device: torch.device) -> dict[str, Tensor] | None:
-    """The outputs in a file; None if there is no such file, or it is not whole."""
+    """The outputs in a file; None if the file is missing or damaged."""
     try:
         content = read_regular(path, AT_MOST)
     except OSError:

@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
 
 from kdbench.methods import rkd
 from kdbench.methods.rkd import angle_loss, angles, distance_loss, relative_distances
@@ -160,3 +161,13 @@ def test_a_large_batch_takes_no_more_than_64_mib():
     with Memory() as memory:
         angle_loss(x, t).backward()
     assert 4 * rkd.WHOLE <= memory.most <= 64 * 2**20
+
+
+def test_blocks_count_as_a_forward_pass():
+    def flops(batch):
+        x, t = (torch.randn(batch, 4).requires_grad_(needs) for needs in (True, False))
+        with FlopCounterMode(display=False) as counter:
+            angle_loss(x, t)
+        return counter.get_total_flops()
+
+    assert flops(160) * 128**3 == flops(128) * 160**3

@@ -1,4 +1,4 @@
-"""Every setting that a protocol holds reaches the training: another value gives other weights."""
+"""Every setting that a protocol holds reaches the training: another value gives another protocol and other weights."""
 
 import pytest
 
@@ -25,23 +25,25 @@ CHANGES = [
 
 
 @pytest.fixture(scope="module")
-def weights(tmp_path_factory):
-    """Checksums of the weights of runs that were done, by their changes."""
-    runs, done = tmp_path_factory.mktemp("runs"), {}
+def runs(tmp_path_factory):
+    """Protocol and checksum of the weights of runs that were done, by their changes."""
+    folder, done = tmp_path_factory.mktemp("runs"), {}
 
     def of(*changes):
         if changes not in done:
             names = {word.partition("=")[0] for word in changes}
             usual = [word for word in WORDS if word.partition("=")[0] not in names]
             (spec,) = expand.plan(request.parse([*usual, *changes]))
-            result = run(spec, runs, None)
+            result = run(spec, folder, None)
             assert result["status"] == "finished", result["error"]
-            done[changes] = result["weights.sha256"]
+            done[changes] = spec.protocol, result["weights.sha256"]
         return done[changes]
 
     return of
 
 
 @pytest.mark.parametrize("changes", CHANGES, ids=lambda words: words[-1])
-def test_another_value_gives_other_weights(changes, weights):
-    assert weights(*changes) != weights(*changes[:-1])
+def test_another_value_gives_another_protocol_and_other_weights(changes, runs):
+    changed, usual = runs(*changes), runs(*changes[:-1])
+    assert changed[0] != usual[0]
+    assert changed[1] != usual[1]

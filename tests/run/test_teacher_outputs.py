@@ -11,7 +11,7 @@ import torch
 
 from kdbench.launch import backlog, local
 from kdbench.run import arithmetic, evaluate, teacher_outputs
-from kdbench.run.teacher_outputs import FOLDER, TestOutputs
+from kdbench.run.teacher_outputs import FOLDER, OutputsOnTest
 
 TIMES = ("seconds.", "cost.images_per_second", "cost.peak", "provenance.", "convergence.seconds")
 
@@ -171,5 +171,5 @@ def evaluated(small, folder, changed=""):
     def compute():
         return evaluate.all_logits(of_batch, test, dataset)
 
-    kept = TestOutputs(folder, {"provenance.torch": "3" if changed == "version" else "2"})
+    kept = OutputsOnTest(folder, {"provenance.torch": "3" if changed == "version" else "2"})
     return lambda: kept.get(network, [scale, None], test, dataset, names, 500, compute), compute

@@ -10,6 +10,7 @@ import torch
 
 from kdbench.backbones.backbone import Features
 from kdbench.config import places
+from kdbench.errors import UserError
 from kdbench.launch import backlog, local
 from kdbench.run.caller import Caller
 from kdbench.run.execute import run
@@ -47,6 +48,12 @@ class Students:
 def students(taught):
     shutil.rmtree(taught.runs / FOLDER, ignore_errors=True)
     return Students(taught)
+
+
+@pytest.mark.parametrize("value", ["-1", "1e9", "1e400"])
+def test_an_absurd_size_is_refused_by_the_plan(students, value):
+    with pytest.raises(UserError, match="teacher_cache_gib"):
+        students.specs("kd", f"Machine.teacher_cache_gib={value}")
 
 
 def test_without_the_setting_nothing_is_kept(students):

@@ -75,10 +75,10 @@ class Submission:
     Args:
         specs: the runs to do (`backlog.open_runs`).
         queue: the user's jobs, by id (`queue.read`).
-        runs_per_gpu: number of runs that share a GPU. A job has at least as many runs as it can do in parallel then.
+        runs_per_gpu: number of runs that share a GPU. A job then has at least as many runs as it does at a time.
 
     Raises:
-        UserError: several nodes cannot share the GPUs of a run evenly, or runs shall share GPUs that their jobs do not have.
+        UserError: several nodes cannot share the GPUs of a run evenly, or runs are to share GPUs, and their jobs have none.
 
     Attributes:
         arrays: arrays of jobs, in the order of their submission.
