@@ -182,9 +182,9 @@ class Machine:
 
     def __post_init__(self) -> None:
         require(0 < self.memory <= 1, "Machine.memory must be above 0 and at most 1 (a share of the free memory)")
-        require(self.teacher_cache_gib >= 0, "Machine.teacher_cache_gib must be at least 0 (0: nothing is kept)")
         require(
-            0 <= self.teacher_cache_gib < 2**20, "Machine.teacher_cache_gib must be at least 0 (GiB; 0: none are kept)"
+            0 <= self.teacher_cache_gib < 2**20,
+            "Machine.teacher_cache_gib must be at least 0 and below 1048576 (0: off)",
         )
         require(self.workers >= -1, "Machine.workers must be at least -1 (-1: one for each core but one)")
         require(self.checkpoint_every >= 0, "Machine.checkpoint_every must be at least 0 (seconds; 0: after each step)")
