@@ -24,11 +24,12 @@ bench: $(VENV)/.installed-dev
 performance: $(VENV)/.installed-dev
 	$(BIN)/python tests/benchmarks/performance.py
 
-# What only a GPU can show; exit status 2 without one.
+# What only a GPU can show, and a table of speed; exit status 2 without a GPU.
 gpu: $(VENV)/.installed-dev
 	@$(BIN)/python -c "import torch; raise SystemExit(not torch.cuda.is_available())" \
 		|| { echo "make gpu needs a GPU that torch can use, and this machine has none" >&2; exit 2; }
 	$(BIN)/python -m pytest -m gpu tests/gpu
+	$(BIN)/python tests/benchmarks/on_gpu.py
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)

@@ -23,13 +23,15 @@ BATCHES, CLASSES = (32, 64, 128, 256), (10, 100, 1000)
 
 
 def median_rate(bench: Bench) -> float:
-    """Images per second of the median step of kdbench's loop."""
+    """Images per second of the median block of kdbench's loop."""
     return statistics.median(rate for (rate,) in bench.real())
 
 
-def process(name: str, threads: int, batch: int = 64, length: int = 8) -> subprocess.Popen[str]:
-    """A process of its own that trains a method."""
-    command = [sys.executable, __file__, name, "--batch", str(batch), "--steps", str(length)]
+def process(
+    name: str, threads: int, batch: int = 64, length: int = 8, words: Sequence[str] = ()
+) -> subprocess.Popen[str]:
+    """A process of its own that trains a method; `words` are further ones of the command line below."""
+    command = [sys.executable, __file__, name, "--batch", str(batch), "--steps", str(length), *words]
     variables = os.environ | {"OMP_NUM_THREADS": str(threads)}
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=variables)
 
@@ -106,12 +108,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("name")
     parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=8, help="blocks that are timed")
+    parser.add_argument("--block", type=int, default=1, help="steps of a block")
+    parser.add_argument("--pair", nargs=2, default=PAIR, metavar=("STUDENT", "TEACHER"))
+    parser.add_argument("--device", type=torch.device, default=CPU)
     given = parser.parse_args()
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]) if "OMP_NUM_THREADS" in os.environ else 2)
     keep_freed_memory()
-    bench = Bench(given.name, PAIR, "float32", given.steps, given.batch)
-    peak = PeakMemory(CPU)
+    pair = (given.pair[0], given.pair[1])
+    bench = Bench(given.name, pair, "float32", given.steps, given.batch, device=given.device, block=given.block)
+    peak = PeakMemory(given.device)
     print(median_rate(bench), peak.bytes())
 
 
