@@ -29,7 +29,7 @@ gpu: $(VENV)/.installed-dev
 	@$(BIN)/python -c "import torch; raise SystemExit(not torch.cuda.is_available())" \
 		|| { echo "make gpu needs a GPU that torch can use, and this machine has none" >&2; exit 2; }
 	$(BIN)/python -m pytest -m gpu tests/gpu
-	$(BIN)/python tests/benchmarks/on_gpu.py
+	$(BIN)/python tests/benchmarks/on_gpu.py --methods ce kd corsd --blocks 3
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
