@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 import scale
 import torch
 from loops import Bench
-from performance import spread, table
+from tables import spread, table
 
 from kdbench.config import places
 from kdbench.run.allocator import keep_freed_memory

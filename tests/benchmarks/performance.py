@@ -10,23 +10,31 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import itertools
 import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import profiles
 import scale
+import test_board
 import torch
 from loops import Bench, made_up
+from tables import spread, table
 
 from kdbench.config import places
 from kdbench.config.processor import cpu_precision
 from kdbench.data.augment import Augmenter
+from kdbench.files import write_atomically
+from kdbench.launch.slurm.submission import Submission
 from kdbench.plan import expand, request
+from kdbench.report.leaderboard import regenerate
 from kdbench.run.allocator import keep_freed_memory
 from kdbench.run.evaluate import accuracy
 from kdbench.run.resume import dump
@@ -38,6 +46,8 @@ TO_BARE = 1 / 1.03
 TO_CONVENTIONAL = {"float32": 1.25, "bfloat16": 2.2}
 COSTS = {"corsd": ("ce", 1.35), "byot": ("ce", 1.25), "rkd": ("kd", 1.1), "crd": ("kd", 1.25)}
 """The method whose cost another one's is compared with, and the largest ratio that it should have."""
+BOARD = 300
+UNMEASURED = ["Measures.corruptions=False", "Measures.noise=()"]
 DOCUMENT = Path(__file__).parents[2] / "docs/performance.md"
 
 
@@ -71,14 +81,6 @@ def measure(name: str, pair: tuple[str, str], precision: str, rounds: int, lengt
     return rates
 
 
-def spread(values: Sequence[float]) -> str:
-    """Median and quartiles."""
-    if len(values) < 2:
-        return f"{values[0]:.2f}"
-    low, _, high = statistics.quantiles(values, n=4, method="inclusive")
-    return f"{statistics.median(values):.2f} ({low:.2f}–{high:.2f})"
-
-
 def seconds(call: Callable[[], object], rounds: int = 3) -> float:
     """The shortest of some times that a call takes, behind one that warms up."""
     times = []
@@ -91,11 +93,6 @@ def seconds(call: Callable[[], object], rounds: int = 3) -> float:
 
 def verdict(met: bool) -> str:
     return "met" if met else "**not met**"
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = ["| " + " | ".join(row) + " |" for row in [head, ["---", *["--:"] * (len(head) - 1)], *rows]]
-    return "\n".join(lines) + "\n"
 
 
 def training(names: Sequence[str], pair: tuple[str, str], precision: str, rounds: int, length: int) -> str:
@@ -146,26 +143,45 @@ def parts(rounds: int) -> str:
     to_forward = evaluation / (BATCH / seconds(lambda: method.student.train()(batch), 5 * rounds))
     state = {"method": method.state_dict(), "optimiser": [p.detach().clone() for p in method.parameters()]}
     every = given.machine.checkpoint_every
-    checkpoint = seconds(lambda: dump(state), rounds) / every
 
     def start(*arguments: str) -> float:
         return seconds(lambda: subprocess.run([sys.executable, *arguments], check=True, capture_output=True), rounds)
 
     help_, import_ = start("-m", "kdbench", "--help"), start("-c", "import kdbench")
     words = ["methods=ce,kd,byot,corsd,crd", "dataset=cifar100", "seeds=0-99", "Train.epochs=1,2"]
-    count = len(expand.plan(request.parse(words)))
+    specs = expand.plan(request.parse(words))
     plan = seconds(lambda: expand.plan(request.parse(words)), 1)
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        checkpoint = seconds(lambda: write_atomically(folder / "resume.pt", dump(state)), rounds) / every
+        profile = request.parse([*words, "executor=slurm"]).profile
+        jobs = seconds(lambda: Submission(specs, folder, profile, {}).arrays, 1)
+        for number in range(BOARD):
+            test_board.write(folder / "runs", number)
+        outs = itertools.count()
+        board = seconds(lambda: regenerate(folder / "runs", folder / str(next(outs))), 1)
+        shortest = seconds(lambda: one_step(folder / f"of a run {next(outs)}"), 1)
     rows = [
         ["augmented 32×32 images per second", f"{data:,.0f}", "≥ 25,000", verdict(data >= 25_000)],
         ["evaluation, images per second over those of a training forward pass", f"{to_forward:.2f}", "≥ 2",
          verdict(to_forward >= 2)],
-        [f"state of a run made ready for the disk, share of the {every:g} s between two", f"{100 * checkpoint:.2f} %",
+        [f"state of a run written to the disk, share of the {every:g} s between two", f"{100 * checkpoint:.2f} %",
          "≤ 1 %", verdict(checkpoint <= 0.01)],
         ["`kdbench --help`", f"{help_:.2f} s", "≤ 0.3 s", verdict(help_ <= 0.3)],
         ["`import kdbench`", f"{import_:.2f} s", "", ""],
-        [f"plan of {count:,} runs", f"{plan:.2f} s", "", ""],
+        [f"plan of {len(specs):,} runs", f"{plan:.2f} s", "", ""],
+        [f"arrays of SLURM jobs for {len(specs):,} runs, without sbatch", f"{jobs:.2f} s", "", ""],
+        [f"leaderboard of {BOARD} runs, first time", f"{board:.2f} s", "", ""],
+        ["a command that trains for one step on digits, all of it", f"{shortest:.2f} s", "", ""],
     ]  # fmt: skip
     return "## Around the training\n\n" + table(["", "figure", "target", ""], rows)
+
+
+def one_step(runs: Path) -> None:
+    """A run of a single step, in a process of its own."""
+    words = ["methods=ce", "dataset=digits", "Train.epochs=1", "Train.warmup=0", "Train.batch_size=90", *UNMEASURED]
+    command = [sys.executable, "-m", "kdbench", "run", *words, "--runs", str(runs)]
+    subprocess.run(command, check=True, capture_output=True)
 
 
 def sections(rounds: int, length: int, quick: bool) -> Iterator[str]:
@@ -199,6 +215,8 @@ def sections(rounds: int, length: int, quick: bool) -> Iterator[str]:
     if len(precisions) == 1:
         yield f"bfloat16 was not measured: {choice.reason}.\n"
     yield from scale.sections(names, rounds, length)
+    for precision in precisions:
+        yield profiles.section(sorted(COSTS), PAIRS[0], precision, length)
 
 
 def main() -> None:
@@ -208,8 +226,12 @@ def main() -> None:
     parser.add_argument(
         "--quick", action="store_true", help="one small pair, two methods, one step; prints, and writes nothing"
     )
+    parser.add_argument("--parts", action="store_true", help="print what is around the training, and write nothing")
     given = parser.parse_args()
     keep_freed_memory()
+    if given.parts:
+        print(parts(given.rounds))
+        return
     if given.quick:
         print("\n".join(sections(1, 1, quick=True)))
         return

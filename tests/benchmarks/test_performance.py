@@ -23,6 +23,12 @@ def test_verdicts_follow_from_the_figures(performance):
     assert performance.spread([1.0, 2.0, 3.0, 4.0, 5.0]) == "3.00 (2.00–4.00)"
 
 
+def test_shares_of_a_profile_sum_to_all_of_it(performance):
+    shares = importlib.import_module("profiles").shares("ce", ("resnet8", "resnet20"), "float32", 1)
+    assert sum(shares.values()) == pytest.approx(100)
+    assert "aten::convolution_backward" in list(shares)[:3]
+
+
 @pytest.mark.skipif("KDBENCH_EVERY" not in os.environ, reason="half a minute; with KDBENCH_EVERY=1")
 def test_three_loops_take_turns_and_all_parts_are_measured(performance):
     text = "\n".join(performance.sections(1, 1, quick=True))
