@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import random
+import shutil
 import signal
 import sys
 import threading
@@ -243,18 +244,37 @@ DAMAGE |= {f"a bit flipped at {tenth}0 %": lambda b, t=tenth: flipped(b, len(b) 
 DAMAGE |= {"something else": lambda b: b"PK\x03\x04" + bytes(5000)}
 
 
-@pytest.mark.parametrize("how", DAMAGE)
-def test_a_damaged_state_is_recognised_and_the_one_before_taken(how, undisturbed, tmp_path):
+@pytest.fixture(scope="module")
+def stopped_crd(undisturbed, tmp_path_factory):
+    """The folder of a run that was stopped after three steps, and its spec."""
+    runs = tmp_path_factory.mktemp("stopped")
     spec = specs("crd")[-1]
-    with_teacher(spec, undisturbed, tmp_path)
-    folder = stopped(spec, tmp_path, 3)
-    before = parse((folder / RESUME_BEFORE).read_bytes())["step"]
+    with_teacher(spec, undisturbed, runs)
+    return stopped(spec, runs, 3), spec
+
+
+@pytest.mark.parametrize("how", DAMAGE)
+def test_a_damaged_state_is_recognised_and_the_one_before_taken(how, stopped_crd, tmp_path):
+    shutil.copytree(stopped_crd[0].path, tmp_path / "a")
+    folder = RunFolder(tmp_path, "a")
+    state, before = (parse((folder / name).read_bytes()) for name in (RESUME, RESUME_BEFORE))
     (folder / RESUME).write_bytes(DAMAGE[how]((folder / RESUME).read_bytes()))
-    run(spec, tmp_path, None)
+    loaded = Keeper(folder, state["identity"], 0.0).load()
+    assert loaded["step"] == before["step"] < state["step"]
     log = (folder / LOG).read_text()
     assert f"{RESUME} cannot be used: it is" in log
     assert "resuming from the one before" in log
-    assert f"resuming at step {before} " in log
+    assert f"resuming at step {before['step']} " in log
+
+
+def test_from_the_state_before_a_damaged_one_the_run_ends_in_the_same_bits(stopped_crd, undisturbed, tmp_path):
+    folder, spec = stopped_crd
+    with_teacher(spec, undisturbed, tmp_path)
+    shutil.copytree(folder.path, tmp_path / spec.id)
+    ours = RunFolder(tmp_path, spec.id)
+    (ours / RESUME).write_bytes(DAMAGE["cut at 50 %"]((ours / RESUME).read_bytes()))
+    run(spec, tmp_path, None)
+    assert "resuming from the one before" in (ours / LOG).read_text()
     assert record(tmp_path, spec) == record(undisturbed, spec)
 
 

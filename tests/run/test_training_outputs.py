@@ -18,7 +18,7 @@ from kdbench.run.resume import Stopped
 from kdbench.run.teacher_outputs import FOLDER
 from kdbench.run.training_outputs import TrainingOutputs
 
-WORDS = ["student=resnet8", "teacher=resnet14", "Train.epochs=2"]
+WORDS = ["student=resnet8", "teacher=resnet14", "Train.epochs=1"]
 ON = "Machine.teacher_cache_gib=0.1"
 
 
