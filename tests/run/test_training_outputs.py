@@ -29,7 +29,9 @@ class Students:
         self.taught, self.folder = taught, taught.runs / FOLDER
 
     def specs(self, method, *words):
-        return self.taught.specs(*WORDS, f"methods={method}", *words)
+        given = {word.partition("=")[0] for word in words}
+        usual = (word for word in WORDS if word.partition("=")[0] not in given)
+        return self.taught.specs(*usual, f"methods={method}", *words)
 
     def train(self, method, *words, do=lambda specs, runs: local.inline(specs, runs, None)[-1]):
         """The weights, and the images that passed through the teacher or were read."""
@@ -81,7 +83,7 @@ def test_both_precisions_and_seeds_keep_their_own(students):
 def test_plug_ins_read_what_they_ask_for_and_compute_what_is_not_kept(students, own_plugins):
     places.add_plugins([str(Path(__file__).parents[1] / "contract/plugin")])
     students.train("kd", ON)
-    _, computed, read = students.train("fsp", ON)
+    _, computed, read = students.train("fsp", ON, "Train.epochs=2")
     assert computed
     assert not read
     weights, images, _ = students.train("srrl")
