@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 from kdbench.version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from kdbench.api import Plan, load_results, load_student, plan, run, tables
+    from kdbench.api import Plan, load_results, load_student, plan, run, tables, wrap
     from kdbench.errors import RunError, UserError
 
-__all__ = ["Plan", "RunError", "UserError", "load_results", "load_student", "plan", "run", "tables"]
+__all__ = ["Plan", "RunError", "UserError", "load_results", "load_student", "plan", "run", "tables", "wrap"]
 
 _DEPRECATED = {"plan_runs": "plans", "run_all": "plans", "make_tables": "results"}
 """Earlier functions, by the module of kdbench.api that still has them."""

@@ -9,8 +9,8 @@ for table in kdbench.tables(results):
 student = kdbench.load_student(f"runs/{results['run'][0]}")
 """
 
-from kdbench.api.networks import load_student
+from kdbench.api.networks import load_student, wrap
 from kdbench.api.plans import Plan, plan, run
 from kdbench.api.results import load_results, tables
 
-__all__ = ["Plan", "load_results", "load_student", "plan", "run", "tables"]
+__all__ = ["Plan", "load_results", "load_student", "plan", "run", "tables", "wrap"]
