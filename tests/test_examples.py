@@ -19,9 +19,9 @@ def load(name):
 
 
 def test_plain_pytorch(capsys):
-    assert load("plain_pytorch").main(epochs=4) > 25
+    assert load("plain_pytorch").main(epochs=3) > 25
     printed = capsys.readouterr().out
-    assert "epoch 4: ce " in printed
+    assert "epoch 3: ce " in printed
     assert ", kd " in printed
 
 

@@ -6,6 +6,7 @@ import math
 import sys
 import time
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
@@ -191,8 +192,7 @@ class Notebook:
         self._shown = -math.inf
 
     def __enter__(self) -> Notebook:
-        from IPython.display import display
-
+        display: Any = import_module("IPython.display").display  # not typed, and only there in a notebook
         self._handle = display({"text/plain": self._text()}, raw=True, display_id=True)
         return self
 

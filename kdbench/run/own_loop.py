@@ -97,9 +97,9 @@ class Distiller(nn.Module):
         self._calls = state["calls"]
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Distiller:
-        super()._apply(fn, recurse)
-        for teacher in self.method.teachers:
-            teacher.network._apply(fn)
+        applied: list[Any] = [super()._apply, *(teacher.network._apply for teacher in self.method.teachers)]
+        for each in applied:
+            each(fn, recurse)
         self.method.info = replace(self.method.info, device=next(self.method.student.parameters()).device)
         return self
 
