@@ -85,6 +85,9 @@ class Plan:
 
         folder = places.user_path(runs).resolve() if runs else self.folder
         images = places.user_path(data).resolve() if data else None
+        for name, number in (("workers", workers), ("runs_per_gpu", runs_per_gpu)):
+            if number is not None and number < 1:
+                raise UserError(f"{name} must be a positive integer, not {number}")
         if workers and runs_per_gpu:
             raise UserError("workers and runs_per_gpu both set the number of processes; leave one out")
         to_do = backlog.open_runs(self.runs, folder, rerun)

@@ -78,6 +78,8 @@ class Distiller(nn.Module):
                     "this method keeps something of each training image; pass index=, the places of the images of the batch"
                 )
             index = torch.zeros(len(images), dtype=torch.int64, device=images.device)
+        for teacher in self.method.teachers:
+            teacher.network.eval()  # a module of the caller that holds it may have been put into training mode
         streams = self._streams.within("method", self._calls)
         self._last = Batch(images, labels, index, self._calls, streams)
         self._calls += 1
@@ -165,11 +167,14 @@ def _obstacles(
 ) -> Iterator[str]:
     """Sentences about what a method needs and does not have here."""
     run = f"run it with: kdbench run methods={name}"
-    _, teacher = networks
+    student, teacher = networks
+    assert student is not None
     if cls.needs_teacher and teacher is None:
         yield f"'{name}' needs a teacher; pass teacher=, a trained network"
     if not cls.needs_teacher and teacher is not None:
         yield f"'{name}' does not use a teacher; leave it out"
+    if teacher is not None and {*student.parameters()} & {*teacher.parameters()}:
+        yield "student and teacher share parameters; pass a copy of the network as the teacher"
     if cls.images_per_anchor != 1:
         yield f"'{name}' needs {cls.images_per_anchor} related images for each one, which another loop does not draw; {run}"
     if cls.views != ("recipe",):

@@ -86,6 +86,8 @@ def test_a_wrong_selection_is_refused_before_anything_starts(tmp_path):
         kdbench.plan("workers=2")
     with pytest.raises(UserError, match="cannot be separated: no closing quotation"):
         kdbench.plan("methods='kd")
+    with pytest.raises(UserError, match="workers must be a positive integer, not 0"):
+        kdbench.run("methods=ce", runs=tmp_path / "runs", workers=0)
     with pytest.raises(UserError, match="needs a data folder"):
         kdbench.run(dataset="cifar10", recipe="smoke", runs=tmp_path / "runs")
     assert not (tmp_path / "runs").exists()

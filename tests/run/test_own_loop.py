@@ -147,6 +147,9 @@ def test_wrong_arguments_are_refused_in_one_sentence():
         kdbench.wrap(convolutional(), method="kd", classes=5)
     with pytest.raises(UserError, match=r"^'ce' does not use a teacher"):
         kdbench.wrap(convolutional(), convolutional(), method="ce", classes=5)
+    network = convolutional()
+    with pytest.raises(UserError, match=r"^student and teacher share parameters"):
+        kdbench.wrap(network, nn.Sequential(network), method="kd", classes=5)
     with pytest.raises(UserError, match="did you mean 'temperature'"):
         kdbench.wrap(convolutional(), convolutional(), method="kd", classes=5, temprature=2.0)
     with pytest.raises(UserError, match=r"KD\.temperature"):
@@ -178,6 +181,16 @@ def test_the_teacher_moves_with_the_student():
     assert next(teacher.parameters()).dtype == torch.float64
     images, labels, _ = batch()
     sum(wrapped(images.double(), labels).values()).backward()
+
+
+def test_the_teacher_stays_in_evaluation_mode_where_the_caller_holds_it():
+    teacher = convolutional()
+    wrapped = kdbench.wrap(convolutional(), teacher, method="kd", classes=5)
+    nn.ModuleList([wrapped, teacher]).train()
+    images, labels, _ = batch()
+    before = copy.deepcopy(teacher.state_dict())
+    wrapped(images, labels)
+    assert all(torch.equal(before[key], value) for key, value in teacher.state_dict().items())
 
 
 def test_a_loaded_student_teaches():
