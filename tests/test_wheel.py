@@ -27,7 +27,11 @@ def installed(tmp_path_factory):
 
 def test_it_runs_in_an_empty_folder(installed, tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(installed), "KDBENCH_PLUGINS": ""}
-    where = [sys.executable, "-c", "import kdbench; print(kdbench.__file__)"]
+    where = [
+        sys.executable,
+        "-c",
+        "import kdbench; from kdbench.methods.rkd import distance_loss; print(kdbench.__file__)",
+    ]
     printed = subprocess.run(where, cwd=tmp_path, env=environment, check=True, capture_output=True, text=True).stdout
     assert printed.startswith(str(installed)), "the wheel, not the clone, is what is tested"
     words = ["run", "methods=all", "dataset=digits", "Train.epochs=1", "Train.warmup=0", "Measures.images=20"]

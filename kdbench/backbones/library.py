@@ -1,25 +1,22 @@
 """Networks of torchvision and timm as backbones, by the library's own name: `torchvision/resnet50`, `timm/vit_tiny_patch16_224`.
 
-The library's own forward pass computes the logits; stage maps are what its modules return on the way. So these networks have
-no stages that could run on their own, which a few methods need.
+The library's own forward pass computes the logits (`kdbench.backbones.recorded`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from kdbench.backbones import library_models, library_stages
-from kdbench.backbones.backbone import Backbone, Extra, Features
-from kdbench.backbones.library_stages import as_map, entering, recorded
+from kdbench.backbones.recorded import RecordedModel
 from kdbench.errors import UserError
-from kdbench.precision import at_least_float32
 
 
-class LibraryModel(Backbone):
+class LibraryModel(RecordedModel):
     """A classifier of torchvision or timm. Its state dict has the library's own names.
 
     Args:
@@ -34,8 +31,6 @@ class LibraryModel(Backbone):
 
     scale: Tensor
     shift: Tensor
-
-    signed_maps = True  # not for all of them; what reads it is right for maps without negative values too
 
     def __init__(self, *, model: str, classes: int, channels: int, pretrained: bool = True):
         super().__init__()
@@ -57,47 +52,8 @@ class LibraryModel(Backbone):
         """The classifier."""
         return cast(nn.Linear, self.network.get_submodule(self._classifier))
 
-    def forward(self, images: Tensor, features: bool | Iterable[Extra] = False) -> Tensor | Features:
-        extras = () if isinstance(features, bool) else tuple(features)
-        if extras:
-            raise UserError(f"{self.model} does not offer {' and '.join(extras)}: its stages cannot run on their own")
-        if features is False:
-            return at_least_float32(self._called(images))
-        maps: dict[str, Tensor] = {}
-        pooled: list[Tensor] = []
-        with recorded(self.network, self._stages, maps), entering(self.fc, pooled):
-            logits = self._called(images)
-        stages = tuple(as_map(maps[name]) for name in self._stages)
-        return Features(at_least_float32(logits), stages, at_least_float32(pooled[0].flatten(1)))
-
-    def stem(self, images: Tensor) -> Tensor:
-        raise self._refused("a stem that runs on its own")
-
-    def stage_modules(self) -> tuple[nn.Module, ...]:
-        raise self._refused("stages that run on their own")
-
-    def classify(self, x: Tensor) -> Tensor:
-        """Logits (B, K) of pooled features (B, fc.in_features)."""
-        if x.dim() != 2:
-            raise self._refused("a classifier of its deepest map")
-        return super().classify(x)
-
-    def neck_modules(self) -> tuple[nn.Module, ...]:
-        return ()
-
-    @torch.no_grad()
-    def stage_shapes(self, image_shape: tuple[int, int, int]) -> tuple[tuple[int, int, int], ...]:
-        was_training = self.training
-        self.eval()
-        device = next(self.parameters()).device
-        out = cast(Features, self.forward(torch.zeros(1, *image_shape, device=device), features=True))
-        self.train(was_training)
-        return tuple((channels, height, width) for _, channels, height, width in (x.shape for x in out.stages))
-
-    def _refused(self, what: str) -> UserError:
-        return UserError(
-            f"{self.model} does not offer {what}; use one of kdbench's own networks (kdbench list students)"
-        )
+    def _stage_names(self, image_shape: tuple[int, int, int]) -> tuple[str, ...]:
+        return self._stages
 
     def _called(self, images: Tensor) -> Tensor:
         if "scale" in self._buffers:

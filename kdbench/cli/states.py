@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from kdbench.cli.run_filter import RunFilter
-from kdbench.launch.display import clock
+from kdbench.launch.progress_text import clock
 from kdbench.launch.status import STATES, RunStatus
 from kdbench.store import ids
 from kdbench.words import printable

@@ -1,10 +1,12 @@
-"""Progress of runs on standard error: live bars in a terminal, plain lines elsewhere."""
+"""Progress of runs: live bars in a terminal, one updated display in a notebook, plain lines on standard error elsewhere."""
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
@@ -14,7 +16,7 @@ from rich.progress import BarColumn, TaskID, TextColumn
 from rich.progress import Progress as Bars
 from rich.text import Text
 
-from kdbench.store.folder import LOG
+from kdbench.launch.progress_text import clock, ending, facts, measured, overall, seconds_left, short
 from kdbench.words import printable
 
 if TYPE_CHECKING:
@@ -42,38 +44,15 @@ class Display(Protocol):
 
 
 def for_terminal(specs: Sequence[Spec], runs: Path | None = None) -> Display:
-    """The display for standard error.
+    """The display for standard error, or for the output of a notebook's cell.
 
     Args:
         specs: the runs to do.
         runs: the folder of the runs, for the path of a failed run's log; None where they have no folders.
     """
+    if _is_notebook():
+        return Notebook(specs, runs)
     return Live(specs, runs) if sys.stderr.isatty() else Plain(len(specs), runs)
-
-
-def ending(result: dict[str, Any], runs: Path | None = None) -> str:
-    """The outcome of a run, in a few words; of a failed one, also the path of its log in `runs`."""
-    if result["status"] == "failed":
-        log = runs / result["run"] / LOG if runs and "run" in result else None
-        return printable(f"failed: {result['error']}") + (f"; traceback: {log}" if log and log.is_file() else "")
-    if "trial" in result:  # from kdbench tune, which does not read the test set
-        return f"{result['trial']}: {result['accuracy.val']:.2f} % on the validation split"
-    return f"{result['accuracy.last']:.2f} % in {clock(result['seconds.train'])}, {result['cost.images_per_second']:.0f} images/s"
-
-
-def clock(seconds: float) -> str:
-    """A duration as 1:02:03 or 2:03."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
-
-
-def _left(progress: Progress) -> float:
-    return (progress.budget - progress.images) / progress.images_per_second
-
-
-def _measured(progress: Progress) -> str:
-    return f"measuring, {progress.measured:.0%} done"
 
 
 class Plain:
@@ -103,12 +82,12 @@ class Plain:
         if time.monotonic() - self._last[spec.id] >= PLAIN_EVERY:
             self._last[spec.id] = time.monotonic()
             if progress.measured is not None:
-                self._say(spec, f"  trained; {_measured(progress)}")
+                self._say(spec, f"  trained; {measured(progress)}")
                 return
             self._say(
                 spec,
                 f"  epoch {progress.epoch}/{progress.epochs}, {progress.images_per_second:.0f} images/s, "
-                f"{clock(_left(progress))} left",
+                f"{clock(seconds_left(progress))} left",
             )
 
     def end(self, spec: Spec, result: dict[str, Any]) -> None:
@@ -159,17 +138,12 @@ class Live:
 
     def begin(self, spec: Spec) -> None:
         if spec.id not in self._running:
-            self._running[spec.id] = self._bars.add_task(_short(spec), total=1, facts="preparing")
+            self._running[spec.id] = self._bars.add_task(short(spec), total=1, facts="preparing")
 
     def progress(self, spec: Spec, progress: Progress) -> None:
-        validation = f" · val {progress.validation:.1f} %" if progress.validation is not None else ""
-        facts = (
-            f"epoch {progress.epoch}/{progress.epochs} · {progress.images_per_second:.0f} images/s"
-            f" · {clock(_left(progress))} left{validation}"
+        self._bars.update(
+            self._running[spec.id], completed=progress.images, total=progress.budget, facts=facts(progress)
         )
-        if progress.measured is not None:
-            facts = _measured(progress)
-        self._bars.update(self._running[spec.id], completed=progress.images, total=progress.budget, facts=facts)
         self._parts[spec.id] = progress.images / progress.budget
         self._show_all()
 
@@ -185,10 +159,10 @@ class Live:
         self._console.print(Text(printable(text)), soft_wrap=True)
 
     def waits(self, spec: Spec, why: str) -> None:
-        self._console.print(Text.assemble(("–", "yellow"), printable(f" {_short(spec)}  {why}")), soft_wrap=True)
+        self._console.print(Text.assemble(("–", "yellow"), printable(f" {short(spec)}  {why}")), soft_wrap=True)
 
     def _close(self, spec: Spec, mark: str, style: str, text: str) -> None:
-        self._console.print(Text.assemble((mark, style), printable(f" {_short(spec)}  {text}")), soft_wrap=True)
+        self._console.print(Text.assemble((mark, style), printable(f" {short(spec)}  {text}")), soft_wrap=True)
         if spec.id in self._running:
             self._bars.remove_task(self._running.pop(spec.id))
         self._parts.pop(spec.id, None)
@@ -196,12 +170,83 @@ class Live:
 
     def _show_all(self) -> None:
         done = self._done + sum(self._parts.values())
-        spent = time.monotonic() - self._began
-        left = (
-            f" · {clock(spent / done * (self._total - done))} left" if done > 0.05 and self._done < self._total else ""
-        )
-        self._bars.update(self._all, completed=done, facts=f"{self._done}/{self._total}{left}")
+        self._bars.update(self._all, completed=done, facts=overall(done, self._done, self._total, self._began))
 
 
-def _short(spec: Spec) -> str:
-    return f"{spec.method} {spec.dataset} {spec.student} s{spec.seed}" + (" (teacher)" if spec.is_teacher else "")
+class Notebook:
+    """One text in the output of a notebook's cell, updated in place: finished runs, a bar for each running one, and the total."""
+
+    EVERY = 0.25
+    """Seconds between two updates that only show progress."""
+    LINES = 100
+    """Lines about ended runs at most; of more, the latest."""
+
+    def __init__(self, specs: Sequence[Spec], runs: Path | None = None):
+        self._runs = runs
+        self._total = len(specs)
+        self._done = 0
+        self._began = time.monotonic()
+        self._lines: list[str] = []
+        self._running: dict[str, tuple[str, float, str]] = {}
+        self._handle: Any = None
+        self._shown = -math.inf
+
+    def __enter__(self) -> Notebook:
+        display: Any = import_module("IPython.display").display  # not typed, and only there in a notebook
+        self._handle = display({"text/plain": self._text()}, raw=True, display_id=True)
+        return self
+
+    def __exit__(self, *details: Any) -> None:
+        self._running.clear()
+        self._show()
+
+    def begin(self, spec: Spec) -> None:
+        self._running.setdefault(spec.id, (short(spec), 0.0, "preparing"))
+        self._show()
+
+    def progress(self, spec: Spec, progress: Progress) -> None:
+        self._running[spec.id] = short(spec), progress.images / progress.budget, facts(progress)
+        if time.monotonic() - self._shown >= self.EVERY:
+            self._show()
+
+    def end(self, spec: Spec, result: dict[str, Any]) -> None:
+        self._done += 1
+        self._close(spec, "✗" if result["status"] == "failed" else "✓", ending(result, self._runs))
+
+    def left(self, spec: Spec, why: str) -> None:
+        self._close(spec, "–", why)
+
+    def note(self, text: str) -> None:
+        self._lines.append(printable(text))
+        self._show()
+
+    def waits(self, spec: Spec, why: str) -> None:
+        self.note(f"– {short(spec)}  {why}")
+
+    def _close(self, spec: Spec, mark: str, text: str) -> None:
+        self._running.pop(spec.id, None)
+        self.note(f"{mark} {short(spec)}  {text}")
+
+    def _show(self) -> None:
+        self._shown = time.monotonic()
+        self._handle.update({"text/plain": self._text()}, raw=True)
+
+    def _text(self) -> str:
+        done = self._done + sum(part for _, part, _ in self._running.values())
+        whole = "runs", done / max(1, self._total), overall(done, self._done, self._total, self._began)
+        bars = [whole, *self._running.values()]
+        width = max(len(name) for name, *_ in bars)
+        drawn = [f"{name:<{width}} {_bar(part)} {text}" for name, part, text in bars]
+        return "\n".join([*self._lines[-self.LINES :], *drawn])
+
+
+def _is_notebook() -> bool:
+    """True inside a Jupyter kernel, whose front end shows what is displayed; False in IPython's terminal."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython else None
+    return getattr(shell, "kernel", None) is not None
+
+
+def _bar(part: float, width: int = 24) -> str:
+    full = round(part * width)
+    return "━" * full + "─" * (width - full)

@@ -70,7 +70,7 @@ def test_all_methods_are_the_others_and_the_rest_is_on_stderr(broken, capsys, tm
     assert all(f"{name}-digits" not in shown.out for name in SENTENCES)
     assert all(sentence in shown.err for name, sentence in SENTENCES.items() if name != "cut_short")
     with pytest.warns(UserWarning, match="left out: ") as warned:
-        assert {"good", "kd"} <= {spec.method for spec in api.plan_runs("methods=all", dataset="digits")}
+        assert {"good", "kd"} <= {spec.method for spec in api.plan("methods=all", dataset="digits").runs}
     assert any("torn.py does not parse" in str(each.message) for each in warned)
 
 

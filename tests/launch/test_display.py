@@ -72,3 +72,30 @@ def test_live_bars_show_runs_done_epoch_speed_and_time_left():
     assert "epoch 5/10 · 100 images/s · 0:05 left · val 61.5 %" in text
     assert "0/2" in text
     assert "failed: the loss is [not] finite" in text
+
+
+def test_a_notebook_has_one_text_that_is_updated():
+    """tests/test_quickstart.py has it in a kernel."""
+    texts = []
+
+    class Handle:
+        def update(self, data, raw):
+            texts.append(data["text/plain"].splitlines())
+
+    shown = display.Notebook(SPECS)
+    shown._handle = Handle()
+    shown.begin(SPECS[0])
+    shown.progress(SPECS[0], HALF)
+    assert len(texts) == 1, "progress alone is shown some times a second only"
+    shown.waits(SPECS[1], "waiting for\nanother")
+    assert texts[-1][0] == "– ce digits resnet8 s1  waiting for another"
+    assert texts[-1][1].startswith("runs                " + " ━━━━━━──────────────────")
+    assert texts[-1][2].endswith("epoch 5/10 · 100 images/s · 0:05 left · val 61.5 %")
+    shown.end(SPECS[0], RESULT)
+    shown.end(SPECS[1], {"status": "failed", "error": "a sentence"})
+    shown.__exit__(None, None, None)
+    assert texts[-1][1:] == [
+        "✓ ce digits resnet8 s0  71.23 % in 1:02:03, 812 images/s",
+        "✗ ce digits resnet8 s1  failed: a sentence",
+        "runs ━━━━━━━━━━━━━━━━━━━━━━━━ 2/2",
+    ]

@@ -4,6 +4,7 @@ from torch import nn
 
 from kdbench.config.settings import Dataset
 from kdbench.data.images import Images
+from kdbench.run import evaluate
 from kdbench.run.evaluate import accuracies, accuracy
 
 DATASET = Dataset(source="x", mean=(0.0,), std=(1.0,), mirrored=False)
@@ -24,7 +25,7 @@ def says(x, wrong):
 
 
 def test_accuracy_counts_by_hand(monkeypatch):
-    monkeypatch.setattr("kdbench.run.evaluate.BATCH", 3)
+    monkeypatch.setattr(evaluate, "BATCH", 3)
     found = accuracies(lambda x: {"own": says(x, [0]), "exit1": says(x, [3, 4])}, IMAGES, DATASET)
     assert found["own"] == pytest.approx(100 * 6 / 8)
     assert found["exit1"] == pytest.approx(100 * 6 / 8)

@@ -18,7 +18,7 @@ from kdbench.launch import backlog, local
 from kdbench.measures.cost import PeakMemory
 from kdbench.method import Info
 from kdbench.plan import expand, request
-from kdbench.run import checkpoint
+from kdbench.run import checkpoint, prepare
 from kdbench.run.execute import run
 from kdbench.run.loop.batches import steps
 from kdbench.run.loop.budget import Budget
@@ -279,7 +279,7 @@ def test_a_device_that_is_not_there_is_a_clear_error(tmp_path):
 
 def test_info_holds_the_training_labels_only(tmp_path, monkeypatch):
     seen = []
-    monkeypatch.setattr("kdbench.run.prepare.Info", lambda **a: seen.append(Info(**a)) or seen[-1])
+    monkeypatch.setattr(prepare, "Info", lambda **a: seen.append(Info(**a)) or seen[-1])
     (spec,) = specs("methods=ce")
     run(spec, tmp_path, None)
     assert len(seen[0].train_labels) == 81
