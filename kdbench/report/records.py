@@ -30,6 +30,8 @@ Record = dict[str, str]
 ACCURACY = "accuracy.last"
 """The column of the accuracy that tables compare: on the test set after the last epoch, percent."""
 
+WEIGHTS = "weights.sha256"
+
 LEADING = [
     *("dataset", "student", "recipe", "overrides", "protocol", "method", "method.parameters", "teacher", "seed"),
     *("run", "purpose", "status", "error", "accuracy.last", "accuracy.best_val", "accuracy.val", "images_seen"),
@@ -105,7 +107,10 @@ def _with_columns(rows: pd.DataFrame, names: set[str]) -> pd.DataFrame:
 
 
 def merge(committed: pd.DataFrame, fresh: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
-    """Committed records, replaced by those of the folders; and a sentence for each finished one lost to a failure."""
+    """Committed records, replaced by those of the folders; and a sentence for each finished one lost to a failure.
+
+    Where a folder has no measurement of transfer that is committed for the same weights, the committed one stays.
+    """
     import pandas as pd
 
     state = dict(zip(committed["run"], committed["status"], strict=True))
@@ -116,8 +121,20 @@ def merge(committed: pd.DataFrame, fresh: pd.DataFrame) -> tuple[pd.DataFrame, l
     ]
     kept = committed[~committed["run"].isin(fresh["run"])]
     names = {*committed.columns, *fresh.columns}
-    both = [_with_columns(kept, names), _with_columns(fresh, names)]
+    both = [_with_columns(kept, names), _with_transfer(_with_columns(fresh, names), committed)]
     return canonical(pd.concat(both, ignore_index=True)), messages
+
+
+def _with_transfer(fresh: pd.DataFrame, committed: pd.DataFrame) -> pd.DataFrame:
+    """Fill in what only the committed records have of `transfer.json`, a file that folders are copied without."""
+    columns = [name for name in committed.columns if name.startswith("transfer.")]
+    if not columns or WEIGHTS not in fresh.columns or WEIGHTS not in committed.columns:
+        return fresh
+    before = committed.set_index(["run", WEIGHTS])[columns]
+    before = before.reindex(list(zip(fresh["run"], fresh[WEIGHTS], strict=True)), fill_value="")
+    before[fresh[WEIGHTS].to_numpy() == ""] = ""
+    stored = before.set_axis(fresh.index)
+    return fresh.assign(**{name: fresh[name].where(fresh[name] != "", stored[name]) for name in columns})
 
 
 def to_csv(rows: pd.DataFrame) -> bytes:
