@@ -32,6 +32,13 @@ ACCURACY = "accuracy.last"
 
 WEIGHTS = "weights.sha256"
 
+ORIGIN = "origin"
+"""The column of the file that a row was merged from; empty for the runs of this machine."""
+REPRODUCED = "reproduced"
+"""First part of the columns that `kdbench reproduce` adds to merged rows."""
+VERDICT = f"{REPRODUCED}.status"
+CONFIRMED, CONTRADICTED = "confirmed", "contradicted"
+
 LEADING = [
     *("dataset", "student", "recipe", "overrides", "protocol", "method", "method.parameters", "teacher", "seed"),
     *("run", "purpose", "status", "error", "accuracy.last", "accuracy.best_val", "accuracy.val", "images_seen"),
@@ -71,7 +78,22 @@ def number(record: Record, key: str) -> float | None:
 
 def scored(record: Record) -> bool:
     """True if this run has a result that can be averaged."""
-    return record["status"] == "finished" and number(record, ACCURACY) is not None
+    return record["status"] == "finished" and number(record, ACCURACY) is not None and not is_contradicted(record)
+
+
+def is_foreign(record: Record) -> bool:
+    """True for a run of somebody else, whose row was merged."""
+    return bool(record.get(ORIGIN))
+
+
+def is_confirmed(record: Record) -> bool:
+    """True for a run of somebody else that `kdbench reproduce` has confirmed on this machine."""
+    return is_foreign(record) and record.get(VERDICT) == CONFIRMED
+
+
+def is_contradicted(record: Record) -> bool:
+    """True for a run of somebody else that came out differently on this machine."""
+    return is_foreign(record) and record.get(VERDICT) == CONTRADICTED
 
 
 def cell(value: Any) -> str:
@@ -171,7 +193,7 @@ def from_csv(content: bytes, name: str) -> tuple[pd.DataFrame, list[str]]:
             if not cells:
                 continue
             if not header:
-                header = _header(cells, name)
+                header = header_of(cells, name)
                 check = _Check(header)
                 continue
             run = check(cells)
@@ -189,7 +211,12 @@ def from_csv(content: bytes, name: str) -> tuple[pd.DataFrame, list[str]]:
     return pd.DataFrame(rows, columns=pd.Index(header, dtype=object), dtype=object), messages
 
 
-def _header(cells: list[str], name: str) -> list[str]:
+def header_of(cells: list[str], name: str) -> list[str]:
+    """The columns that the first line of a results file names.
+
+    Raises:
+        UserError: it lacks a column that every results file has, or has one twice.
+    """
     if _UNSAFE.search("".join(cells)):
         raise UserError(f"{name} is not a results file: its first line is not UTF-8")
     lacking = [column for column in LEADING if column not in (*cells, *_LATER)]
