@@ -13,8 +13,9 @@ from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from kdbench.config import places, result_keys
+from kdbench.config import extensions, places, result_keys
 from kdbench.errors import UserError, shortened
+from kdbench.store import results_page
 
 
 class Key(NamedTuple):
@@ -36,6 +37,11 @@ class Key(NamedTuple):
     meaning: str
     null: bool = False
     leading: bool = False
+
+    @property
+    def type_in_words(self) -> str:
+        """The type of its values: "integer or null"."""
+        return _WORDS[self.type] + (" or null" if self.null else "")
 
 
 # fmt: off
@@ -177,15 +183,14 @@ def declared_keys() -> Mapping[str, Key]:
 
 @cache
 def _declared_keys(roots: tuple[Path, ...]) -> Mapping[str, Key]:
-    of_measures = {name: of_measure(name, key) for name, key in result_keys.declared().items()}
+    of_measures = {name: _of_measure(name, key) for name, key in result_keys.declared().items()}
     own = {key.name: key for key in KEYS}
     if twice := own.keys() & of_measures:
         raise UserError(f"the key '{min(twice)}' is declared twice: in {__file__} and by a measure")
     return own | of_measures
 
 
-def of_measure(name: str, key: result_keys.Key) -> Key:
-    """The declaration of a measure's key in the form of kdbench's own."""
+def _of_measure(name: str, key: result_keys.Key) -> Key:
     return Key(name, {"float": float, "int": int}[key.type], key.unit, key.meaning, null=True)
 
 
@@ -223,7 +228,7 @@ def defects(result: Mapping[str, Any]) -> list[str]:
         if key is None:
             sentences.append(f"the result has the key '{name}', which is not declared in kdbench/store/result.py")
         elif not (key.null if value is None else _fits(value, key.type)):
-            sentences.append(f"the result's '{name}' is {value!r}, but it is declared as {type_of(key)}")
+            sentences.append(f"the result's '{name}' is {value!r}, but it is declared as {key.type_in_words}")
     return sentences
 
 
@@ -272,12 +277,15 @@ def _fits(value: Any, kind: type) -> bool:
     return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
 
 
-def type_of(key: Key) -> str:
-    """The type of a key's values in words: "integer or null"."""
-    return _WORDS[key.type] + (" or null" if key.null else "")
+def document() -> str:
+    """The text of docs/results.md."""
+    measures = {
+        f"The measure {name}": tuple(_of_measure(key, facts) for key, facts in keys.items())
+        for name, keys in result_keys.by_measure().items()
+        if extensions.member("measure", name).origin == places.BUILT_IN
+    }
+    return results_page.page(SECTIONS | measures, LEADING)
 
 
 if __name__ == "__main__":
-    from kdbench.store import results_page
-
-    sys.stdout.write(results_page.document())
+    sys.stdout.write(document())

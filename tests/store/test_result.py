@@ -8,7 +8,7 @@ import pytest
 from kdbench.config import places, result_keys
 from kdbench.errors import UserError
 from kdbench.report.records import LEADING, is_number_column
-from kdbench.store import result, results_page
+from kdbench.store import result
 from kdbench.store.folder import LOG, RunFolder
 from kdbench.store.result import declaration, declared_keys, defects, dtype, ill_typed, is_number, is_plausible, typed
 
@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_the_document_is_what_the_declaration_generates():
-    assert (ROOT / "docs" / "results.md").read_text() == results_page.document(), (
+    assert (ROOT / "docs" / "results.md").read_text() == result.document(), (
         "run: python -m kdbench.store.result > docs/results.md"
     )
 
@@ -100,7 +100,7 @@ def test_measures_of_plug_ins_declare_keys_of_their_own(latency):
     assert defects({"latency.p99": "1"}) == ["the result's 'latency.p99' is '1', but it is declared as number or null"]
     assert is_number("latency.p50")
     assert declared_keys()["latency.*"].unit == "milliseconds"
-    assert "latency" not in results_page.document()
+    assert "latency" not in result.document()
 
 
 def test_without_the_plug_in_its_keys_are_unknown(own_plugins):

@@ -79,8 +79,10 @@ def label(record: Record) -> str:
 def outcome(record: Record) -> str:
     """How a run of somebody else came out on this machine: "99.72 % there, 97.72 % here, 2026-11-27"."""
     accuracy, difference = number(record, ACCURACY), number(record, f"{REPRODUCED}.difference")
-    if record.get(f"{REPRODUCED}.identical") == "True" or accuracy is None or difference is None:
-        how = "bit-identical weights" if record.get(f"{REPRODUCED}.identical") == "True" else "no accuracy to compare"
+    if record.get(f"{REPRODUCED}.identical") == "True" and not is_contradicted(record):
+        how = "bit-identical weights"
+    elif accuracy is None or difference is None:
+        how = "no accuracy to compare"
     else:
         how = f"{accuracy:.2f} % there, {accuracy + difference:.2f} % here"
     return f"{how}, {record.get(f'{REPRODUCED}.at', '')[:10]}"
