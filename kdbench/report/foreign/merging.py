@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from kdbench.errors import UserError, shortened
 from kdbench.report import records
 from kdbench.report.records import ACCURACY, ORIGIN, REPRODUCED, WEIGHTS, Record, number
-from kdbench.words import count
+from kdbench.words import count, printable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -163,4 +163,4 @@ def _facts(rows: dict[str, Record], group: tuple[str, ...], facts: tuple[str, ..
 
 
 def _short(text: str) -> str:
-    return shortened(text, 60)
+    return shortened(printable(text), 60)

@@ -18,6 +18,7 @@ from kdbench.report import records
 from kdbench.report.foreign.source import Source
 from kdbench.report.records import ACCURACY, NAMES, ORIGIN, REPRODUCED, STATES
 from kdbench.store.result import LARGEST, Key, declaration, declared_keys
+from kdbench.words import printable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -140,7 +141,7 @@ def _check_of(column: str, name: str) -> Callable[[str], str]:
     """
     key = declaration(column) if _COLUMN.fullmatch(column) else None
     if key is None or column.endswith("*"):
-        shown = _short(records.cell(column))
+        shown = _short(column)
         guess = hint(nearest(shown, declared_keys()), "pass the folder of the measure that has it with --plugins")
         raise UserError(f"{name} has the column '{shown}', which kdbench does not declare{guess}")
     form = _FORMS.get(column) or (_is_sha256 if column.endswith("sha256") else None)
@@ -212,4 +213,4 @@ _FORMS: dict[str, Callable[[str], str]] = {
 
 
 def _short(text: str) -> str:
-    return shortened(records.cell(text), 60)
+    return shortened(printable(text), 60)
