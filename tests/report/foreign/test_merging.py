@@ -49,7 +49,7 @@ def test_one_execution_with_other_values_is_a_contradiction(row, merged, changes
 def test_what_may_be_measured_later_and_what_depends_on_the_board_may_differ(row, merged):
     outcome = merged([row(purpose="comparison")], [row(purpose="teacher", transfer__stl10__knn=40.0)])
     assert outcome.present == 1
-    with pytest.raises(UserError, match="transfer.stl10.knn 41.0 here and 40.0"):
+    with pytest.raises(UserError, match=r"transfer.stl10.knn 41.0 here and 40.0"):
         merged([row(transfer__stl10__knn=41.0)], [row(transfer__stl10__knn=40.0)])
 
 
@@ -61,10 +61,10 @@ def test_two_executions_of_one_run_may_differ_as_machines_do(row, merged):
     assert list(outcome.records["accuracy.last"]) == ["50.0"]
     assert "was done twice, with an accuracy of 50.0 here and 51.0 in theirs.csv" in outcome.messages[0]
     with pytest.raises(
-        UserError, match="accuracy.last 50.0 here and 51.1 in theirs.csv, which differ by more than 1 p"
+        UserError, match=r"accuracy.last 50.0 here and 51.1 in theirs.csv, which differ by more than 1 p"
     ):
         merged([mine], [row(accuracy=50.1 + TOLERANCE, **other)])
-    with pytest.raises(UserError, match="has images_seen 14370 here and 9 in theirs.csv"):
+    with pytest.raises(UserError, match=r"has images_seen 14370 here and 9 in theirs.csv"):
         merged([mine], [row(images_seen=9, **other)])
 
 
@@ -80,7 +80,7 @@ def test_a_protocol_with_other_facts_is_a_contradiction(row, merged, changes, wo
     own = row(control="{}")
     with pytest.raises(UserError, match=words):
         merged([own], [row(seed=1, **changes)])
-    with pytest.raises(UserError, match="both in theirs.csv"):
+    with pytest.raises(UserError, match=r"both in theirs.csv"):
         merged([row(seed=5, protocol="00000000")], [row(control="{}"), row(seed=1, **changes)])
 
 

@@ -79,7 +79,7 @@ def test_other_archives_and_folders_are_refused(pack, tmp_path):
         read(pack(compression=zipfile.ZIP_LZMA))
     with zipfile.ZipFile(tmp_path / "other.zip", "w") as archive:
         archive.writestr(SUMS, "")
-    with pytest.raises(UserError, match="it lacks leaderboard/results.csv"):
+    with pytest.raises(UserError, match=r"it lacks leaderboard/results.csv"):
         read(tmp_path / "other.zip")
     with pytest.raises(UserError, match="not the folder"):
         read(tmp_path)
@@ -96,7 +96,9 @@ def test_a_damaged_archive_is_one_sentence(pack, data):
     for place in data.draw(st.lists(st.integers(0, len(content) - 1), min_size=1, max_size=8)):
         content[place] = data.draw(st.integers(0, 255))
     path.write_bytes(content)
+    sentence = ""
     try:
-        assert read(path).name == "theirs.zip" or not content.startswith(b"PK")
+        read(path)
     except UserError as error:
-        assert "\n" not in str(error)
+        sentence = str(error)
+    assert len(sentence.splitlines()) <= 1
