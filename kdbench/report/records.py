@@ -129,7 +129,10 @@ def _with_columns(rows: pd.DataFrame, names: set[str]) -> pd.DataFrame:
 
 
 def merge(committed: pd.DataFrame, fresh: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
-    """Committed records, replaced by those of the folders; and a sentence for each finished one lost to a failure.
+    """Committed records, replaced by those of the folders.
+
+    Returns:
+        The records, and a sentence for each finished one lost to a failure and each merged one lost to a run of this machine.
 
     Where a folder has no measurement of transfer that is committed for the same weights, the committed one stays.
     """
@@ -140,6 +143,12 @@ def merge(committed: pd.DataFrame, fresh: pd.DataFrame) -> tuple[pd.DataFrame, l
         f"run '{run}' is committed as finished, but its folder says that it failed; the folder counts"
         for run, status in zip(fresh["run"], fresh["status"], strict=True)
         if status == "failed" and state.get(run) == "finished"
+    ]
+    origin = dict(zip(committed["run"], committed.get(ORIGIN, [""] * len(committed)), strict=True))
+    messages += [
+        f"run '{run}' was merged from {origin[run]}, and has been done on this machine now; the row of its folder counts"
+        for run in fresh["run"]
+        if origin.get(run)
     ]
     kept = committed[~committed["run"].isin(fresh["run"])]
     names = {*committed.columns, *fresh.columns}

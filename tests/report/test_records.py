@@ -65,6 +65,13 @@ def test_folders_replace_committed_rows_and_other_rows_stay(result):
     assert messages == []
 
 
+def test_a_run_of_this_machine_replaces_a_merged_one(result):
+    committed = frame([result("ce", origin="b.zip 12345678", reproduced__status="confirmed"), result("kd")])
+    merged, (message,) = merge(committed, frame([result("ce", 0, 51.0), result("kd")]))
+    assert merged.equals(frame([result("ce", 0, 51.0), result("kd")]))
+    assert message.startswith("run 'ce0' was merged from b.zip 12345678, and has been done on this machine now")
+
+
 def test_transfer_that_is_committed_for_the_same_weights_stays(result):
     of = {"weights__sha256": "a" * 64}
     committed = frame(
