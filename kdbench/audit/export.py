@@ -98,7 +98,7 @@ def export(runs: Path, out: Path, to: Path | None) -> Path:
     version = __version__ + (f", commit {commit}" if commit else "") + " with changes" * (clean is False)
     files[ABOUT] = _about(files, next(iter(rows["run"][rows["status"] == "finished"]), "RUN"), version)
     files = dict(sorted(files.items()))
-    records.write(to, _archive({**files, SUMS: _sums(files)}))
+    records.write(to, archive_of({**files, SUMS: sums_of(files)}))
     return to
 
 
@@ -173,7 +173,7 @@ def _json(content: object) -> bytes:
     return (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode()
 
 
-def _sums(files: Mapping[str, bytes]) -> bytes:
+def sums_of(files: Mapping[str, bytes]) -> bytes:
     """The checksums of all files, in the format of sha256sum."""
 
     def line(name: str, content: bytes) -> str:
@@ -224,7 +224,8 @@ def _about(files: Iterable[str], run: str, version: str) -> bytes:
     return _ABOUT.format(parts="\n".join(listed), check=check, run=shlex.quote(run), version=version).encode()
 
 
-def _archive(files: dict[str, bytes]) -> bytes:
+def archive_of(files: dict[str, bytes]) -> bytes:
+    """A zip archive of these files; the same files give the same bytes."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         for name, content in files.items():

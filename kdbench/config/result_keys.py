@@ -14,8 +14,8 @@ from kdbench.errors import UserError, unknown
 TYPES = ("float", "int")
 
 RESERVED = (
-    "accuracy", "control", "cost", "data", "exits", "measures", "method", "provenance", "seconds", "teacher", "transfer",
-    "tuning", "weights",
+    "accuracy", "control", "cost", "data", "exits", "measures", "method", "origin", "provenance", "reproduced", "seconds",
+    "teacher", "transfer", "tuning", "weights",
 )  # fmt: skip
 """First parts of the keys that kdbench itself writes: no measure of a plug-in has one of these names."""
 

@@ -15,7 +15,7 @@ from typing import Any
 from kdbench.errors import reason
 from kdbench.files import read_object, read_regular, write_atomically
 from kdbench.report import records
-from kdbench.report.records import NAMES, STATES, is_number_column
+from kdbench.report.records import NAMES, ORIGIN, REPRODUCED, STATES, is_number_column
 from kdbench.store import transfer
 from kdbench.store.folder import CONFIG, RESULT, SPEC, TRANSFER, RunFolder
 from kdbench.store.ids import run_ids
@@ -65,7 +65,7 @@ def read_runs(runs: Path, unchanged: Mapping[str, Stamp] | None = None) -> Readi
                 result = _parsed(path)
                 if defect := _defect(result, name):
                     raise _Unusable(defect)
-                results.append(result | transfer.keys(RunFolder(runs, name), result))
+                results.append(_measured(result) | transfer.keys(RunFolder(runs, name), result))
             stamps[name] = stamp
         except FileNotFoundError:
             unfinished += any(os.path.exists(f"{runs}/{name}/{file}") for file in (SPEC, CONFIG))
@@ -115,6 +115,11 @@ def _defect(result: dict[str, Any], folder: str) -> str | None:
         return sentence
     # A copied folder would count twice, or not, depending on which is read last.
     return None if result["run"] == folder else f"it is the result of run '{result['run']}', not of this folder's"
+
+
+def _measured(result: dict[str, Any]) -> dict[str, Any]:
+    """A result without columns that only a leaderboard adds: a folder here is of this machine."""
+    return {key: value for key, value in result.items() if key.partition(".")[0] not in (ORIGIN, REPRODUCED)}
 
 
 def _is_number(value: Any) -> bool:

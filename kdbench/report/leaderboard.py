@@ -8,9 +8,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kdbench.errors import UserError
 from kdbench.report import curves, folders, purposes, records
+from kdbench.report.foreign import merging, schema
+from kdbench.report.foreign.source import Source
 from kdbench.report.formats import grid_files, latex, readme, tidy_csv
 from kdbench.report.request import Request
 from kdbench.report.tables import axes, grids, overall, published, revisions
@@ -19,6 +22,9 @@ from kdbench.report.tables.sections import Section, Span
 from kdbench.report.tables.tables import Table
 from kdbench.report.tables.tables import tables as make_tables
 from kdbench.store.folder import EPOCHS
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 CSV = "results.csv"
 README = "README.md"
@@ -37,6 +43,8 @@ class Outcome:
         read: number of them that were read from run folders this time; unchanged ones are not read again.
         open: number of runs in the folders that have no result yet.
         messages: a sentence for everything that was skipped or looks wrong.
+        added: number of rows that were merged from another leaderboard.
+        present: number of rows of that leaderboard that were here already.
         changed: the files that were written; the others were up to date.
         sha256: checksum of results.csv.
     """
@@ -48,6 +56,8 @@ class Outcome:
     messages: list[str]
     changed: list[Path]
     sha256: str
+    added: int = 0
+    present: int = 0
 
 
 @contextmanager
@@ -63,7 +73,9 @@ def _nothing_is_garbage() -> Iterator[None]:
 
 
 @_nothing_is_garbage()
-def regenerate(runs: Path, out: Path, request: Request = DEFAULT, html: bool = False) -> Outcome:
+def regenerate(
+    runs: Path, out: Path, request: Request = DEFAULT, html: bool = False, foreign: Source | None = None
+) -> Outcome:
     """Merge the run folders under `runs` into `out`/results.csv and write all other files from it.
 
     Args:
@@ -71,10 +83,11 @@ def regenerate(runs: Path, out: Path, request: Request = DEFAULT, html: bool = F
             are kept up to date.
         html: also write index.html. It has the curves of the run folders, which are not in the records, so `check`
             ignores it.
+        foreign: rows of somebody else to merge.
 
     Raises:
-        UserError: results.csv exists and is not a results file, published.csv is damaged, no table has the baseline, or a
-            package for the page is missing; nothing is written then.
+        UserError: results.csv exists and is not a results file, published.csv is damaged, no table has the baseline, a
+            package for the page is missing, or the rows of somebody else cannot be merged; nothing is written then.
     """
     if html:
         from kdbench.report.formats.page import build  # whose packages are an extra
@@ -84,7 +97,8 @@ def regenerate(runs: Path, out: Path, request: Request = DEFAULT, html: bool = F
     committed, damaged = records.from_csv(before, str(path)) if before else (records.frame([]), [])
     fresh = records.frame(reading.results)
     merged, lost = records.merge(committed, fresh)
-    merged = purposes.filled(merged)
+    others = merging.merge(merged, schema.rows(foreign), foreign.name) if foreign else None
+    merged = purposes.filled(others.records if others else merged)
     asked = _as_before(out) if request.axes else request
     tables = make_tables(merged, asked.baseline)
     content = records.to_csv(merged)
@@ -106,7 +120,7 @@ def regenerate(runs: Path, out: Path, request: Request = DEFAULT, html: bool = F
         )
     changed = [out / name for name, text in files.items() if records.write(out / name, text)]
     folders.remember(runs, content, reading.stamps)
-    messages = [*reading.messages, *damaged, *lost]
+    messages = [*reading.messages, *damaged, *lost, *(others.messages if others else [])]
     return Outcome(
         tables=tables,
         runs=len(merged),
@@ -115,7 +129,23 @@ def regenerate(runs: Path, out: Path, request: Request = DEFAULT, html: bool = F
         messages=messages + _unmeasured(tables, asked.columns),
         changed=changed,
         sha256=hashlib.sha256(content).hexdigest(),
+        added=others.added if others else 0,
+        present=others.present if others else 0,
     )
+
+
+def rewrite(out: Path, rows: pd.DataFrame) -> None:
+    """Write changed records to `out`/results.csv, and all files that follow from it with what they show now.
+
+    Args:
+        rows: all records, in any order.
+    """
+    rows = purposes.filled(records.canonical(rows))
+    content, asked = records.to_csv(rows), _as_before(out)
+    tables = make_tables(rows, asked.baseline)
+    files = {CSV: content, **_generated(tables, len(rows), content, asked, _sections(tables, out))}
+    for name, text in {**files, **_grids(tables, out, None)}.items():
+        records.write(out / name, text)
 
 
 def first(messages: list[str], most: int = 10) -> list[str]:

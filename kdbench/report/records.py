@@ -30,6 +30,15 @@ Record = dict[str, str]
 ACCURACY = "accuracy.last"
 """The column of the accuracy that tables compare: on the test set after the last epoch, percent."""
 
+WEIGHTS = "weights.sha256"
+
+ORIGIN = "origin"
+"""The column of the file that a row was merged from; empty for the runs of this machine."""
+REPRODUCED = "reproduced"
+"""First part of the columns that `kdbench reproduce` adds to merged rows."""
+VERDICT = f"{REPRODUCED}.status"
+CONFIRMED, CONTRADICTED = "confirmed", "contradicted"
+
 LEADING = [
     *("dataset", "student", "recipe", "overrides", "protocol", "method", "method.parameters", "teacher", "seed"),
     *("run", "purpose", "status", "error", "accuracy.last", "accuracy.best_val", "accuracy.val", "images_seen"),
@@ -69,7 +78,22 @@ def number(record: Record, key: str) -> float | None:
 
 def scored(record: Record) -> bool:
     """True if this run has a result that can be averaged."""
-    return record["status"] == "finished" and number(record, ACCURACY) is not None
+    return record["status"] == "finished" and number(record, ACCURACY) is not None and not is_contradicted(record)
+
+
+def is_foreign(record: Record) -> bool:
+    """True for a run of somebody else, whose row was merged."""
+    return bool(record.get(ORIGIN))
+
+
+def is_confirmed(record: Record) -> bool:
+    """True for a run of somebody else that `kdbench reproduce` has confirmed on this machine."""
+    return is_foreign(record) and record.get(VERDICT) == CONFIRMED
+
+
+def is_contradicted(record: Record) -> bool:
+    """True for a run of somebody else that came out differently on this machine."""
+    return is_foreign(record) and record.get(VERDICT) == CONTRADICTED
 
 
 def cell(value: Any) -> str:
@@ -105,7 +129,13 @@ def _with_columns(rows: pd.DataFrame, names: set[str]) -> pd.DataFrame:
 
 
 def merge(committed: pd.DataFrame, fresh: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
-    """Committed records, replaced by those of the folders; and a sentence for each finished one lost to a failure."""
+    """Committed records, replaced by those of the folders.
+
+    Returns:
+        The records, and a sentence for each finished one lost to a failure and each merged one lost to a run of this machine.
+
+    Where a folder has no measurement of transfer that is committed for the same weights, the committed one stays.
+    """
     import pandas as pd
 
     state = dict(zip(committed["run"], committed["status"], strict=True))
@@ -114,10 +144,28 @@ def merge(committed: pd.DataFrame, fresh: pd.DataFrame) -> tuple[pd.DataFrame, l
         for run, status in zip(fresh["run"], fresh["status"], strict=True)
         if status == "failed" and state.get(run) == "finished"
     ]
+    origin = dict(zip(committed["run"], committed.get(ORIGIN, [""] * len(committed)), strict=True))
+    messages += [
+        f"run '{run}' was merged from {origin[run]}, and has been done on this machine now; the row of its folder counts"
+        for run in fresh["run"]
+        if origin.get(run)
+    ]
     kept = committed[~committed["run"].isin(fresh["run"])]
     names = {*committed.columns, *fresh.columns}
-    both = [_with_columns(kept, names), _with_columns(fresh, names)]
+    both = [_with_columns(kept, names), _with_transfer(_with_columns(fresh, names), committed)]
     return canonical(pd.concat(both, ignore_index=True)), messages
+
+
+def _with_transfer(fresh: pd.DataFrame, committed: pd.DataFrame) -> pd.DataFrame:
+    """Fill in what only the committed records have of `transfer.json`, a file that folders are copied without."""
+    columns = [name for name in committed.columns if name.startswith("transfer.")]
+    if not columns or WEIGHTS not in fresh.columns or WEIGHTS not in committed.columns:
+        return fresh
+    before = committed.set_index(["run", WEIGHTS])[columns]
+    before = before.reindex(list(zip(fresh["run"], fresh[WEIGHTS], strict=True)), fill_value="")
+    before[fresh[WEIGHTS].to_numpy() == ""] = ""
+    stored = before.set_axis(fresh.index)
+    return fresh.assign(**{name: fresh[name].where(fresh[name] != "", stored[name]) for name in columns})
 
 
 def to_csv(rows: pd.DataFrame) -> bytes:
@@ -154,7 +202,7 @@ def from_csv(content: bytes, name: str) -> tuple[pd.DataFrame, list[str]]:
             if not cells:
                 continue
             if not header:
-                header = _header(cells, name)
+                header = header_of(cells, name)
                 check = _Check(header)
                 continue
             run = check(cells)
@@ -172,7 +220,12 @@ def from_csv(content: bytes, name: str) -> tuple[pd.DataFrame, list[str]]:
     return pd.DataFrame(rows, columns=pd.Index(header, dtype=object), dtype=object), messages
 
 
-def _header(cells: list[str], name: str) -> list[str]:
+def header_of(cells: list[str], name: str) -> list[str]:
+    """The columns that the first line of a results file names.
+
+    Raises:
+        UserError: it lacks a column that every results file has, or has one twice.
+    """
     if _UNSAFE.search("".join(cells)):
         raise UserError(f"{name} is not a results file: its first line is not UTF-8")
     lacking = [column for column in LEADING if column not in (*cells, *_LATER)]

@@ -65,6 +65,29 @@ def test_folders_replace_committed_rows_and_other_rows_stay(result):
     assert messages == []
 
 
+def test_a_run_of_this_machine_replaces_a_merged_one(result):
+    committed = frame([result("ce", origin="b.zip 12345678", reproduced__status="confirmed"), result("kd")])
+    merged, (message,) = merge(committed, frame([result("ce", 0, 51.0), result("kd")]))
+    assert merged.equals(frame([result("ce", 0, 51.0), result("kd")]))
+    assert message.startswith("run 'ce0' was merged from b.zip 12345678, and has been done on this machine now")
+
+
+def test_transfer_that_is_committed_for_the_same_weights_stays(result):
+    of = {"weights__sha256": "a" * 64}
+    committed = frame(
+        [
+            result("ce", 0, transfer__stl10__knn=40.0, transfer__svhn__knn=30.0, **of),
+            result("ce", 1, transfer__stl10__knn=41.0, **of),
+            result("ce", 2, transfer__stl10__knn=42.0),
+        ]
+    )
+    folders = [result("ce", 0, transfer__stl10__knn=39.0, **of), result("ce", 1, weights__sha256="b" * 64)]
+    merged, _ = merge(committed, frame([*folders, result("ce", 2), result("ce", 3, **of)]))
+    assert list(merged["transfer.stl10.knn"]) == ["39.0", "", "", ""]
+    assert list(merged["transfer.svhn.knn"]) == ["30.0", "", "", ""]
+    assert merge(committed, frame([result("ce", 1, **of)]))[0].equals(committed)
+
+
 def test_a_finished_row_lost_to_a_failure_is_told(result):
     merged, (message,) = merge(frame([result("ce")]), frame([result("ce", status="failed", accuracy=None, error="no")]))
     assert list(merged["status"]) == ["failed"]

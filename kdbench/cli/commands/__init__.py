@@ -12,12 +12,12 @@ from importlib import import_module
 from typing import Protocol, cast
 
 NAMES = (
-    "run", "status", "logs", "cancel", "list", "show", "data", "leaderboard", "reproduce", "export", "diff", "power", "tune",
-    "transfer",
+    "run", "status", "logs", "cancel", "list", "show", "data", "leaderboard", "reproduce", "export", "submit", "diff", "power",
+    "tune", "transfer",
 )  # fmt: skip
 """All commands, in the order of `kdbench --help`."""
 
-WORK = ("run", "cancel", "leaderboard", "reproduce", "export", "tune", "transfer")
+WORK = ("run", "cancel", "leaderboard", "reproduce", "export", "submit", "tune", "transfer")
 """Commands that do more than show something: they do it to the end, even if nobody reads what they print any more."""
 
 

@@ -13,6 +13,7 @@ from kdbench.errors import UserError
 from kdbench.words import count
 
 if TYPE_CHECKING:
+    from kdbench.report.foreign.source import Source
     from kdbench.report.leaderboard import Outcome
     from kdbench.report.tables.axes import Axes
 
@@ -28,6 +29,8 @@ README.md has one table per protocol, dataset and student; tables.csv (nine digi
                                               one axis is method, the other one student or dataset
   kdbench leaderboard --plots                 also writes plots/TABLE/ (cost, curves, severity, exits) and
                                               plots/critical-difference, as SVG and PNG
+  kdbench leaderboard --merge OTHER.zip       adds the rows of an archive of kdbench export or submit, or of another results.csv;
+                                              tables mark them until kdbench reproduce RUN has confirmed them on this machine
   kdbench leaderboard --check                 with the columns and the baseline recorded in README.md
 Exit status: 1 if --check finds a file that is out of date."""
 
@@ -44,6 +47,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--check", action="store_true", help="write nothing; fail if the generated files are out of date"
     )
+    parser.add_argument(
+        "--merge",
+        type=Path,
+        metavar="FILE",
+        help="also merge the rows of this results.csv or archive of another leaderboard",
+    )
     parser.add_argument("--html", action="store_true", help="also write index.html (needs jinja2, itables)")
     parser.add_argument("--plots", action="store_true", help="also write plots/ (needs matplotlib)")
 
@@ -56,8 +65,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     out, runs = arguments.out.resolve(), folders.runs(arguments)
     if arguments.check:
-        if arguments.html or arguments.plots:
-            raise UserError("--check cannot be combined with --html or --plots")
+        if arguments.html or arguments.plots or arguments.merge:
+            raise UserError("--check cannot be combined with --html, --plots or --merge")
         wrong = leaderboard.check(out, request)
         _warn(leaderboard.first(wrong))
         return int(bool(wrong))
@@ -65,8 +74,11 @@ def run(arguments: argparse.Namespace) -> int:
         from kdbench.report.plots import figures
 
         figures.check_matplotlib()
-    outcome = leaderboard.regenerate(runs, out, request, arguments.html)
+    foreign = _foreign(arguments.merge) if arguments.merge else None
+    outcome = leaderboard.regenerate(runs, out, request, arguments.html, foreign)
     _warn(leaderboard.first(outcome.messages))
+    if foreign:
+        print_text(f"{foreign.name}: {count(outcome.added, 'row')} merged, {outcome.present} already here")
     state = "written" if outcome.changed else "unchanged"
     have = "has" if outcome.open == 1 else "have"
     unfinished = f"; {count(outcome.open, 'run')} {have} no result yet" if outcome.open else ""
@@ -82,6 +94,13 @@ def run(arguments: argparse.Namespace) -> int:
     elif page.is_file() and outcome.changed:
         _warn([f"{page} is out of date; regenerate it with --html"])
     return 0
+
+
+def _foreign(path: Path) -> Source:
+    from kdbench.config import places
+    from kdbench.report.foreign import source
+
+    return source.read(places.user_path(path))
 
 
 def _print_grids(outcome: Outcome, by: Axes, out: Path) -> None:

@@ -22,7 +22,9 @@ values, threads and device. The weights of its teacher are copied if they still 
   kdbench reproduce elsewhere/RUN --out /tmp/again
 If another process is already retraining it, the command waits, and takes it over if that process dies.
 reproduced.json in the new run folder records the outcome: the accuracies, and what changed in the environment.
-Exit status: 0 if the weights are bit-identical, else 1."""
+A row of somebody else (kdbench leaderboard --merge) is marked as confirmed or contradicted in the leaderboard: the weights must
+be bit-identical if nothing in the environment differs, else the accuracy must agree to 1 percentage point.
+Exit status: 0 if the weights are bit-identical, or a row of somebody else is confirmed; else 1."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,17 +38,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from kdbench.audit import reproduce
+    from kdbench.audit import confirmation, reproduce
+    from kdbench.report.records import CONFIRMED
+    from kdbench.store.folder import RunFolder
 
     if len(arguments.words) != 1:
         raise UserError(f"reproduce takes one run, as in kdbench reproduce RUN; {len(arguments.words)} given")
-    runs, data = folders.runs(arguments), folders.data(arguments)
-    reproduction = reproduce.prepare(arguments.words[0], runs, data, arguments.out, arguments.board.resolve())
+    runs, data, board = folders.runs(arguments), folders.data(arguments), arguments.board.resolve()
+    reproduction = reproduce.prepare(arguments.words[0], runs, data, arguments.out, board)
     for change in reproduction.changes:
         warn(change)
     outcome = reproduce.carry_out(reproduction)
-    _print(outcome, reproduction.out / reproduction.spec.id)
-    return int(not outcome.identical)
+    folder = RunFolder(reproduction.out, reproduction.spec.id)
+    _print(outcome, folder.path)
+    judgement = confirmation.record(board, reproduction.run, outcome, folder.typed_result())
+    if judgement:
+        console().print(judgement.sentence, soft_wrap=True)
+    return int(not (judgement.verdict == CONFIRMED if judgement else outcome.identical))
 
 
 def _print(outcome: Outcome, folder: Path) -> None:

@@ -13,6 +13,7 @@ from kdbench.report.formats.markdown import code, escape, markdown, markdown_sec
 from kdbench.report.request import Request, parse
 from kdbench.report.tables.cells import legend
 from kdbench.report.tables.columns import SEE
+from kdbench.report.tables.origins import label
 from kdbench.report.tables.rows import Row
 from kdbench.report.tables.sections import Section
 from kdbench.report.tables.tables import Table
@@ -90,6 +91,9 @@ def _detail(row: Row) -> Iterator[str]:
     by = [f"commit{'s' * (len(row.commits) > 1)} {commits}"] if commits else []
     by += map(escape, row.releases)
     yield f"  - configuration {code(row.config)}, {', '.join(by) or 'commit unknown'}\n"
+    for record in row.runs:
+        if origin := label(record):
+            yield f"  - {code(record['run'])} {escape(origin)}\n"
     if row.exits:
         yield "  - exits: " + ", ".join(f"{escape(exit_)} {value:.2f}" for exit_, value in row.exits.items()) + "\n"
     for command in dict.fromkeys(record.get("provenance.command", "") for record in row.runs):

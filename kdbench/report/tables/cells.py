@@ -94,4 +94,6 @@ def legend(tables: Iterable[Table], names: Iterable[str] | None = None) -> dict[
 
 def _seeds(row: Row) -> str:
     n = row.accuracy.n if row.accuracy else 0
-    return f"{n}, {len(row.failed)} failed" if row.failed else str(n)
+    contradicted = len(row.contradicted)
+    counts = {"failed": len(row.failed) - contradicted, "contradicted": contradicted}
+    return ", ".join([str(n), *(f"{number} {what}" for what, number in counts.items() if number)])

@@ -10,6 +10,7 @@ from functools import cached_property
 
 from kdbench.config import BASELINE
 from kdbench.report.stats.significance import ALPHA, best
+from kdbench.report.tables import origins
 from kdbench.report.tables.axes import Axes
 from kdbench.report.tables.cells import Cells
 from kdbench.report.tables.columns import FAILED, NONE
@@ -19,6 +20,8 @@ from kdbench.report.tables.sections import Section, Span
 from kdbench.report.tables.tables import Table
 
 TEACHER = "Teacher"
+_SIGNS = (UNCOMMITTED, OTHER_DATA, *origins.SIGNS)
+"""The marks of rows that cells repeat; the notes of the tables explain them."""
 
 
 @dataclass(frozen=True)
@@ -159,11 +162,11 @@ def text(grid: Grid, method: str, setting: str) -> str:
     row = grid.rows[method].get(setting)
     if row is None:
         return NONE
+    signs = "".join(sign for sign in row.marks if sign in _SIGNS)
     if row.accuracy is None:
-        return FAILED
+        return FAILED + signs
     n, mean, half = row.accuracy
     spread = "" if half is None else f" ± {half:.2f}"
-    signs = "".join(sign for sign in row.marks if sign in (UNCOMMITTED, OTHER_DATA))
     return f"{mean:.2f}{spread}" + (f" (n = {n})" if n != grid.usual_n else "") + signs
 
 
@@ -192,7 +195,7 @@ def _notes(grid: Grid) -> list[str]:
     ]
     if others:
         notes.append(f"with another teacher: {'; '.join(others)}")
-    for sign in (UNCOMMITTED, OTHER_DATA):
+    for sign in _SIGNS:
         notes += [
             f"{sign} {setting}: {note.removeprefix(sign).strip()}"
             for setting, table in grid.tables.items()

@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from kdbench.report.records import Record
+from kdbench.report.records import Record, is_foreign
 from kdbench.report.stats.power import (
     POWER,
     degrees_of_freedom,
@@ -16,7 +16,7 @@ from kdbench.report.stats.power import (
     seeds_needed_text,
     size_text,
 )
-from kdbench.report.tables import revisions
+from kdbench.report.tables import origins, revisions
 from kdbench.report.tables.rows import UNEVEN, Row, with_values
 
 UNCOMMITTED = "†"
@@ -57,7 +57,7 @@ def annotate(rows: list[Row], base: Row | None, baseline: str) -> tuple[list[Row
     unusual = [_unusual(groups, len(rows)) for groups in measures.values()]
     other_measures = [any(at) for at in zip(*unusual, strict=True)]
 
-    notes = [*stamps(rows, names), *_failures(rows, names)]
+    notes = [*stamps(rows, names), *origins.notes(rows, names), *_failures(rows, names)]
     if any(uncommitted):
         notes.append(f"{UNCOMMITTED} with uncommitted changes in the code")
     notes += [*_code(rows, names), *_doubts(rows, names)]
@@ -73,7 +73,7 @@ def annotate(rows: list[Row], base: Row | None, baseline: str) -> tuple[list[Row
         notes += _comparison(rows, names, base, baseline)
     notes += [*_conditions(rows, names), *_excluded(rows, names), *_power(rows, baseline)]
     marks = [
-        UNCOMMITTED * a + OTHER_DATA * b + OTHER_MEASURES * c + UNEVEN_TIMES * row.has_uneven_times
+        UNCOMMITTED * a + OTHER_DATA * b + OTHER_MEASURES * c + UNEVEN_TIMES * row.has_uneven_times + origins.mark(row)
         for a, b, c, row in zip(uncommitted, other_data, other_measures, rows, strict=True)
     ]
     return [replace(row, marks=mark) for row, mark in zip(rows, marks, strict=True)], notes
@@ -137,7 +137,8 @@ def _excluded(rows: Sequence[Row], names: Sequence[str]) -> Iterator[str]:
     """Runs that do not count."""
     for name, row in zip(names, rows, strict=True):
         for records, reason in (
-            (row.superseded, "a newer run of the same seed counts"),
+            ([r for r in row.superseded if not is_foreign(r)], "a newer run of the same seed counts"),
+            ([r for r in row.superseded if is_foreign(r)], "another run of the same seed counts"),
             (row.teachers, "trained as a teacher for students of the same architecture"),
         ):
             if records:
@@ -201,6 +202,8 @@ def stamps(rows: list[Row], names: list[str]) -> Iterator[str]:
 def _failures(rows: list[Row], names: list[str]) -> Iterator[str]:
     for name, row in zip(names, rows, strict=True):
         for record in row.failed:
+            if record in row.contradicted:
+                continue
             why = record["error"] or (
                 "no reason was recorded" if record["status"] == "failed" else "it ended without an accuracy"
             )

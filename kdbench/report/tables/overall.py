@@ -10,6 +10,7 @@ from itertools import combinations
 
 from kdbench.report.stats.across import Friedman, Improvement, average_ranks, critical_difference, friedman, improvement
 from kdbench.report.stats.significance import ALPHA
+from kdbench.report.tables import origins
 from kdbench.report.tables.cells import Cells
 from kdbench.report.tables.columns import NONE
 from kdbench.report.tables.notes import stamps
@@ -189,7 +190,7 @@ def _notes(over: Aggregate) -> list[str]:
     n, k = len(over.tables), len(over.standings)
     rows = [row for standing in over.standings for row in standing.rows]
     names = [standing.method for standing in over.standings for _ in standing.rows]
-    notes = [*stamps(rows, names), verdict(over.test)]
+    notes = [*stamps(rows, names), *origins.unconfirmed(rows, names), verdict(over.test)]
     difference = f"critical difference {over.critical_difference:.2f} (Nemenyi, 95 %)"
     if over.critical_difference >= k - 1:
         notes.append(

@@ -14,6 +14,7 @@ from kdbench.config import BASELINE, places
 from kdbench.errors import UserError, shortened
 from kdbench.report.stats.intervals import Interval, paired_difference
 from kdbench.report.stats.power import deviation
+from kdbench.report.tables import origins
 from kdbench.report.tables.cells import Cells
 from kdbench.report.tables.columns import NONE, compact
 from kdbench.report.tables.rows import Row
@@ -249,6 +250,7 @@ def _notes(pairs: Sequence[Comparison]) -> Iterator[str]:
     for condition, names in by_condition.items():
         every = "all rows" if len(names) == len(pairs) else ", ".join(dict.fromkeys(names))
         yield f"{condition} ({every})"
+    yield from origins.unconfirmed([pair.row for pair in pairs], [pair.name for pair in pairs])
 
 
 def _other(pair: Comparison) -> str:

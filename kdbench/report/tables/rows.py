@@ -12,7 +12,7 @@ from functools import cached_property, lru_cache
 from kdbench.config.resolve import digest
 from kdbench.plan.spec import TEACHER
 from kdbench.report.purposes import PURPOSE
-from kdbench.report.records import ACCURACY, Record, number, scored
+from kdbench.report.records import ACCURACY, Record, is_contradicted, is_foreign, number, scored
 from kdbench.report.stats.differences import Differences
 from kdbench.report.stats.intervals import Interval, mean_interval
 from kdbench.words import shortest
@@ -111,8 +111,13 @@ class Row:
 
     @cached_property
     def failed(self) -> list[Record]:
-        """The runs that have none."""
+        """The runs that have none, and those that `kdbench reproduce` has contradicted, which count as little."""
         return [record for record in self.runs if not scored(record)]
+
+    @property
+    def contradicted(self) -> list[Record]:
+        """The runs of somebody else that came out differently on this machine."""
+        return [record for record in self.runs if is_contradicted(record)]
 
     def values(self, key: str) -> dict[int, float]:
         """A key of the results by seed, of the finished runs that have it."""
@@ -229,7 +234,11 @@ def _row(teacher: str, records: list[Record]) -> Row:
     # A run that was trained as a teacher of its own architecture is not one of the seeds that are compared.
     as_teachers = [record for record in records if record[PURPOSE] == TEACHER]
     students = [record for record in records if record not in as_teachers]
-    records = sorted(students or records, key=lambda record: (record.get("provenance.finished_at", ""), record["run"]))
+    # A run of this machine counts before one of the same seed that somebody else did, whatever time that records.
+    records = sorted(
+        students or records,
+        key=lambda record: (not is_foreign(record), record.get("provenance.finished_at", ""), record["run"]),
+    )
     newest = {int(record["seed"]): record for record in records}
     counted = [newest[seed] for seed in sorted(newest)]
     finished = [record for record in counted if scored(record)]

@@ -15,9 +15,10 @@ from typing import Any
 from kdbench.errors import UserError
 from kdbench.measures.convergence import Point
 from kdbench.report.formats.page.curves import Curves
-from kdbench.report.records import Record, scored
+from kdbench.report.records import Record, is_contradicted, scored
 from kdbench.report.tables.cells import cells, legend
 from kdbench.report.tables.columns import Column, shown
+from kdbench.report.tables.origins import label
 from kdbench.report.tables.rows import Row, commits, release
 from kdbench.report.tables.sections import Section
 from kdbench.report.tables.tables import Table
@@ -169,8 +170,9 @@ def _run(record: Record, aside: str, curves: Curves) -> dict[str, Any]:
             "id": record["run"],
             "seed": record["seed"],
             "accuracy": record["accuracy.last"] if scored(record) else "",
-            "error": "" if scored(record) else record["error"] or "no accuracy",
+            "error": "" if scored(record) else record["error"] or ("" if is_contradicted(record) else "no accuracy"),
             "aside": aside,
+            "origin": label(record),
             "teacher": f"{teacher} ({record['teacher.accuracy']} %)" if record.get("teacher.accuracy") else teacher,
             "commit": ", ".join(code) + changed,
             "parameters": "" if record["method.parameters"] == "{}" else record["method.parameters"],

@@ -95,7 +95,7 @@ function card(run) {
   const reached = run.accuracy ? `${Number(run.accuracy).toFixed(2)} %` : "failed";
   const list = make("dl");
   const facts = { run: run.id, teacher: run.teacher, commit: run.commit, parameters: run.parameters };
-  Object.assign(facts, { overrides: run.overrides, accuracy: run.accuracy, error: run.error, "not counted": run.aside });
+  Object.assign(facts, { overrides: run.overrides, accuracy: run.accuracy, error: run.error, "not counted": run.aside, origin: run.origin });
   for (const [name, value] of Object.entries(facts)) {
     if (value) list.append(make("dt", {}, name), make("dd", {}, value));
   }
