@@ -25,7 +25,7 @@ README.md has one table per protocol, dataset and student; tables.csv (nine digi
   kdbench leaderboard baseline=kd             differences from another method, with its usual values
   kdbench leaderboard rows=method columns=student
                                               also writes and prints a grid of accuracies: method-by-student.md, .csv, .tex;
-                                              one axis is method, the other one student or dataset
+                                              one axis is method, the other one student, dataset or dataset,student
   kdbench leaderboard --plots                 also writes plots/TABLE/ (cost, curves, severity, exits) and
                                               plots/critical-difference, as SVG and PNG
   kdbench leaderboard --check                 with the columns and the baseline recorded in README.md
