@@ -175,9 +175,9 @@ def _states() -> Iterable[str]:
 
 
 def _logs() -> Iterable[str]:
-    from kdbench.plan.request import LOGS
+    from kdbench.config.loggers import LOGGERS
 
-    return LOGS
+    return LOGGERS
 
 
 def _none() -> Iterable[str]:

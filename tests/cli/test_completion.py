@@ -23,7 +23,7 @@ def complete(command, prefix, *before, argument="words", runs=None):
 
 
 def test_the_keys_are_those_that_the_commands_accept():
-    of_runs = (*run_request.PLAN_KEYS, *run_request.SINGLE_KEYS)
+    of_runs = run_request.KEYS
     assert {name: sorted(keys) for name, keys in completion._KEYS.items()} == {
         "run": sorted([*of_runs, "baseline"]),
         "show": sorted(of_runs),
