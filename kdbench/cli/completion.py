@@ -212,6 +212,7 @@ _KEYS: dict[str, Sequence[str]] = {
     "status": _OF_FILTER,
     "cancel": _OF_FILTER,
     "transfer": _OF_FILTER,
+    "latency": _OF_FILTER,
 }
 """The keys of each command's selections; tests compare them with what the commands accept."""
 _VALUES: dict[str, Names] = {
@@ -233,7 +234,7 @@ _VALUES: dict[str, Names] = {
 _BARE: dict[str, Callable[[argparse.Namespace], Iterable[str]]] = {
     "tune": lambda parsed: _methods(),
     "diff": _methods_and_runs,
-    **dict.fromkeys(("status", "logs", "cancel", "reproduce", "transfer"), _runs),
+    **dict.fromkeys(("status", "logs", "cancel", "reproduce", "transfer", "latency"), _runs),
 }
 """The words without "=" that a command takes."""
 _TAKE_BINDINGS = ("run", "show", "tune", "diff", "data")

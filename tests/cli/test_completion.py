@@ -31,7 +31,7 @@ def test_the_keys_are_those_that_the_commands_accept():
         "tune": sorted([*of_runs, "trials"]),
         "leaderboard": sorted(report_request._KEYS),
         "power": sorted(power._KEYS),
-        **dict.fromkeys(("status", "cancel", "transfer"), sorted(run_filter.KEYS)),
+        **dict.fromkeys(("status", "cancel", "transfer", "latency"), sorted(run_filter.KEYS)),
     }
 
 
