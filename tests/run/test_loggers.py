@@ -14,7 +14,7 @@ from kdbench.run import loggers
 from kdbench.run.caller import Caller
 from kdbench.run.execute import run
 from kdbench.run.resume import Stopped
-from kdbench.store.folder import EPOCHS, LOG, RunFolder
+from kdbench.store.folder import EPOCHS, LOG, LOGGED, RunFolder
 
 SHORT = [
     "dataset=digits", "student=resnet8", "Train.epochs=3", "Train.warmup=0", "Train.batch_size=45",
@@ -129,6 +129,16 @@ def test_a_run_done_afresh_is_a_new_one(tmp_path):
     second, is_new = loggers.logged_id(folder, "wandb")
     assert is_new
     assert second != first
+
+
+@pytest.mark.parametrize("id_", ["*", "../../x", "a/b", 3, None])
+def test_an_id_that_names_other_files_is_not_used(tmp_path, id_):
+    folder = RunFolder(tmp_path, "ce-digits")
+    folder.path.mkdir()
+    (folder / LOGGED).write_text(json.dumps({"wandb": id_}))
+    found, is_new = loggers.logged_id(folder, "wandb")
+    assert is_new
+    assert found.startswith("ce-digits-")
 
 
 class Broken:

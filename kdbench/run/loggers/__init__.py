@@ -15,6 +15,7 @@ from importlib import import_module
 from typing import Any, Protocol
 
 from kdbench.config.loggers import LOGGERS, misfit
+from kdbench.plan.spec import is_run_name
 from kdbench.store.folder import LOGGED, RunFolder
 from kdbench.streams import Streams
 
@@ -93,8 +94,8 @@ def logged_id(folder: RunFolder, name: str, create: Callable[[], str] | None = N
         The id, and whether it is new.
     """
     ids = folder.read(LOGGED) or {}
-    if isinstance(ids.get(name), str):
-        return ids[name], False
+    if is_run_name(id_ := ids.get(name)):  # the folder may be a stranger's, and files are looked for by this name
+        return str(id_), False
     ids[name] = create() if create else f"{folder.path.name[:100]}-{secrets.token_hex(4)}"
     folder.write(LOGGED, ids, lasting=False)
     return ids[name], True
