@@ -10,7 +10,7 @@ import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from kdbench.config import bindings, defects, places, processor
+from kdbench.config import bindings, defects, extensions, places, processor
 from kdbench.data.readers import registry
 from kdbench.errors import RunError, UserError, file_and_reason, loading_torch, reason
 from kdbench.launch import requirements
@@ -127,7 +127,8 @@ def _data(diagnosis: Diagnosis, data: Path | None) -> None:
             diagnosis.problems.append(f"the dataset {name} cannot be used: {reason(error)}")
             continue
         if found is not None:
-            (ready if found else absent).append(name)
+            can_download = not found and "present" in extensions.members("reader")[source].options
+            (ready if found else absent).append(f"{name} (can be downloaded)" if can_download else name)
     diagnosis.facts.append(("datasets", f"ready: {', '.join(ready)}"))
     if absent:
         diagnosis.facts.append(("", f"not here: {', '.join(absent)}"))

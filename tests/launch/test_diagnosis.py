@@ -27,6 +27,7 @@ def test_datasets_are_recognised_by_their_files_without_being_read(tmp_path):
         (tmp_path / name).write_text("not read")
     result = diagnosis.diagnose(tmp_path / "runs", tmp_path)
     assert facts(result)["datasets"] == "ready: digits, fashion_mnist, svhn, tiny_imagenet"
+    assert any("cifar10 (can be downloaded), cifar100" in state for _, state in result.facts)
     assert result.problems == []
 
 
