@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NoReturn
 
 from kdbench.cli import commands
@@ -13,6 +13,9 @@ from kdbench.version import __version__
 DEBUG = "--debug"
 """The option that shows the traceback of an error."""
 
+COMPLETION = "pip install 'kdbench[completion]', then eval \"$(register-python-argcomplete kdbench)\""
+"""How a user switches completion on; the second half goes into ~/.bashrc or ~/.zshrc."""
+
 
 def parse(words: Sequence[str]) -> argparse.Namespace:
     """The arguments that the words behind `kdbench` make.
@@ -21,7 +24,7 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
         UserError: an unknown command or option.
         SystemExit: help was requested, and is printed.
     """
-    parser, parser_of = _parsers()
+    parser, parser_of = parsers()
     if words:
         words = {"help": [*words[1:], "--help"], "version": ["--version"]}.get(words[0], words)
         _check_first(words[0], parser, parser_of)
@@ -44,19 +47,22 @@ class _Parser(argparse.ArgumentParser):
         raise UserError(message)
 
 
-def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
-    """The parser of the whole command line, and that of each command."""
+def parsers(
+    names: Iterable[str] = commands.NAMES,
+) -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
+    """The parser of the whole command line, and that of each of its commands `names`."""
     parser = _Parser(
         prog="kdbench",
         description="Compares knowledge-distillation methods under one protocol.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="More about a command: kdbench COMMAND --help\n"
+        f"Completion by the tab key: {COMPLETION}\n"
         "Exit status: 0 if all runs finished, 1 if one failed, 2 for invalid input.",
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"kdbench {__version__}")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
-    return parser, {name: _add(subparsers, name) for name in commands.NAMES}
+    return parser, {name: _add(subparsers, name) for name in names}
 
 
 def _add(subparsers: argparse._SubParsersAction[_Parser], name: str) -> argparse.ArgumentParser:
@@ -84,10 +90,7 @@ def _add(subparsers: argparse._SubParsersAction[_Parser], name: str) -> argparse
 def _check_first(word: str, parser: argparse.ArgumentParser, parser_of: Mapping[str, argparse.ArgumentParser]) -> None:
     """Refuse a first word that is neither a command nor an option of kdbench itself."""
     if "completion" in word:
-        raise UserError(
-            "kdbench does not offer shell completion; kdbench --help lists the commands, kdbench COMMAND --help the options "
-            "of one, and kdbench list the names that can be selected"
-        )
+        raise UserError(f"shell completion is set up by the shell: {COMPLETION}")
     if word.startswith("-"):
         option = word.partition("=")[0]
         if option in _options(parser):

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 
 from kdbench.cli import arguments as arguments_
-from kdbench.cli import commands
+from kdbench.cli import commands, completion
 from kdbench.cli.printing import print_text, warn
 from kdbench.errors import RunError, UserError, file_and_reason, reason
 from kdbench.output import lenient
@@ -28,6 +28,8 @@ def main(words: Sequence[str] | None = None) -> int:
 
     0 success, 1 a run failed or was lost, 2 invalid input, 3 other processes still do some of the runs, 130 interrupted.
     """
+    if completion.REQUESTED in os.environ:
+        completion.answer()
     _replace_what_cannot_be_encoded()
     words = sys.argv[1:] if words is None else words
     try:

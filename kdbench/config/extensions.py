@@ -51,7 +51,7 @@ KINDS = {
         "data/readers",
         "readers",
         "readers",
-        {"needs_folder": bool, "classes": int, "present": str, "takes": tuple},
+        {"needs_folder": bool, "classes": int, "present": str, "files": tuple, "takes": tuple},
     ),
     "measure": Kind("MEASURES", "measures", "measures", "measures", {"keys": dict, "columns": dict}),
     "launcher": Kind("LAUNCHERS", "launch", "launchers", "launchers", {}),

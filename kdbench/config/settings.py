@@ -155,7 +155,7 @@ class Machine:
         deterministic: only deterministic kernels (slower on a GPU).
         checkpoint_every: seconds between two saved states of training, in addition to those at epoch ends; 0: after each step.
         gpus: processes that share each batch, a GPU each (on a CPU: processes).
-        log: "tensorboard" also writes event files next to epochs.csv; "" does not.
+        log: loggers that get the lines of epochs.csv too, such as "tensorboard,wandb" (kdbench/config/loggers.py); "": none.
         images: where image files are decoded: in "memory" before training, batch by batch ("stream"), once into a file on
             disk ("cache"), or in memory if they take no more than `memory` of it and else batch by batch ("auto").
         memory: share of the free memory that decoded images may take.
@@ -172,7 +172,7 @@ class Machine:
     deterministic: bool
     checkpoint_every: float
     gpus: int
-    log: Literal["", "tensorboard"]
+    log: str
     images: Literal["auto", "memory", "stream", "cache"] = "auto"
     memory: float = 0.5
     workers: int = -1

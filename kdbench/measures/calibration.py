@@ -15,6 +15,7 @@ MEASURES = {
                 "accuracy.top5": ("float", "percent", "test images whose class has one of the five largest logits"),
                 "calibration.ece": ("float", "percent", "expected calibration error over 15 equally wide bins"),
                 "calibration.nll": ("float", "nats", "mean of −log p(true class), without label smoothing"),
+                "calibration.brier": ("float", "", "Brier score: mean squared distance from the true class, from 0 to 2"),
                 "teacher.agreement": ("float", "percent", "test images on which network and teacher predict the same class"),
             },
             "columns": {
@@ -24,6 +25,10 @@ MEASURES = {
                 },
                 "nll": {
                     "key": "calibration.nll", "title": "NLL", "about": "negative log-likelihood of the true class",
+                    "digits": 3, "better": "lower",
+                },
+                "brier": {
+                    "key": "calibration.brier", "title": "Brier", "about": "Brier score of the predicted probabilities",
                     "digits": 3, "better": "lower",
                 },
                 "agreement": {
@@ -46,6 +51,7 @@ def predictions(evaluation: Evaluation) -> Values:
         "accuracy.top5": top_accuracy(own, labels, 5),
         "calibration.ece": round(expected_calibration_error(own, labels), 6),
         "calibration.nll": round(negative_log_likelihood(own, labels), 6),
+        "calibration.brier": round(brier_score(own, labels), 6),
         "teacher.agreement": None if taught is None else agreement(own, taught),
     }
 
@@ -73,6 +79,13 @@ def expected_calibration_error(logits: Tensor, labels: Tensor, bins: int = BINS)
 def negative_log_likelihood(logits: Tensor, labels: Tensor) -> float:
     """Mean of −log p(true label) in nats, without label smoothing."""
     return torch.nn.functional.cross_entropy(logits.double(), labels).item()
+
+
+def brier_score(logits: Tensor, labels: Tensor) -> float:
+    """Mean over the images of Σ_k (p_k − [k is the label])², from 0 to 2 (Brier, Monthly Weather Review 1950, equation 2)."""
+    p = logits.double().softmax(dim=1)
+    p[torch.arange(len(labels), device=labels.device), labels] -= 1
+    return p.square().sum(dim=1).mean().item()
 
 
 def agreement(logits: Tensor, others: Tensor) -> float:

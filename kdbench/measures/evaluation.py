@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -35,6 +35,7 @@ class Evaluation:
         folder: the user's data folder, if there is one, for measures with files of their own.
         features, teacher_features: pooled features (N, D) of network and teacher for the test images; None without a teacher,
             and for a network that is not a backbone.
+        flops_through: FLOPs of an image through all classifiers up to each one, in their order, `OWN` last.
         between: a slow measure calls it now and then with the share of its work that is done; it may raise.
     """
 
@@ -50,6 +51,7 @@ class Evaluation:
     folder: Path | None = None
     features: Tensor | None = None
     teacher_features: Tensor | None = None
+    flops_through: Mapping[str, int] = field(default_factory=dict)
 
 
 def measure(evaluation: Evaluation) -> Values:

@@ -65,6 +65,24 @@ def of_outputs(compute: Callable[[], Mapping[str, Tensor]]) -> dict[str, int]:
     }
 
 
+def through(compute: Callable[[], Mapping[str, Tensor]], last: str) -> dict[str, int]:
+    """FLOPs of an image through all classifiers up to and with each, from the one that needs the fewest to `last`, by name.
+
+    Args:
+        compute: see `of_outputs`; logits (B, K) by classifier.
+    """
+    alone = of_outputs(compute)
+    order = sorted((name for name in alone if name not in ("ensemble", last)), key=lambda name: alone[name])
+
+    def together() -> dict[str, Tensor]:
+        outputs = compute()
+        names = [*order, last]
+        return {name: torch.cat([outputs[each] for each in names[: place + 1]]) for place, name in enumerate(names)}
+
+    counted = of_outputs(together)
+    return {name: counted[name] for name in [*order, last]}
+
+
 def of_losses(losses: Losses, batch: Batch) -> int:
     """FLOPs of one call of `losses`, forward only.
 

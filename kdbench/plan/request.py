@@ -11,21 +11,22 @@ from pathlib import Path
 
 from kdbench import words as words_
 from kdbench.backbones import registry
-from kdbench.config import BASELINE, bindings, defects, extensions, places, resolve, result_keys, signature
+from kdbench.config import BASELINE, bindings, defects, extensions, loggers, places, resolve, result_keys, signature
 from kdbench.config.cluster import Cluster
 from kdbench.config.ginfile import Binding
 from kdbench.errors import UserError, hint, nearest, shortened, unknown
 
 PLAN_KEYS = ("methods", "dataset", "student", "teacher", "recipe", "seeds")
 """Each takes a comma-separated list; the plan is the product of these lists."""
-SINGLE_KEYS = ("sweep", "executor", "workers", "runs_per_gpu", "gpus", "cluster", "log")
+SINGLE_KEYS = ("sweep", "executor", "workers", "runs_per_gpu", "gpus", "cluster")
 """Each takes one value."""
+KEYS = (*PLAN_KEYS, *SINGLE_KEYS, "log")
+"""All keys of selections."""
 WEIGHT_SUFFIXES = (".pt", ".pth", ".safetensors", ".tar", ".ckpt", ".bin")
 """Endings that mark a word as a file of weights in the current folder, and not as a backbone or a run."""
 LOCAL_EXECUTORS = ("inline", "local")
 """The executors whose runs are done by this machine."""
 DEFAULT_CLUSTER = "default"
-LOGS = ("tensorboard",)
 
 
 @dataclass(frozen=True)
@@ -82,10 +83,10 @@ def parse(words: Sequence[str]) -> Request:
     Raises:
         UserError: a word is neither a selection nor a binding, or names something that does not exist.
     """
-    parsed = words_.parse(words, (*PLAN_KEYS, *SINGLE_KEYS), _unknown_key, SINGLE_KEYS)
+    parsed = words_.parse(words, KEYS, _unknown_key, SINGLE_KEYS)
     for word in parsed.bare:
         raise UserError(f"'{word}' is neither a selection (such as methods=kd) nor a binding (such as Train.epochs=5)")
-    single = {key: parsed.values[key][0] for key in SINGLE_KEYS if key in parsed.values}
+    single = {key: ",".join(parsed.values[key]) for key in (*SINGLE_KEYS, "log") if key in parsed.values}
     lists = _lists({key: parsed.values[key] for key in PLAN_KEYS if key in parsed.values}, single.get("sweep"))
     methods = _methods(lists["methods"])
     overrides = _overrides(parsed.bindings, single)
@@ -112,8 +113,8 @@ def parse(words: Sequence[str]) -> Request:
 
 def _unknown_key(key: str) -> UserError:
     configurables = bindings.overridable().values()
-    keys = {p: f"{c.name}.{p}" for c in configurables for p in c.parameters if p not in SINGLE_KEYS}
-    guess = nearest(key, [*PLAN_KEYS, *SINGLE_KEYS, *keys])
+    keys = {p: f"{c.name}.{p}" for c in configurables for p in c.parameters if p not in KEYS}
+    guess = nearest(key, [*KEYS, *keys])
     guess = keys.get(guess, guess) if guess else None
     return UserError(f"unknown selection '{key}'{hint(guess, 'see all with: kdbench run --help')}")
 
@@ -121,8 +122,9 @@ def _unknown_key(key: str) -> UserError:
 def _overrides(words: Iterable[str], single: Mapping[str, str]) -> tuple[Binding, ...]:
     """The bindings, parsed, with those that gpus= and log= abbreviate."""
     machine = [f"Machine.{key}={single[key]}" for key in ("gpus", "log") if key in single]
-    if "log" in single and single["log"] not in LOGS:
-        raise unknown("log", single["log"], LOGS)
+    for name in loggers.named(single.get("log", "")):
+        if name not in loggers.LOGGERS:
+            raise unknown("log", name, loggers.LOGGERS)
     overrides = tuple(bindings.of_command_line([*words, *machine]))
     check_log(binding.value for binding in overrides if binding.key == "Machine.log")
     return overrides
@@ -272,9 +274,11 @@ def is_weight_file(teacher: str) -> bool:
     return not path.is_dir() and ("/" in teacher or path.suffix in WEIGHT_SUFFIXES)
 
 
-def check_log(names: Iterable[str]) -> None:
-    """Raises UserError if the package that one of these values of `Machine.log` needs is not installed."""
-    for name in filter(None, names):
+def check_log(values: Iterable[str]) -> None:
+    """Raises UserError if one of these values of `Machine.log` names no logger, or one whose package is not installed."""
+    for name in (name for value in values for name in loggers.named(value)):
+        if wrong := loggers.misfit(name):
+            raise UserError(wrong)
         package = find_spec(name)
         if package is None or package.origin is None:  # not there, or a folder of that name without a package in it
             raise UserError(f"log={name} needs the package {name}; install it with: pip install 'kdbench[{name}]'")

@@ -41,18 +41,14 @@ def parse(words: Sequence[str]) -> Request:
         UserError: another word, an unknown column or axis, or words that cannot be combined.
     """
     values = words_.selections(words, _KEYS, _unknown_key)
-    for key in ("rows", "baseline"):
-        if len(values.get(key, ())) > 1:
-            raise UserError(f"'{key}' takes one value, not {len(values[key])}")
+    if len(values.get("baseline", ())) > 1:
+        raise UserError(f"'baseline' takes one value, not {len(values['baseline'])}")
     if "rows" in values:
         if "baseline" in values:
             raise UserError("baseline= cannot be combined with rows=: a grid has no differences")
-        columns = values.get("columns", ())
-        if len(columns) != 1:
-            raise UserError(
-                f"with rows=, columns= must name one axis, such as rows=method columns=student, not {len(columns)}"
-            )
-        return Request(axes=axes(values["rows"][0], columns[0]))
+        if "columns" not in values:
+            raise UserError("with rows=, columns= must name the other axis, such as rows=method columns=student")
+        return Request(axes=axes(values["rows"], values["columns"]))
     for name in values.get("columns", ()):
         find(name)
     return Request(values.get("columns"), values.get("baseline", (BASELINE,))[0])

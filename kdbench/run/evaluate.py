@@ -13,7 +13,7 @@ from kdbench.config.settings import Dataset, Settings
 from kdbench.data.augment import normalise
 from kdbench.data.images import Images
 from kdbench.data.task import Task
-from kdbench.measures import VERSION
+from kdbench.measures import VERSION, flops
 from kdbench.measures.convergence import Point
 from kdbench.measures.evaluation import OWN, Evaluation, measure
 from kdbench.method.base import Method
@@ -101,6 +101,12 @@ def _of_teacher(
     return kept.get(network, [teacher.scale, teacher.shift], test, given.dataset, names, BATCH, compute)
 
 
+def _flops_through(method: Method, test: Images) -> dict[str, int]:
+    """FLOPs of an image through all classifiers up to each one."""
+    image = torch.zeros(1, *method.info.image_shape, device=test.labels.device)
+    return flops.through(lambda: {**method.exits(image), OWN: method.deployed()(image)}, OWN)
+
+
 def final(
     method: Method,
     best: dict[str, Tensor] | None,
@@ -152,10 +158,11 @@ def final(
         outputs = _of_teacher(teacher, features is not None, test, given, kept)
         taught, teacher_features = outputs[OWN], outputs.get(_POOLED)
         result["teacher.accuracy"] = _top1(taught, test)
+    by_exit = [name for name in logits if name != OWN]
     result |= measure(
         Evaluation(
             deployed, logits, taught, test, curve, task.classes, dataset, given.measures, between, task.folder,
-            features=features, teacher_features=teacher_features,
+            features=features, teacher_features=teacher_features, flops_through=_flops_through(method, test) if by_exit else {},
         )
     )  # fmt: skip
     if best is not None:

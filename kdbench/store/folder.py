@@ -26,6 +26,7 @@ AGAIN, CANCELLED = "again", "cancelled"
 TRANSFER = "transfer.json"
 RESUME, RESUME_BEFORE = "resume.pt", "resume.before.pt"
 EVENTS = "events.out.tfevents.*"
+LOGGED = "loggers.json"
 REPRODUCED = "reproduced"
 """Name of the folder inside a folder of runs that `kdbench reproduce` trains in."""
 
@@ -41,6 +42,7 @@ class RunFolder:
     | `epochs.csv` | a line for each epoch | from the first epoch |
     | `log.txt` | tracebacks, resumptions, defects of the result | if there is anything to log |
     | `events.out.tfevents.*` | the same curves for TensorBoard | with `log=tensorboard` |
+    | `loggers.json` | ids of the logged runs of W&B and MLflow, which a resumed run continues | with `log=wandb` or `log=mlflow` |
     | `checkpoint.pt` | weights of the deployed network | at the end |
     | `operative.gin` | the values that gin used | at the end |
     | `result.json` | the result (kdbench.store.result), written last | at the end |
@@ -174,7 +176,7 @@ class RunFolder:
 
     def forget(self) -> None:
         """Remove everything that an earlier attempt could be resumed from."""
-        for name in (RESUME, RESUME_BEFORE, EPOCHS, LOG, *(path.name for path in self.path.glob(EVENTS))):
+        for name in (RESUME, RESUME_BEFORE, EPOCHS, LOG, LOGGED, *(path.name for path in self.path.glob(EVENTS))):
             (self / name).unlink(missing_ok=True)
 
     def finish(self, result: Mapping[str, Any]) -> None:

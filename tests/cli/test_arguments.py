@@ -35,8 +35,8 @@ from kdbench.version import __version__
         (["help", "rnu"], "unknown command 'rnu'; did you mean 'run'?"),
         (["list", "methods", "ce"], "kdbench list does not take 'ce'; see: kdbench list --help"),
         (["export", "x"], "kdbench export does not take 'x'; see: kdbench export --help"),
-        (["--install-completion"], "kdbench does not offer shell completion"),
-        (["completion", "bash"], "kdbench does not offer shell completion"),
+        (["--install-completion"], "shell completion is set up by the shell: pip install"),
+        (["completion", "bash"], "shell completion is set up by the shell: pip install"),
     ],
 )
 def test_wrong_words_are_one_sentence(words, sentence):

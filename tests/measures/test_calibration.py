@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.metrics import brier_score_loss, log_loss
 
 from kdbench.measures import calibration
 
@@ -29,6 +30,31 @@ def test_a_confidence_on_an_edge_belongs_to_the_bin_below():
 def test_negative_log_likelihood_by_hand():
     wanted = -(math.log(0.7) + math.log(0.55) + math.log(0.2) + math.log(0.34)) / 4
     assert calibration.negative_log_likelihood(LOGITS, LABELS) == pytest.approx(wanted, rel=1e-6)
+
+
+def test_brier_score_by_hand():
+    wanted = (0.3**2 + 0.2**2 + 0.1**2) + (0.35**2 + 0.45**2 + 0.1**2) + (0.5**2 + 0.3**2 + 0.8**2)
+    wanted += 0.66**2 + 2 * 0.33**2
+    assert calibration.brier_score(LOGITS, LABELS) == pytest.approx(wanted / 4, rel=1e-6)
+
+
+@pytest.mark.parametrize(("seed", "images", "classes"), [(0, 20, 2), (1, 300, 12), (2, 1000, 100)])
+def test_other_libraries_say_the_same(seed, images, classes):
+    metrics = pytest.importorskip("torchmetrics.functional.classification")
+    generator = torch.Generator().manual_seed(seed)
+    logits = 3 * torch.randn(images, classes, generator=generator, dtype=torch.float64)
+    labels = torch.randint(classes, (images,), generator=generator)
+    p = logits.softmax(dim=1)
+    ece = metrics.multiclass_calibration_error(p, labels, classes, n_bins=calibration.BINS, norm="l1").item()
+    assert calibration.expected_calibration_error(logits, labels) == pytest.approx(100 * ece, abs=1e-4)
+    top = metrics.multiclass_accuracy(logits, labels, classes, average="micro", top_k=min(5, classes)).item()
+    assert calibration.top_accuracy(logits, labels, 5) == pytest.approx(100 * top, abs=1e-4)
+    assert calibration.negative_log_likelihood(logits, labels) == pytest.approx(
+        log_loss(labels, p, labels=range(classes))
+    )
+    truth = torch.nn.functional.one_hot(labels, classes)
+    per_class = [brier_score_loss(truth[:, k], p[:, k], pos_label=1) for k in range(classes)]
+    assert calibration.brier_score(logits, labels) == pytest.approx(sum(per_class))
 
 
 def test_top_accuracy_by_hand():

@@ -11,15 +11,28 @@ def test_the_words_of_a_request_make_it_again():
     for words in ([], ["columns=accuracy,p"], ["baseline=kd"], ["columns=ece", "baseline=kd"]):
         assert parse(words).words() == words
     assert parse(["rows=method", "columns=student"]) == Request(axes=Axes("method", "student"))
-    assert [f"{by.rows}-by-{by.columns}" for by in EVERY] == [by.name for by in EVERY]
+    assert len({by.name for by in EVERY}) == len(EVERY)
+    assert [by.name for by in EVERY[:2]] == ["method-by-student", "student-by-method"]
+
+
+def test_dataset_and_student_can_share_an_axis_in_either_order():
+    both = Request(axes=Axes("method", "dataset,student"))
+    assert (
+        parse(["rows=method", "columns=student,dataset"]) == parse(["rows=method", "columns=dataset,student"]) == both
+    )
+    assert parse(["rows=dataset,student", "columns=method"]).axes.name == "dataset-student-by-method"
 
 
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["rows=method"], "with rows=, columns= must name one axis, such as rows=method columns=student, not 0"),
-        (["rows=method", "columns=student,dataset"], "must name one axis"),
-        (["rows=method", "columns=method"], "one axis must be method and the other one student or dataset"),
+        (["rows=method"], "with rows=, columns= must name the other axis, such as rows=method columns=student"),
+        (["rows=method", "columns=student,method"], "not rows=method columns=student,method"),
+        (["rows=method,student", "columns=dataset"], "not rows=method,student columns=dataset"),
+        (
+            ["rows=method", "columns=method"],
+            "one axis must be method and the other one student, dataset or dataset,student",
+        ),
         (["rows=student", "columns=dataset"], "not rows=student columns=dataset"),
         (["rows=methods", "columns=student"], "unknown axis 'methods'; did you mean 'method'?"),
         (["rows=method", "columns=accuracy"], "unknown axis 'accuracy'"),

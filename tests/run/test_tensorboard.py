@@ -141,8 +141,8 @@ def test_it_goes_through_the_local_queue(tmp_path, monkeypatch, capsys):
     ("word", "sentence"),
     [
         ("log=tensorbord", "unknown log 'tensorbord'; did you mean 'tensorboard'?"),
-        ("log=tensorboard,csv", "'log' takes one value, not 2"),
-        ("Machine.log=csv", "Machine.log takes '' or 'tensorboard', not 'csv'"),
+        ("log=tensorboard,csv", "unknown log 'csv'; valid: mlflow, tensorboard, wandb"),
+        ("Machine.log=csv", "Machine.log takes names out of tensorboard, wandb, mlflow, not 'csv'"),
         ("lg=tensorboard", "unknown selection 'lg'; did you mean 'log'?"),
     ],
 )

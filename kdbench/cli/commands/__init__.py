@@ -13,7 +13,7 @@ from typing import Protocol, cast
 
 NAMES = (
     "run", "status", "logs", "cancel", "list", "show", "data", "leaderboard", "reproduce", "export", "submit", "diff", "power",
-    "tune", "transfer",
+    "tune", "transfer", "latency", "doctor",
 )  # fmt: skip
 """All commands, in the order of `kdbench --help`."""
 

@@ -26,7 +26,7 @@ README.md has one table per protocol, dataset and student; tables.csv (nine digi
   kdbench leaderboard baseline=kd             differences from another method, with its usual values
   kdbench leaderboard rows=method columns=student
                                               also writes and prints a grid of accuracies: method-by-student.md, .csv, .tex;
-                                              one axis is method, the other one student or dataset
+                                              one axis is method, the other one student, dataset or dataset,student
   kdbench leaderboard --plots                 also writes plots/TABLE/ (cost, curves, severity, exits) and
                                               plots/critical-difference, as SVG and PNG
   kdbench leaderboard --merge OTHER.zip       adds the rows of an archive of kdbench export or submit, or of another results.csv;

@@ -29,7 +29,7 @@ Selections take comma-separated lists; the plan is their product:
 Options with one value:
   executor=inline|local|slurm   workers=N (local: number of parallel runs)   cluster=PROFILE (slurm; also Cluster.time=60)
   gpus=N (processes that share each batch, one GPU each)   runs_per_gpu=N (local, slurm: runs that share each GPU)
-  log=tensorboard (event files in the runs' folders)
+  log=tensorboard,wandb,mlflow (one or more loggers that also get the curves of epochs.csv)
   baseline=METHOD (the method of this plan that the table's differences are taken from)
 Bindings (words with a dot) set a gin parameter, for all methods that have it:
   Train.epochs=5   SGD.lr=0.05   KD.temperature=2   Machine.device=cuda:1

@@ -68,7 +68,7 @@ def parse(words: Sequence[str]) -> tuple[Request, int]:
     """
     from kdbench.plan import request as request_
 
-    keys = (*request_.PLAN_KEYS, *request_.SINGLE_KEYS, "trials")
+    keys = (*request_.KEYS, "trials")
     for key in (word.partition("=")[0] for word in words if "=" in word):
         if "." not in key and key not in keys and nearest(key, keys) == "trials":
             raise UserError(f"unknown selection '{key}'; did you mean 'trials'? See: kdbench tune --help")

@@ -20,7 +20,12 @@ from kdbench.errors import RunError
 if TYPE_CHECKING:
     import numpy as np
 
-READERS = {"cub200": ("read", {"needs_folder": True, "takes": ("size", "boxes", "skip_broken")})}
+READERS = {
+    "cub200": (
+        "read",
+        {"needs_folder": True, "files": ("images.txt", "*/images.txt"), "takes": ("size", "boxes", "skip_broken")},
+    )
+}
 
 
 def read(source: str, folder: Path | None, reading: Reading) -> Listing:

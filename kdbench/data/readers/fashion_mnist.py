@@ -17,7 +17,16 @@ from kdbench.errors import RunError, reason
 if TYPE_CHECKING:
     import numpy as np
 
-READERS = {"fashion_mnist": ("read", {"needs_folder": True, "classes": 10})}
+READERS = {
+    "fashion_mnist": (
+        "read",
+        {
+            "needs_folder": True,
+            "classes": 10,
+            "files": ("train-images-idx3-ubyte*", "*/train-images-idx3-ubyte*", "*/raw/train-images-idx3-ubyte*"),
+        },
+    )
+}
 
 CLASSES = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",

@@ -19,7 +19,9 @@ from kdbench.data.readers import class_folders, images, tables
 from kdbench.data.readers.listing import Listing
 from kdbench.errors import RunError, reason
 
-READERS = {"imagenet": ("read", {"needs_folder": True, "takes": ("size", "skip_broken")})}
+READERS = {
+    "imagenet": ("read", {"needs_folder": True, "files": ("train/n*/*.JPEG",), "takes": ("size", "skip_broken")})
+}
 
 DEVKIT = "ILSVRC2012_devkit_t12/data"
 TRUTH = "ILSVRC2012_validation_ground_truth.txt"

@@ -59,6 +59,28 @@ def is_present(source: str, folder: Path | None) -> bool:
     return function is None or bool(extensions.load(replace(extension, object=function))(source, folder))
 
 
+def has_images(source: str, folder: Path | None) -> bool | None:
+    """Look quickly for the images of a source, without reading them.
+
+    Returns:
+        None if its reader declares no way to tell.
+
+    Raises:
+        UserError: there is no such source, or `folder` is not a folder.
+    """
+    options = extensions.member("reader", source, "data source").options
+    if not options.get("needs_folder", False):
+        return True
+    if not {"present", "files"} & options.keys():
+        return None
+    if folder is None:
+        return False
+    if "present" in options:
+        return is_present(source, folder)
+    check_folder(source, folder)
+    return any(True for pattern in options["files"] for _ in folder.glob(pattern))
+
+
 def check_channels(source: str, content: Arrays | Listing, mean: Sequence[float]) -> None:
     """Compare `Dataset.mean`, one value per channel, with the images that it normalises.
 

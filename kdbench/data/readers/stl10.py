@@ -17,7 +17,7 @@ from kdbench.errors import RunError
 if TYPE_CHECKING:
     import numpy as np
 
-READERS = {"stl10": ("read", {"needs_folder": True, "classes": 10})}
+READERS = {"stl10": ("read", {"needs_folder": True, "classes": 10, "files": ("train_X.bin", "*/train_X.bin")})}
 
 SIDE = 96
 CLASSES = ("airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck")

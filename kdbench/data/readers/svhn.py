@@ -15,7 +15,7 @@ from kdbench.errors import RunError, reason
 if TYPE_CHECKING:
     import numpy as np
 
-READERS = {"svhn": ("read", {"needs_folder": True, "classes": 10})}
+READERS = {"svhn": ("read", {"needs_folder": True, "classes": 10, "files": ("train_32x32.mat", "*/train_32x32.mat")})}
 
 
 def read(source: str, folder: Path | None) -> Arrays:

@@ -16,7 +16,12 @@ from kdbench.data.readers import class_folders, tables
 from kdbench.data.readers.listing import Listing
 from kdbench.errors import RunError
 
-READERS = {"tiny_imagenet": ("read", {"needs_folder": True, "takes": ("size", "skip_broken")})}
+READERS = {
+    "tiny_imagenet": (
+        "read",
+        {"needs_folder": True, "files": ("wnids.txt", "*/wnids.txt"), "takes": ("size", "skip_broken")},
+    )
+}
 
 
 def read(source: str, folder: Path | None, reading: Reading) -> Listing:

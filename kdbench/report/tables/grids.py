@@ -1,4 +1,4 @@
-"""Grids of accuracies, as in papers: methods against students or datasets, from tables of one recipe."""
+"""Grids of accuracies, as in papers: methods against students, datasets or both, from tables of one recipe."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from functools import cached_property
 from kdbench.config import BASELINE
 from kdbench.report.stats.significance import ALPHA, best
 from kdbench.report.tables import origins
-from kdbench.report.tables.axes import Axes
+from kdbench.report.tables.axes import BOTH, Axes
 from kdbench.report.tables.cells import Cells
 from kdbench.report.tables.columns import FAILED, NONE
 from kdbench.report.tables.notes import OTHER_DATA, UNCOMMITTED, stamps
@@ -26,10 +26,10 @@ _SIGNS = (UNCOMMITTED, OTHER_DATA, *origins.SIGNS)
 
 @dataclass(frozen=True)
 class Grid:
-    """The accuracies of methods in several settings, which are the students of one dataset or the datasets of one student.
+    """The accuracies of methods in several settings, which are the students of one dataset, the datasets of one student, or both.
 
     Attributes:
-        title: dataset or student, and recipe.
+        title: the dataset, student or recipe that all cells have in common.
         tables: the table of each setting, in the order of the settings.
         notes: sentences that belong below.
     """
@@ -72,12 +72,14 @@ class Grid:
 
 
 def grids(tables: Iterable[Table], by: Axes) -> list[Grid]:
-    """The grids of all tables but those of teachers, one for each recipe and each dataset, or student, that is not on an axis."""
+    """The grids of all tables but those of teachers, one for each recipe and each dataset or student that is not on an axis."""
     groups: dict[tuple[str, str], dict[str, list[Table]]] = defaultdict(lambda: defaultdict(list))
     for table in tables:
         if table.is_of_teachers:
             continue
-        if by.setting == "student":  # all students of one protocol share everything else
+        if by.setting == BOTH:
+            groups[f"recipe {table.recipe}", table.recipe][f"{table.dataset} {table.student}"].append(table)
+        elif by.setting == "student":  # all students of one protocol share everything else
             groups[table.dataset, table.protocol][table.student].append(table)
         else:  # a protocol holds the dataset, so that the recipe with its overrides has to do
             groups[table.student, table.recipe][table.dataset].append(table)
@@ -125,11 +127,11 @@ def section(grid: Grid) -> Section:
         columns = [Cells("Method", [TEACHER, *methods] if _taught(grid) else methods, number=False)]
         columns += [_of_setting(grid, setting, methods) for setting in settings]
     else:
-        columns = [Cells(grid.axes.rows.capitalize(), settings, number=False)]
+        columns = [Cells(grid.axes.rows.capitalize().replace(",", " and "), settings, number=False)]
         if _taught(grid):
             columns.append(Cells(TEACHER, [grid.teachers[setting] or NONE for setting in settings], number=False))
         columns += [_of_method(grid, method, settings) for method in methods]
-    heading = f"{grid.axes.rows.capitalize()} × {grid.axes.columns}: {grid.title}"
+    heading = f"{grid.axes.title}: {grid.title}"
     return Section(heading, (Span(_intro(grid)),), tuple(columns), notes=tuple(_notes(grid)), is_wide=True)
 
 

@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from kdbench.config.loggers import named
 from kdbench.errors import RunError
 from kdbench.files import write_atomically
 from kdbench.method import Share
 from kdbench.run.loop.state import Outcome
+from kdbench.store.folder import RunFolder
 
 if TYPE_CHECKING:
-    from kdbench.run.tensorboard import Events
+    from kdbench.run.loggers import Loggers
 
 
 class Epochs:
@@ -28,7 +30,7 @@ class Epochs:
     the run over cannot add a line to it.
 
     Args:
-        log: what else is written at an epoch's end, as `Machine.log` has it.
+        log: loggers that get the lines too, as `Machine.log` has it.
         check: called before each write; raises if this process may not write any more.
 
     Attributes:
@@ -42,7 +44,7 @@ class Epochs:
         self._path = path
         self._share = share
         self._log = log
-        self._events: Events | None = None
+        self._loggers: Loggers | None = None
         self._sums: dict[str, Tensor] = {}
         self._count = 0
 
@@ -64,10 +66,15 @@ class Epochs:
             self.epoch, self._count = state["epoch"], state["count"]
             self._sums = {name: value.to(device) for name, value in state["sums"].items()}
         if self._path is not None and self._log:
-            from kdbench.run.tensorboard import Events  # TensorBoard, which is optional
+            from kdbench.run.loggers import Loggers
 
-            lines = csv.DictReader(self.text.splitlines())
-            self._events = Events(self._path.parent, lines)
+            folder = RunFolder(self._path.parent.parent, self._path.parent.name, self._check)
+            self._loggers = Loggers(named(self._log), folder, list(csv.DictReader(self.text.splitlines())))
+
+    def close(self) -> None:
+        """Training ends, or this process's part of it."""
+        if self._loggers is not None:
+            self._loggers.close()
 
     @torch.no_grad()
     def add(self, loss: Tensor, terms: dict[str, Tensor]) -> None:
@@ -118,9 +125,9 @@ class Epochs:
             self.text = _with_line(self.text, row)
             self._check()
             write_atomically(self._path, self.text.encode(), lasting=False, before=self._check)
-            if self._events is not None:
+            if self._loggers is not None:
                 self._check()  # the process may have slept since, and the file of events is made by its first line
-                self._events.add(row)
+                self._loggers.add(row)
         self.epoch, self._sums, self._count = epoch, {}, 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 
@@ -61,48 +62,49 @@ def train(
     budget = Budget(settings.train, len(task.train), declared, settings.control.budget, method.phases())
     share = group.share(budget.anchors)
     epochs = Epochs(epochs_csv if group.first else None, share, settings.machine.log, caller.check)
-    training = Training(method, Outcome(), epochs, Passes(method, group), task.train.labels.device, {})
-    state = keeper.load() if keeper else None
-    first = training.restore(state)
-    group.check_equal({"the steps to resume at": first})
-    if not first:
-        _prepare(training, task, settings, streams)
-    mixed, parts = autocast(settings.train, training.device), settings.train.accumulate
-    books = Bookkeeper(training, task, settings, budget, caller, keeper)
-    stretch: Stretch | None = None
-    begin_step = beginning_of_step(settings.machine.compile)
-    method.train()
-    books.start()
-    for batch in steps(method, task, augmenter, streams, budget, first, share):
-        if stretch is None or batch.step >= stretch.end:
-            stretch = budget.stretch(batch.step)
-            losses = stretch.phase.losses or method.losses
-            of_batch = with_second_task(checked(losses, method), method, settings.second_task.weight)
-            update = _begin(stretch, training, settings, group, share)
-            if state is not None and stretch.first < first:  # at the very start of a phase its optimisers are fresh
-                training.restore_optimisers(state)
-            state = None
-        rate = budget.rate(batch.step, settings.optimiser)
-        update.set_rate(rate)
-        begin_step()
-        with training.passes.counted():
-            if parts == 1:
-                with mixed:
-                    terms = of_batch(batch)
-                    update.loss = update.total(terms)
-                method.update(terms, update)
-            else:
-                terms = update_in_portions(method, update, portions(batch, budget.anchors, parts), mixed(of_batch))
-            if batch.step == stretch.first:
-                check_gradients(losses, method, update.parameters)
-            with torch.no_grad():
-                method.after_step(batch)
-        in_phase = declared if stretch.phase.passes is None else stretch.phase.passes
-        training.passes.check(round(share.weight * budget.anchors), in_phase)
-        if batch.step == 0:
-            training.epochs.check_first(update.loss, terms, partial(_first_advice, losses, method))
-        books.after_step(batch.step, rate, update.loss, terms)
-    books.finish()
+    with closing(epochs):
+        training = Training(method, Outcome(), epochs, Passes(method, group), task.train.labels.device, {})
+        state = keeper.load() if keeper else None
+        first = training.restore(state)
+        group.check_equal({"the steps to resume at": first})
+        if not first:
+            _prepare(training, task, settings, streams)
+        mixed, parts = autocast(settings.train, training.device), settings.train.accumulate
+        books = Bookkeeper(training, task, settings, budget, caller, keeper)
+        stretch: Stretch | None = None
+        begin_step = beginning_of_step(settings.machine.compile)
+        method.train()
+        books.start()
+        for batch in steps(method, task, augmenter, streams, budget, first, share):
+            if stretch is None or batch.step >= stretch.end:
+                stretch = budget.stretch(batch.step)
+                losses = stretch.phase.losses or method.losses
+                of_batch = with_second_task(checked(losses, method), method, settings.second_task.weight)
+                update = _begin(stretch, training, settings, group, share)
+                if state is not None and stretch.first < first:  # at the very start of a phase its optimisers are fresh
+                    training.restore_optimisers(state)
+                state = None
+            rate = budget.rate(batch.step, settings.optimiser)
+            update.set_rate(rate)
+            begin_step()
+            with training.passes.counted():
+                if parts == 1:
+                    with mixed:
+                        terms = of_batch(batch)
+                        update.loss = update.total(terms)
+                    method.update(terms, update)
+                else:
+                    terms = update_in_portions(method, update, portions(batch, budget.anchors, parts), mixed(of_batch))
+                if batch.step == stretch.first:
+                    check_gradients(losses, method, update.parameters)
+                with torch.no_grad():
+                    method.after_step(batch)
+            in_phase = declared if stretch.phase.passes is None else stretch.phase.passes
+            training.passes.check(round(share.weight * budget.anchors), in_phase)
+            if batch.step == 0:
+                training.epochs.check_first(update.loss, terms, partial(_first_advice, losses, method))
+            books.after_step(batch.step, rate, update.loss, terms)
+        books.finish()
     return training.outcome
 
 

@@ -65,6 +65,22 @@ def test_the_other_way_round_teachers_are_a_column(made):
     assert "protocol pa for a, protocol pb for b" in section(one).intro[0].text
 
 
+def test_students_and_datasets_on_one_axis_are_one_grid(made):
+    by = Axes("method", "dataset,student")
+    (one,) = grids(summarise(made), by)
+    shown = texts([one])
+    assert list(shown) == ["Method", "a resnet8", "a wrn", "b resnet8", "b wrn"]
+    assert shown["b wrn"] == ["wrn_40_2 (72.2)", "60.10 ± 0.25", "61.50 ± 6.35 (n = 2)", "70.02 ± 0.05"]
+    assert section(one).heading == "Method × dataset and student: recipe short"
+    made_files = files([one], by)
+    assert set(made_files) == {f"method-by-dataset-student.{ending}" for ending in ("md", "csv", "tex")}
+    records = list(csv.DictReader(io.StringIO(made_files["method-by-dataset-student.csv"].decode())))
+    assert list(records[0])[:4] == ["method", "dataset", "student", "recipe"]
+    assert {(r["dataset"], r["student"]) for r in records if r["method"] == "at"} == {("a", "wrn"), ("b", "wrn")}
+    (turned,) = grids(summarise(made), Axes("dataset,student", "method"))
+    assert texts([turned])["Dataset and student"] == ["a resnet8", "a wrn", "b resnet8", "b wrn"]
+
+
 def test_other_recipes_are_other_grids_and_other_protocols_are_named(made, result):
     more = [result("ce", seed, 50.0, dataset="a", student="wrn", protocol="q", run=f"q{seed}") for seed in range(3)]
     by_recipe = [row | {"recipe": "long"} for row in more]
