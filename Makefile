@@ -22,7 +22,7 @@ lint: $(VENV)/.installed-dev
 docs: $(VENV)/.installed-dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-# Not part of make test: it makes the suite slower. The report is in htmlcov/index.html.
+# Not part of make test: it nearly doubles the time of the suite. The report is in htmlcov/index.html.
 coverage: $(VENV)/.installed-dev
 	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadscope --no-loadscope-reorder \
 		--cov --cov-report=term:skip-covered --cov-report=html --cov-fail-under=90
