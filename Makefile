@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint bench performance gpu clean
+.PHONY: demo test lint docs coverage bench performance gpu clean
 
 demo: $(VENV)/.installed
 	$(BIN)/kdbench run
@@ -17,6 +17,15 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# The site of docs/, which opens from a file: site/index.html. tests/test_site.py builds it too.
+docs: $(VENV)/.installed-dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+# Not part of make test: it nearly doubles the time of the suite. The report is in htmlcov/index.html.
+coverage: $(VENV)/.installed-dev
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadscope --no-loadscope-reorder \
+		--cov --cov-report=term:skip-covered --cov-report=html --cov-fail-under=90
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -o addopts= --import-mode=importlib --benchmark-only $(BENCH) tests/benchmarks
@@ -42,4 +51,4 @@ $(VENV)/.installed-dev: pyproject.toml
 	touch $@ $(VENV)/.installed
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache dist
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache dist site htmlcov .coverage

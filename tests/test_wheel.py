@@ -60,3 +60,7 @@ def test_it_holds_the_parts_of_the_page(installed):
     assert {name: (installed / folder / name).read_text() for name in parts} == {
         name: (ROOT / folder / name).read_text() for name in parts
     }
+
+
+def test_type_checkers_use_its_types(installed):
+    assert (installed / "kdbench" / "py.typed").is_file()

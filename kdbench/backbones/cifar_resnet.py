@@ -48,7 +48,8 @@ class BasicBlock(nn.Module):
         """The block without its last ReLU."""
         shortcut = x if self.downsample is None else self.downsample(x)
         out = F.relu(self.bn1(self.conv1(x)))
-        return self.bn2(self.conv2(out)) + shortcut
+        total: Tensor = self.bn2(self.conv2(out)) + shortcut
+        return total
 
 
 class CifarResNet(Backbone):

@@ -119,7 +119,7 @@ def _unknown(library: str, name: str, names: Iterable[str]) -> UserError:
 
 def classifier(network: nn.Module, model: str, classes: int) -> str:
     """The name of the last linear layer, which gives the logits."""
-    linear = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)]
+    linear: list[str] = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)]
     if not linear or cast(nn.Linear, network.get_submodule(linear[-1])).out_features != classes:
         raise UserError(f"{model} has no linear classifier at its end, which every student and teacher needs")
     return linear[-1]
@@ -127,7 +127,7 @@ def classifier(network: nn.Module, model: str, classes: int) -> str:
 
 def _replace_classifier(network: nn.Module, model: str, classes: int) -> None:
     """A fresh classifier where the pretrained one has another number of classes."""
-    linear = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)]
+    linear: list[str] = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)]
     if not linear:
         raise UserError(f"{model} does not end in a linear classifier, which every student and teacher needs")
     old = cast(nn.Linear, network.get_submodule(linear[-1]))

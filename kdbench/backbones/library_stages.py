@@ -118,7 +118,8 @@ def as_map(x: Tensor) -> Tensor:
     """
     if x.dim() == 3:
         side = math.isqrt(x.shape[1])
-        return x[:, x.shape[1] - side * side :].transpose(1, 2).unflatten(2, (side, side))
+        grid: Tensor = x[:, x.shape[1] - side * side :].transpose(1, 2).unflatten(2, (side, side))
+        return grid
     _, first, second, third = x.shape
     if second != third and first == second:
         return x.permute(0, 3, 1, 2)

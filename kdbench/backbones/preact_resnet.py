@@ -41,7 +41,8 @@ class SqueezeExcitation(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         weights = self.fc2(F.relu(self.fc1(x.mean(dim=(2, 3), keepdim=True))))
-        return x * weights.sigmoid()
+        scaled: Tensor = x * weights.sigmoid()
+        return scaled
 
 
 class Block(nn.Module):

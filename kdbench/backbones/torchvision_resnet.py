@@ -63,7 +63,7 @@ def _before_relu(block: BasicBlock | Bottleneck, x: Tensor) -> Tensor:
 
     Repeated here because its `forward` applies that ReLU in place, with the same module as the ReLUs before.
     """
-    out = block.relu(block.bn1(block.conv1(x)))
+    out: Tensor = block.relu(block.bn1(block.conv1(x)))
     out = block.bn2(block.conv2(out))
     if isinstance(block, Bottleneck):
         out = block.bn3(block.conv3(block.relu(out)))

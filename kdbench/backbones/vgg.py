@@ -46,7 +46,8 @@ class Block(nn.Sequential):
         """The block without its last ReLU."""
         if self.smallest and min(x.shape[2:]) >= self.smallest:
             x = F.max_pool2d(x, 2)
-        return super().forward(x)
+        out: Tensor = super().forward(x)
+        return out
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(self.before_relu(x))
@@ -78,7 +79,8 @@ class VGG(Backbone):
         return self.classifier
 
     def stem(self, images: Tensor) -> Tensor:
-        return self._block(0)(images)
+        x: Tensor = self._block(0)(images)
+        return x
 
     def stage_modules(self) -> tuple[Block, ...]:
         return tuple(self._block(i) for i in range(1, len(_WIDTHS)))

@@ -38,7 +38,8 @@ class Encoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         tokens = self.blocks(x.flatten(2).transpose(1, 2))
-        return tokens.transpose(1, 2).unflatten(2, x.shape[2:])
+        grid: Tensor = tokens.transpose(1, 2).unflatten(2, x.shape[2:])
+        return grid
 
 
 class ChannelNorm(nn.LayerNorm):
@@ -76,7 +77,8 @@ class VisionTransformer(Backbone):
     def stem(self, images: Tensor) -> Tensor:
         x = self.patches(images)
         _, width, height, length = x.shape
-        return x + positions(width, height, length, x.device).to(x.dtype)
+        placed: Tensor = x + positions(width, height, length, x.device).to(x.dtype)
+        return placed
 
     def stage_modules(self) -> tuple[nn.Module, ...]:
         return tuple(self.stages)

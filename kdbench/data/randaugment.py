@@ -213,7 +213,8 @@ def _grey(images: Tensor) -> Tensor:
     if images.shape[-1] != 3:
         return images.sum(-1, keepdim=True, dtype=torch.int32) // images.shape[-1]
     red, green, blue = images.split(1, dim=-1)
-    return (2989 * red + 5870 * green + 1140 * blue) // 10000
+    grey: Tensor = (2989 * red + 5870 * green + 1140 * blue) // 10000
+    return grey
 
 
 def _smooth(images: Tensor) -> Tensor:

@@ -39,7 +39,7 @@ class Energy:
         if not self._handles:
             return None
         try:
-            return sum(self._nvml.nvmlDeviceGetTotalEnergyConsumption(handle) for handle in self._handles)
+            return sum(int(self._nvml.nvmlDeviceGetTotalEnergyConsumption(handle)) for handle in self._handles)
         except self._nvml.NVMLError:
             return None
 

@@ -90,7 +90,7 @@ def of_losses(losses: Losses, batch: Batch) -> int:
     """
     with FlopCounterMode(display=False) as counter:
         losses(batch)
-    return counter.get_total_flops()
+    return int(counter.get_total_flops())
 
 
 class _Tracer(TorchDispatchMode):
@@ -148,4 +148,4 @@ class _Tracer(TorchDispatchMode):
 
 
 def _storage(tensor: Tensor) -> int:
-    return tensor.untyped_storage()._cdata
+    return int(tensor.untyped_storage()._cdata)

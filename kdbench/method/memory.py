@@ -68,5 +68,5 @@ class ImageMemory(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ImageMemory:
         if self.place == "device":
-            return super()._apply(fn, recurse)
+            super()._apply(fn, recurse)
         return self  # it stays where it is, whatever device the method moves to

@@ -176,7 +176,7 @@ class Group:
         if self._store is None:
             return message
         try:
-            return self._store.compare_set(topic, "", message).decode()
+            return str(self._store.compare_set(topic, "", message), "utf-8")
         except RuntimeError:  # whoever holds the store has ended: nobody listens any more
             return message
 
@@ -187,13 +187,13 @@ class Group:
             GroupBroken: nobody has, for `TIMEOUT`, or nobody is there any more.
         """
         with _speaking():
-            return self._store.get(topic).decode()
+            return str(self._store.get(topic), "utf-8")
 
     def last_words(self, topic: str) -> str | None:
         """The last message of another process on this topic, if there was one."""
         with contextlib.suppress(RuntimeError):
             self._store.wait([topic], HEAR_OUT)
-            return self._store.get(topic).decode()
+            return str(self._store.get(topic), "utf-8")
         return None
 
 
@@ -219,7 +219,8 @@ class _Part(Share):
         self.weight = self.counts[group.rank] / anchors
 
     def own(self, whole: Tensor) -> Tensor:
-        return whole.unflatten(0, (-1, sum(self.counts)))[:, self._anchors].flatten(0, 1)
+        part: Tensor = whole.unflatten(0, (-1, sum(self.counts)))[:, self._anchors].flatten(0, 1)
+        return part
 
     def gather(self, x: Tensor) -> Tensor:
         anchors = self.counts[self.group.rank]

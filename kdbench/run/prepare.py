@@ -131,7 +131,8 @@ def build(spec: Spec, ready: Ready, streams: Streams, kept: Sequence[KeptOutputs
     if settings.second_task.weight:
         with streams.as_global("init of the second task"):
             second_task.attach(method, coarse_labels(task.class_names))
-    return method.to(ready.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    method.to(ready.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return method
 
 
 STUDENT = "the student"

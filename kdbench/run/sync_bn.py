@@ -29,6 +29,7 @@ class SyncBatchNorm(_BatchNorm):
     def forward(self, input: Tensor) -> Tensor:
         if not self.training:
             return super().forward(input)
+        output: Tensor
         output, mean, variance, count = _Normalise.apply(input, self.weight, self.bias, self.eps, self.group)
         if not self.track_running_stats:  # as in nn.BatchNorm: switched off, they stay as they are
             return output

@@ -106,7 +106,9 @@ def read(
     raise RunError(f"{'; '.join(defects)}; get it again, or delete it, and it is downloaded")
 
 
-def _parts(source: str, content: Callable[[str, str], bytes]) -> Any:
+def _parts(
+    source: str, content: Callable[[str, str], bytes]
+) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray], tuple[str, ...]]:
     import numpy as np
 
     published = _published(source)

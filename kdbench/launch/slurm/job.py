@@ -117,4 +117,4 @@ def _address_towards(other: str) -> str:
     """The address of this node in the network that it shares with another one."""
     with socket.socket(socket.AF_INET6 if ":" in other else socket.AF_INET, socket.SOCK_DGRAM) as one:
         one.connect((other, 9))  # sends nothing
-        return one.getsockname()[0]
+        return str(one.getsockname()[0])

@@ -36,4 +36,5 @@ class Draws:
         spectrum = torch.view_as_complex(self.normal(count, 1, *frequency.shape, 2)) * frequency**-decay
         field = torch.fft.irfft2(spectrum, s=(height, width))
         low, high = field.amin(dim=(2, 3), keepdim=True), field.amax(dim=(2, 3), keepdim=True)
-        return (field - low) / (high - low)
+        scaled: Tensor = (field - low) / (high - low)
+        return scaled

@@ -34,13 +34,14 @@ def code(text: str) -> str:
 
 def pipe(columns: Sequence[Cells]) -> str:
     """A Markdown table."""
-    return tabulate(
+    table: str = tabulate(
         [list(row) for row in zip(*map(_escaped, columns), strict=True)],
         headers=[escape(column.header) if column.header != "#" else "#" for column in columns],
         tablefmt="pipe",
         colalign=["right" if column.number else "left" for column in columns],
         disable_numparse=True,
     )
+    return table
 
 
 def _escaped(column: Cells) -> list[str]:

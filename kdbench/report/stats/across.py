@@ -174,6 +174,7 @@ def _draws(shapes: tuple[tuple[int, ...], ...]) -> list[list[np.ndarray]]:
 
     def counts(runs: int) -> np.ndarray:
         drawn = (rng.random_sample((REPLICATES, runs)) * runs).astype(int)
-        return (drawn[:, :, None] == np.arange(runs)).sum(axis=1).astype(np.uint16)
+        counts: np.ndarray = (drawn[:, :, None] == np.arange(runs)).sum(axis=1).astype(np.uint16)
+        return counts
 
     return [[counts(runs) for runs in shape] for shape in shapes]
