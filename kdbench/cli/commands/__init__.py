@@ -13,11 +13,11 @@ from typing import Protocol, cast
 
 NAMES = (
     "run", "status", "logs", "cancel", "list", "show", "data", "leaderboard", "reproduce", "export", "diff", "power", "tune",
-    "transfer",
+    "transfer", "weights",
 )  # fmt: skip
 """All commands, in the order of `kdbench --help`."""
 
-WORK = ("run", "cancel", "leaderboard", "reproduce", "export", "tune", "transfer")
+WORK = ("run", "cancel", "leaderboard", "reproduce", "export", "tune", "transfer", "weights")
 """Commands that do more than show something: they do it to the end, even if nobody reads what they print any more."""
 
 
