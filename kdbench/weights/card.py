@@ -14,7 +14,7 @@ from kdbench.report.stats.intervals import Interval
 from kdbench.report.tables import tables
 from kdbench.report.tables.rows import Row
 from kdbench.run import checkpoint, student_file
-from kdbench.run.student_file import Facts
+from kdbench.run.student_facts import Facts
 from kdbench.store.folder import CHECKPOINT, RunFolder
 from kdbench.words import count, shortest
 

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from kdbench.errors import UserError
-from kdbench.run.student_file import METADATA, Student
+from kdbench.run.student_facts import METADATA
+from kdbench.run.student_file import Student
 
 INPUT, OUTPUT = "images", "logits"
 """Names of the input, pixels (B, C, H, W) in 0..1 as float32, and of the output (B, K) in ONNX."""

@@ -11,7 +11,8 @@ from kdbench.backbones import registry
 from kdbench.errors import RunError, UserError
 from kdbench.plan.request import WeightFile
 from kdbench.run import checkpoint, load, student_file, teacher
-from kdbench.run.student_file import Facts, Student
+from kdbench.run.student_facts import METADATA, Facts
+from kdbench.run.student_file import Student
 from kdbench.store.folder import RESULT, RunFolder
 
 safetensors = pytest.importorskip("safetensors.torch")
@@ -161,21 +162,11 @@ def test_a_students_file_teaches_with_its_own_network_and_normalisation(tmp_path
 )
 def test_a_strangers_metadata_are_checked(tmp_path, changed, sentence):
     text = json.dumps({**json.loads(FACTS.text()), **changed})
-    safetensors.save_file(student().network.state_dict(), tmp_path / "s.safetensors", {student_file.METADATA: text})
+    safetensors.save_file(student().network.state_dict(), tmp_path / "s.safetensors", {METADATA: text})
     with pytest.raises((RunError, UserError)) as refused:
         student_file.read(tmp_path / "s.safetensors")
     assert sentence in str(refused.value)
     assert "\n" not in str(refused.value)
-
-
-@pytest.mark.parametrize("text", ["[" * 100_000, "3", "{}", "no JSON"])
-def test_metadata_that_are_not_facts_are_refused(text):
-    with pytest.raises(ValueError, match=r"^its metadata "):
-        Facts.of(text)
-
-
-def test_facts_survive_as_text():
-    assert Facts.of(FACTS.text()) == FACTS
 
 
 def test_a_file_of_another_program_does_not_describe_its_network(tmp_path):

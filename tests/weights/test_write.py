@@ -10,7 +10,8 @@ from kdbench.backbones import registry
 from kdbench.backbones.backbone import Backbone
 from kdbench.config import extensions
 from kdbench.errors import RunError, UserError
-from kdbench.run.student_file import Facts, Student
+from kdbench.run.student_facts import Facts
+from kdbench.run.student_file import Student
 from kdbench.weights import write
 
 pytest.importorskip("safetensors")
