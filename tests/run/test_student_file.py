@@ -116,7 +116,10 @@ def test_weights_of_timms_networks_have_its_names(tmp_path):
 
 @pytest.mark.parametrize(
     ("tagged", "name"),
-    [("torchvision/resnet18:IMAGENET1K_V1", "torchvision/resnet18"), ("timm/resnet18.a1_in1k", "timm/resnet18")],
+    [
+        ("torchvision/mobilenet_v3_small:IMAGENET1K_V1", "torchvision/mobilenet_v3_small"),
+        ("timm/resnet18.a1_in1k", "timm/resnet18"),
+    ],
 )
 def test_pretrained_weights_bring_their_normalisation_and_no_names_of_ours(tmp_path, tagged, name):
     pytest.importorskip("timm")
