@@ -64,12 +64,16 @@ class Backbone(nn.Module):
         return self
 
     def __call__(self, images: Tensor, *args: Any, **kwargs: Any) -> Any:
-        self.images_passed += len(images)  # here and not in `forward`, which may be compiled
+        self._count_images(images)  # here and not in `forward`, which may be compiled
         return super().__call__(images, *args, **kwargs)
+
+    def _count_images(self, images: Tensor) -> None:
+        if not torch.compiler.is_compiling():  # an exported network takes any number of images, and counts none
+            self.images_passed += len(images)
 
     def start(self, images: Tensor) -> Tensor:
         """The stem map of images, for a method that goes through the stages itself (`run_from`); they count as passed."""
-        self.images_passed += len(images)
+        self._count_images(images)
         return self.stem(images)
 
     def renormalise(self, mean: Sequence[float], std: Sequence[float]) -> None:

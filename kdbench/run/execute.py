@@ -191,10 +191,9 @@ def _run(spec: Spec, folder: RunFolder, runs: Path, data: Path | None, caller: C
     entries = session.result(keeper.sessions, outcome)
     state = method.deployed().state_dict()
     description = load.description(spec, method, [teacher.description for teacher in ready.teachers])
+    facts = {"run": spec.id, "class_names": [str(name) for name in ready.task.class_names]}
     folder.check()
-    checkpoint.save(
-        folder / CHECKPOINT, spec.student, state, {"run": spec.id}, description, outcome.states, folder.check
-    )
+    checkpoint.save(folder / CHECKPOINT, spec.student, state, facts, description, outcome.states, folder.check)
     folder.check()
     write_atomically(folder / OPERATIVE, gin.operative_config_str().encode(), before=folder.check)
     return {

@@ -20,7 +20,7 @@ from kdbench.errors import RunError
 from kdbench.method import Method, Teacher
 from kdbench.plan.request import WeightFile
 from kdbench.plan.spec import TEACHER_SEED, Spec
-from kdbench.run import checkpoint, fault, plausibility, weight_file
+from kdbench.run import checkpoint, fault, plausibility, student_file, weight_file
 from kdbench.run import load as load_
 from kdbench.store.folder import CHECKPOINT, RunFolder
 from kdbench.streams import Streams
@@ -100,11 +100,11 @@ def load(spec: Spec, runs: Path, task: Task) -> tuple[LoadedTeacher, ...]:
     if spec.teacher_untrained is not None:
         return (_untrained(spec.teacher_untrained, classes, channels),)
     teachers = []
+    own = _normalisation_of(run_config.parse(spec.config, spec.id).values)
     if spec.teacher_file is not None:
-        teachers.append(_of_file(WeightFile.of(spec.teacher_file), classes, channels))
+        teachers.append(of_file(WeightFile.of(spec.teacher_file), classes, channels, own))
     for run in spec.teacher_runs:
         folder = Path(spec.teacher_folders.get(run, runs / run))
-        own = _normalisation_of(run_config.parse(spec.config, spec.id).values)
         teachers += _of_run(RunFolder(folder.parent, folder.name), own, task.digest)
     return tuple(teachers)
 
@@ -145,9 +145,9 @@ def check_file(file: WeightFile, values: Mapping[str, Any], content: Arrays | Li
         classes = (None if coarse else readers.classes(values["Dataset.source"])) or weight_file.classes_of(state)
         weight_file.fitting(state, file.path, classes, len(values["Dataset.mean"]), file.network)
         return None
-    teacher = _of_file(file, len(content.classes), content.channels)
+    teacher = of_file(file, len(content.classes), content.channels, _normalisation_of(values))
     dataset = Dataset(**{name: values[f"Dataset.{name}"] for name in ("source", "mean", "std", "mirrored")})
-    return plausibility.doubt(teacher.network, plausibility.some(content), dataset, file.path.name)
+    return plausibility.doubt(teacher.network, plausibility.some(content), dataset, file.path.name, teacher.logits)
 
 
 def doubt(spec: Spec, teachers: Sequence[LoadedTeacher], task: Task, dataset: Dataset) -> str | None:
@@ -245,9 +245,24 @@ def _untrained(name: str, classes: int, channels: int) -> LoadedTeacher:
     return LoadedTeacher(network, None, checkpoint.weights_sha256(network.state_dict()), None, description=described)
 
 
-def _of_file(file: WeightFile, classes: int, channels: int) -> LoadedTeacher:
-    name, state = weight_file.fitting(weight_file.read(file.path), file.path, classes, channels, file.network)
-    network = registry.build(name, classes, channels)
-    network.load_state_dict(state)
+def of_file(
+    file: WeightFile, classes: int, channels: int, students: tuple[tuple[float, ...], tuple[float, ...]]
+) -> LoadedTeacher:
+    """A teacher of weights from outside.
+
+    Args:
+        students: mean and std that the student's images are normalised with. A file that `kdbench weights` wrote has its own.
+
+    Raises:
+        RunError: the file cannot be read, or does not fit a backbone with these classes and channels.
+    """
+    state, facts = weight_file.read(file.path), student_file.facts_of(file.path)
+    # What kdbench wrote names its network, also one of a library, of which no other file could.
+    network = file.network or (facts.student if facts and extensions.is_backbone(facts.student) else None)
+    name, state = weight_file.fitting(state, file.path, classes, channels, network)
+    built = registry.build(name, classes, channels)
+    built.load_state_dict(state)
+    scale, shift = _renormalisation(students, (facts.mean, facts.std)) if facts else (None, None)
     described = load_.as_teacher({"backbone": name})
-    return LoadedTeacher(network, None, checkpoint.weights_sha256(state), None, description=described)
+    sha256 = checkpoint.weights_sha256(state)
+    return LoadedTeacher(built, None, sha256, None, scale=scale, shift=shift, description=described)

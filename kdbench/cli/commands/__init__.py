@@ -13,11 +13,11 @@ from typing import Protocol, cast
 
 NAMES = (
     "run", "status", "logs", "cancel", "list", "show", "data", "leaderboard", "reproduce", "export", "submit", "diff", "power",
-    "tune", "transfer", "latency", "doctor",
+    "tune", "transfer", "weights", "latency", "doctor",
 )  # fmt: skip
 """All commands, in the order of `kdbench --help`."""
 
-WORK = ("run", "cancel", "leaderboard", "reproduce", "export", "submit", "tune", "transfer")
+WORK = ("run", "cancel", "leaderboard", "reproduce", "export", "submit", "tune", "transfer", "weights")
 """Commands that do more than show something: they do it to the end, even if nobody reads what they print any more."""
 
 
