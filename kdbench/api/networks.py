@@ -71,7 +71,8 @@ def wrap(
     networks, and need a linear layer at their end. Move the networks to their device before.
 
     Args:
-        student, teacher: modules whose forward pass returns logits (B, K), or backbones of kdbench.
+        student: a module whose forward pass returns logits (B, K), or a backbone of kdbench.
+        teacher: another such module, trained.
         method: name of a method; `kdbench list methods` lists them.
         classes: number of logits K.
         image_shape: (channels, height, width) of an image, for methods that read the shapes of feature maps.

@@ -25,7 +25,7 @@ Names = Callable[[], Iterable[str]]
 def answer() -> None:
     """Write the completions of the shell's current line where argcomplete's shell function reads them, and end the process."""
     try:
-        import argcomplete
+        from argcomplete.finders import CompletionFinder
     except ImportError:  # registered by the argcomplete of another environment
         raise SystemExit(1) from None
     typed = os.environ.get("COMP_LINE", "").split()
@@ -36,10 +36,12 @@ def answer() -> None:
             if not action.option_strings and action.dest in ("words", "kind", "dataset"):
                 action.completer = _completer(command, action.dest)  # type: ignore[attr-defined]
 
-    class Finder(argcomplete.CompletionFinder):
+    class Finder(CompletionFinder):
         def _get_completions(self, comp_words: list[str], *others: Any) -> list[str]:
             own = parser_of.get(comp_words[1]) if len(comp_words) > 1 else None
-            return super()._get_completions(_options_first(comp_words, own) if own else comp_words, *others)
+            words = _options_first(comp_words, own) if own else comp_words
+            completions: list[str] = super()._get_completions(words, *others)
+            return completions
 
     Finder()(parser)
 

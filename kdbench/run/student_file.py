@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -151,7 +151,7 @@ def with_own_normalisation(student: Student) -> Student:
 def _built(facts: Facts, state: Mapping[str, Tensor]) -> Backbone:
     network = registry.build(facts.student, facts.classes, facts.image_shape[0], pretrained=False)
     network.load_state_dict(state)
-    return cast(Backbone, network.eval())
+    return network.eval()
 
 
 def write(student: Student, path: Path) -> None:
