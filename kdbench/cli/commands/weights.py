@@ -21,10 +21,10 @@ only training needs. The end of its name chooses the format:
   kdbench weights RUN --to student.safetensors   weights, with classes, normalisation, run id and accuracy as metadata
   kdbench weights RUN --to student.onnx          a network that takes pixels in 0..1; pip install 'kdbench[onnx]'
   kdbench weights RUN --to student.pt2           the same for torch.export.load
-The file is read back and compared with the run's own network on random images. One that differs is not written.
   kdbench weights RUN --card README.md --license mit       a model card: data, teacher, method, interval, cost, command
   kdbench weights RUN --to-folder student/                 model.safetensors and README.md, as the Hugging Face Hub expects them
   kdbench weights RUN --push-to-hub NAME/MODEL             uploads the same two files; pip install 'kdbench[hub]'
+The file is read back and compared with the run's own network on random images. One that differs is not written.
 The weights of a torchvision/NAME or timm/NAME student have that library's names. docs/weights.md has more."""
 
 
