@@ -14,21 +14,29 @@ if TYPE_CHECKING:
     from kdbench.run.own_loop import Distiller
 
 
-def load_student(run_folder: str | Path) -> nn.Sequential:
+def load_student(run_folder: str | Path) -> nn.Module:
     """The deployed network of a finished run in evaluation mode, on the CPU, behind the normalisation it was trained with.
+
+    Args:
+        run_folder: the run's folder, or a safetensors file that `kdbench weights` wrote.
 
     The file of weights is read without executing anything in it.
 
     Returns:
-        The modules `normalise` and `network` in sequence: images (B, C, H, W), float32 in 0..1, to logits (B, K).
+        Images (B, C, H, W), float32 in 0..1, to logits (B, K). Its module `network` takes normalised images.
 
     Raises:
         UserError: the folder is not that of a finished run.
-        RunError: the weights cannot be read, or are those of a method whose file is missing or has changed.
+        RunError: the weights cannot be read, are not those of a student, or are those of a method whose file is missing or
+            has changed.
     """
     from kdbench.store.folder import CHECKPOINT, CONFIG, RunFolder
 
     path = places.user_path(run_folder)
+    if path.is_file():
+        from kdbench.run import student_file
+
+        return student_file.read(path).on_pixels().eval()
     for name in (CONFIG, CHECKPOINT):
         if not (path / name).is_file():
             raise UserError(f"'{run_folder}' is not the folder of a finished run (it has no {name})")

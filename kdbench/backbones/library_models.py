@@ -43,13 +43,18 @@ def _of_torchvision(model: str, name: str, classes: int, channels: int, pretrain
     check_torchvision(name, weights)
     side = 299 if name == "inception_v3" else 224
     every: Any = models.get_model_weights(name)
+    is_inception = name in ("googlenet", "inception_v3")
     if not weights or not pretrained:
-        options = {"aux_logits": False, "init_weights": True} if name in ("googlenet", "inception_v3") else {}
+        # Auxiliary classifiers would be a second output. With weights, torchvision's inceptions change their input.
+        made = {"aux_logits": False, "init_weights": True, "transform_input": bool(weights)}
+        options = made if is_inception else {}
         network = models.get_model(name, weights=None, num_classes=classes, **options)
         return Library(network, side, bool(weights))
     network = _pretrained(model, lambda: models.get_model(name, weights=every[weights]))
-    if hasattr(network, "aux_logits"):
-        network.aux_logits = False  # type: ignore[assignment]  # auxiliary classifiers would be a second output
+    if is_inception:
+        network.aux_logits = False  # type: ignore[assignment]
+        for auxiliary in {"aux1", "aux2", "AuxLogits"} & set(dict(network.named_children())):
+            setattr(network, auxiliary, None)
     preset: Any = every[weights].transforms()
     _replace_classifier(network, model, classes)
     return Library(network, side, True, tuple(preset.mean), tuple(preset.std))

@@ -146,10 +146,7 @@ def _use(facts: Facts, file: str | None) -> str:
     shape = f"float32 pixels in 0..1 of shape (B, {channels}, {height}, {width}) to logits (B, {facts.classes})"
     if file is None:
         return f"The network takes {shape}; the file's metadata have its normalisation."
-    return (
-        "```python\nfrom pathlib import Path\n\nfrom kdbench.run.student_file import read\n\n"
-        f'student = read(Path("{file}")).on_pixels()  # {shape}\n```'
-    )
+    return f'```python\nimport kdbench\n\nstudent = kdbench.load_student("{file}")  # {shape}\n```'
 
 
 def _data(result: Mapping[str, Any], facts: Facts) -> str:

@@ -180,6 +180,20 @@ def test_pretrained_weights_see_images_as_in_their_training(monkeypatch):
     assert torch.equal(again(ours), whole(ours))
 
 
+@pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
+def test_inceptions_are_rebuilt_as_they_were_with_weights(monkeypatch, name):
+    torch.manual_seed(0)
+    enum = models.get_model_weights(name)
+    options = {"transform_input": True, "aux_logits": True, "init_weights": False}
+    published = models.get_model(name, weights=None, **options).state_dict()
+    monkeypatch.setattr(enum, "get_state_dict", lambda *_, **__: published)
+    whole = registry.build(f"torchvision/{name}:IMAGENET1K_V1", 5, 3).eval()
+    again = registry.build(f"torchvision/{name}:IMAGENET1K_V1", 5, 3, pretrained=False).eval()
+    again.load_state_dict(whole.state_dict())
+    images = torch.randn(1, 3, 96, 96)
+    assert torch.equal(again(images), whole(images))
+
+
 def test_weights_that_cannot_be_fetched_are_one_sentence(monkeypatch):
     def fetch(*_, **__):
         raise OSError("no network")

@@ -23,7 +23,7 @@ def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     little = {"Train.epochs": 1, "Train.warmup": 0, "Measures.corruptions": False, "Measures.noise": ()}
     words = "methods=ce,kd", "dataset=digits", "student=resnet8", "teacher=resnet14", "seeds=0,1"
-    kdbench.run_all(kdbench.plan_runs(*words, **little), folder)
+    kdbench.plan([*words], runs=folder, **little).run()
     return folder
 
 
@@ -63,7 +63,7 @@ def test_the_card_names_data_teacher_method_cost_and_command(kd):
     for part in (
         result["data.sha256"], result["teacher.run"], result["teacher.sha256"], "| temperature | 4 |", result["protocol"],
         f"| Parameters | {result['cost.parameters']:,} |", f"    {result['provenance.command']}\n", "10: 0, 1, 2, 3",
-        'read(Path("student.safetensors"))',
+        'kdbench.load_student("student.safetensors")',
     ):  # fmt: skip
         assert part in text, part
 
@@ -100,6 +100,14 @@ def test_the_folder_for_the_hub_is_all_that_one_needs(kd, tmp_path):
     images = torch.rand(2, 1, 8, 8)
     assert torch.equal(built.on_pixels()(images), student_file.of_run(kd).on_pixels()(images))
     assert (tmp_path / "hf" / hub.CARD).read_text() == card.text(kd, built.facts, "mit", "model.safetensors")
+
+
+def test_the_written_student_is_loaded_in_one_line(kd, tmp_path):
+    student_file.write(student_file.of_run(kd), tmp_path / "student.safetensors")
+    pixels = torch.rand(3, 1, 8, 8)
+    assert torch.allclose(
+        kdbench.load_student(tmp_path / "student.safetensors")(pixels), kdbench.load_student(kd.path)(pixels), atol=1e-6
+    )
 
 
 def test_the_hub_gets_the_files_of_the_folder(kd, tmp_path, monkeypatch):
