@@ -1,8 +1,9 @@
 """Loggers that show a run while it trains (`log=tensorboard,wandb,mlflow`): each gets the lines of epochs.csv.
 
 A logger is a class `Log` in a file of the package's name: `Log(folder, lines)` begins or continues the logged run of a run folder,
-given the lines of epochs.csv so far, `add(line)` shows one more, and `close()` ends what this process has of it. A step is an
-epoch, and a metric is a column. A logger may fail: it is then left out, with one warning.
+given the lines of epochs.csv so far, `add(line)` shows one more, and `close()` ends what this process has of it, or `withdraw()`
+where another process has taken the run over meanwhile. A step is an epoch, and a metric is a column. A logger may fail: it is
+then left out, with one warning.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ class Logger(Protocol):
 
     def add(self, line: Line) -> None: ...
     def close(self) -> None: ...
+    def withdraw(self) -> None: ...
 
 
 class Loggers:
@@ -54,6 +56,10 @@ class Loggers:
     def close(self) -> None:
         """Hand over what is still to be sent; the run may be continued by another process."""
         self._each(lambda logger: logger.close())
+
+    def withdraw(self) -> None:
+        """Leave the logged run to the process that has taken the run over."""
+        self._each(lambda logger: logger.withdraw())
 
     def _each(self, call: Callable[[Logger], None]) -> None:
         for name, logger in list(self._loggers.items()):

@@ -49,6 +49,9 @@ class Log:
     def close(self) -> None:
         self._client.set_terminated(self._id)
 
+    def withdraw(self) -> None:
+        pass  # the other process continues the same logged run
+
     def _create(self, folder: RunFolder) -> str:
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or "kdbench"
         with lock(folder.path.parent / ".mlflow.lock"):  # else two processes make two experiments of this name

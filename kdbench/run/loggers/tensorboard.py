@@ -25,6 +25,7 @@ class Log:
         self._began = time.time() - float(lines[-1]["seconds"] if lines else 0)
         # A TensorBoard that is open forgets what it has read of the file before.
         self._writer = SummaryWriter(str(folder.path), purge_step=0)
+        self._files = list(folder.path.glob(EVENTS))
         for line in lines:
             self._put(line)
         self._writer.flush()
@@ -35,6 +36,12 @@ class Log:
 
     def close(self) -> None:
         self._writer.close()
+
+    def withdraw(self) -> None:
+        # The other process has removed this one's file, but a process that sleeps while it writes a line makes it again.
+        self._writer.close()
+        for file in self._files:
+            file.unlink(missing_ok=True)
 
     def _put(self, line: Line) -> None:
         at = self._began + float(line["seconds"])

@@ -54,6 +54,9 @@ class Log:
     def close(self) -> None:
         self._run.finish()
 
+    def withdraw(self) -> None:
+        pass  # the other process continues the same logged run
+
 
 def _is_logged_in() -> bool:
     if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):

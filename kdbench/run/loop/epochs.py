@@ -18,6 +18,7 @@ from kdbench.files import write_atomically
 from kdbench.method import Share
 from kdbench.run.loop.state import Outcome
 from kdbench.store.folder import RunFolder
+from kdbench.store.lease import Lost
 
 if TYPE_CHECKING:
     from kdbench.run.loggers import Loggers
@@ -74,7 +75,12 @@ class Epochs:
     def close(self) -> None:
         """Training ends, or this process's part of it."""
         if self._loggers is not None:
-            self._loggers.close()
+            try:
+                self._check()
+            except Lost:
+                self._loggers.withdraw()
+            else:
+                self._loggers.close()
 
     @torch.no_grad()
     def add(self, loss: Tensor, terms: dict[str, Tensor]) -> None:
@@ -126,7 +132,7 @@ class Epochs:
             self._check()
             write_atomically(self._path, self.text.encode(), lasting=False, before=self._check)
             if self._loggers is not None:
-                self._check()  # the process may have slept since, and the file of events is made by its first line
+                self._check()  # the process may have slept since
                 self._loggers.add(row)
         self.epoch, self._sums, self._count = epoch, {}, 0
 

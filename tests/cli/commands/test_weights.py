@@ -15,7 +15,7 @@ def runs(tmp_path_factory):
     """One finished run of ce on digits, and the beginning of another."""
     folder = tmp_path_factory.mktemp("runs")
     little = {"Train.epochs": 1, "Train.warmup": 0, "Measures.corruptions": False, "Measures.noise": ()}
-    kdbench.run_all(kdbench.plan_runs("methods=ce", "dataset=digits", "student=resnet8", **little), folder)
+    kdbench.plan("methods=ce dataset=digits student=resnet8", runs=folder, **little).run()
     (folder / "kd-digits-resnet8-s0-0123456789").mkdir()
     return folder
 
@@ -79,7 +79,7 @@ def test_a_run_learns_from_the_file_of_another(weights, runs, tmp_path):
     weights("ce-digits", "--to", "s.safetensors")
     little = ["Train.epochs=1", "Train.warmup=0", "Measures.corruptions=False", "Measures.noise=()"]
     words = ["methods=kd", "dataset=digits", "student=resnet8", f"teacher={tmp_path / 's.safetensors'}", *little]
-    (result,) = kdbench.run_all(kdbench.plan_runs(*words), tmp_path / "others").to_dict("records")
+    (result,) = kdbench.plan([*words], runs=tmp_path / "others").run().to_dict("records")
     (taught_by,) = kdbench.load_results(runs).to_dict("records")
     assert result["teacher.accuracy"] == pytest.approx(taught_by["accuracy.last"], abs=0.1)
     assert result["teacher.sha256"] == taught_by["weights.sha256"]
