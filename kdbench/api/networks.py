@@ -36,7 +36,7 @@ def load_student(run_folder: str | Path) -> nn.Module:
     if path.is_file():
         from kdbench.run import student_file
 
-        return student_file.read(path).on_pixels().eval()
+        return student_file.read(path).on_pixels()
     for name in (CONFIG, CHECKPOINT):
         if not (path / name).is_file():
             raise UserError(f"'{run_folder}' is not the folder of a finished run (it has no {name})")
@@ -46,15 +46,9 @@ def load_student(run_folder: str | Path) -> nn.Module:
         reason = "it failed" if state == "failed" else "it has no readable result.json"
         raise UserError(f"'{run_folder}' is not the folder of a finished run ({reason})")
 
-    from torch import nn
-    from torchvision.transforms import Normalize
+    from kdbench.run import load, student_file
 
-    from kdbench.run import load
-
-    student = nn.Sequential()
-    student.add_module("normalise", Normalize(*load.normalisation(path)))
-    student.add_module("network", load.deployed(path))
-    return student.eval()
+    return student_file.OnPixels(load.deployed(path), *load.normalisation(path))
 
 
 def wrap(
@@ -89,7 +83,7 @@ def wrap(
         parameters: values of the method's own parameters, `temperature=2.0`; those of its gin file for the others.
 
     Raises:
-        UserError: there is no such method or parameter; the method needs something that is missing, or that only kdbench's own
+        UserError: the method or a parameter is unknown; the method needs something that is missing, or that only kdbench's own
             loop gives: groups of related images, several views, phases, optimisers of its own.
     """
     import torch

@@ -58,7 +58,7 @@ def tables(
         column's name, its 95 % interval under `NAME.low` and `NAME.high`. `attrs` has the "title" and the "notes" of a table.
 
     Raises:
-        UserError: no table has the baseline, or there is no such column.
+        UserError: no table has the baseline, or a column is unknown.
     """
     from kdbench.report.formats import tidy_csv
 
@@ -104,8 +104,8 @@ def typed(rows: pd.DataFrame) -> pd.DataFrame:
     """Rows of text with the types that kdbench.store.result declares."""
     from kdbench.store.result import dtype
 
-    typed = rows.mask(rows == "").astype("string")
-    for name in typed.columns:
+    frame = rows.mask(rows == "").astype("string")
+    for name in frame.columns:
         kind = dtype(name)  # pandas does not convert the text "True"
-        typed[name] = typed[name].str.lower() == "true" if kind == "boolean" else typed[name].astype(kind)
-    return typed
+        frame[name] = frame[name].str.lower() == "true" if kind == "boolean" else frame[name].astype(kind)
+    return frame

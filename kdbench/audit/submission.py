@@ -121,7 +121,7 @@ def prepare(runs: Path, ids: Sequence[str]) -> Submission:
         raise Refused(list(dict.fromkeys(wrong)))
     rows = records.frame(results.values())
     content = records.to_csv(rows)
-    schema.rows(Source("these runs", "", content))  # as whoever merges them will check them
+    schema.rows(Source("these runs", "", content))  # as they are checked when they are merged
     files = {RESULTS: content}
     for run in sorted(results):
         files |= dict(_files(RunFolder(runs, run)))

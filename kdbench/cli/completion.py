@@ -65,7 +65,7 @@ def _completer(command: str, argument: str) -> Callable[..., list[str]]:
         from kdbench.config import places
         from kdbench.errors import UserError
 
-        with suppress(UserError, OSError):  # of a plug-in's files: there is no place for a message here
+        with suppress(UserError, OSError):  # of a plug-in's files: a message cannot be shown here
             places.add_plugins(parsed_args.plugins)
             return words(command, argument, prefix, parsed_args)
         return []
@@ -93,12 +93,12 @@ def words(command: str, argument: str, prefix: str, parsed: argparse.Namespace) 
     if equals:
         values = _values_of_parameter(key) if "." in key else _VALUES.get(key, _none)() if key in keys else ()
         return _in_list(f"{key}=", text, values, key in _SINGLE)
-    found = _starting(prefix, (f"{key}=" for key in keys if not _is_given(key, parsed)))
+    completions = _starting(prefix, (f"{key}=" for key in keys if not _is_given(key, parsed)))
     if command in _BARE:
-        found += _in_list("", prefix, _BARE[command](parsed), command != "tune")
+        completions += _in_list("", prefix, _BARE[command](parsed), command != "tune")
     if command in _TAKE_BINDINGS and prefix[:1].isupper():
-        found += _parameters(prefix, only="Dataset" if command == "data" else None)
-    return found
+        completions += _parameters(prefix, only="Dataset" if command == "data" else None)
+    return completions
 
 
 def _starting(prefix: str, names: Iterable[str]) -> list[str]:

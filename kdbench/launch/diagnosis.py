@@ -122,36 +122,36 @@ def _data(diagnosis: Diagnosis, data: Path | None) -> None:
     for name in sorted(places.members("dataset")):
         try:
             source = bindings.of_group("dataset", name)["Dataset.source"].value
-            found = registry.has_images(source, data)
+            is_ready = registry.has_images(source, data)
         except (UserError, RunError, OSError, KeyError) as error:
             diagnosis.problems.append(f"the dataset {name} cannot be used: {reason(error)}")
             continue
-        if found is not None:
-            can_download = not found and "present" in extensions.members("reader")[source].options
-            (ready if found else absent).append(f"{name} (can be downloaded)" if can_download else name)
+        if is_ready is not None:
+            can_download = not is_ready and "present" in extensions.members("reader")[source].options
+            (ready if is_ready else absent).append(f"{name} (can be downloaded)" if can_download else name)
     diagnosis.facts.append(("datasets", f"ready: {', '.join(ready)}"))
     if absent:
         diagnosis.facts.append(("", f"not here: {', '.join(absent)}"))
 
 
 def _runs(diagnosis: Diagnosis, runs: Path) -> None:
-    there = next(folder for folder in (runs, *runs.parents) if folder.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+    existing = next(folder for folder in (runs, *runs.parents) if folder.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
         diagnosis.problems.append(
-            f"the folder of runs {runs} cannot be written ({there}: "
-            f"{'permission denied' if there.is_dir() else 'not a folder'}); name another with --runs DIR or KDBENCH_RUNS"
+            f"the folder of runs {runs} cannot be written ({existing}: "
+            f"{'permission denied' if existing.is_dir() else 'not a folder'}); name another with --runs DIR or KDBENCH_RUNS"
         )
         state = "cannot be written"
     else:
-        state = f"writable, {count(len(ids.run_ids(runs)), 'run')}" if there == runs else "will be created"
+        state = f"writable, {count(len(ids.run_ids(runs)), 'run')}" if existing == runs else "will be created"
     diagnosis.facts.append(("runs", f"{runs} ({state})"))
-    free = shutil.disk_usage(there).free
+    free = shutil.disk_usage(existing).free
     diagnosis.facts.append(("free disk", byte_size(free)))
     if free < LEAST_FREE:
         diagnosis.problems.append(
             f"only {byte_size(free)} are free for {runs}; make room, or name another folder with --runs DIR"
         )
-    if there == runs:
+    if existing == runs:
         _permissions(diagnosis, runs)
 
 

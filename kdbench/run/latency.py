@@ -15,8 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from kdbench.errors import RunError
-from kdbench.run import checkpoint, load
+from kdbench.run import arithmetic, checkpoint, load
 from kdbench.store import provenance
 from kdbench.store.folder import CHECKPOINT
 
@@ -52,12 +51,8 @@ def deployed(folder: Path, device: torch.device) -> Deployed:
         RunError: its weights cannot be read, or do not record the size of the images.
     """
     content = checkpoint.load(folder / CHECKPOINT)
-    if "method" not in content:
-        raise RunError(
-            f"the checkpoint of {folder.name} does not record the size of its images; an earlier kdbench wrote it"
-        )
-    channels, height, width = content["method"]["image_shape"]
-    return Deployed(load.deployed(folder).to(device), (channels, height, width))
+    image_shape = load.image_shape(content, folder.name)
+    return Deployed(load.deployed_of(content).to(device), image_shape)
 
 
 def machine(device: torch.device) -> dict[str, str | int]:
@@ -70,7 +65,7 @@ def machine(device: torch.device) -> dict[str, str | int]:
 def measure(
     networks: Mapping[str, Deployed], device: torch.device, batches: Sequence[int] = BATCHES, rounds: int = ROUNDS
 ) -> dict[str, dict[int, Latency]]:
-    """Measure networks in turn, in float32.
+    """Measure networks in turn, in float32 (without TF32).
 
     Args:
         batches: sizes of the batches.
@@ -84,11 +79,13 @@ def measure(
         for batch in batches
     }
     seconds: dict[tuple[str, int], list[float]] = {key: [] for key in inputs}
-    for number in range(-WARM_UP, rounds):
-        for key, images in inputs.items():
-            took = _seconds(networks[key[0]].network, images)
-            if number >= 0:
-                seconds[key].append(took)
+    with arithmetic.kept():
+        torch.backends.cudnn.allow_tf32 = False  # as runs train, unless they ask for it
+        for number in range(-WARM_UP, rounds):
+            for key, images in inputs.items():
+                took = _seconds(networks[key[0]].network, images)
+                if number >= 0:
+                    seconds[key].append(took)
     return {name: {batch: _latency(seconds[name, batch]) for batch in batches} for name in networks}
 
 

@@ -30,9 +30,30 @@ def deployed(folder: Path) -> nn.Module:
     Raises:
         RunError: the weights cannot be read, or the network is another one than the student and cannot be built here.
     """
-    network = fresh_network(content := checkpoint.load(folder / CHECKPOINT))
+    return deployed_of(checkpoint.load(folder / CHECKPOINT))
+
+
+def deployed_of(content: Mapping[str, Any]) -> nn.Module:
+    """The deployed network of what a checkpoint holds, as `deployed` returns it.
+
+    Raises:
+        RunError: see `deployed`.
+    """
+    network = fresh_network(content)
     network.load_state_dict(content["student"])
     return network.eval()
+
+
+def image_shape(content: Mapping[str, Any], run: str) -> tuple[int, int, int]:
+    """(channels, height, width) of the images of what a checkpoint holds.
+
+    Raises:
+        RunError: the checkpoint does not record it.
+    """
+    if "method" not in content:
+        raise RunError(f"the checkpoint of {run} does not record the size of its images; an earlier kdbench wrote it")
+    channels, height, width = content["method"]["image_shape"]
+    return channels, height, width
 
 
 def method(folder: Path) -> Method:

@@ -7,7 +7,7 @@ import inspect
 import textwrap
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +38,24 @@ _BRANCHES = {"start", "stage_modules", "run_from", "fresh_stages", "fresh_copy",
 """Parts of a backbone that run on their own."""
 
 
+class _OwnBatch(Batch):
+    """A batch of a loop that is not kdbench's: what that loop did not say is refused wherever it is read, also in functions that
+    the method calls, and never a default.
+    """
+
+    def __getattribute__(self, name: str) -> Any:
+        if f"batch.{name}" in _LENGTHS:
+            raise UserError(
+                f"this method depends on the length of training (batch.{name}), which needs kdbench's own loop"
+            )
+        value = super().__getattribute__(name)
+        if name == "index" and value is None:
+            raise UserError(
+                "this method keeps something of each training image; pass index=, the places of the images of the batch"
+            )
+        return value
+
+
 class Distiller(nn.Module):
     """A method around its student, for a training loop of one's own; `kdbench.wrap` makes it.
 
@@ -45,17 +63,12 @@ class Distiller(nn.Module):
     caller. The teacher is neither among them nor in the state dict, but moves to another device with the rest.
 
     Args:
-        method: the method.
-        needs_index: the method reads the places of images among the training images.
-
-    Attributes:
         method: the method, with its modules and fields.
     """
 
-    def __init__(self, method: Method, needs_index: bool):
+    def __init__(self, method: Method):
         super().__init__()
         self.method = method
-        self._needs_index = needs_index
         self._streams = Streams(torch.initial_seed(), "own loop")
         self._calls = 0
         self._last: Batch | None = None
@@ -70,18 +83,13 @@ class Distiller(nn.Module):
                 each image.
 
         Raises:
-            UserError: the method needs `index`; a network does not have the features that the method reads.
+            UserError: the method needs `index`, or the length of training; a network does not have the features that the
+                method reads.
         """
-        if index is None:
-            if self._needs_index:
-                raise UserError(
-                    "this method keeps something of each training image; pass index=, the places of the images of the batch"
-                )
-            index = torch.zeros(len(images), dtype=torch.int64, device=images.device)
         for teacher in self.method.teachers:
             teacher.network.eval()  # a module of the caller that holds it may have been put into training mode
         streams = self._streams.within("method", self._calls)
-        self._last = Batch(images, labels, index, self._calls, streams)
+        self._last = _OwnBatch(images, labels, cast(Tensor, index), self._calls, streams)
         self._calls += 1
         return self.method.losses(self._last)
 
@@ -145,7 +153,7 @@ def distiller(
                     **{b.parameter: b.value for b in values.values()})  # fmt: skip
     except ValueError as error:
         raise UserError(f"the method '{name}' cannot be built: {error}") from None
-    return Distiller(built, bool(read & _OF_IMAGES))
+    return Distiller(built)
 
 
 def _one_of_each(words: list[str]) -> list[Any]:

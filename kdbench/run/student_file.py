@@ -74,9 +74,8 @@ def of_run(folder: RunFolder) -> Student:
     """
     run, result = folder.path.name, finished(folder)
     content = checkpoint.load(folder / CHECKPOINT)
-    if "method" not in content:
-        raise RunError(f"the checkpoint of {run} does not record the size of its images; an earlier kdbench wrote it")
-    network = load.deployed(folder.path)
+    image_shape = load.image_shape(content, run)
+    network = load.deployed_of(content)
     if checkpoint.weights_sha256(network.state_dict()) != result.get("weights.sha256"):
         raise RunError(f"the weights of {run} do not match the recorded checksum (sha256)")
     mean, std = load.normalisation(folder.path)
@@ -90,7 +89,7 @@ def of_run(folder: RunFolder) -> Student:
         class_names=_class_names(content, described["classes"]),
         mean=mean,
         std=std,
-        image_shape=tuple(described["image_shape"]),
+        image_shape=image_shape,
         accuracy=result["accuracy.last"],
         kdbench=__version__,
     )

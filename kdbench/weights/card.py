@@ -100,7 +100,7 @@ def _results(folder: RunFolder, result: Mapping[str, Any], facts: Facts) -> str:
     own = f"Top-1 accuracy of these weights on the test set, after the last epoch: **{facts.accuracy:.2f} %**."
     line = line_of(folder, result)
     if line is None:
-        return f"{own} No other run was available, so there is no interval."
+        return f"{own} The results of its runs were not available, so this card gives no interval."
     row, runs = line.row, count(len(line.row.finished), "run")
     seeds = ", ".join(map(str, row.by_seed))
     if row.accuracy is None or row.accuracy.half_width is None:

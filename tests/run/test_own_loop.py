@@ -159,6 +159,19 @@ def test_wrong_arguments_are_refused_in_one_sentence():
         kdbench.wrap(convolutional(), convolutional(), method="crd", classes=5, labels=LABELS)(images, labels)
 
 
+@pytest.mark.parametrize(
+    ("read", "sentence"), [("index", "pass index="), ("progress", r"length of training \(batch.progress\)")]
+)
+def test_what_the_loop_did_not_give_is_refused_where_a_function_of_the_method_reads_it(read, sentence):
+    wrapped = kdbench.wrap(convolutional(), method="ce", classes=5)
+    images, labels, index = batch()
+    wrapped.method.losses = lambda batch: {"ce": getattr(batch, read).float().mean()}
+    with pytest.raises(UserError, match=sentence):
+        wrapped(images, labels)
+    if read == "index":
+        assert wrapped(images, labels, index)["ce"] == index.float().mean()
+
+
 def test_draws_follow_torchs_seed_and_continue_from_a_state_dict():
     def made():
         torch.manual_seed(5)

@@ -66,7 +66,7 @@ def has_images(source: str, folder: Path | None) -> bool | None:
         None if its reader declares no way to tell.
 
     Raises:
-        UserError: there is no such source, or `folder` is not a folder.
+        UserError: the source is unknown, or `folder` is not a folder.
     """
     options = extensions.member("reader", source, "data source").options
     if not options.get("needs_folder", False):

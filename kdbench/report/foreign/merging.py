@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 TOLERANCE = 1.0
 """Percentage points by which the accuracies of one run may differ between machines: they round differently, and training
-amplifies that. On the 10,000 test images of CIFAR it is about twice the standard deviation between seeds."""
+amplifies that. A choice, not a measurement."""
 
 _STARTED = "provenance.started_at"
 _OF_THE_BOARD = ("purpose", ORIGIN, REPRODUCED)
