@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -151,9 +152,13 @@ def cache_home(tmp_path_factory):
 @pytest.fixture
 def reference() -> Callable[[str], Case]:
     """The reference case of a name."""
+    return lambda name: Case(_reference_entries()[name])
+
+
+@cache
+def _reference_entries() -> dict[str, dict]:
     files = sorted((ROOT / "tests/reference").glob("losses*.json"))
-    entries = {entry["case"]: entry for file in files for entry in json.loads(file.read_text())}
-    return lambda name: Case(entries[name])
+    return {entry["case"]: entry for file in files for entry in json.loads(file.read_text())}
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from kdbench.errors import RunError
 from kdbench.method.base import Method
 from kdbench.method.batch import Batch, Info
 from kdbench.method.class_index import ClassIndex
-from kdbench.method.losses import distillation, soft_cross_entropy, softened_kl
+from kdbench.method.losses import distillation, kd_term, soft_cross_entropy, softened_kl
 from kdbench.method.memory import ImageMemory, last_of_each
 from kdbench.method.phases import Phase
 from kdbench.method.share import Share
@@ -37,6 +37,7 @@ __all__ = [
     "distillation",
     "full_precision",
     "he_normal",
+    "kd_term",
     "last_of_each",
     "soft_cross_entropy",
     "softened_kl",

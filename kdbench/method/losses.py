@@ -31,3 +31,8 @@ def distillation(logits: Tensor, target_logits: Tensor, temperature: float) -> T
 def soft_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
     """−Σ target · log softmax(logits), averaged over the batch; logits and target (B, K), each target row a distribution."""
     return -(target * F.log_softmax(at_least_float32(logits), dim=1)).sum(dim=1).mean()
+
+
+def kd_term(logits: Tensor, target_logits: Tensor, weight: float, temperature: float) -> dict[str, Tensor]:
+    """`{"kd": weight · distillation}`, or nothing at weight 0: what a method of feature maps adds to be trained with KD as well."""
+    return {"kd": weight * distillation(logits, target_logits, temperature)} if weight else {}

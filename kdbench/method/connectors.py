@@ -1,0 +1,126 @@
+"""What methods that compare feature maps share: pairing of stages, resolutions, normalisation, and adapters.
+
+An adapter leads from a student's map to the shape of a teacher's. It is trained with the student, is part of the method and
+not of the student, and computes in float32.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kdbench.precision import at_least_float32, full_precision
+
+Shape = tuple[int, int, int]
+"""Channels, height and width of a map."""
+T = TypeVar("T")
+U = TypeVar("U")
+
+
+def paired(ours: Sequence[T], theirs: Sequence[U]) -> list[tuple[T, U]]:
+    """Stages of student and teacher, paired from the deepest; the shallow stages of the longer network are left out.
+
+    Returns:
+        The pairs, shallowest first.
+    """
+    stages = min(len(ours), len(theirs))
+    return list(zip(ours[-stages:], theirs[-stages:], strict=True))
+
+
+def equal_resolution(x: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Two maps (B, C, H, W) and (B, C', H', W') at the lower of their resolutions, in float32 or wider: the larger is averaged."""
+    size = [min(sides) for sides in zip(x.shape[2:], target.shape[2:], strict=True)]
+    return pooled(x, size), pooled(target, size)
+
+
+def pooled(x: Tensor, size: Sequence[int]) -> Tensor:
+    """A map (B, C, H, W) averaged to `size` (height, width), in float32 or wider; `x` itself where it has that size."""
+    x = at_least_float32(x)
+    return x if list(x.shape[2:]) == list(size) else F.adaptive_avg_pool2d(x, list(size))
+
+
+def normalised(x: Tensor, dim: int | tuple[int, ...] = 1, eps: float = 1e-12) -> Tensor:
+    """`x` over its L2 norm along `dim`. Where the norm is below `eps` the result is `x / eps`, without a gradient.
+
+    torch's own normalisation has a gradient of the order of 1 / eps there.
+    """
+    norm = torch.linalg.vector_norm(x, dim=dim, keepdim=True)
+    small = norm < eps
+    # Not only the result is chosen: a root at 0 has an infinite gradient, and 0 · ∞ is not 0.
+    safe = torch.linalg.vector_norm(x.masked_fill(small, 1.0), dim=dim, keepdim=True)
+    return torch.where(small, x.detach() / eps, x / safe)
+
+
+class ConvBN(nn.Module):
+    """A convolution that keeps the resolution, batch normalisation, and a ReLU if wanted, in float32.
+
+    Args:
+        width, target: channels before and after.
+        kernel: 1 or 3.
+        relu: end with a ReLU.
+        bias: of the convolution.
+        wide_normal: draw the weights of the convolution from N(0, √(2 / target)), as torch's default does not.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        target: int,
+        kernel: int = 1,
+        *,
+        relu: bool = False,
+        bias: bool = False,
+        wide_normal: bool = False,
+    ):
+        super().__init__()
+        self.conv = nn.Conv2d(width, target, kernel, padding=kernel // 2, bias=bias)
+        self.bn = nn.BatchNorm2d(target)
+        self.relu = relu
+        if wide_normal:
+            nn.init.normal_(self.conv.weight, std=math.sqrt(2 / target))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, target, H, W) of a map (B, width, H, W)."""
+        with full_precision(x.device):
+            x = self.bn(self.conv(at_least_float32(x)))
+            return F.relu(x) if self.relu else x
+
+
+class Regressor(nn.Module):
+    """Convolution with bias, batch normalisation and, if wanted, a ReLU from one shape to another (FitNets' regressor).
+
+    Equal resolutions: kernel 1. Twice the target's: kernel 3, stride 2. Half of it: transposed, kernel 4, stride 2. Larger
+    otherwise: an unpadded kernel of 1 + H − H^t. Smaller otherwise: kernel 3, and the result keeps the student's
+    resolution, to which the teacher's map must be averaged (`equal_resolution`).
+
+    Source: RepDistiller (ConvReg); the last case is that of the SimKD toolbox.
+    """
+
+    def __init__(self, shape: Shape, target: Shape, *, relu: bool):
+        super().__init__()
+        width, height, _ = shape
+        channels, wanted, _ = target
+        self.conv: nn.Module
+        if height == wanted:
+            self.conv = nn.Conv2d(width, channels, 1)
+        elif height == 2 * wanted:
+            self.conv = nn.Conv2d(width, channels, 3, stride=2, padding=1)
+        elif 2 * height == wanted:
+            self.conv = nn.ConvTranspose2d(width, channels, 4, stride=2, padding=1)
+        elif height > wanted:
+            self.conv = nn.Conv2d(width, channels, 1 + height - wanted)
+        else:
+            self.conv = nn.Conv2d(width, channels, 3, padding=1)
+        self.bn = nn.BatchNorm2d(channels)
+        self.relu = relu
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C^t, …) of a map (B, C, H, W)."""
+        with full_precision(x.device):
+            x = self.bn(self.conv(at_least_float32(x)))
+            return F.relu(x) if self.relu else x
