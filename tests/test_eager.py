@@ -11,7 +11,8 @@ RUN = """
 import sys
 from kdbench.cli.main import main
 
-words = "dataset=digits student=resnet8 teacher=resnet8 Train.epochs=2 Train.batch_size=32 Train.warmup=0 Measures.corruptions=False".split()
+words = "dataset=digits student=resnet8 teacher=resnet8 Train.epochs=2 Train.batch_size=32 Train.warmup=0".split()
+words.append("Measures.corruptions=False")
 for more in (["methods=kd"], ["methods=ce", "recipe=adamw"]):
     assert main(["run", *words, *more, "--runs", sys.argv[1]]) == 0
 print([name for name in ("torch._dynamo", "torch._inductor", "sympy") if name in sys.modules])
