@@ -165,8 +165,8 @@ def _reference_entries() -> dict[str, dict]:
 def make() -> Callable[..., Method]:
     """A method by name, with its gin file's parameters and a student of its own.
 
-    Keyword arguments: `student`, `teacher` (names), `labels`, `image` (shape), `label_smoothing`; all others override
-    parameters of the method.
+    Keyword arguments: `student`, `teacher` (names, or networks for 4 classes), `labels`, `image` (shape), `label_smoothing`;
+    all others override parameters of the method.
     """
 
     def method(name: str, **given: object) -> Method:
@@ -176,13 +176,16 @@ def make() -> Callable[..., Method]:
         image = given.pop("image", (1, 8, 8))
         classes = int(labels.max()) + 1
         torch.manual_seed(0)
-        student_name = given.pop("student", "resnet8")
-        student = build(student_name, classes, image[0])
-        teacher = build(given.pop("teacher", "resnet14"), classes, image[0]) if cls.needs_teacher else None
+
+        def built(which: str | Backbone) -> Backbone:
+            return which if isinstance(which, Backbone) else build(which, classes, image[0])
+
+        student, teacher = built(given.pop("student", "resnet8")), given.pop("teacher", "resnet14")
+        teacher = built(teacher) if cls.needs_teacher else None
 
         def network(peer: str | None, stream: str) -> Backbone:
             with Streams(0).as_global(stream):
-                return build(peer or student_name, classes, image[0])
+                return built(peer) if peer else student.fresh_copy()
 
         smoothing = given.pop("label_smoothing", 0.0)
         info = Info(classes, labels, image, smoothing, torch.device("cpu"), batch_size=6, steps=100, network=network)
