@@ -1,4 +1,4 @@
-"""Every method of the plug-in folder, trained by two processes together and by each alone: `python ranks.py FOLDER NAME…`.
+"""Methods, those of the plug-in folder among them, trained by two processes together and by each alone: `python ranks.py FOLDER NAME…`.
 
 The environment says which process this is; it leaves FOLDER/RANK.pt. Comparisons are the tests' business.
 """
@@ -17,7 +17,7 @@ from kdbench.run.group import Group
 
 def main(folder, names):
     torch.set_num_threads(1)
-    cases = [(name, 13, "float64") for name in names]
+    cases = [(name, 17, "float64") for name in names]  # five steps, unequal shares
     with Group.from_environment("cpu") as group:
         results = {
             "parts": {name: ranks.trajectory(folder, name, *rest, group) for name, *rest in cases},

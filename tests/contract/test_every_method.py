@@ -1,6 +1,7 @@
-"""What holds for every method of the plug-in folder, whatever part of the contract it shows."""
+"""What holds for every method in whole runs: those of the plug-in folder, and those of methods/ that tests/run leaves out."""
 
 import csv
+import itertools
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,13 @@ from kdbench.store.folder import EPOCHS, RunFolder
 from kdbench.store.result import defects
 
 HERE = Path(__file__).parent
-NAMES = sorted(path.stem for path in (HERE / "plugin" / "methods").glob("*.py"))
+PLUGINS = sorted(path.stem for path in (HERE / "plugin" / "methods").glob("*.py"))
+IN_TESTS_OF_RUNS = {"byot", "ce", "corsd", "crd", "kd", "rkd"}  # in tests/run, in more precisions and batch sizes
+OWN = sorted({path.stem for path in (HERE.parents[1] / "methods").glob("*.py")} - IN_TESTS_OF_RUNS)
+NAMES = [*PLUGINS, *OWN]
+LENGTH = ["Train.epochs=2", "Train.batch_size=24"]  # six steps; after the last a run is not stopped
+STOPS = (2, 4)
+"""Steps after which a run is stopped: in the first epoch, just behind a first phase of an eighth; and in the second epoch."""
 FREE = ("seconds.", "convergence.seconds.", "cost.peak", "cost.images", "provenance.")
 """Keys of a result that no two runs have in common."""
 
@@ -22,7 +29,7 @@ FREE = ("seconds.", "convergence.seconds.", "cost.peak", "cost.images", "provena
 def undisturbed(plan, tmp_path_factory):
     """A folder with a finished run of every method, each done in one go, and its specs by method."""
     runs = tmp_path_factory.mktemp("undisturbed")
-    specs = {name: plan(f"methods={name}", "Train.epochs=2", "Machine.checkpoint_every=0") for name in NAMES}
+    specs = {name: plan(f"methods={name}", *LENGTH) for name in NAMES}
     for each in specs.values():
         for spec in each:
             if RunFolder(runs, spec.id).state() == "absent":
@@ -38,21 +45,33 @@ def record(runs, spec):
     return lines, {key: value for key, value in folder.result().items() if not key.startswith(FREE)}
 
 
-@pytest.mark.parametrize("name", NAMES)
+def stopped(specs, before, runs, stop):
+    """How often a run was stopped before it was finished, in a folder where its teachers are those of the folder `before`."""
+    *teachers, spec = specs
+    for teacher in teachers:
+        (runs / teacher.id).symlink_to(before / teacher.id)
+    times = 0
+    while RunFolder(runs, spec.id).result() is None:
+        try:
+            run(spec, runs, None, Caller(stop=stop))
+        except Stopped:
+            times += 1
+    return times
+
+
+@pytest.mark.parametrize("name", PLUGINS)
 def test_a_run_that_is_stopped_after_every_step_ends_in_the_same_bits(undisturbed, name, tmp_path):
     before, specs = undisturbed
-    *teachers, spec = specs[name]
-    for teacher in teachers:
-        (tmp_path / teacher.id).symlink_to(before / teacher.id)
-    processes = 0
-    while RunFolder(tmp_path, spec.id).result() is None:
-        processes += 1
-        try:
-            run(spec, tmp_path, None, Caller(stop=lambda: True))
-        except Stopped:
-            continue
-    assert processes > 5
-    assert record(tmp_path, spec) == record(before, spec)
+    assert stopped(specs[name], before, tmp_path, lambda: True) == 5
+    assert record(tmp_path, specs[name][-1]) == record(before, specs[name][-1])
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_a_run_that_is_stopped_ends_in_the_same_bits(undisturbed, name, tmp_path):
+    before, specs = undisturbed
+    steps = itertools.count(1)
+    assert stopped(specs[name], before, tmp_path, lambda: next(steps) in STOPS) == len(STOPS)
+    assert record(tmp_path, specs[name][-1]) == record(before, specs[name][-1])
 
 
 @pytest.mark.parametrize("name", NAMES)
