@@ -41,7 +41,8 @@ class Projectors(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Features (B, target) of features (B, width)."""
         with full_precision(x.device):
-            return F.relu(self.linear(at_least_float32(x))).unflatten(1, (self.count, -1)).mean(dim=1)
+            projected: Tensor = F.relu(self.linear(at_least_float32(x)))
+            return projected.view(len(x), self.count, -1).mean(dim=1)
 
 
 class PEFD(Method):
