@@ -33,8 +33,9 @@ def vid_loss(mean: Tensor, target: Tensor, log_scale: Tensor) -> Tensor:
         target: (B, C, H, W), of the teacher.
         log_scale: (C,), α: the variance of each channel is softplus(α) + 1e-5.
     """
-    variance = (F.softplus(log_scale) + EPSILON)[:, None, None]
-    return 0.5 * ((mean - target).square() / variance + variance.log()).mean()
+    variance = F.softplus(log_scale) + EPSILON
+    errors = (mean - target).square().mean(dim=(0, 2, 3))
+    return 0.5 * (errors / variance + variance.log()).mean()
 
 
 class Prediction(nn.Module):

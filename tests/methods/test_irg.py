@@ -127,7 +127,15 @@ def test_the_order_of_the_images_does_not_matter(parts):
 
 def test_distances_do_not_depend_on_scale_and_place():
     x = outputs().pooled
-    torch.testing.assert_close(edges(5 * x + 2), edges(x))
+    torch.testing.assert_close(edges(5 * x + 2), edges(x), rtol=1e-9, atol=1e-12)
+
+
+def test_distances_lose_no_digits_far_from_the_origin():
+    near = torch.randn(20, 50, generator=torch.Generator().manual_seed(0))
+    near[0] = near[1] + 1e-3  # of two images that are almost equal, too
+    far = near * 0.01 + 100
+    exact = torch.cdist(far.double(), far.double()).square()
+    torch.testing.assert_close(edges(far).double(), exact / exact.max(), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -140,6 +148,7 @@ def test_all_images_equal(parts, value, dtype):
     loss = torch.stack(list(parts(Features(equal[0], tuple(equal[1:3]), equal[3]), other).values())).sum()
     assert loss.isfinite()
     assert (edges(equal[3]) == 0).all()
+    assert (edges(equal[1]) == 0).all()
     gradients = torch.autograd.grad(loss, equal, allow_unused=True, materialize_grads=True)
     assert all(gradient.isfinite().all() and gradient.norm() < 10 for gradient in gradients)
 
