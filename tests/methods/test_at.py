@@ -74,14 +74,22 @@ def test_the_loss_is_a_mean_over_images():
 
 
 def test_terms_are_the_weighted_losses_of_all_stages(make, batch):
-    method = make("at", kd_weight=0.5).eval()
+    method = make("at").eval()
     one = batch(method)
     x, t = (network(one.images, features=True).stages for network in (method.student, method.teacher))
     losses = method.losses(one)
     assert losses["attention"].item() == pytest.approx(1000 * attention_loss(x, t, "squared").item(), rel=1e-5)
     assert losses["ce"].item() == pytest.approx(make("ce").eval().losses(one)["ce"].item(), rel=1e-5)
-    kd = make("kd", ce_weight=1.0, kd_weight=0.5).eval().losses(one)["kd"]
-    assert losses["kd"].item() == pytest.approx(kd.item(), rel=1e-4)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 4.0])
+def test_kd_is_added_with_its_weight_and_temperature(make, batch, temperature):
+    terms = []
+    for name in ("at", "kd"):
+        method = make(name, kd_weight=0.5, temperature=temperature)
+        method.teacher.fc.weight.mul_(20)  # with logits near 0 all temperatures are the same
+        terms.append(method.losses(batch(method))["kd"].item())
+    assert terms[0] == pytest.approx(terms[1], rel=1e-4)
 
 
 def test_parameters_reach_their_terms(make, batch):
@@ -92,13 +100,10 @@ def test_parameters_reach_their_terms(make, batch):
     method = make("at")
     x, t = (network(one.images, features=True).stages for network in (method.student, method.teacher))
     assert changed["attention"].item() == pytest.approx(10 * attention_loss(x, t, "norm").item(), rel=1e-5)
-    cold, warm = (make("at", kd_weight=1.0, temperature=T).losses(one)["kd"].item() for T in (1.0, 8.0))
-    assert cold != pytest.approx(warm, rel=1e-3)
 
 
-@pytest.mark.parametrize("pair", [("resnet8", "resnet18"), ("resnet18", "resnet8"), ("wrn_16_1", "vgg8")])
-def test_stages_resolutions_and_widths_may_differ(make, batch, pair):
-    student, teacher = pair
+@pytest.mark.parametrize(("student", "teacher"), [("resnet8", "mobilenetv2"), ("mobilenetv2", "wrn_16_1")])
+def test_stages_resolutions_and_widths_may_differ(make, batch, student, teacher):
     method = make("at", student=student, teacher=teacher, image=(1, 16, 16)).eval()
     one = batch(method)
     x, t = (network(one.images, features=True).stages for network in (method.student, method.teacher))

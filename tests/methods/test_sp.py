@@ -63,14 +63,22 @@ def test_similarities_ignore_scale_and_rotation_and_follow_the_order_of_images()
 
 
 def test_terms_are_the_weighted_losses_of_the_deepest_maps(make, batch):
-    method = make("sp", kd_weight=0.5).eval()
+    method = make("sp").eval()
     one = batch(method)
     x, t = (network(one.images, features=True).stages[-1] for network in (method.student, method.teacher))
     losses = method.losses(one)
     assert losses["similarity"].item() == pytest.approx(3000 * similarity_loss(x, t).item(), rel=1e-5)
     assert losses["ce"].item() == pytest.approx(make("ce").eval().losses(one)["ce"].item(), rel=1e-5)
-    kd = make("kd", ce_weight=1.0, kd_weight=0.5).eval().losses(one)["kd"]
-    assert losses["kd"].item() == pytest.approx(kd.item(), rel=1e-4)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 4.0])
+def test_kd_is_added_with_its_weight_and_temperature(make, batch, temperature):
+    terms = []
+    for name in ("sp", "kd"):
+        method = make(name, kd_weight=0.5, temperature=temperature)
+        method.teacher.fc.weight.mul_(20)  # with logits near 0 all temperatures are the same
+        terms.append(method.losses(batch(method))["kd"].item())
+    assert terms[0] == pytest.approx(terms[1], rel=1e-4)
 
 
 def test_parameters_reach_their_terms(make, batch):
@@ -79,13 +87,10 @@ def test_parameters_reach_their_terms(make, batch):
     assert base.keys() == {"ce", "similarity"}
     changed = make("sp", similarity_weight=30.0).losses(one)
     assert changed["similarity"].item() == pytest.approx(base["similarity"].item() / 100)
-    cold, warm = (make("sp", kd_weight=1.0, temperature=T).losses(one)["kd"].item() for T in (1.0, 8.0))
-    assert cold != pytest.approx(warm, rel=1e-3)
 
 
-@pytest.mark.parametrize("pair", [("resnet8", "resnet18"), ("wrn_16_1", "resnet8x4"), ("vgg8", "vit_tiny")])
-def test_stages_resolutions_and_widths_may_differ(make, batch, pair):
-    student, teacher = pair
+@pytest.mark.parametrize(("student", "teacher"), [("resnet8", "mobilenetv2"), ("mobilenetv2", "wrn_16_1")])
+def test_stages_resolutions_and_widths_may_differ(make, batch, student, teacher):
     method = make("sp", student=student, teacher=teacher, image=(1, 16, 16)).eval()
     one = batch(method)
     x, t = (network(one.images, features=True).stages[-1] for network in (method.student, method.teacher))
