@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdbench.method import Batch, Method, at_least_float32, full_precision, kd_term
-from kdbench.method.connectors import normalised
+from kdbench.method.connectors import normalised, pooled
 
 
 def activity(x: Tensor) -> Tensor:
@@ -45,7 +45,8 @@ def matching_loss(maps: Sequence[Tensor], targets: Sequence[Tensor], attention: 
     activities = [activity(x) for x in maps]
     terms = []
     for weights, target in zip(attention.unbind(dim=1), targets, strict=True):
-        resized = [F.adaptive_avg_pool2d(a, target.shape[2:]).flatten(1) for a in activities]
+        height, width = target.shape[2:]
+        resized = [pooled(a, (height, width)).flatten(1) for a in activities]
         values = normalised(torch.stack(resized, dim=1), dim=2)
         distances = (values - normalised(activity(target).flatten(1)).unsqueeze(1)).square().mean(dim=2)
         terms.append((weights * distances).sum(dim=1).mean())
