@@ -73,6 +73,9 @@ class Attention(nn.Module):
         self.queries = nn.ModuleList(LinearBN(width, dim) for width in target_widths)
         self.keys = nn.ModuleList(LinearBN(width, dim) for width in widths)
         self.bilinear = LinearBN(dim, len(target_widths) * dim)
+        self.bilinear[1].bias.requires_grad_(
+            False
+        )  # shifts all the student's stages alike, which the softmax does not see
         self.target_positions = nn.Parameter(nn.init.xavier_normal_(torch.empty(len(target_widths), dim)))
         self.positions = nn.Parameter(nn.init.xavier_normal_(torch.empty(len(widths), dim)))
 
