@@ -70,10 +70,12 @@ class AB(Method):
         )
 
     def phases(self) -> Sequence[Phase]:
+        connectors = {*self.connectors.parameters()}
         first = [*self.student.body().parameters(), *self.connectors.parameters()]
+        second = [p for p in self.parameters() if p not in connectors]
         return (
             Phase("boundaries", self.share, self.boundaries, trains=first, rate="constant", on_top=self.on_top),
-            Phase("classes", trains=list(self.student.parameters())),
+            Phase("classes", trains=second),
         )
 
     def boundaries(self, batch: Batch) -> dict[str, Tensor]:

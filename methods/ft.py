@@ -11,7 +11,7 @@ Choice: phase 1 minimises the squared error, as RepDistiller does; FT.reconstruc
 Choice: the translator has batch normalisation, as RepDistiller's has; FT.translator_norm=False is the authors' without it.
 Choice: phase 1 is a share of the budget, although no image passes through the student in it; FT.on_top=True spends its images in
     addition, as RepDistiller does.
-Choice: phase 1 has a fifth of the recipe's rate, RepDistiller's 0.01 to 0.05: without normalisation a paraphraser diverges easily.
+Choice: phase 1 has a fifth of the recipe's rate, as in RepDistiller's for residual students (0.01, and 0.05 afterwards).
 Choice: factors of unequal resolution are averaged to the lower one in both forms.
 """
 
@@ -141,8 +141,9 @@ class FT(Method):
         self.translator = Translator(width, factors, self.translator_norm)
 
     def phases(self) -> Sequence[Phase]:
+        paraphraser = {*self.paraphraser.parameters()}
         first = list(self.paraphraser.parameters())
-        second = [*self.student.parameters(), *self.translator.parameters()]
+        second = [p for p in self.parameters() if p not in paraphraser]
         return (
             Phase("paraphraser", self.share, self.paraphrase, first, passes=0, rate="constant", on_top=self.on_top),
             Phase("transfer", trains=second),

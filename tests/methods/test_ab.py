@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from kdbench.method import distillation, softened_kl
+from kdbench.method import distillation, second_task, softened_kl
 from kdbench.method.connectors import Regressor
 from kdbench.methods.ab import boundary_loss
 
@@ -134,6 +134,15 @@ def test_the_other_objectives_of_phase_2(make, batch):
     terms = method.losses(one)
     assert list(terms) == ["ce", "kd"]
     assert terms["kd"].item() == pytest.approx(0.5 * distillation(logits, target, 3.0).item(), rel=1e-5)
+
+
+def test_phase_2_trains_all_but_the_connectors(make):
+    method = make("ab", teacher="resnet8x4")
+    second_task.attach(method, [0, 0, 1, 1])
+    second = {id(p) for p in method.phases()[1].trains}
+    trained = {name for name, p in method.named_parameters() if id(p) in second}
+    assert trained == {name for name, _ in method.named_parameters() if not name.startswith("connectors.")}
+    assert "second_head.fc.weight" in trained, "another task of the student, which methods do not know"
 
 
 def test_share_and_place_of_phase_1(make):
