@@ -93,7 +93,7 @@ class MGD(Method):
     def _kept(self, batch: Batch, target: Tensor) -> Tensor:
         """Draw what is not masked, for the whole batch, and take this rank's part of it."""
         _, channels, height, width = target.shape
-        images, device = len(batch.share.gather(batch.labels)), target.device
+        images, device = len(batch.share.gather(target[:, 0, 0, 0])), target.device
         shape = (images, channels, 1, 1) if self.mask == "channels" else (images, 1, height, width)
         uniform = torch.rand(shape, generator=batch.streams("mask", device=device), device=device)
         return batch.share.own(uniform) >= self.masked

@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from kdbench.config import signature
 from kdbench.method import Share, distillation
 from kdbench.methods.mgd import PUBLISHED, Generator, mgd_loss
 
@@ -89,6 +90,10 @@ def test_the_mask_is_drawn_for_the_whole_batch_and_each_rank_takes_its_part(make
     half = replace(one, images=one.images[3:], labels=one.labels[3:], share=Second())
     assert torch.equal(method._kept(half, target[3:]), whole[3:])
     assert not torch.equal(method._kept(batch(method, step=1), target), whole)
+
+
+def test_mixed_images_are_allowed():
+    assert signature.of_method("mgd").needs_classes == ""
 
 
 def test_maps_of_zeros_have_a_finite_value_and_gradient():
