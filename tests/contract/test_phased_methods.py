@@ -121,7 +121,9 @@ def test_a_wider_teacher_ends_the_run_before_training_in_one_sentence(run_all, t
     teacher, result = run_all(tmp_path, "methods=fsp", "teacher=resnet8x4")
     assert teacher["status"] == "finished"
     assert result["status"] == "failed"
-    assert result["error"].startswith("fsp needs a teacher as wide as the student; maps 0 and 1 of the student")
+    assert result["error"].startswith(
+        "fsp needs a teacher as wide as the student, map by map: the stem and stages of the student"
+    )
     assert not (RunFolder(tmp_path, result["run"]) / EPOCHS).exists()
     assert not (RunFolder(tmp_path, result["run"]) / CHECKPOINT).exists()
 

@@ -1,0 +1,173 @@
+"""Factor transfer: the student's translated map imitates factors, the code of an autoencoder of the teacher's map.
+
+Kim, Park and Kwak, "Paraphrasing complex network: network compression via factor transfer", NeurIPS 2018.
+
+Family: feature
+Loss: phase 1: MSE(decode(encode(F_S^t)), F_S^t); phase 2: CE + w · mean |a(f) − a(f^t)|, f = translate(F_S), f^t = encode(F_S^t)
+Source: RepDistiller (distiller_zoo/FT.py, Paraphraser and Translator of models/util.py, helper/pretrain.py)
+Choice: factors are compared by their attention a (mean square over the channels, normalised over the pixels), as RepDistiller does;
+    FT.compare='factor' compares the whole factors, normalised for each image, as the paper does (with FT.weight=500).
+Choice: phase 1 minimises the squared error, as RepDistiller does; FT.reconstruction='l1' is the authors' absolute error.
+Choice: the translator has batch normalisation, as RepDistiller's has; FT.translator_norm=False is the authors' without it.
+Choice: phase 1 is a share of the budget, although no image passes through the student in it; FT.on_top=True spends its images in
+    addition, as RepDistiller does.
+Choice: phase 1 has a fifth of the recipe's rate, as in RepDistiller's for residual students (0.01, and 0.05 afterwards).
+Choice: factors of unequal resolution are averaged to the lower one in both forms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kdbench.method import Batch, Method, Phase, RunError, at_least_float32, full_precision, kd_term
+from kdbench.method.connectors import equal_resolution, normalised
+
+
+def attention(factor: Tensor) -> Tensor:
+    """Mean square over the channels of a factor (B, k, H, W), normalised over the pixels, (B, H·W)."""
+    return normalised(factor.square().mean(dim=1).flatten(1))
+
+
+def ft_loss(factor: Tensor, target: Tensor, compare: Literal["attention", "factor"] = "attention") -> Tensor:
+    """Mean absolute difference of what two factors (B, k, H, W) are compared by; the larger one is averaged first.
+
+    Args:
+        compare: "attention", for which their widths may differ, or the whole "factor", normalised for each image.
+    """
+    ours, theirs = (
+        attention(x) if compare == "attention" else normalised(x.flatten(1)) for x in equal_resolution(factor, target)
+    )
+    return F.l1_loss(ours, theirs)
+
+
+class Paraphraser(nn.Module):
+    """Autoencoder of a map: three 3×3 convolutions to the factor, three transposed ones back, LeakyReLU after each.
+
+    Args:
+        width: channels C of the map.
+        factors: channels k of the factor.
+    """
+
+    def __init__(self, width: int, factors: int):
+        super().__init__()
+        self.encoder = _layers(nn.Conv2d, (width, width, factors, factors))
+        self.decoder = _layers(nn.ConvTranspose2d, (factors, factors, width, width))
+
+    def encode(self, x: Tensor) -> Tensor:
+        """The factor (B, k, H, W) of a map (B, C, H, W), in float32."""
+        with full_precision(x.device):
+            factor: Tensor = self.encoder(at_least_float32(x))
+            return factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The map (B, C, H, W) made from its factor."""
+        with full_precision(x.device):
+            reconstructed: Tensor = self.decoder(self.encode(x))
+            return reconstructed
+
+
+class Translator(nn.Module):
+    """The factor of a student's map: three 3×3 convolutions, each with batch normalisation, if wanted, and LeakyReLU.
+
+    Args:
+        width: channels of the map.
+        factors: channels k of the factor.
+    """
+
+    def __init__(self, width: int, factors: int, norm: bool):
+        super().__init__()
+        self.layers = _layers(nn.Conv2d, (width, width, factors, factors), norm)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The factor (B, k, H, W) of a map (B, C, H, W), in float32."""
+        with full_precision(x.device):
+            factor: Tensor = self.layers(at_least_float32(x))
+            return factor
+
+
+def _layers(
+    kind: type[nn.Conv2d] | type[nn.ConvTranspose2d], widths: Sequence[int], norm: bool = False
+) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for width, target in pairwise(widths):
+        layers += [kind(width, target, 3, padding=1), *([nn.BatchNorm2d(target)] if norm else []), nn.LeakyReLU(0.1)]
+    return nn.Sequential(*layers)
+
+
+class FT(Method):
+    """Phase 1 trains the paraphraser on the teacher's deepest map, phase 2 student and translator on the classes and `ft_loss`.
+
+    Args:
+        weight: of `ft_loss`.
+        compare: what of the factors `ft_loss` compares.
+        factor_rate: channels of the factor for each channel of the teacher's map.
+        reconstruction: error that phase 1 minimises, squared or absolute.
+        translator_norm: give the translator batch normalisation.
+        share: of the budget that phase 1 gets.
+        on_top: give phase 1 its images in addition to the budget.
+        rate_factor: times the recipe's learning rate, in phase 1.
+        kd_weight, temperature: of distillation in phase 2.
+    """
+
+    needs_teacher = True
+
+    weight: float
+    compare: Literal["attention", "factor"]
+    factor_rate: float
+    reconstruction: Literal["l2", "l1"]
+    translator_norm: bool
+    share: float
+    on_top: bool
+    rate_factor: float
+    kd_weight: float
+    temperature: float
+
+    def setup(self) -> None:
+        (width, *ours), (target, *theirs) = self.stage_shapes()[-1], self.stage_shapes(self.teacher)[-1]
+        if self.compare == "attention" and all(min(sides) == 1 for sides in zip(ours, theirs, strict=True)):
+            maps = " and ".join("×".join(map(str, sides)) for sides in (ours, theirs))
+            raise RunError(
+                f"ft compares the pixels of factors and needs more than one: the deepest maps of student and teacher have {maps} "
+                "pixels; take larger images, networks with larger deepest maps, or FT.compare='factor'"
+            )
+        factors = max(1, int(self.factor_rate * target))
+        self.paraphraser = Paraphraser(target, factors)
+        self.translator = Translator(width, factors, self.translator_norm)
+
+    def phases(self) -> Sequence[Phase]:
+        paraphraser = {*self.paraphraser.parameters()}
+        first = list(self.paraphraser.parameters())
+        second = [p for p in self.parameters() if p not in paraphraser]
+        return (
+            Phase("paraphraser", self.share, self.paraphrase, first, passes=0, rate="constant", on_top=self.on_top),
+            Phase("transfer", trains=second),
+        )
+
+    def optimisers(self, parameters: list[nn.Parameter], settings: Any) -> dict[str, torch.optim.Optimizer]:
+        optimisers = super().optimisers(parameters, settings)
+        if {*parameters} == {*self.paraphraser.parameters()}:
+            for optimiser in optimisers.values():
+                for group in optimiser.param_groups:
+                    group["rate_factor"] = self.rate_factor
+        return optimisers
+
+    def paraphrase(self, batch: Batch) -> dict[str, Tensor]:
+        target = at_least_float32(self.teach(batch).stages[-1])
+        error = F.mse_loss if self.reconstruction == "l2" else F.l1_loss
+        return {"paraphraser": error(self.paraphraser(target), target)}
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        out, taught = self.student(batch.images, features=True), self.teach(batch)
+        with torch.no_grad():
+            target = self.paraphraser.encode(taught.stages[-1])
+        return {
+            "ce": self.cross_entropy(out.logits, batch.labels),
+            "ft": self.weight * ft_loss(self.translator(out.stages[-1]), target, self.compare),
+            **kd_term(out.logits, taught.logits, self.kd_weight, self.temperature),
+        }
