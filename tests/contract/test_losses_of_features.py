@@ -82,40 +82,6 @@ def test_ofd_connected(reference):
     case.check(ofd_loss(maps, case.maps("teacher"), [case.fixed[f"margin_{n}"] for n in (1, 2)]))
 
 
-@pytest.mark.parametrize("form", ["map", "pooled"])
-def test_srrl(reference, form):
-    from kdbench.methods.srrl import Connector
-
-    case = reference(f"srrl_{form}")
-    x = case.student["student_map" if form == "map" else "student_features"]
-    target = case.fixed["teacher_map"].mean(dim=(2, 3)) if form == "map" else case.fixed["teacher_features"]
-    connector = load(
-        Connector(x.shape[1], target.shape[1]), case,
-        conv__weight="connector_weight", bn__weight="bn_weight", bn__bias="bn_bias",
-    )  # fmt: skip
-    classify = nn.Linear(target.shape[1], len(case.fixed["fc_bias"])).double()
-    load(classify, case, weight="fc_weight", bias="fc_bias")
-    feature = connector(x)
-    parts = {"feature": F.mse_loss(feature, target), "regression": F.mse_loss(classify(feature), classify(target))}
-    assert {name: part.item() for name, part in parts.items()} == pytest.approx(case.entry["parts"], rel=1e-6)
-    case.check(sum(parts.values()))
-
-
-@pytest.mark.parametrize("larger", ["student", "teacher"])
-def test_simkd(reference, larger):
-    from kdbench.methods.simkd import Projector, simkd_loss
-
-    case = reference(f"simkd_{larger}_larger")
-    x, target = case.student["student_map"], case.fixed["teacher_map"]
-    projector = Projector(x.shape[1], target.shape[1], case.params["factor"], tuple(target.shape[2:]))
-    names = {f"{3 * n}__weight": f"conv{n + 1}_weight" for n in range(3)}
-    names |= {f"{3 * n + 1}__{part}": f"bn{n + 1}_{part}" for n in range(3) for part in ("weight", "bias")}
-    projected = load(projector, case, **names)(x)
-    logits = F.linear(projected.mean(dim=(2, 3)), case.fixed["fc_weight"], case.fixed["fc_bias"])
-    assert logits.square().mean().item() == pytest.approx(case.entry["parts"]["logits_mean_square"], rel=1e-6)
-    case.check(simkd_loss(projected, target))
-
-
 @pytest.mark.parametrize("name", ["dks", "dks_selfkdlib"])
 def test_dks(reference, name):
     from kdbench.methods.dks import synergy
