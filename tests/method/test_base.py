@@ -1,5 +1,7 @@
 """What every method must keep, whatever it computes."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -26,8 +28,8 @@ def test_steps_reach_all_parameters(make, batch, name, student, image):
     assert all(loss.shape == () and loss.isfinite() for loss in losses.values())
     sum(losses.values()).backward()
     for parameter_name, parameter in method.named_parameters():
-        assert parameter.grad is not None, parameter_name
-        assert parameter.grad.isfinite().all(), parameter_name
+        assert (parameter.grad is not None) == parameter.requires_grad, parameter_name
+        assert parameter.grad is None or parameter.grad.isfinite().all(), parameter_name
     assert any(p.grad.abs().max() > 0 for p in method.student.parameters())
 
 
@@ -36,7 +38,8 @@ def test_a_few_steps_lower_the_loss(make, batch, name):
     # CRD's banks stand still here: while they move, its loss may rise.
     method = make(name, **({"momentum": 1.0} if name == "crd" else {}))
     optimiser = torch.optim.SGD(method.parameters(), lr=0.02, momentum=0.9)
-    one, values = batch(method, anchors=12), []
+    # SemCKD's attention reads as many images as it is built for.
+    one, values = batch(method, anchors=6 if name == "semckd" else 12), []
     for _ in range(12):
         loss = sum(method.losses(one).values())
         optimiser.zero_grad()
@@ -56,7 +59,7 @@ def test_bfloat16(make, batch, name):
     assert all(loss.dtype == torch.float32 for loss in losses.values())
     assert {n: loss.item() for n, loss in losses.items()} == pytest.approx(expected, rel=0.2, abs=0.02)
     sum(losses.values()).backward()
-    assert all(p.grad.isfinite().all() for p in method.parameters())
+    assert all(p.grad.isfinite().all() for p in method.parameters() if p.requires_grad)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -65,7 +68,7 @@ def test_identical_images_give_no_nan(make, batch, name):
     losses = method.losses(batch(method, identical=True))
     assert all(loss.isfinite() for loss in losses.values())
     sum(losses.values()).backward()
-    assert all(p.grad.isfinite().all() for p in method.parameters())
+    assert all(p.grad.isfinite().all() for p in method.parameters() if p.requires_grad)
 
 
 @pytest.mark.parametrize("name", WITH_TEACHER)
@@ -97,7 +100,7 @@ def test_the_teacher_is_neither_trained_nor_saved(make, name):
 def test_the_teacher_matters(make, batch, name):
     """The same student and batch with another teacher gives another loss."""
     one, other = make(name, teacher="resnet14"), make(name, teacher="resnet20")
-    drawn = batch(one)
+    drawn = replace(batch(one), progress=0.5)
     assert sum(one.losses(drawn).values()).item() != pytest.approx(sum(other.losses(drawn).values()).item(), rel=1e-4)
 
 
@@ -108,7 +111,7 @@ def test_a_missing_teacher_is_refused(make, gin_parameters, name):
         type(method)(method.student, [], method.info, **gin_parameters(name))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "simkd"])
 def test_the_deployed_network_is_the_student(make, name):
     method = make(name)
     deployed = method.deployed()
@@ -127,7 +130,7 @@ def test_training_goes_on_from_saved_state(make, batch, name):
     assert {n: loss.item() for n, loss in second.losses(later).items()} == expected
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "simkd"])
 def test_label_smoothing_of_the_recipe_is_applied(make, batch, name):
     plain, smooth = make(name), make(name, label_smoothing=0.3)
     one = batch(plain)
