@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from kdbench.errors import UserError, unknown
 from kdbench.precision import at_least_float32, full_precision
 
-Extra = Literal["stem", "preactivations"]
+Extra = Literal["stem", "preactivations", "unpooled"]
 """Entries of `Features` that are filled on request only."""
 
 
@@ -30,6 +30,8 @@ class Features(NamedTuple):
         stem: the map that enters the first stage, or None if it was not requested.
         preactivations: the maps just before the last ReLU of each stage, in the shapes of `stages`; empty if they were
             not requested. With `signed_maps`: before the ReLU that follows the stage, or the stage's own map if none does.
+        unpooled: (B, fc.in_features, H, W), the map whose global average is `pooled`: the deepest one, after the neck where
+            there is one. None if it was not requested.
     """
 
     logits: Tensor
@@ -37,6 +39,7 @@ class Features(NamedTuple):
     pooled: Tensor
     stem: Tensor | None = None
     preactivations: tuple[Tensor, ...] = ()
+    unpooled: Tensor | None = None
 
 
 class Backbone(nn.Module):
@@ -107,7 +110,7 @@ class Backbone(nn.Module):
         """Logits (B, K) of images (B, C, H, W), or all of `Features`.
 
         Args:
-            features: True for `Features` without extras, or the extras to include: ("stem", "preactivations").
+            features: True for `Features` without extras, or the extras to include, such as ("stem", "preactivations").
 
         Raises:
             UserError: there is no extra of that name, or the backbone does not offer it.
@@ -122,10 +125,15 @@ class Backbone(nn.Module):
             else:
                 x = stage(x)
             stages.append(x)
-        logits, pooled = _read_out(self.neck_modules(), self.fc, x)
+        for module in self.neck_modules():
+            x = module(x)
+        logits, pooled = _read_out((), self.fc, x)
         if features is False:
             return logits
-        return Features(logits, tuple(stages), pooled, stem if "stem" in extras else None, tuple(preactivations))
+        return Features(
+            logits, tuple(stages), pooled, stem if "stem" in extras else None, tuple(preactivations),
+            x if "unpooled" in extras else None,
+        )  # fmt: skip
 
     def classify(self, x: Tensor) -> Tensor:
         """Logits (B, K) of a deepest map (B, C_S, H, W) or a pooled feature (B, fc.in_features), in float32 also under autocast.

@@ -31,6 +31,7 @@ class RecordedModel(Backbone):
 
     model: str
     network: nn.Module
+    _ends_in_average: bool | None = None
 
     def _called(self, images: Tensor) -> Tensor:
         return cast(Tensor, self.network(images))
@@ -41,8 +42,8 @@ class RecordedModel(Backbone):
 
     def forward(self, images: Tensor, features: bool | Iterable[Extra] = False) -> Tensor | Features:
         extras = () if isinstance(features, bool) else tuple(features)
-        if extras:
-            raise UserError(f"{self.model} does not offer {' and '.join(extras)}: its stages cannot run on their own")
+        if missing := [extra for extra in extras if extra != "unpooled"]:
+            raise UserError(f"{self.model} does not offer {' and '.join(missing)}: its stages cannot run on their own")
         if features is False:
             return at_least_float32(self._called(images))
         maps: dict[str, Tensor] = {}
@@ -51,7 +52,19 @@ class RecordedModel(Backbone):
         with recorded(self.network, names, maps), entering(self.fc, pooled):
             logits = self._called(images)
         stages = tuple(as_map(maps[name]) for name in names)
-        return Features(at_least_float32(logits), stages, at_least_float32(pooled[0].flatten(1)))
+        out = Features(at_least_float32(logits), stages, at_least_float32(pooled[0].flatten(1)))
+        return out._replace(unpooled=self._unpooled(out)) if extras else out
+
+    def _unpooled(self, out: Features) -> Tensor:
+        """The deepest map, if its average is what the classifier reads; looked at once, as it waits for the device."""
+        if self._ends_in_average is None:
+            average, pooled = at_least_float32(out.stages[-1]).mean(dim=(2, 3)).detach(), out.pooled.detach()
+            self._ends_in_average = average.shape == pooled.shape and torch.allclose(average, pooled, 0.02, 1e-3)
+        if not self._ends_in_average:
+            raise UserError(
+                f"{self.model} does not offer unpooled: its classifier does not read the average of its last map"
+            )
+        return out.stages[-1]
 
     def stem(self, images: Tensor) -> Tensor:
         raise self._refused("a stem that runs on its own")

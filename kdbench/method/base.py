@@ -198,7 +198,8 @@ class Method(nn.Module):
         """Return the outputs of a teacher for the images of a batch, without gradient.
 
         Args:
-            want: "logits", "pooled", "stages", "stem", "preactivations"; without any, logits, stages and pooled features.
+            want: "logits", "pooled", "stages", "stem", "preactivations", "unpooled"; without any, logits, stages and pooled
+                features.
             teacher: its place in `teachers`.
             batch_statistics: normalise with the batch's own statistics, and leave the running ones as they are.
         """

@@ -14,7 +14,7 @@ from kdbench.backbones.backbone import Backbone
 from kdbench.backbones.registry import build
 from kdbench.errors import UserError
 
-EXTRAS = ("stem", "preactivations")
+EXTRAS = ("stem", "preactivations", "unpooled")
 FAMILIES = (
     "resnet8", "resnet18", "wrn_16_1", "senet18", "vgg8", "mobilenetv2", "shufflenetv1", "shufflenetv2_x0_5",
     "densenet_40_12", "efficientnet_b0", "vit_tiny",
@@ -30,7 +30,7 @@ with_last_bn = pytest.mark.parametrize("name", [n for n in WITH_PREACTIVATIONS i
 
 
 def extras(name):
-    return EXTRAS if name in WITH_PREACTIVATIONS else ("stem",)
+    return EXTRAS if name in WITH_PREACTIVATIONS else ("stem", "unpooled")
 
 
 @cache
@@ -79,6 +79,7 @@ def test_all_that_is_computed_on_the_way_fits_together(name):
     assert network.signed_maps == any((stage < 0).any() for stage in out.stages)
     if not network.signed_maps:
         assert equal(dict(enumerate(out.stages)), dict(enumerate(map(F.relu, out.preactivations))))
+    assert torch.equal(out.unpooled.mean(dim=(2, 3)), out.pooled)
     assert torch.equal(network.classify(out.pooled), out.logits)
     assert torch.equal(network.classify(out.stages[-1]), out.logits)
     for first, entering in enumerate([out.stem, *out.stages]):

@@ -15,6 +15,7 @@ def load(module: nn.Module, case, **names: str) -> nn.Module:
     return module
 
 
+<<<<<<< ours
 @pytest.mark.parametrize("form", ["map", "pooled"])
 def test_srrl(reference, form):
     from kdbench.methods.srrl import Connector
@@ -47,6 +48,69 @@ def test_simkd(reference, larger):
     logits = F.linear(projected.mean(dim=(2, 3)), case.fixed["fc_weight"], case.fixed["fc_bias"])
     assert logits.square().mean().item() == pytest.approx(case.entry["parts"]["logits_mean_square"], rel=1e-6)
     case.check(simkd_loss(projected, target))
+=======
+@pytest.mark.parametrize("name", ["fsp", "fsp_downsampled"])
+def test_fsp(reference, name):
+    from kdbench.methods.fsp import fsp_loss
+
+    case = reference(name)
+    case.check(fsp_loss(case.maps("student"), case.maps("teacher")))
+
+
+def test_fsp_refuses_networks_of_other_widths():
+    from kdbench.methods.fsp import fsp_loss
+
+    narrow, wide = [[torch.ones(2, width, 4, 4) for width in widths] for widths in ((3, 4, 5), (3, 4, 6))]
+    with pytest.raises(RunError, match="maps 1 and 2 of the student have 4 and 5 channels, the teacher's 4 and 6"):
+        fsp_loss(narrow, wide)
+
+
+def test_ab(reference):
+    from kdbench.methods.ab import boundary_loss
+
+    case = reference("ab")
+    case.check(boundary_loss(case.maps("student"), case.maps("teacher"), case.params["margin"]))
+
+
+def test_ab_connected(reference):
+    from kdbench.methods.ab import Connector, boundary_loss
+
+    case = reference("ab_connector")
+    connector = load(
+        Connector((4, 2, 2), (5, 2, 2)), case,
+        conv__weight="conv_weight", conv__bias="conv_bias", bn__weight="bn_weight", bn__bias="bn_bias",
+    )  # fmt: skip
+    first, second = case.maps("student")
+    case.check(boundary_loss([first, connector(second)], case.maps("teacher"), case.params["margin"]))
+
+
+def test_ofd_margins(reference):
+    from kdbench.methods.ofd import margin
+
+    case = reference("ofd_margin")
+    margins = margin(case.fixed["bn_weight"], case.fixed["bn_bias"])
+    assert margins.tolist() == pytest.approx(case.entry["parts"]["margin"], rel=1e-6)
+    assert margins.sum().item() == pytest.approx(case.entry["loss"], rel=1e-6)
+
+
+def test_the_margin_of_a_channel_without_spread_is_its_own_negative_value():
+    from kdbench.methods.ofd import margin
+
+    assert margin(torch.zeros(2), torch.tensor([-0.5, 0.5])).tolist() == [-0.5, 0.0]
+
+
+def test_ofd_connected(reference):
+    from kdbench.methods.ofd import Connector, ofd_loss
+
+    case = reference("ofd_connected")
+    maps = []
+    for number, x in enumerate(case.maps("student"), start=1):
+        names = {f"bn__{part}": f"bn_{number}_{part}" for part in ("weight", "bias")}
+        width = len(case.fixed[f"margin_{number}"])
+        connector = load(Connector(x.shape[1], width), case, conv__weight=f"connector_{number}_weight", **names)
+        maps.append(connector(x))
+    case.check(ofd_loss(maps, case.maps("teacher"), [case.fixed[f"margin_{n}"] for n in (1, 2)]))
+>>>>>>> theirs
 
 
 @pytest.mark.parametrize("name", ["dks", "dks_selfkdlib"])
