@@ -49,7 +49,7 @@ def clone(tmp_path, monkeypatch):
     ("test", "cases"),
     [
         ("def test(reference): reference('kd_T4')", ["kd_T4"]),
-        ("@pytest.mark.parametrize('name', ['at_norm', 'kd_T4'])\ndef test(reference, name): reference(name)", ["kd_T4", "at_norm"]),
+        ("@pytest.mark.parametrize('n', ['at_norm', 'kd_T4'])\ndef test(reference, n): reference(n)", ["kd_T4", "at_norm"]),
         ("def test(reference, t): reference(f'kd_{t}')", ["kd_T4"]),
         ("def test(reference, t): reference(f'kd.{t}')", ["kd.T1"]),
         ("def test(t): print(f'kd_{t}', f'{t}', 'kd_T5')", []),
@@ -63,8 +63,12 @@ def test_the_cases_are_those_that_the_test_names(clone, test, cases):
 
 def test_the_largest_error_is_that_of_the_method_s_own_test(clone):
     head = "case,test file,error of loss,error of gradient norms\n"
-    rows = "kd_T4,tests/methods/test_kd.py,1.5e-16,2.0e-09\nkd_T4,tests/methods/test_at.py,1.0,1.0\nx,tests/methods/test_kd.py,,0.0\n"
-    clone("", head + rows)
+    rows = (
+        "kd_T4,tests/methods/test_kd.py,1.5e-16,2.0e-09",
+        "kd_T4,tests/methods/test_at.py,1.0,1.0",
+        "x,tests/methods/test_kd.py,,0.0",
+    )
+    clone("", head + "\n".join(rows))
     assert methods_page.largest_error("kd") == "2.0e-09"
     assert methods_page.largest_error("rkd") == ""
 
