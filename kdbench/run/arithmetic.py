@@ -60,18 +60,14 @@ def variables(environment: Mapping[str, str] = os.environ) -> str:
 def kept() -> Iterator[None]:
     """Put torch's settings back at the end of the block, so that a run in this process is not affected by the run before."""
     before, threads = _current(), torch.get_num_threads()
-    deterministic, warn_only = _determinism()
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     try:
         yield
     finally:
         _apply(before)
         torch.set_num_threads(threads)
-        if _determinism() != (deterministic, warn_only):  # setting it imports torch's compiler, which takes a second
-            torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
-
-
-def _determinism() -> tuple[bool, bool]:
-    return torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+        torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
 
 
 def with_import(source: str, load: Callable[[], type]) -> type:
