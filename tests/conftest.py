@@ -83,7 +83,7 @@ class Case:
         self.params = entry["params"]
         self.student = {
             name: torch.tensor(value, dtype=torch.float64).requires_grad_()
-            for name, value in self._apart(entry["student"]).items()
+            for name, value in self._apart(entry.get("student", {})).items()
         }
         integers = ("index", "contrast_index", "labels", "negative_labels")
         self.fixed = {

@@ -10,10 +10,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils import flop_counter
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
+from kdbench import eager
 from kdbench.measures.evaluation import OWN
 from kdbench.method import Batch, Method
 
@@ -149,3 +151,8 @@ class _Tracer(TorchDispatchMode):
 
 def _storage(tensor: Tensor) -> int:
     return int(tensor.untyped_storage()._cdata)
+
+
+for _mode in (_Tracer, *vars(flop_counter).values()):
+    if isinstance(_mode, type) and issubclass(_mode, TorchDispatchMode):
+        eager.unmarked(_mode)

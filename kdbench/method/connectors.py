@@ -34,14 +34,15 @@ def paired(ours: Sequence[T], theirs: Sequence[U]) -> list[tuple[T, U]]:
 
 def equal_resolution(x: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     """Two maps (B, C, H, W) and (B, C', H', W') at the lower of their resolutions, in float32 or wider: the larger is averaged."""
-    size = [min(sides) for sides in zip(x.shape[2:], target.shape[2:], strict=True)]
+    height, width = (min(sides) for sides in zip(x.shape[2:], target.shape[2:], strict=True))
+    size = height, width
     return pooled(x, size), pooled(target, size)
 
 
-def pooled(x: Tensor, size: Sequence[int]) -> Tensor:
+def pooled(x: Tensor, size: tuple[int, int]) -> Tensor:
     """A map (B, C, H, W) averaged to `size` (height, width), in float32 or wider; `x` itself where it has that size."""
     x = at_least_float32(x)
-    return x if list(x.shape[2:]) == list(size) else F.adaptive_avg_pool2d(x, list(size))
+    return x if x.shape[2:] == size else F.adaptive_avg_pool2d(x, size)
 
 
 def normalised(x: Tensor, dim: int | tuple[int, ...] = 1, eps: float = 1e-12) -> Tensor:

@@ -5,13 +5,22 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from kdbench import eager
 from kdbench.config.optimisers import SGD, AdamW
+
+
+class _SGD(torch.optim.SGD):
+    step = eager.uninterrupted(torch.optim.SGD.step)
+
+
+class _AdamW(torch.optim.AdamW):
+    step = eager.uninterrupted(torch.optim.AdamW.step)
 
 
 def build(parameters: list[nn.Parameter], settings: SGD | AdamW) -> dict[str, torch.optim.Optimizer]:
     """The optimiser that `settings` describe, under its name: "sgd" or "adamw"."""
     if isinstance(settings, SGD):
-        sgd = torch.optim.SGD(
+        sgd = _SGD(
             parameters,
             lr=settings.lr,
             momentum=settings.momentum,
@@ -19,7 +28,7 @@ def build(parameters: list[nn.Parameter], settings: SGD | AdamW) -> dict[str, to
             nesterov=settings.nesterov,
         )
         return {"sgd": sgd}
-    return {"adamw": torch.optim.AdamW(_groups(parameters, settings), lr=settings.lr, betas=_pair(settings.betas))}
+    return {"adamw": _AdamW(_groups(parameters, settings), lr=settings.lr, betas=_pair(settings.betas))}
 
 
 def _groups(parameters: list[nn.Parameter], settings: AdamW) -> list[dict[str, object]]:

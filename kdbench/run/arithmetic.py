@@ -67,6 +67,13 @@ def kept() -> Iterator[None]:
     finally:
         _apply(before)
         torch.set_num_threads(threads)
+        set_deterministic(deterministic, warn_only)
+
+
+def set_deterministic(deterministic: bool, warn_only: bool = False) -> None:
+    """torch's switch for deterministic algorithms, which is slow to touch: it imports torch's compiler."""
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    if before != (deterministic, warn_only):
         torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
 
 

@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 
 from kdbench.method import Method
+from kdbench.run.sync_bn import SyncBatchNorm
 
 Mode = bool | Literal["reduce-overhead"]
 
@@ -23,6 +24,9 @@ def compile_networks(method: Method, mode: Mode) -> None:
         return
     teachers = (teacher.network for teacher in method.teachers)
     for network in dict.fromkeys((*method.networks(), *teachers)):
+        for module in network.modules():
+            if isinstance(module, SyncBatchNorm):  # communication is not part of a graph
+                module.forward = torch.compiler.disable(module.forward)  # type: ignore[method-assign]
         network.compile(mode=None if mode is True else mode)
 
 

@@ -173,7 +173,7 @@ def _device(machine: Machine, group: Group) -> torch.device:
         torch.set_num_threads(machine.threads)
     if machine.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(machine.deterministic)
+    arithmetic.set_deterministic(machine.deterministic)
     name = machine.device if machine.device != "auto" else usual_device()
     try:
         device = usable(name)

@@ -25,7 +25,6 @@ class SyncBatchNorm(_BatchNorm):
     def _check_input_dim(self, input: Tensor) -> None:
         pass  # any (B, C, …): it stands in for BatchNorm1d, 2d and 3d
 
-    @torch.compiler.disable  # communication is not part of a graph
     def forward(self, input: Tensor) -> Tensor:
         if not self.training:
             return super().forward(input)

@@ -1,4 +1,4 @@
-"""The plots of one table: cost, curves, severity and exits."""
+"""The plots of one table: cost, curves, severity, exits and early exit."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ _CUT = "Intervals that leave the plot are wider than the distance between all me
 _FRONT = "Grey steps: the Pareto front of the means, regardless of their intervals; no other method is as cheap and as accurate."
 _ALIKE = "There are more methods than markers: some share one and differ in colour and dashes."
 _MOVED = "Points at the same position are shifted sideways a little, to separate their intervals."
+_LEAVES = "Each image leaves at the first classifier that is sure enough: largest probability of at least {}."
 _LOG_FROM = 8  # the largest cost over the smallest, from which the axis is logarithmic
 
 Styles = Mapping[str, Style]
@@ -140,6 +141,24 @@ def exits(table: Table, series: Sequence[Series], styles: Styles) -> Figure:
     _beside_ends(axes, series, styles, tall, sideways)
     _finish(axes, table, series, ACCURACY, ["Ring: the deployed network.", *[_MOVED] * (len(series) > 1), _CUT])
     return figure
+
+
+def early_exit(table: Table, series: Sequence[Series], styles: Styles) -> Figure:
+    """Accuracy against mean FLOPs of an image that leaves early; each point is a confidence."""
+    tall = height(len(series))
+    figure, axes = frame("Early exit: accuracy against mean FLOPs", _about(table, series), tall)
+    _lines(axes, series, styles, sideways=0.0)
+    x = [point.x.mean for one in series for point in one.points]
+    margin = 0.06 * ((max(x) - min(x)) or max(x))
+    axes.set_xlim(min(x) - margin, max(x) + margin)
+    _numbers(axes, "mean FLOPs of an image")
+    _beside_ends(axes, series, styles, tall)
+    _finish(axes, table, series, ACCURACY, [_LEAVES.format(", ".join(_confidences(series))), _CUT])
+    return figure
+
+
+def _confidences(series: Sequence[Series]) -> list[str]:
+    return sorted({point.name for one in series for point in one.points}, key=float)
 
 
 def _narrowest(x: Sequence[float], span: float) -> float:

@@ -26,8 +26,9 @@ if TYPE_CHECKING:
     from kdbench.report.plots.style import Style
 
 PLOTS = "plots"
-COST, CURVES, SEVERITY, EXITS, CRITICAL = "cost", "curves", "severity", "exits", "critical-difference"
-NAMES = (COST, CURVES, SEVERITY, EXITS, CRITICAL)
+COST, CURVES, SEVERITY, EXITS, EARLY = "cost", "curves", "severity", "exits", "early-exit"
+CRITICAL = "critical-difference"
+NAMES = (COST, CURVES, SEVERITY, EXITS, EARLY, CRITICAL)
 KINDS = ("svg", "png")
 _PLACE = re.compile(r".*-.*-[0-9a-f]+(~\d+)?")
 _LACKING = {
@@ -35,6 +36,7 @@ _LACKING = {
     CURVES: "no run folder of theirs has a validation curve",
     SEVERITY: "not measured",
     EXITS: "the FLOPs are not known",
+    EARLY: "not measured",
 }
 
 
@@ -145,6 +147,7 @@ def _plots(table: Table, curves: series.Curves, styles: Mapping[str, Style]) -> 
 
     expected = _expected(table)
     costs, severities, exits = series.costs(table), series.severities(table), series.exits(table, charts.DEPLOYED)
+    early = series.early_exits(table)
     return [
         _Plot(
             COST,
@@ -172,6 +175,13 @@ def _plots(table: Table, curves: series.Curves, styles: Mapping[str, Style]) -> 
             exits,
             lambda: charts.exits(table, exits, styles),
             "no method has exits of which the FLOPs are known",
+            _expected(table, exits=True),
+        ),
+        _Plot(
+            EARLY,
+            early,
+            lambda: charts.early_exit(table, early, styles),
+            "",  # the sentence on exits says enough
             _expected(table, exits=True),
         ),
     ]

@@ -17,6 +17,7 @@ from kdbench.report.tables.tables import Table
 from kdbench.store.folder import EPOCHS, RunFolder
 
 SEVERITIES = range(1, 6)
+_STOPPED = "early_exit.flops."
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Point:
 
     Attributes:
         x, y: mean and interval over seeds; an x that all seeds share has no half-width (None).
-        name: name of the exit; "" elsewhere.
+        name: name of the exit, or the confidence of an early one; "" elsewhere.
     """
 
     x: Interval
@@ -149,6 +150,18 @@ def exits(table: Table, deployed: str) -> list[Series]:
         points = _points(row, keys)
         if points:
             points += _points(row, {deployed: ("cost.flops", "accuracy.last")})
+            series.append(Series(label, sorted(points, key=lambda point: (point.x.mean, point.name))))
+    return series
+
+
+def early_exits(table: Table) -> list[Series]:
+    """Networks that stop at the first classifier which is confident enough, by mean FLOPs of an image: a point a confidence."""
+    series = []
+    for row, label in zip(table.rows, labels(table.rows), strict=True):
+        keys = [key for record in row.runs for key, value in record.items() if key.startswith(_STOPPED) and value]
+        confidences = dict.fromkeys(key.removeprefix(_STOPPED) for key in keys)
+        points = _points(row, {at: (_STOPPED + at, f"early_exit.accuracy.{at}") for at in confidences})
+        if points:
             series.append(Series(label, sorted(points, key=lambda point: (point.x.mean, point.name))))
     return series
 

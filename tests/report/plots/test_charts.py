@@ -24,6 +24,7 @@ def drawn(kind, results):
         "cost": lambda: charts.cost(table, series.costs(table), styles),
         "severity": lambda: charts.severity(table, series.severities(table), styles),
         "exits": lambda: charts.exits(table, series.exits(table, charts.DEPLOYED), styles),
+        "early-exit": lambda: charts.early_exit(table, series.early_exits(table), styles),
     }
     return by_kind[kind]().axes[0]
 
@@ -135,3 +136,12 @@ def test_exits_have_their_names_above_and_the_deployed_network_a_ring(result):
 def test_controls_are_named(result):
     rows = costly(result, {"ce": (1, 50)}) + costly(result, {"kd": (2, 60)}, control='{"budget": 3.0}')
     assert "controls that change more than a method's own parameters: kd (budget=3)" in texts(drawn("cost", rows))[-1]
+
+
+def test_early_exits_name_their_confidences(result):
+    at = {f"early_exit.{kind}.{c}": c * scale for c in (0.5, 0.9) for kind, scale in (("flops", 3e4), ("accuracy", 50))}
+    axes = drawn("early-exit", [result("byot", seed) | at for seed in range(2)])
+    (line, *_) = axes.get_lines()
+    assert list(line.get_xdata()) == [1.5e4, 2.7e4]
+    assert list(line.get_ydata()) == [25, 45]
+    assert "at least 0.5, 0.9." in texts(axes)[-1]

@@ -17,7 +17,7 @@ from kdbench.report.plots import figures
 from kdbench.report.tables.tables import summarise
 
 PLACE = "digits-cnn-1f9c20"
-ALL = {f"{PLACE}/{name}" for name in ("cost", "curves", "severity", "exits")} | {"critical-difference"}
+ALL = {f"{PLACE}/{name}" for name in ("cost", "curves", "severity", "exits", "early-exit")} | {"critical-difference"}
 EPOCHS = "epoch,images,seconds,accuracy.val\n" + "".join(f"{i},{100 * i},{i},{40 + i + 0.25}\n" for i in range(1, 4))
 HOSTILE = [
     "$x^2$",
@@ -34,7 +34,13 @@ HOSTILE = [
 ]
 MEASURED = {
     **{f"robustness.severity.{s}": 50.0 - 4 * s for s in range(1, 6)},
-    **{"cost.flops": 3000, "cost.flops.exit1": 1000, "exits.exit1": 41.0},
+    **{
+        "cost.flops": 3000,
+        "cost.flops.exit1": 1000,
+        "exits.exit1": 41.0,
+        "early_exit.flops.0.9": 2000,
+        "early_exit.accuracy.0.9": 44.0,
+    },
 }
 
 
@@ -85,7 +91,7 @@ def test_what_is_drawn_and_what_is_said_of_the_rest(results, filled, tmp_path, c
     assert main(["leaderboard", "--plots", "--runs", str(runs), "--out", str(tmp_path / "out")]) == 0
     said = capsys.readouterr()
     assert names(tmp_path / "out") == ALL | {"letters-cnn-1f9c20/cost"}
-    assert f"{tmp_path / 'out' / 'plots'}: 6 plots, each as SVG and PNG\n" in said.out
+    assert f"{tmp_path / 'out' / 'plots'}: 7 plots, each as SVG and PNG\n" in said.out
     assert said.err.splitlines() == [
         "kdbench: letters-cnn-1f9c20: severity is not drawn: no run has measured corruptions",
         "kdbench: letters-cnn-1f9c20: exits is not drawn: no method has exits of which the FLOPs are known",
@@ -124,6 +130,7 @@ def test_left_out_lines_are_named(result, filled, tmp_path):
         f"{PLACE}: curves leaves out at, crd: no run folder of theirs has a validation curve",
         f"{PLACE}: severity leaves out at, crd: not measured",
         f"{PLACE}: exits leaves out crd: the FLOPs are not known",
+        f"{PLACE}: early-exit leaves out crd: not measured",
         "critical-difference is not drawn: no two tables share two methods",
     ]
 
@@ -169,7 +176,7 @@ def test_hostile_names_are_drawn_as_they_are(result, filled, tmp_path):
     rows[1] |= {"method.parameters": json.dumps({"$a_b^": "\ud800"})}
     other = [row | {"run": f"o{row['run']}", "dataset": "/../" + HOSTILE[8], "student": "$s_"} for row in rows]
     drawn = figures.write(summarise(rows + other), filled(rows + other), tmp_path)
-    assert len(drawn.files) == 2 * (4 + 3 + 1), "all of one table, all but curves of the other, and the diagram"
+    assert len(drawn.files) == 2 * (5 + 4 + 1), "all of one table, all but curves of the other, and the diagram"
     for path in drawn.files:
         assert path.is_relative_to(tmp_path / "plots")
         if path.suffix == ".svg":

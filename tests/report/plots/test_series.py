@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kdbench.measures import convergence
-from kdbench.report.plots.series import band, costs, curves, exits, labels, pareto, severities
+from kdbench.report.plots.series import band, costs, curves, early_exits, exits, labels, pareto, severities
 from kdbench.report.tables.tables import summarise
 
 T2 = 4.302653  # Student's t, 97.5 %, two degrees of freedom
@@ -119,3 +119,13 @@ def test_labels_tell_lines_apart(result):
     taught = result("ce", 0, taught=True, run="t")
     names = labels(table(*own, result("ce"), taught).rows)
     assert sorted(names) == ["ce", "ce, teacher resnet20 (61.3)", "kd (temperature=2)", "kd (temperature=4)"]
+
+
+def test_early_exits_are_a_point_a_confidence(result):
+    measured = {
+        "early_exit.flops.0.5": 1500.0, "early_exit.accuracy.0.5": 44.0,
+        "early_exit.flops.0.99": 2900.0, "early_exit.accuracy.0.99": 49.0, "early_exit.flops.0.7": 2000.0,
+    }  # fmt: skip
+    (one,) = early_exits(table(result("byot", 0) | measured, result("ce")))
+    assert one.label == "byot"
+    assert [(p.name, p.x.mean, p.y.mean) for p in one.points] == [("0.5", 1500, 44), ("0.99", 2900, 49)]
