@@ -1,7 +1,12 @@
-"""Self-distillation into shallow exits, which learn the deepest classifier's logits and feature.
+"""Be your own teacher: shallow exits learn the deepest classifier's logits and feature.
 
 Zhang, Song, Gao, Chen, Bao and Ma, "Be your own teacher: improve the performance of convolutional neural networks via
 self distillation", ICCV 2019.
+
+Family: self
+Loss: (1 − α) · Σ CE of all classifiers + α · T² · Σ soft CE(exit, deepest; T) + β · Σ hint(exit, deepest)
+Source: the authors' code
+Choice: `hint_reduction` is "sum" over the batch, to which the authors' β belongs; "mean" needs a β of its own
 """
 
 from __future__ import annotations

@@ -1,6 +1,9 @@
 """Cross-entropy: the student alone, and how every teacher is trained.
 
 Label smoothing: Szegedy et al., "Rethinking the Inception architecture for computer vision", CVPR 2016, section 7.
+
+Family: label
+Loss: CE(z, y)
 """
 
 from __future__ import annotations

@@ -1,7 +1,17 @@
 """Class-oriented relational self-distillation: relation networks judge image pairs at every stage, the deepest teaches.
 
-Yu, Tan, Wu, Dong, Zhang and Ma, "CORSD: class-oriented relational self distillation", ICASSP 2023. The sources are
-the abstract and the authors' code. The code does not run as published; a repair that took a choice is a parameter here.
+Yu, Tan, Wu, Dong, Zhang and Ma, "CORSD: class-oriented relational self distillation", ICASSP 2023.
+
+Family: self
+Loss: CE + λ₁ · Σ ranking + λ₂ · Σ (r_s − r_S)² + Σ CE and KL(deepest ‖ stage) of auxiliary classifiers
+Source: the abstract and the authors' code, which does not run as published
+Choice: `detach_deepest` is True, because the abstract has knowledge go from the deepest layer to shallow layers; the code
+    has False
+Choice: `relation` is "network"; "l2" is a control with a relation made by hand
+Choice: `class_memory_weight` is 0, because the abstract does not mention this term; the code's own form of it is broken
+Fault: the code feeds raw logits to a KL function, which gives NaN; `kl` is "softened" here, and "raw" in the code
+Fault: the code softens the half-half label of a negative pair until it is nearly uniform; `soften_half_label` is False here,
+    and True in the code
 """
 
 from __future__ import annotations

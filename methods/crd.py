@@ -1,6 +1,13 @@
 """Contrastive distillation: student and teacher embed an image alike, and images of other classes apart.
 
 Tian, Krishnan and Isola, "Contrastive representation distillation", ICLR 2020.
+
+Family: relation
+Loss: CE + β · (NCE(student; teacher's bank) + NCE(teacher; student's bank))
+Source: RepDistiller
+Fault: the negatives are drawn for each image on the CPU; here on the device, for the whole batch at once
+Fault: scores of up to exp(1 / 0.07) overflow in half precision; here the head computes in float32
+Fault: the banks are lost when a run resumes; here they are in its state
 """
 
 from __future__ import annotations

@@ -1,6 +1,10 @@
 """Knowledge distillation: the student learns the teacher's softened class probabilities.
 
 Hinton, Vinyals and Dean, "Distilling the knowledge in a neural network", 2015.
+
+Family: logit
+Loss: α · CE + β · T² · KL(softmax(zᵗ / T) ‖ softmax(z / T))
+Source: RepDistiller
 """
 
 from __future__ import annotations

@@ -1,6 +1,11 @@
 """Relational distillation: distances and angles between the images of a batch, not the features themselves.
 
 Park, Kim, Lu and Cho, "Relational knowledge distillation", CVPR 2019.
+
+Family: relation
+Loss: CE + β_d · smooth-L1 of relative distances + β_a · smooth-L1 of angles, of the pooled features
+Source: RepDistiller
+Fault: the gradient is NaN where two features coincide; here it is 0
 """
 
 from __future__ import annotations

@@ -149,7 +149,10 @@ def _members(group: str) -> Iterable[str]:
 
 
 def _methods() -> Iterable[str]:
-    return [*_members("method"), "all"]
+    from kdbench.config import about
+    from kdbench.plan import method_words
+
+    return [*_members("method"), method_words.ALL, *(f"{about.PREFIX}{family}" for family in method_words.families())]
 
 
 def _extensions(kind: str) -> Iterable[str]:

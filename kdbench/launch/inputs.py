@@ -1,4 +1,4 @@
-"""The files that runs read, images and teachers, tried before the first run starts.
+"""The files that runs read, images and teachers, tried before the first run starts, and which networks their methods refuse.
 
 What cannot be read would otherwise fail each run that needs it, a day later perhaps. Images are read as the first run would
 read them: decoded once, they are then in the cache of their reader (0.2 s for CIFAR). So the plan costs what the first run
@@ -7,11 +7,12 @@ saves.
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kdbench.config import extensions, places, run_config
+from kdbench.config import extensions, places, run_config, signature
 from kdbench.config.reading import Reading
 from kdbench.data.readers import registry
 from kdbench.errors import UserError, loading_torch
@@ -39,9 +40,10 @@ def check(specs: Sequence[Spec], runs: Path, data: Path | None, dry_run: bool = 
 
     Raises:
         UserError: the images of a dataset are missing or cannot be read; a teacher cannot be read, does not fit any
-            backbone, or is of other images.
+            backbone, or is of other images; a method refuses its networks.
     """
     sentences: list[str] = []
+    refused: list[tuple[Spec, str]] = []
     registry.read_once.cache_clear()  # the files may have changed since the last plan of this process
     try:
         for (source, reading), wanted in _by_images(specs).items():
@@ -50,6 +52,8 @@ def check(specs: Sequence[Spec], runs: Path, data: Path | None, dry_run: bool = 
                 sentences += content.notes
                 sentences += _protocols(wanted, content, data)
             sentences += _teachers(wanted, {spec.id for spec in specs}, runs, content)
+            refused += _refused(wanted, specs, runs, content)
+        _check_refused(refused, specs)
         sentences += _kept_outputs(specs)
     except UserError:
         raise
@@ -146,3 +150,47 @@ def _teachers(specs: Sequence[Spec], to_do: set[str], runs: Path, content: Array
         teacher.check_run(RunFolder(folder.parent, folder.name), _values(folders[folder]), digest)
     doubts = [teacher.check_file(WeightFile.of(file), _values(spec), content) for file, spec in files.items()]
     return [doubt for doubt in doubts if doubt]
+
+
+def _refused(
+    specs: Sequence[Spec], planned: Sequence[Spec], runs: Path, content: Arrays | Listing | None
+) -> list[tuple[Spec, str]]:
+    """The runs whose method refuses their networks, one of all that differ in the seed alone, each with the method's sentence."""
+    each = {
+        (spec.config, spec.student, spec.teacher_runs, spec.teacher_file, spec.teacher_untrained): spec
+        for spec in specs
+        if _may_refuse(spec.source)
+    }
+    if not each:
+        return []
+    with loading_torch():
+        from kdbench.run.rehearsal import Rehearsal
+
+    rehearsal = Rehearsal(planned, runs, content)
+    sentences = ((spec, rehearsal.refusal(spec)) for spec in each.values())
+    return [(spec, sentence) for spec, sentence in sentences if sentence]
+
+
+def _may_refuse(source: str) -> bool:
+    """True if a method looks at its networks in `setup`, and its file raises RunError."""
+    if "setup" not in signature.of_method(source).functions:
+        return False
+    tree = signature.parse(places.sources()[source])
+    return any(isinstance(node, ast.Name) and node.id == "RunError" for node in ast.walk(tree))
+
+
+def _check_refused(refused: Sequence[tuple[Spec, str]], specs: Sequence[Spec]) -> None:
+    """Raises UserError if a method refuses its networks: each such method once, and how to leave it out."""
+    if not refused:
+        return
+    by_method = {spec.method: (spec, sentence) for spec, sentence in reversed(refused)}
+    methods = {spec.method for spec in specs if not spec.is_teacher}
+    sentences = [sentence for _, sentence in by_method.values()]
+    if len(methods) > 1:
+        number, remedy = len(by_method), ",".join(f"-{name}" for name in sorted(by_method))
+        sentences = [
+            f"{number} of {len(methods)} methods cannot be trained with these networks; leave {'it' if number == 1 else 'them'} "
+            f"out with {remedy} at the end of methods=",
+            *(f"{name} on {spec.student}: {sentence}" for name, (spec, sentence) in sorted(by_method.items())),
+        ]
+    raise UserError(". ".join(sentences))

@@ -11,10 +11,11 @@ from pathlib import Path
 
 from kdbench import words as words_
 from kdbench.backbones import registry
-from kdbench.config import BASELINE, bindings, defects, extensions, loggers, places, resolve, result_keys, signature
+from kdbench.config import bindings, extensions, loggers, places, resolve, result_keys, signature
 from kdbench.config.cluster import Cluster
 from kdbench.config.ginfile import Binding
 from kdbench.errors import UserError, hint, nearest, shortened, unknown
+from kdbench.plan import method_words
 
 PLAN_KEYS = ("methods", "dataset", "student", "teacher", "recipe", "seeds")
 """Each takes a comma-separated list; the plan is the product of these lists."""
@@ -43,6 +44,7 @@ class Request:
         cluster: name of the profile, for executor=slurm.
         profile: that profile, with the bindings of `Cluster.*`, which do not concern the runs.
         left_out: a sentence for each file that it leaves out because of an error in it.
+        sizes: a sentence for each word of `methods=` that selects several: how many they are.
     """
 
     methods: tuple[str, ...]
@@ -59,6 +61,7 @@ class Request:
     cluster: str | None = None
     profile: Cluster | None = None
     left_out: tuple[str, ...] = ()
+    sizes: tuple[str, ...] = ()
 
     @property
     def bound(self) -> tuple[Binding, ...]:
@@ -88,7 +91,7 @@ def parse(words: Sequence[str]) -> Request:
         raise UserError(f"'{word}' is neither a selection (such as methods=kd) nor a binding (such as Train.epochs=5)")
     single = {key: ",".join(parsed.values[key]) for key in (*SINGLE_KEYS, "log") if key in parsed.values}
     lists = _lists({key: parsed.values[key] for key in PLAN_KEYS if key in parsed.values}, single.get("sweep"))
-    methods = _methods(lists["methods"])
+    methods = method_words.expanded(lists["methods"])
     overrides = _overrides(parsed.bindings, single)
     of_cluster = tuple(binding for binding in overrides if binding.configurable == "Cluster")
     of_runs = [tuple(values) for _, values in itertools.groupby(overrides, lambda binding: binding.key)]
@@ -107,7 +110,8 @@ def parse(words: Sequence[str]) -> Request:
         runs_per_gpu=runs_per_gpu,
         cluster=cluster,
         profile=resolve.profile(cluster, of_cluster) if cluster else None,
-        left_out=left_out(lists["methods"]),
+        left_out=method_words.left_out(lists["methods"]),
+        sizes=method_words.sizes(lists["methods"]),
     )
 
 
@@ -158,39 +162,18 @@ def _launch(single: Mapping[str, str], of_cluster: Sequence[Binding]) -> tuple[s
 
 
 def _lists(given: Mapping[str, tuple[str, ...]], sweep: str | None) -> dict[str, tuple[str, ...]]:
-    """The values of each plan key, those of the sweep included; a request without any but seeds is the default sweep."""
+    """The values of each plan key, those of the sweep included; a request without any but seeds is the default sweep.
+
+    The methods of that sweep are also those of a request that names none.
+    """
     if not set(given) - {"seeds"} and sweep is None:
         sweep = "default"
-    defaults = {"dataset": ("digits",), "methods": ("all",)}
+    defaults = {"dataset": ("digits",), "methods": _sweep("default")["methods"]}
     return {**defaults, **(_sweep(sweep) if sweep else {}), **given}
 
 
 def _sweep(name: str) -> dict[str, tuple[str, ...]]:
     return {b.parameter: tuple(map(str, b.value)) for b in bindings.of_group("sweep", name).values()}
-
-
-def _methods(names: Sequence[str]) -> tuple[str, ...]:
-    asked = [name for name in names if name != "all"]
-    for name in asked:
-        bindings.of_method(name)  # an error in its files is reported before one in the words about it
-    if len(asked) == len(names):
-        return tuple(asked)
-    # A variant (another method's class with other values) is only included when named, also together with "all".
-    broken = defects.of_methods()
-    plain = (n for n in places.members("method") if not bindings.is_variant(n) and n not in broken)
-    return tuple(dict.fromkeys([*sorted(plain, key=lambda n: (n != BASELINE, n)), *asked]))
-
-
-def left_out(names: Iterable[str]) -> tuple[str, ...]:
-    """A sentence for each file that a request leaves out because of an error in it; those of methods where it asks for all.
-
-    Args:
-        names: the methods that it names.
-    """
-    if "all" not in names:
-        return tuple(defects.of_extensions())
-    sources = {name: each for name, each in defects.of_methods().items() if not bindings.is_variant(name)}
-    return (*sources.values(), *places.misnamed("method").values(), *defects.of_extensions())
 
 
 def _members(group: str, names: Iterable[str]) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ What a method keeps of each training image (buffers with a row for each) is left
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,8 @@ from kdbench.plan.spec import Spec
 from kdbench.run import checkpoint
 from kdbench.store.folder import CHECKPOINT, CONFIG
 from kdbench.streams import Streams
+
+_CPU = torch.device("cpu")
 
 
 def deployed(folder: Path) -> nn.Module:
@@ -118,7 +120,7 @@ def fresh_network(content: Mapping[str, Any]) -> nn.Module:
     """A network like the one that a checkpoint holds the weights of."""
     described = content.get("method")
     if described is not None and not described["deploys_student"]:
-        return _built(described, described["train_labels"].long()).deployed()
+        return built(described, described["train_labels"].long()).deployed()
     if described is not None:
         return registry.build(content["backbone"], described["classes"], described["image_shape"][0], pretrained=False)
     fc, first = content["student"]["fc.weight"], next(w for w in content["student"].values() if w.dim() == 4)
@@ -139,17 +141,17 @@ def filled(content: Mapping[str, Any], run: str) -> Method:
             f"methods/{described['source']}.py, which trained {run}, is not here; name its folder with --plugins"
         )
     try:
-        built = _built(described, described["train_labels"].long())
-        missing, unexpected = built.load_state_dict(described["state"], strict=False)
-        built.deployed().load_state_dict(content["student"])
+        method = built(described, described["train_labels"].long())
+        missing, unexpected = method.load_state_dict(described["state"], strict=False)
+        method.deployed().load_state_dict(content["student"])
     except (RuntimeError, ValueError) as error:
         raise RunError(
             _another_version(described["source"], run, str(error).strip().splitlines()[-1].strip())
         ) from None
-    kept = [name for name in missing if not _is_left_out(name, built, described["deploys_student"])]
+    kept = [name for name in missing if not _is_left_out(name, method, described["deploys_student"])]
     if kept or unexpected:
         raise RunError(_another_version(described["source"], run, ", ".join([*kept, *unexpected][:3])))
-    return built.eval()
+    return method.eval()
 
 
 def _is_left_out(name: str, built: Method, deploys_student: bool) -> bool:
@@ -162,37 +164,54 @@ def _another_version(source: str, run: str, why: str) -> str:
     return f"the weights of {run} do not fit methods/{source}.py, which has changed since ({why})"
 
 
-def _built(described: Mapping[str, Any], labels: Tensor) -> Method:
-    """A method as it is described, with untrained networks."""
+def built(
+    described: Mapping[str, Any],
+    labels: Tensor,
+    device: torch.device = _CPU,
+    build: Callable[..., Backbone] = registry.build,
+) -> Method:
+    """A method as it is described, with untrained networks.
+
+    Args:
+        labels: (N,) of the training images.
+        device: the one that the method is informed of; torch's default device decides where it is built.
+        build: makes the networks, called as `registry.build`.
+    """
     channels = described["image_shape"][0]
 
     def network(name: str | None, stream: str) -> Backbone:
-        return registry.build(name or described["student"], described["classes"], channels, pretrained=False)
+        return build(name or described["student"], described["classes"], channels, pretrained=False)
 
     info = Info(
         classes=described["classes"],
         train_labels=labels,
         image_shape=tuple(described["image_shape"]),
         label_smoothing=described["label_smoothing"],
-        device=torch.device("cpu"),
+        device=device,
         batch_size=described["batch_size"],
         steps=described["steps"],
         network=network,
     )
     with Streams(0).as_global("load"):
-        teachers = [_untrained(teacher, described, labels) for teacher in described["teachers"]]
+        teachers = [_untrained(teacher, described, labels, device, build) for teacher in described["teachers"]]
         student = network(None, "the student")
-        built: Method = methods.class_of(described["source"])(student, teachers, info, **described["parameters"])
+        method: Method = methods.class_of(described["source"])(student, teachers, info, **described["parameters"])
         if described.get("second_labels"):
-            second_task.attach(built, described["second_labels"])
-    return built
+            second_task.attach(method, described["second_labels"])
+    return method
 
 
-def _untrained(teacher: Mapping[str, Any], taught: Mapping[str, Any], labels: Tensor) -> Teacher:
+def _untrained(
+    teacher: Mapping[str, Any],
+    taught: Mapping[str, Any],
+    labels: Tensor,
+    device: torch.device,
+    build: Callable[..., Backbone],
+) -> Teacher:
     if teacher["method"] is None:
-        return Teacher(registry.build(teacher["backbone"], taught["classes"], taught["image_shape"][0], False))
-    built = _built(teacher["method"], labels)
-    return Teacher(network_of(built), built)
+        return Teacher(build(teacher["backbone"], taught["classes"], taught["image_shape"][0], pretrained=False))
+    method = built(teacher["method"], labels, device, build)
+    return Teacher(network_of(method), method)
 
 
 def network_of(built: Method) -> Backbone:

@@ -11,6 +11,7 @@ import pytest
 from kdbench.cli import commands, completion, run_filter
 from kdbench.cli.commands import power
 from kdbench.config import extensions, places
+from kdbench.plan import method_words
 from kdbench.plan import request as run_request
 from kdbench.report import request as report_request
 
@@ -36,7 +37,9 @@ def test_the_keys_are_those_that_the_commands_accept():
 
 
 def test_every_completed_key_of_a_group_gives_its_members():
-    assert complete("run", "methods=") == [f"methods={name}" for name in [*sorted(places.members("method")), "all"]]
+    families = [f"family/{family}" for family in method_words.families()]
+    names = [*sorted(places.members("method")), "all", *families]
+    assert complete("run", "methods=") == [f"methods={name}" for name in names]
     assert complete("run", "student=vgg") == [
         f"student={name}" for name in extensions.members("backbone") if name.startswith("vgg")
     ]
@@ -49,6 +52,7 @@ def test_every_completed_key_of_a_group_gives_its_members():
         ("run", "me", ("methods=kd",), []),
         ("run", "methods=kd,rk", (), ["methods=kd,rkd"]),
         ("run", "methods=rkd,rk", (), []),
+        ("run", "methods=kd,family/rel", (), ["methods=kd,family/relation"]),
         ("run", "dataset=cifar1", (), ["dataset=cifar10", "dataset=cifar100"]),
         ("run", "executor=sl", (), ["executor=slurm"]),
         ("run", "executor=local,sl", (), []),

@@ -36,12 +36,31 @@ def run(arguments: argparse.Namespace) -> int:
         table.add_column(no_wrap=True)
         table.add_column(style="dim", no_wrap=False)
         table.add_column(style="dim", no_wrap=True)
-        for row in members(each):
-            table.add_row(*row)
+        for heading, rows in _sections(each).items():
+            if heading:
+                table.add_row(heading, style="bold")
+            for row in rows:
+                table.add_row(*row)
         console().print(table)
         if not kind:
             print_text()
     return 0
+
+
+def _sections(kind: str) -> dict[str, list[tuple[str, str, str]]]:
+    """The rows of `members` by heading: methods by the word that selects their family, all others under ""."""
+    if kind != "methods":
+        return {"": members(kind)}
+    from kdbench.config import about, defects, places
+
+    rows = {row[0]: row for row in members(kind)}
+    unusable = defects.of_methods()
+    usable = [name for name in rows if name in places.members("method") and name not in unusable]
+    sections = {
+        f"{about.PREFIX}{family}": [rows.pop(name) for name in names]
+        for family, names in about.families(usable).items()
+    }
+    return {**sections, **({"left out": list(rows.values())} if rows else {})}
 
 
 def members(kind: str) -> list[tuple[str, str, str]]:

@@ -26,6 +26,7 @@ SUMMARY = "train and evaluate the selected runs, and print the table"
 DETAILS = """\
 Selections take comma-separated lists; the plan is their product:
   methods=A,B|all   dataset=D   student=S   teacher=T|RUN|PATH.pt   recipe=R   seeds=0,1,2|0-4   sweep=F
+  methods=family/relation,-C selects the methods of a family, without C
 Options with one value:
   executor=inline|local|slurm   workers=N (local: number of parallel runs)   cluster=PROFILE (slurm; also Cluster.time=60)
   gpus=N (processes that share each batch, one GPU each)   runs_per_gpu=N (local, slurm: runs that share each GPU)
@@ -35,8 +36,8 @@ Bindings (words with a dot) set a gin parameter, for all methods that have it:
   Train.epochs=5   SGD.lr=0.05   KD.temperature=2   Machine.device=cuda:1
   KD.temperature=1,2,4 plans a run for each value, and several such lists their product.
 
-Without a selection: all methods on scikit-learn's digits. kdbench list prints the names that can be selected, and
-kdbench show prints every value.
+Without a selection: six methods on scikit-learn's digits. kdbench list prints the names that can be selected, and kdbench show
+prints every value.
 
 Exit status: 0 if all runs have finished, or were submitted; 1 if a run failed, was cancelled, or was lost with its folder; 2 for
 invalid input; 3 if other processes still do some of the runs. With --wait the command waits for those, and takes over a run
@@ -64,6 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.wait and request.executor == "slurm":
         raise UserError("--wait is for runs on this machine; watch jobs with: kdbench status --watch")
     print_left_out(request.left_out)
+    print_sentences(request.sizes)
     runs, data = folders.runs(arguments), folders.data(arguments)
     sentences: list[str] = []
     specs = expand.plan(request, teachers.finder(runs), sentences.append)

@@ -1,4 +1,4 @@
-"""`kdbench show`: the resolved configuration."""
+"""`kdbench show`: the resolved configuration, and what each method is."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from kdbench.config.ginfile import Binding
     from kdbench.config.resolve import Config
 
-SUMMARY = "show the resolved configuration, and the file that set each value"
+SUMMARY = "show the resolved configuration, the file that set each value, and the facts about each method"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,13 +42,15 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _print_protocol(configs: Sequence[Config]) -> None:
-    """The values that these configurations share, and those of each."""
-    from kdbench.config import bindings
+    """The values that these configurations share, and those of each with what its method is."""
+    from kdbench.config import about, bindings
 
     _print(configs[0].shared)
     for config in configs:
         print_text(f"\n# methods={config.method}")
-        _print(config.own)
+        for entry, text in _facts(config.method):
+            print_text(f"# {entry}: {text}")
+        _print(config.own, about.comments(config.method))
         for name, dimension in bindings.search_space(config.method).items():
             print_text(f"# kdbench tune chooses {name}: {dimension}")
     print_text("\n# machine (does not affect results)")
@@ -57,8 +59,31 @@ def _print_protocol(configs: Sequence[Config]) -> None:
     _print(configs[0].measures)
 
 
-def _print(part: Mapping[str, Binding]) -> None:
+def _facts(method: str) -> list[tuple[str, str]]:
+    """The facts about a method that its files give, each with the word for it."""
+    from kdbench.config import about, bindings
+
+    source = bindings.method_source(method)
+    facts = about.of_method(method)
+    test = about.test_of(source)
+    entries = [
+        ("summary", facts.title),
+        ("family", facts.family),
+        ("paper", facts.paper),
+        ("loss", facts.loss),
+        ("needs", ", ".join(about.needs(source))),
+        *(("source", text) for text in facts.sources),
+        *(("choice", text) for text in facts.choices),
+        *(("fault", text) for text in facts.faults),
+        ("test", str(test) if test else ""),
+    ]
+    return [(entry, text) for entry, text in entries if text]
+
+
+def _print(part: Mapping[str, Binding], comments: Mapping[str, str] | None = None) -> None:
+    """One line for each value: what sets it, and the comment that is there, by place."""
     lines = [(f"{key} = {binding.value!r}", binding.origin) for key, binding in part.items()]
     width = max((len(line) for line, _ in lines), default=0)
     for line, origin in lines:
-        print_text(f"{line:<{width}}  # {origin}")
+        comment = (comments or {}).get(origin)
+        print_text(f"{line:<{width}}  # {origin}{f': {comment}' if comment else ''}")

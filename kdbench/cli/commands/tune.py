@@ -44,6 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     request, number = parse(arguments.words)
     print_left_out(request.left_out)
+    print_sentences(request.sizes)
     data = folders.data(arguments)
     tuning = trials.prepare(request, number, folders.runs(arguments), data)
     print_sentences(tuning.sentences)

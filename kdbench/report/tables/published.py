@@ -60,12 +60,17 @@ class Published:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A row of a table next to one published value of the same dataset, teacher, student and method."""
+    """A row of a table next to one published value of the same dataset, teacher, student and method.
+
+    Attributes:
+        least_budget: the smallest budget that any value for this dataset is published at; None if none of them is known.
+    """
 
     table: Table
     row: Row
     ours: Interval
     theirs: Published
+    least_budget: float | None = None
 
     @property
     def name(self) -> str:
@@ -85,8 +90,13 @@ class Comparison:
 
     @property
     def same_budget(self) -> bool:
-        """True if the budgets are within `FACTOR`, as far as they are known."""
+        """True if the budgets are within `FACTOR`, as far as they are known.
+
+        Where theirs is not known, ours must not be far below all that are.
+        """
         seen, theirs = self.row.measured("images_seen"), self.theirs.budget
+        if seen is not None and theirs is None:
+            return self.least_budget is None or seen.mean >= self.least_budget / FACTOR
         return seen is None or theirs is None or 1 / FACTOR <= seen.mean / theirs <= FACTOR
 
     @property
@@ -152,7 +162,9 @@ def _published(record: dict[str, str], where: str) -> Published:
 def compare(tables: Iterable[Table], published: Sequence[Published]) -> list[Comparison]:
     """All pairs of a row and a published value, in the order of the tables."""
     alike: dict[tuple[str, ...], list[Published]] = defaultdict(list)
+    budgets: dict[str, list[float]] = defaultdict(list)
     for theirs in published:
+        budgets[theirs.dataset] += [theirs.budget] if theirs.budget else []
         alike[theirs.dataset, theirs.student, theirs.method, theirs.teacher].append(theirs)
     pairs = []
     for table in tables:
@@ -161,7 +173,7 @@ def compare(tables: Iterable[Table], published: Sequence[Published]) -> list[Com
             for theirs in alike.get((table.dataset, table.student, record["method"], record["teacher"]), ()):
                 ours = _gain(table, row) if theirs.gain else row.accuracy
                 if ours:
-                    pairs.append(Comparison(table, row, ours, theirs))
+                    pairs.append(Comparison(table, row, ours, theirs, min(budgets[table.dataset], default=None)))
     return pairs
 
 
@@ -220,7 +232,7 @@ def section(comparisons: Sequence[Comparison], file: Span) -> Section:
         _grid(pairs) if pairs else (),
         "Other differences:",
         tuple(_notes(pairs)),
-        "Not compared, because published at another budget:",
+        "Not compared, because published at another budget or at one that is not known:",
         tuple(_other(pair) for pair in comparisons if not pair.same_budget),
     )
 
@@ -256,4 +268,5 @@ def _notes(pairs: Sequence[Comparison]) -> Iterator[str]:
 def _other(pair: Comparison) -> str:
     seen = pair.row.measured("images_seen")
     ours = f"{pair.ours.mean:.2f} after {compact(seen.mean if seen else 0)} images"
-    return f"{pair.name} ({ours}, published {pair.theirs.top1:.2f} after {_budget(pair.theirs)}: {pair.theirs.source})"
+    theirs = f"after {_budget(pair.theirs)}" if pair.theirs.budget else "with an unknown budget"
+    return f"{pair.name} ({ours}, published {pair.theirs.top1:.2f} {theirs}: {pair.theirs.source})"

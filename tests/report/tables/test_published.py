@@ -117,9 +117,31 @@ def test_a_damaged_file_is_a_sentence(tmp_path, content, sentence):
         read(tmp_path / "published.csv")
 
 
+def test_an_unknown_budget_is_compared_unless_ours_is_far_below_all_that_are_known(rows, values):
+    unknown = "A,cifar100,resnet56,resnet20,kd,70.66,,,,"
+    known = "B,cifar100,,resnet56,ce,72,,240,50000,"
+    short = [row | {"images_seen": 45_000} for row in rows]
+    for lines, runs, expected in (
+        ([unknown, known], rows, True),
+        ([unknown, known], short, False),
+        ([unknown], short, True),
+        ([unknown, known.replace("cifar100", "cifar10")], short, True),
+    ):
+        (pair,) = compare(summarise(runs), values(*lines))
+        assert pair.same_budget is expected
+    (pair,) = compare(summarise(short), values(unknown, known))
+    text = markdown_section(section([pair], Span("here")))
+    assert "or at one that is not known: kd" in text
+    assert "(71.00 after 45.0k images, published 70.66 with an unknown budget: A)" in text
+
+
 def test_the_values_that_come_with_kdbench():
     published = read(source(Path("nowhere")))
-    assert len(published) > 200
+    assert len(published) > 700
+    assert len({(p.source, p.dataset, p.teacher, p.student, p.method, p.top1, p.note) for p in published}) == len(
+        published
+    )
+    assert {"fitnet_kd", "at_kd", "semckd", "wkd_f"} <= {p.method for p in published}
     by_setting = {
         (p.source.split()[0], p.teacher, p.student, p.method): p for p in published if p.dataset == "cifar100"
     }
