@@ -238,9 +238,7 @@ def _gin_parameters(name: str) -> dict[str, object]:
 def batch() -> Callable[..., Batch]:
     """A batch for a method: random images of `anchors` random places and of what the method samples around them."""
 
-    def draw(
-        method: Method, anchors: int = 6, step: int = 0, identical: bool = False, progress: float = 0.0
-    ) -> Batch:
+    def draw(method: Method, anchors: int = 6, step: int = 0, identical: bool = False, progress: float = 0.0) -> Batch:
         streams = Streams(3).within(step)
         labels = method.info.train_labels
         places = torch.randperm(len(labels), generator=streams("order"))[:anchors]

@@ -39,12 +39,9 @@ def equal_resolution(x: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     return pooled(x, size), pooled(target, size)
 
 
-def pooled(x: Tensor, size: tuple[int, int]) -> Tensor:
+def pooled(x: Tensor, size: Sequence[int]) -> Tensor:
     """A map (B, C, H, W) averaged to `size` (height, width), in float32 or wider; `x` itself where it has that size."""
     x = at_least_float32(x)
-<<<<<<< ours
-    return x if x.shape[2:] == size else F.adaptive_avg_pool2d(x, size)
-=======
     (height, width), (rows, columns) = x.shape[2:], size
     if (height, width) == (rows, columns):
         return x
@@ -52,7 +49,6 @@ def pooled(x: Tensor, size: tuple[int, int]) -> Tensor:
         # The same bits. The adaptive one's gradient is refused on a GPU in deterministic mode, but for a single pixel.
         return F.avg_pool2d(x, (height // rows, width // columns))
     return F.adaptive_avg_pool2d(x, (rows, columns))
->>>>>>> theirs
 
 
 def normalised(x: Tensor, dim: int | tuple[int, ...] = 1, eps: float = 1e-12) -> Tensor:

@@ -1,7 +1,5 @@
 """What every method must keep, whatever it computes."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 
@@ -18,62 +16,6 @@ def test_the_gin_file_binds_every_parameter_and_nothing_else(make, gin_parameter
     assert gin_parameters(name).keys() == method.fields().keys()
 
 
-<<<<<<< ours
-=======
-@pytest.mark.parametrize(
-    ("student", "image"), [("resnet8", (1, 8, 8)), ("resnet8x4", (3, 16, 12)), ("resnet18", (3, 8, 8))]
-)
-@pytest.mark.parametrize("name", NAMES)
-def test_steps_reach_all_parameters(make, batch, name, student, image):
-    method = make(name, student=student, image=image)
-    losses = method.losses(batch(method))
-    assert all(loss.shape == () and loss.isfinite() for loss in losses.values())
-    sum(losses.values()).backward()
-    for parameter_name, parameter in method.named_parameters():
-        assert (parameter.grad is not None) == parameter.requires_grad, parameter_name
-        assert parameter.grad is None or parameter.grad.isfinite().all(), parameter_name
-    assert any(p.grad.abs().max() > 0 for p in method.student.parameters())
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_a_few_steps_lower_the_loss(make, batch, name):
-    # CRD's banks stand still here: while they move, its loss may rise.
-    method = make(name, **({"momentum": 1.0} if name == "crd" else {}))
-    optimiser = torch.optim.SGD(method.parameters(), lr=0.02, momentum=0.9)
-    # SemCKD's attention reads as many images as it is built for.
-    one, values = batch(method, anchors=6 if name == "semckd" else 12), []
-    for _ in range(12):
-        loss = sum(method.losses(one).values())
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        values.append(loss.item())
-    assert min(values[-3:]) < 0.9 * values[0]
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_bfloat16(make, batch, name):
-    method = make(name)
-    one = batch(method)
-    expected = {n: loss.item() for n, loss in make(name).losses(one).items()}
-    with torch.autocast("cpu", torch.bfloat16):
-        losses = method.losses(one)
-    assert all(loss.dtype == torch.float32 for loss in losses.values())
-    assert {n: loss.item() for n, loss in losses.items()} == pytest.approx(expected, rel=0.2, abs=0.02)
-    sum(losses.values()).backward()
-    assert all(p.grad.isfinite().all() for p in method.parameters() if p.requires_grad)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_identical_images_give_no_nan(make, batch, name):
-    method = make(name)
-    losses = method.losses(batch(method, identical=True))
-    assert all(loss.isfinite() for loss in losses.values())
-    sum(losses.values()).backward()
-    assert all(p.grad.isfinite().all() for p in method.parameters() if p.requires_grad)
-
-
->>>>>>> theirs
 @pytest.mark.parametrize("name", WITH_TEACHER)
 def test_the_teacher_is_frozen(make, batch, name):
     method = make(name)
@@ -103,17 +45,12 @@ def test_the_teacher_is_neither_trained_nor_saved(make, name):
 def test_the_teacher_matters(make, batch, name):
     """The same student and batch with another teacher gives another loss."""
     one, other = make(name, teacher="resnet14"), make(name, teacher="resnet20")
-<<<<<<< ours
     drawn = batch(one, progress=0.5)
     first, second = (
         sum(sum((phase.losses or method.losses)(drawn).values()).item() for phase in method.phases())
         for method in (one, other)
     )
     assert first != pytest.approx(second, rel=1e-4)
-=======
-    drawn = replace(batch(one), progress=0.5)
-    assert sum(one.losses(drawn).values()).item() != pytest.approx(sum(other.losses(drawn).values()).item(), rel=1e-4)
->>>>>>> theirs
 
 
 @pytest.mark.parametrize("name", WITH_TEACHER)
@@ -143,11 +80,7 @@ def test_training_goes_on_from_saved_state(make, batch, name):
     assert {n: loss.item() for n, loss in second.losses(later).items()} == expected
 
 
-<<<<<<< ours
 @pytest.mark.parametrize("name", [name for name in NAMES if "cross_entropy" in places.sources()[name].read_text()])
-=======
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "simkd"])
->>>>>>> theirs
 def test_label_smoothing_of_the_recipe_is_applied(make, batch, name):
     plain, smooth = make(name), make(name, label_smoothing=0.3)
     one = batch(plain)
