@@ -45,7 +45,7 @@ def correlations(features: Tensor, gamma: float, order: int) -> Tensor:
 
 
 def kernel_loss(features: Tensor, target: Tensor, gamma: float, order: int) -> Tensor:
-    """Mean squared difference of the `correlations` of student (B, D) and teacher (B, D'); equation 6 of the paper."""
+    """Mean squared difference of the `correlations` of student (B, D) and teacher (B, D')."""
     return F.mse_loss(correlations(features, gamma, order), correlations(target, gamma, order))
 
 

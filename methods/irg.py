@@ -27,7 +27,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kdbench.method import Batch, Features, Method, Share, at_least_float32, full_precision, kd_term
-from kdbench.method.connectors import paired
+from kdbench.method.connectors import equal_resolution, paired
 
 EPSILON = 1e-12  # added to the largest distance
 
@@ -46,9 +46,18 @@ def changes(x: Tensor, deeper: Tensor) -> Tensor:
 
     The larger width and resolution are averaged to the smaller: of channels, those that follow one another.
     """
-    channels, height, width = map(min, x.shape[1:], deeper.shape[1:])
-    x, deeper = (F.adaptive_avg_pool3d(each.unsqueeze(1), (channels, height, width)) for each in (x, deeper))
+    x, deeper = equal_resolution(x, deeper)
+    channels = min(x.shape[1], deeper.shape[1])
+    x, deeper = _narrowed(x, channels), _narrowed(deeper, channels)
     return _over_largest((x - deeper).square().flatten(1).sum(dim=1))
+
+
+def _narrowed(x: Tensor, channels: int) -> Tensor:
+    if x.shape[1] == channels:
+        return x
+    # Pooling of a constant: on a GPU adaptive pooling itself has no gradient that is the same each time.
+    shares = F.adaptive_avg_pool1d(torch.eye(x.shape[1], dtype=x.dtype, device=x.device).unsqueeze(0), channels)[0]
+    return torch.einsum("bchw,cd->bdhw", x, shares)
 
 
 def _over_largest(distances: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ EPSILON = 1e-7  # added to norms and to probabilities
 def similarities(features: Tensor) -> Tensor:
     """Share of each image in the similarity of all images to image i, row i; features (B, D), result (B, B).
 
-    The similarity is the cosine, moved to 0 … 1 (equations 9 and 10 of the paper). An image counts as similar to itself.
+    The similarity is the cosine, moved to 0 … 1. An image counts as similar to itself.
     """
     norm = torch.linalg.vector_norm(features.detach(), dim=1, keepdim=True)
     small = norm < EPSILON

@@ -26,7 +26,7 @@ EPSILON = 1e-5  # the smallest variance
 
 
 def vid_loss(mean: Tensor, target: Tensor, log_scale: Tensor) -> Tensor:
-    """Negative log-likelihood of the teacher's map without its constant, averaged over all elements (equation 5 of the paper).
+    """Negative log-likelihood of the teacher's map without its constant, averaged over all elements.
 
     Args:
         mean: (B, C, H, W), the prediction.

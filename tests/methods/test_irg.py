@@ -73,6 +73,13 @@ def test_edges_and_changes_are_their_definitions():
     assert changes(first, second).tolist() == pytest.approx(slow_changes(first, second), rel=1e-10)
 
 
+def test_widths_that_do_not_divide_each_other():
+    """5 channels to 2: the first three and the last three, as adaptive pooling cuts them."""
+    first, second = outputs(widths=(2, 5)).stages
+    narrowed = torch.stack([second[:, :3].mean(dim=1), second[:, 2:].mean(dim=1)], dim=1)
+    torch.testing.assert_close(changes(first, second), changes(first, narrowed))
+
+
 def test_the_readings_are_their_definitions():
     """On a student of widths 4 and 8 and a teacher of 2 and 6."""
     x, t = outputs(0, widths=(4, 8), pooled=3), outputs(1, widths=(2, 6), pooled=5)
