@@ -121,3 +121,14 @@ def test_a_stage_that_is_not_in_both_networks_is_refused(make):
         make("fitnet", stage=4)
     with pytest.raises(RunError, match=r"FitNet\.curriculum must be two weights"):
         make("fitnet", curriculum=(4.0,))
+
+
+def test_the_regressor_is_not_in_half_precision(make, batch):
+    method = make("fitnet", teacher="resnet8x4").eval()
+    one = batch(method)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = method.losses(one)["hint"]
+        hint = hint_of(method, one)
+    assert loss.dtype == hint.dtype == torch.float32
+    assert loss.item() == pytest.approx(100 * hint.item(), rel=1e-5)
+    assert method.regressor(torch.randn(2, 32, 4, 4).bfloat16()).dtype == torch.float32
