@@ -40,14 +40,19 @@ def equal_resolution(x: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def pooled(x: Tensor, size: Sequence[int]) -> Tensor:
-    """A map (B, C, H, W) averaged to `size` (height, width), in float32 or wider; `x` itself where it has that size."""
+    """A map (B, C, H, W) averaged to `size` (height, width), in float32 or wider; `x` itself where it has that size.
+
+    A map of lower resolution is repeated.
+    """
     x = at_least_float32(x)
     (height, width), (rows, columns) = x.shape[2:], size
     if (height, width) == (rows, columns):
         return x
+    # The next two give the same bits as the last one, whose gradient is refused on a GPU in deterministic mode but for a single pixel.
     if (rows, columns) != (1, 1) and height % rows == width % columns == 0:
-        # The same bits. The adaptive one's gradient is refused on a GPU in deterministic mode, but for a single pixel.
         return F.avg_pool2d(x, (height // rows, width // columns))
+    if rows % height == columns % width == 0:
+        return x.repeat_interleave(rows // height, dim=2).repeat_interleave(columns // width, dim=3)
     return F.adaptive_avg_pool2d(x, (rows, columns))
 
 
