@@ -35,7 +35,7 @@ def attention_loss(maps: Sequence[Tensor], targets: Sequence[Tensor], form: Lite
         maps, targets: (B, C_s, H_s, W_s) for each stage; widths may differ, and the larger map is averaged to the resolution
             of the smaller.
         form: "squared": mean squared difference over images and pixels; "norm": L2 distance, averaged over the images
-            (equation 2 of the paper without ½).
+            (the paper's equation without ½).
     """
     terms = []
     for x, target in zip(maps, targets, strict=True):

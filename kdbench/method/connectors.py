@@ -48,7 +48,7 @@ def pooled(x: Tensor, size: Sequence[int]) -> Tensor:
     (height, width), (rows, columns) = x.shape[2:], size
     if (height, width) == (rows, columns):
         return x
-    # The next two give the same bits as the last one, whose gradient is refused on a GPU in deterministic mode but for a single pixel.
+    # The next two give the same bits as the last, whose gradient is refused on a GPU in deterministic mode but for a single pixel.
     if (rows, columns) != (1, 1) and height % rows == width % columns == 0:
         return F.avg_pool2d(x, (height // rows, width // columns))
     if rows % height == columns % width == 0:
