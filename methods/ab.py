@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from kdbench.method import Batch, Method, Phase, at_least_float32, kd_term, softened_kl
-from kdbench.method.connectors import Regressor, equal_resolution, paired
+from kdbench.method.connectors import Regressor, check_preactivations, equal_resolution, paired
 
 
 def boundary_loss(maps: Sequence[Tensor], targets: Sequence[Tensor], margin: float) -> Tensor:
@@ -64,6 +64,7 @@ class AB(Method):
     temperature: float
 
     def setup(self) -> None:
+        check_preactivations("ab", self.student, self.teacher)
         pairs = paired(self.stage_shapes(), self.stage_shapes(self.teacher))
         self.connectors = nn.ModuleList(
             nn.Identity() if ours == theirs else Regressor(ours, theirs, relu=False) for ours, theirs in pairs

@@ -23,8 +23,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from kdbench.method import Batch, Method, at_least_float32, kd_term
-from kdbench.method.connectors import ConvBN, equal_resolution, paired
+from kdbench.method import Backbone, Batch, Method, RunError, at_least_float32, kd_term
+from kdbench.method.connectors import ConvBN, check_preactivations, equal_resolution, paired
 
 
 def margin(weight: Tensor, bias: Tensor) -> Tensor:
@@ -74,6 +74,12 @@ class OFD(Method):
     temperature: float
 
     def setup(self) -> None:
+        check_preactivations("ofd", self.student, self.teacher)
+        if type(self.teacher).last_bn is Backbone.last_bn:
+            raise RunError(
+                f"ofd needs the last batch normalisation of each stage of the teacher, which {type(self.teacher).__name__} "
+                "does not offer; use another teacher, such as a resnet"
+            )
         theirs = self.stage_shapes(self.teacher)
         pairs = paired(self.stage_shapes(), theirs)
         self.connectors = nn.ModuleList(ConvBN(ours[0], target[0], wide_normal=True) for ours, target in pairs)

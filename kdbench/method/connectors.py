@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kdbench.backbones.backbone import Backbone
+from kdbench.errors import RunError
 from kdbench.precision import at_least_float32, full_precision
 
 Shape = tuple[int, int, int]
@@ -66,6 +68,20 @@ def normalised(x: Tensor, dim: int | tuple[int, ...] = 1, eps: float = 1e-12) ->
     # Not only the result is chosen: a root at 0 has an infinite gradient, and 0 · ∞ is not 0.
     safe = torch.linalg.vector_norm(x.masked_fill(small, 1.0), dim=dim, keepdim=True)
     return torch.where(small, x.detach() / eps, x / safe)
+
+
+def check_preactivations(method: str, *networks: Backbone) -> None:
+    """Refuse networks that do not offer the maps before the last ReLU of each stage; for `setup`, so that a plan can refuse them.
+
+    Raises:
+        RunError: one of them does not.
+    """
+    for network in networks:
+        if type(network).before_and_after_relu is Backbone.before_and_after_relu:
+            raise RunError(
+                f"{method} needs maps before the last ReLU of each stage, which {type(network).__name__} does not offer; "
+                "use another network, such as a resnet"
+            )
 
 
 class ConvBN(nn.Module):
