@@ -2,7 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from kdbench.method import RunError
+from kdbench.method import RunError, distillation
 from kdbench.method.connectors import pooled
 from kdbench.methods.reviewkd import Review, hcl
 
@@ -141,3 +141,10 @@ def test_networks_without_pre_activations_are_refused(make):
     assert make("reviewkd", student="vit_tiny")
     with pytest.raises(RunError, match="needs maps that VisionTransformer does not offer; use 'active'"):
         make("reviewkd", student="vit_tiny", student_maps="preactivation")
+
+
+def test_kd_comes_in_addition(make, batch):
+    method = make("reviewkd", kd_weight=2.0, temperature=3.0).eval()
+    one = batch(method)
+    expected = 2 * distillation(method.student(one.images), method.teacher(one.images), 3.0)
+    assert method.losses(one)["kd"].item() == pytest.approx(expected.item(), rel=1e-5)
