@@ -87,7 +87,7 @@ def test_what_is_kept_is_the_student_and_nothing_else(everything):
     runs, results = everything
     student = registry.build("resnet8", 10, 1)
     for result in results:
-        if result["student"] != "resnet8":
+        if result["student"] != "resnet8" or result["method"] == "simkd":  # which deploys another network
             continue
         assert result["cost.parameters"] == sum(p.numel() for p in student.parameters())
         content = checkpoint.load(runs / result["run"] / CHECKPOINT)
