@@ -208,10 +208,22 @@ def make() -> Callable[..., Method]:
 
         smoothing, size = given.pop("label_smoothing", 0.0), given.pop("batch_size", 6)
         info = Info(classes, labels, image, smoothing, torch.device("cpu"), batch_size=size, steps=100, network=network)
-        teachers = [Teacher(teacher)] if teacher is not None else []
+        teachers = [Teacher(teacher, method=_trained_by(name, teacher, info))] if teacher is not None else []
         return cls(student, teachers, info, **{**_gin_parameters(name), **given}).train()
 
     return method
+
+
+def _trained_by(name: str, teacher: Backbone, info: Info) -> Method | None:
+    """A method around the teacher like the one that trains it, if the gin file of the method that it teaches names one."""
+    _, _, trained_by = places_.member("method", name).read_text().partition("Teaching.method = ")
+    if not trained_by:
+        return None
+    control = ast.literal_eval(trained_by.splitlines()[0])
+    source = re.search(
+        r"^include 'method/(\w+)\.gin'", places_.member("method", control).read_text(), flags=re.MULTILINE
+    )
+    return load(source[1] if source else control)(teacher, [], info, **_gin_parameters(control))
 
 
 @pytest.fixture
@@ -229,7 +241,7 @@ def _gin_parameters(name: str) -> dict[str, object]:
     for statement in ast.parse(re.sub(r"^include .*$", "", text, flags=re.MULTILINE)).body:
         assert isinstance(statement, ast.Assign)
         configurable, _, parameter = ast.unparse(statement.targets[0]).partition(".")
-        if configurable not in ("Search", "Control"):
+        if configurable not in ("Search", "Control", "Teaching"):
             found[parameter] = ast.literal_eval(statement.value)
     return found
 
@@ -238,9 +250,7 @@ def _gin_parameters(name: str) -> dict[str, object]:
 def batch() -> Callable[..., Batch]:
     """A batch for a method: random images of `anchors` random places and of what the method samples around them."""
 
-    def draw(
-        method: Method, anchors: int = 6, step: int = 0, identical: bool = False, progress: float = 0.0
-    ) -> Batch:
+    def draw(method: Method, anchors: int = 6, step: int = 0, identical: bool = False, progress: float = 0.0) -> Batch:
         streams = Streams(3).within(step)
         labels = method.info.train_labels
         places = torch.randperm(len(labels), generator=streams("order"))[:anchors]

@@ -52,9 +52,7 @@ def check_first_that_fits(name, pairs, make, batch, anchors=4):
     for student, teacher, image in pairs:
         own = copy.deepcopy(network(student, image[0])).requires_grad_(True).train()
         try:
-            method = make(
-                name, image=image, student=own, teacher=network(teacher, image[0]), batch_size=anchors
-            )
+            method = make(name, image=image, student=own, teacher=network(teacher, image[0]), batch_size=anchors)
             check_a_step(method, batch(method, anchors=anchors))
             break
         except (RunError, UserError) as refusal:
