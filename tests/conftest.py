@@ -23,10 +23,10 @@ from hypothesis import settings
 from torch import Tensor
 
 from kdbench.backbones.registry import build
+from kdbench.config import bindings, signature
 from kdbench.config import places as places_
-from kdbench.config import signature
 from kdbench.method import Backbone, Batch, Info, Method, Teacher
-from kdbench.methods import load
+from kdbench.methods import class_of, load
 from kdbench.streams import Streams
 
 ROOT = Path(__file__).parent.parent
@@ -215,15 +215,11 @@ def make() -> Callable[..., Method]:
 
 
 def _trained_by(name: str, teacher: Backbone, info: Info) -> Method | None:
-    """A method around the teacher like the one that trains it, if the gin file of the method that it teaches names one."""
-    _, _, trained_by = places_.member("method", name).read_text().partition("Teaching.method = ")
-    if not trained_by:
+    """A method around the teacher like the one that trains it, where the gin file of the method that it teaches names one."""
+    binding = bindings.of_method(name).get("Teaching.method")
+    if binding is None:
         return None
-    control = ast.literal_eval(trained_by.splitlines()[0])
-    source = re.search(
-        r"^include 'method/(\w+)\.gin'", places_.member("method", control).read_text(), flags=re.MULTILINE
-    )
-    return load(source[1] if source else control)(teacher, [], info, **_gin_parameters(control))
+    return class_of(bindings.method_source(binding.value))(teacher, [], info, **_gin_parameters(binding.value))
 
 
 @pytest.fixture

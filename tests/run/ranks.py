@@ -48,19 +48,27 @@ SHORT = [
 ]
 
 
-def made(name, task):
+def made(name, task, batch_size=16):
     """The method, its student and teacher freshly initialised, and its gin file's parameters; CORSD with a memory."""
-    cls = getattr(importlib.import_module(f"kdbench.methods.{name}"), signature.of_method(name).name)
-    parameters = {b.parameter: b.value for b in bindings.of_method(name).values() if b.configurable == cls.__name__}
-    if name == "corsd":
-        parameters["class_memory_weight"] = 0.5
     with Streams(0).as_global("init"):
         student, teacher = (registry.build(which, task.classes, 1) for which in ("resnet8", "resnet14"))
         info = Info(
-            task.classes, task.train.labels, (1, 8, 8), 0.0, torch.device("cpu"), 13, 7, 2,
+            task.classes, task.train.labels, (1, 8, 8), 0.0, torch.device("cpu"), batch_size, 7, 2,
             network=lambda name, stream: registry.build(name or "resnet8", task.classes, 1),
         )  # fmt: skip
-        return cls(student, [Teacher(teacher)] if cls.needs_teacher else [], info, **parameters)
+        trained_by = bindings.of_method(name).get("Teaching.method")
+        taught = Teacher(teacher, method=around(trained_by.value, teacher, [], info) if trained_by else None)
+        return around(name, student, [taught], info)
+
+
+def around(name, network, teachers, info):
+    """A method or variant around a network, with its gin file's parameters."""
+    source = bindings.method_source(name)
+    cls = getattr(importlib.import_module(f"kdbench.methods.{source}"), signature.of_method(source).name)
+    parameters = {b.parameter: b.value for b in bindings.of_method(name).values() if b.configurable == cls.__name__}
+    if name == "corsd":
+        parameters["class_memory_weight"] = 0.5
+    return cls(network, teachers if cls.needs_teacher else [], info, **parameters)
 
 
 @contextmanager
@@ -82,7 +90,7 @@ def trajectory(folder, name, batch_size, dtype, group, sync_bn=True):
         DIGITS, Split(0.0, 0), Augment(0.125, 0, True, 0.5), SGD(0.05, 0.9, 5e-4, False), recipe,
         Machine("cpu", 1, False, False, 60.0, group.size, ""), Measures((), False, 0, ()),
     )  # fmt: skip
-    method = made(name, task)
+    method = made(name, task, batch_size)
     if dtype == "float64":
         for network in (method, *(teacher.network for teacher in method.teachers)):
             network.double()
