@@ -92,8 +92,9 @@ def trajectory(folder, name, batch_size, dtype, group, sync_bn=True):
     )  # fmt: skip
     method = made(name, task, batch_size)
     if dtype == "float64":
-        for network in (method, *(teacher.network for teacher in method.teachers)):
-            network.double()
+        for module in (method, *(each for teacher in method.teachers for each in (teacher.network, teacher.method))):
+            if module is not None:
+                module.double()
     if sync_bn:
         synchronise(method, group)
     losses, images = [], []
