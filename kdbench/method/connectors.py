@@ -119,6 +119,18 @@ class ConvBN(nn.Module):
             return F.relu(x) if self.relu else x
 
 
+def separable(width: int, target: int) -> nn.Sequential:
+    """Depth-wise separable convolutions that halve the resolution of a map (B, width, H, W), with `target` channels after.
+
+    Twice a depth-wise 3×3 convolution (the first with stride 2), a 1×1 convolution, batch normalisation and ReLU, without bias.
+    """
+    layers: list[nn.Module] = []
+    for wanted, stride in ((width, 2), (target, 1)):
+        layers.append(nn.Conv2d(width, width, 3, stride, padding=1, groups=width, bias=False))
+        layers += [nn.Conv2d(width, wanted, 1, bias=False), nn.BatchNorm2d(wanted), nn.ReLU()]
+    return nn.Sequential(*layers)
+
+
 class Regressor(nn.Module):
     """Convolution with bias, batch normalisation and, if wanted, a ReLU from one shape to another (FitNets' regressor).
 
