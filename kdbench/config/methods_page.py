@@ -73,7 +73,8 @@ def _row(name: str) -> str:
 
 
 def _cell(text: str) -> str:
-    return text.replace("|", r"\|")
+    """A text without the sign that ends a cell, for which programs know different escapes inside code."""
+    return text.replace("|", "∣")
 
 
 def _section(name: str) -> Iterator[str]:
