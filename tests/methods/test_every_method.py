@@ -26,6 +26,12 @@ FLOOR = {
     "skd": "gives the student's logits the scale of an untrained teacher's, at which no cross-entropy is small",
 }
 """Methods whose loss has most of its first value as its least, and why."""
+WITH_OFFSET = {
+    "dtkd": "temperatures are made of the largest logits",
+    "mse_logits": "the student learns the logits themselves",
+    "revision": "the student learns the logits themselves where the teacher is right",
+}
+"""Methods whose loss depends on an offset of the teacher's logits, and why."""
 
 
 @functools.cache
@@ -135,7 +141,7 @@ def test_the_order_of_the_batch_does_not_matter(make, batch, name):
     assert values(make(name), permuted) == pytest.approx(values(method, one), rel=1e-3, abs=1e-6)
 
 
-@pytest.mark.parametrize("name", WITH_TEACHER)
+@pytest.mark.parametrize("name", [name for name in WITH_TEACHER if name not in WITH_OFFSET])
 def test_an_offset_of_the_teachers_logits_does_not_matter(make, batch, name):
     parameters = {"kd_weight": 1.0} if "kd_weight" in signature.of_method(name).parameters else {}
     method, other = make(name, **parameters), make(name, **parameters)
