@@ -18,8 +18,8 @@ Choice: the authors' weights belong to batches of 64 images in each view, as B g
     square. They stay as they are; MLKD.reference_batch=64 scales both to that size.
 Choice: the views pass through the student one after the other, as in the authors' code, so that batch normalisation sees one of
     them at a time.
-Choice: the strong view is that of `Strong.*`; the authors' is RandAugment of two operations at random strengths and cutout, which is
-    Strong.random_magnitude=True Strong.magnitude=30.
+Choice: the strong view is that of `Strong.*`; the authors' has two operations of RandAugment at random strengths, then cutout,
+    which is Strong.random_magnitude=True Strong.magnitude=30.
 Choice: `standardise` is off; on, the logits of the divergences are standardised, and those of C and B stay as they are
     (`methods=ls_mlkd`).
 """
