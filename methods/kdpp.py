@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from kdbench.method import Batch, Method, at_least_float32, distillation, full_precision
 from kdbench.method.connectors import dropout, normalised
+from kdbench.method.logits import warm_up
 
 
 def nd_loss(feature: Tensor, teacher_feature: Tensor, class_means: Tensor, labels: Tensor) -> Tensor:
@@ -107,7 +108,7 @@ class KDPP(Method):
             feature = at_least_float32(out.pooled)
             feature = feature if self.connector is None else self.connector(feature, batch)
             nd = nd_loss(feature, at_least_float32(target.pooled), self.class_means, batch.labels)
-        share = min((batch.epoch - 1 + self.first_epoch) / self.warmup_epochs, 1.0) if self.warmup_epochs else 1.0
+        share = warm_up(batch.epoch - 1 + self.first_epoch, self.warmup_epochs)
         return {
             "ce": self.ce_weight * self.cross_entropy(out.logits, batch.labels),
             "kd": share * self.kd_weight * distillation(out.logits, target.logits, self.temperature),
