@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kdbench.backbones.backbone import Backbone
+from kdbench.errors import RunError
 from kdbench.method.batch import Batch
 from kdbench.precision import at_least_float32, full_precision
 
@@ -76,6 +78,20 @@ def dropout(x: Tensor, probability: float, batch: Batch) -> Tensor:
     return x * (batch.share.own(uniform) >= probability) / (1 - probability)
 
 
+def check_preactivations(method: str, *networks: Backbone) -> None:
+    """Refuse networks that do not offer the maps before the last ReLU of each stage; for `setup`, so that a plan can refuse them.
+
+    Raises:
+        RunError: one of them does not.
+    """
+    for network in networks:
+        if type(network).before_and_after_relu is Backbone.before_and_after_relu:
+            raise RunError(
+                f"{method} needs maps before the last ReLU of each stage, which {type(network).__name__} does not offer; "
+                "use another network, such as a resnet"
+            )
+
+
 class ConvBN(nn.Module):
     """A convolution that keeps the resolution, batch normalisation, and a ReLU if wanted, in float32.
 
@@ -109,6 +125,18 @@ class ConvBN(nn.Module):
         with full_precision(x.device):
             x = self.bn(self.conv(at_least_float32(x)))
             return F.relu(x) if self.relu else x
+
+
+def separable(width: int, target: int) -> nn.Sequential:
+    """Depth-wise separable convolutions that halve the resolution of a map (B, width, H, W), with `target` channels after.
+
+    Twice a depth-wise 3×3 convolution (the first with stride 2), a 1×1 convolution, batch normalisation and ReLU, without bias.
+    """
+    layers: list[nn.Module] = []
+    for wanted, stride in ((width, 2), (target, 1)):
+        layers.append(nn.Conv2d(width, width, 3, stride, padding=1, groups=width, bias=False))
+        layers += [nn.Conv2d(width, wanted, 1, bias=False), nn.BatchNorm2d(wanted), nn.ReLU()]
+    return nn.Sequential(*layers)
 
 
 class Regressor(nn.Module):
