@@ -21,6 +21,11 @@ ORDERED = {
     "semckd": "rows of similarities enter a network in the batch's order",
 }
 """Methods whose loss depends on the order of the batch, and why."""
+FLOOR = {
+    "nkd": "is a cross-entropy with the teacher's probabilities, whose entropy remains",
+    "skd": "gives the student's logits the scale of an untrained teacher's, at which no cross-entropy is small",
+}
+"""Methods whose loss has most of its first value as its least, and why."""
 
 
 @functools.cache
@@ -86,7 +91,7 @@ def test_a_few_steps_lower_the_loss(make, batch, name):
             nn.utils.clip_grad_norm_(trained, 5.0)  # weights of terms are made for smaller rates at the beginning
             optimiser.step()
             totals.append(loss.item())
-        assert min(totals[-3:]) < (0.9 if losses == last[0] else 0.99) * totals[0]
+        assert min(totals[-3:]) < (0.9 if losses == last[0] and name not in FLOOR else 0.99) * totals[0]
 
 
 @pytest.mark.parametrize("name", NAMES)
