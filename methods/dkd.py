@@ -33,12 +33,12 @@ def decoupled(logits: Tensor, target_logits: Tensor, labels: Tensor) -> tuple[Te
         labels: (B,) classes.
     """
     others = ~F.one_hot(labels, logits.shape[1]).bool()
-    target = divergence_of_each(_binary(logits, others), _binary(target_logits, others))
+    target = divergence_of_each(binary_logits(logits, others), binary_logits(target_logits, others))
     log_p, log_q = (log_softmax_among(each, others) for each in (logits, target_logits))
     return target, F.kl_div(log_p, log_q, reduction="none", log_target=True).sum(dim=1)
 
 
-def _binary(logits: Tensor, others: Tensor) -> Tensor:
+def binary_logits(logits: Tensor, others: Tensor) -> Tensor:
     """Logits (B, 2) whose softmax is the probability of the target class and that of all others."""
     logits = at_least_float32(logits)
     target, rest = (logits.masked_fill(mask, -torch.inf).logsumexp(dim=1) for mask in (others, ~others))

@@ -47,6 +47,13 @@ def wkd_loss(x: Tensor, target: Tensor, mean_weight: float, grid: int) -> Tensor
     return distance.sum(dim=2).mean()
 
 
+def falling(progress: float, start: float) -> float:
+    """Factor of a weight at a share of the training (0 to 1): 1 until `start`, then half a cosine to 0 at its end."""
+    if progress <= start:
+        return 1.0
+    return (1 + math.cos(math.pi * (progress - start) / (1 - start))) / 2
+
+
 class WKDF(Method):
     """Cross-entropy and `wkd_loss` of the deepest maps, whose weight falls to 0 at the end.
 
@@ -86,12 +93,8 @@ class WKDF(Method):
         x, target = equal_resolution(self.regressor(out.stages[-1]), taught.stages[-1])
         return {
             "ce": self.cross_entropy(out.logits, batch.labels),
-            "wkd": self.weight * self._decay(batch.progress) * wkd_loss(x, target, self.mean_weight, self.grid),
+            "wkd": self.weight
+            * falling(batch.progress, self.decay_from)
+            * wkd_loss(x, target, self.mean_weight, self.grid),
             **kd_term(out.logits, taught.logits, self.kd_weight, self.temperature),
         }
-
-    def _decay(self, progress: float) -> float:
-        """1, then half a cosine to 0 from `decay_from` on."""
-        if progress <= self.decay_from:
-            return 1.0
-        return (1 + math.cos(math.pi * (progress - self.decay_from) / (1 - self.decay_from))) / 2

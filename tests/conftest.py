@@ -244,16 +244,19 @@ def _gin_parameters(name: str) -> dict[str, object]:
 
 @pytest.fixture
 def batch() -> Callable[..., Batch]:
-    """A batch for a method: random images of `anchors` random places and of what the method samples around them."""
+    """A batch for a method: random images of `anchors` random places and of what the method samples around them, in all views."""
 
     def draw(method: Method, anchors: int = 6, step: int = 0, identical: bool = False, progress: float = 0.0) -> Batch:
         streams = Streams(3).within(step)
         labels = method.info.train_labels
         places = torch.randperm(len(labels), generator=streams("order"))[:anchors]
-        index = method.sample(places, streams)
+        index = method.sample(places, streams).repeat(len(method.views))
         images = torch.randn(len(index), *method.info.image_shape, generator=streams("augment"))
         images = torch.ones_like(images) if identical else images
-        return Batch(images, labels[index], index, step, streams, progress=progress, phase_progress=progress)
+        return Batch(
+            *(images, labels[index], index, step, streams),
+            progress=progress, phase_progress=progress, view_count=len(method.views),
+        )  # fmt: skip
 
     return draw
 
