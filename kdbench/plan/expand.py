@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 
 from kdbench.config import bindings, resolve
+from kdbench.config.ginfile import COMMAND_LINE
 from kdbench.config.resolve import Config
 from kdbench.errors import UserError
 from kdbench.plan import teachers as teachers_
@@ -56,7 +57,8 @@ def plan(request: Request, find_run: FindRun | None = None, report: Callable[[st
                 spec = _spec(resolved, student, seed, group)
                 asked[spec.id] = spec
     for binding in resolve.unused(request.bound, configs):
-        raise UserError(f"nothing in this plan uses {binding.key} (methods: {', '.join(request.methods)})")
+        place = "" if binding.origin == COMMAND_LINE else f"{binding.origin}: "
+        raise UserError(f"{place}nothing in this plan uses {binding.key} (methods: {', '.join(request.methods)})")
     for sentence in _chosen_precisions(request, configs):
         if report:
             report(sentence)
