@@ -25,7 +25,8 @@ from torch import Tensor
 from kdbench.backbones.registry import build
 from kdbench.config import bindings, signature
 from kdbench.config import places as places_
-from kdbench.method import Backbone, Batch, Info, Method, Teacher
+from kdbench.config.settings import SGD
+from kdbench.method import Backbone, Batch, Info, Method, Share, Teacher, Update
 from kdbench.methods import class_of, load
 from kdbench.streams import Streams
 
@@ -259,6 +260,40 @@ def batch() -> Callable[..., Batch]:
         )  # fmt: skip
 
     return draw
+
+
+@pytest.fixture
+def sgd() -> SGD:
+    """The recipe's settings of the optimiser."""
+    return SGD(lr=0.05, momentum=0.9, weight_decay=5e-4, nesterov=False)
+
+
+@pytest.fixture
+def updater(sgd) -> Callable[..., Update]:
+    """What the loop makes for a method in its one phase."""
+
+    def make(method: Method, clip_norm: float = 0.0) -> Update:
+        parameters = [p for p in method.parameters() if p.requires_grad]
+        optimisers = method.optimisers(parameters, sgd)
+        update = Update(parameters, optimisers, Share(), lambda gradients: None, clip_norm)
+        update.set_rate(sgd.lr)
+        return update
+
+    return make
+
+
+@pytest.fixture
+def take() -> Callable[..., Any]:
+    """Takes a step of a method as the loop does, and returns its terms."""
+
+    def step(method: Method, update: Update, batch: Batch) -> Any:
+        terms = method.losses(batch)
+        update.loss = update.total(terms)
+        method.update(terms, update)
+        method.after_step(batch)
+        return terms
+
+    return step
 
 
 @pytest.fixture

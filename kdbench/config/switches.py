@@ -230,10 +230,12 @@ class Control:
         teacher: whose network teaches: the "selected" one, one of the "student"'s own architecture trained alone, or the
             selected one "untrained".
         budget: times the recipe's images.
+        mixup: the method mixes its images itself, where others see those of the recipe.
     """
 
     teacher: Literal["selected", "student", "untrained"] = "selected"
     budget: float = 1.0
+    mixup: bool = False
 
     def __post_init__(self) -> None:
         require(self.budget > 0, "Control.budget must be above 0")

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from kdbench.backbones.backbone import Backbone
 from kdbench.errors import RunError
+from kdbench.method.batch import Batch
 from kdbench.precision import at_least_float32, full_precision
 
 Shape = tuple[int, int, int]
@@ -68,6 +69,13 @@ def normalised(x: Tensor, dim: int | tuple[int, ...] = 1, eps: float = 1e-12) ->
     # Not only the result is chosen: a root at 0 has an infinite gradient, and 0 · ∞ is not 0.
     safe = torch.linalg.vector_norm(x.masked_fill(small, 1.0), dim=dim, keepdim=True)
     return torch.where(small, x.detach() / eps, x / safe)
+
+
+def dropout(x: Tensor, probability: float, batch: Batch) -> Tensor:
+    """Drop-out of features (B, D) whose mask is drawn for the whole batch, so that it does not depend on the number of GPUs."""
+    images = len(batch.share.gather(batch.labels))
+    uniform = torch.rand(images, x.shape[1], generator=batch.streams("drop-out", device=x.device), device=x.device)
+    return x * (batch.share.own(uniform) >= probability) / (1 - probability)
 
 
 def check_preactivations(method: str, *networks: Backbone) -> None:

@@ -6,10 +6,12 @@ import itertools
 import re
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
+from typing import Any
 
 from kdbench.config import bindings, resolve
 from kdbench.config.ginfile import COMMAND_LINE
 from kdbench.config.resolve import Config
+from kdbench.config.switches import Control
 from kdbench.errors import UserError
 from kdbench.plan import teachers as teachers_
 from kdbench.plan.request import LOCAL_EXECUTORS, Request
@@ -109,6 +111,13 @@ def _in_a_name(student: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.-]", "_", student)
 
 
+def _control(resolved: Config) -> dict[str, Any]:
+    """What makes a method a control, by parameter; a value that a variant sets back to the default does not."""
+    usual = Control()
+    bound = {b.parameter: b.value for b in resolved.own.values() if b.configurable == "Control"}
+    return {name: value for name, value in bound.items() if value != getattr(usual, name)}
+
+
 def _spec(resolved: Config, student: str, seed: int, teachers: Teachers, is_teacher: bool = False) -> Spec:
     defines = {
         "values": resolved.defines(),
@@ -136,7 +145,7 @@ def _spec(resolved: Config, student: str, seed: int, teachers: Teachers, is_teac
         protocol=resolved.protocol(),
         overrides=resolved.overrides(),
         own_overrides=resolved.own_overrides(),
-        control={b.parameter: b.value for b in resolved.own.values() if b.configurable == "Control"},
+        control=_control(resolved),
         values=resolve.digest(resolved.defines()),
         config=resolved.text(),
         gpus=resolved.machine["Machine.gpus"].value,

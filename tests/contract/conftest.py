@@ -15,9 +15,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from kdbench import methods
 from kdbench.backbones import registry
 from kdbench.config import places, signature
-from kdbench.config.settings import SGD
 from kdbench.launch import local
-from kdbench.method import Backbone, Batch, Features, Info, Method, Share, Teacher, Update
+from kdbench.method import Backbone, Features, Info, Method, Teacher
 from kdbench.methods import load
 from kdbench.plan import expand, request
 from kdbench.streams import Streams
@@ -132,37 +131,3 @@ class Table(nn.Module):
 @pytest.fixture
 def table() -> type[Table]:
     return Table
-
-
-@pytest.fixture
-def sgd() -> SGD:
-    """The recipe's settings of the optimiser."""
-    return SGD(lr=0.05, momentum=0.9, weight_decay=5e-4, nesterov=False)
-
-
-@pytest.fixture
-def updater(sgd) -> Callable[..., Update]:
-    """What the loop makes for a method in its one phase."""
-
-    def make(method: Method, clip_norm: float = 0.0) -> Update:
-        parameters = [p for p in method.parameters() if p.requires_grad]
-        optimisers = method.optimisers(parameters, sgd)
-        update = Update(parameters, optimisers, Share(), lambda gradients: None, clip_norm)
-        update.set_rate(sgd.lr)
-        return update
-
-    return make
-
-
-@pytest.fixture
-def take() -> Callable[..., Any]:
-    """Takes a step of a method as the loop does, and returns its terms."""
-
-    def step(method: Method, update: Update, batch: Batch) -> Any:
-        terms = method.losses(batch)
-        update.loss = update.total(terms)
-        method.update(terms, update)
-        method.after_step(batch)
-        return terms
-
-    return step
