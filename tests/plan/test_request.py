@@ -2,7 +2,7 @@
 
 import pytest
 
-from kdbench.config import places
+from kdbench.config import about, places
 from kdbench.errors import UserError
 from kdbench.plan import expand, request
 
@@ -85,3 +85,17 @@ def test_the_sweep_of_temperatures_has_a_row_for_each():
     rows = [(spec.method, spec.own_overrides) for spec in plan if not spec.is_teacher]
     kd = [("kd", {"KD.temperature": float(value)} if value != 4 else {}) for value in (1, 2, 4, 8)]
     assert rows == [("ce", {}), *kd]
+
+
+def test_the_sweep_with_standardisation_has_each_method_next_to_its_base():
+    methods = request.parse(["sweep=with_ls"]).methods
+    bases = {method: about.base(method) for method in methods if method.startswith("ls_")}
+    assert len(bases) == 4
+    assert {*bases, *bases.values(), "ce"} == {*methods}
+
+
+def test_the_sweep_of_a_family_holds_all_of_it():
+    methods = request.parse(["sweep=logit_family"]).methods
+    assert methods[0] == "ce"
+    assert [*methods[1:]] == about.of_family("family/logit", [*places.sources()])
+    assert {"kd", "dkd"} < {*methods}
