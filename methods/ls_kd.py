@@ -3,6 +3,7 @@
 Sun, Ren, Li, Wang and Cao, "Logit standardization in knowledge distillation", CVPR 2024.
 
 Family: logit
+Base: kd
 Loss: 0.1 · CE + 9 · T² · KL(softmax(n(zᵗ) / T) ‖ softmax(n(z) / T)), n(x) = (x − mean x) / (std x + 1e-7)
 Source: the authors' code, distillers/KD.py
 Choice: one temperature of 2 and one weight of 9 are the defaults for all pairs of networks, where the authors choose 2 to 4 and

@@ -15,14 +15,15 @@ import ast
 import io
 import tokenize
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 from kdbench.config import bindings, ginfile, places, signature, syntax
-from kdbench.errors import unknown
+from kdbench.errors import UserError, unknown
 
-ENTRIES = ("Family", "Loss", "Source", "Choice", "Fault")
+ENTRIES = ("Family", "Base", "Loss", "Source", "Choice", "Fault")
 """The entries of a docstring; those that are given several times are kept in order."""
 FAMILIES = ("label", "logit", "feature", "relation", "self", "online", "training")
 """The families of kdbench's own methods, in the order of the documents."""
@@ -56,6 +57,7 @@ class About:
         family: one word; "other" if there is none.
         loss: a formula.
         sources, choices, faults: their entries.
+        base: the method that this one changes; "" if there is none.
     """
 
     title: str
@@ -65,6 +67,7 @@ class About:
     sources: tuple[str, ...]
     choices: tuple[str, ...]
     faults: tuple[str, ...]
+    base: str = ""
 
 
 def of_docstring(text: str) -> About:
@@ -85,8 +88,9 @@ def of_docstring(text: str) -> About:
             paragraph.append(line.strip())
     family = next((value for value in entries["Family"] if places.is_name(value)), OTHER)
     paper = " ".join("\n".join(paragraph).strip().partition("\n\n")[0].split())
-    loss, sources, choices, faults = (tuple(filter(None, entries[name])) for name in ENTRIES[1:])
-    return About(title.strip(), paper, family, " ".join(loss), sources, choices, faults)
+    base = next((value for value in entries["Base"] if places.is_name(value)), "")
+    loss, sources, choices, faults = (tuple(filter(None, entries[name])) for name in ENTRIES[2:])
+    return About(title.strip(), paper, family, " ".join(loss), sources, choices, faults, base)
 
 
 @cache
@@ -106,6 +110,18 @@ def of_method(name: str) -> About:
         UserError: there is no such method, or its file does not parse.
     """
     return of_file(places.sources()[bindings.method_source(name)])
+
+
+def base(name: str) -> str:
+    """The method that a method changes: that whose gin file a variant includes, or the docstring's; "" for none.
+
+    Also "" for a method that is not there, such as that of somebody else's rows, or that has an error.
+    """
+    with suppress(UserError, RecursionError):
+        if not bindings.is_variant(name):
+            return of_method(name).base
+        return next((path.stem for path in ginfile.includes(bindings.member(name))), "")
+    return ""
 
 
 def families(names: Iterable[str]) -> dict[str, list[str]]:

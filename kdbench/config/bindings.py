@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
 from kdbench import words
 from kdbench.config import fields, ginfile, optimisers, places, signature, space, syntax
 from kdbench.config.ginfile import Binding
-from kdbench.errors import UserError
+from kdbench.errors import UserError, shortened
 
 _FILES_ONLY = {"Defaults": "dataset", "Sweep": "sweep", "Control": "method", "Teaching": "method", "Search": "method"}
 """Configurables that the command line cannot bind, and whose gin file can."""
@@ -24,8 +25,11 @@ _ONE_VALUE = ("Machine", "Measures", "Cluster")
 """Configurables that do not define a result: several values would be the same run several times."""
 
 
-def of_command_line(texts: Iterable[str]) -> list[Binding]:
+def of_command_line(texts: Iterable[str], place: str = " on the command line") -> list[Binding]:
     """The command line's bindings; `KD.temperature=1,2` makes one for each value, in a row.
+
+    Args:
+        place: where they are, for the message about a key that is given twice.
 
     Raises:
         UserError: a name or value that cannot be, or a key given twice.
@@ -40,9 +44,29 @@ def of_command_line(texts: Iterable[str]) -> list[Binding]:
         key = values[0].key
         if key in bindings:
             remedy = "" if configurable in _ONE_VALUE else f"; to compare values, pass a list ({key}=A,B)"
-            raise UserError(f"{key} is given twice on the command line{remedy}")
+            raise UserError(f"{key} is given twice{place}{remedy}")
         bindings[key] = values
     return [binding for values in bindings.values() for binding in values]
+
+
+def of_sweep(name: str) -> list[Binding]:
+    """The bindings that gin/sweep/NAME.gin has for its runs (`Sweep.bindings`), with the file as their origin.
+
+    Raises:
+        UserError: see `of_command_line`, or an item that is not a binding.
+    """
+    listed = of_group("sweep", name).get("Sweep.bindings")
+    if listed is None:
+        return []
+    for text in listed.value:
+        key, equals, _ = text.partition("=")
+        if not equals or "." not in key or not text.isprintable():
+            raise UserError(f"{listed.origin}: {shortened(repr(text))} is not a binding such as 'Train.epochs=5'")
+    try:
+        parsed = of_command_line(listed.value, place="")
+    except UserError as error:
+        raise UserError(f"{listed.origin}: {error}") from None
+    return [replace(binding, origin=listed.origin) for binding in parsed]
 
 
 def _values(text: str, configurables: Mapping[str, signature.Signature]) -> list[Binding]:
@@ -56,7 +80,7 @@ def _values(text: str, configurables: Mapping[str, signature.Signature]) -> list
         owner = configurables.get(configurable)
         if len(items) < 2 or configurable in _ONE_VALUE or owner is None or parameter not in owner.parameters:
             raise
-        if fields.takes_list(owner.parameters[parameter].type):
+        if fields.takes_list(owner.parameters[parameter].type) and not all(item[0] in "([" for item in items):
             raise
     return list(dict.fromkeys(ginfile.parse_override(f"{key}={item}", configurables) for item in items))
 

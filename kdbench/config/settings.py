@@ -289,7 +289,11 @@ class Defaults:
 @gin.configurable
 @dataclass(frozen=True)
 class Sweep:
-    """A named set of selections; selections on the command line come first."""
+    """A named set of selections and bindings; those on the command line come first.
+
+    Attributes:
+        bindings: as on the command line, such as 'KD.temperature=1,2,4' for a run with each value.
+    """
 
     methods: tuple[str, ...] = ()
     dataset: tuple[str, ...] = ()
@@ -297,3 +301,4 @@ class Sweep:
     teacher: tuple[str, ...] = ()
     recipe: tuple[str, ...] = ()
     seeds: tuple[int, ...] = ()
+    bindings: tuple[str, ...] = ()

@@ -9,6 +9,7 @@ from functools import cache
 from typing import Any
 
 from kdbench.config import bindings, resolve
+from kdbench.config.ginfile import COMMAND_LINE
 from kdbench.config.resolve import Config
 from kdbench.config.switches import Control
 from kdbench.errors import UserError
@@ -58,7 +59,8 @@ def plan(request: Request, find_run: FindRun | None = None, report: Callable[[st
                 spec = _spec(resolved, student, seed, group)
                 asked[spec.id] = spec
     for binding in resolve.unused(request.bound, configs):
-        raise UserError(f"nothing in this plan uses {binding.key} (methods: {', '.join(request.methods)})")
+        place = "" if binding.origin == COMMAND_LINE else f"{binding.origin}: "
+        raise UserError(f"{place}nothing in this plan uses {binding.key} (methods: {', '.join(request.methods)})")
     for sentence in _chosen_precisions(request, configs):
         if report:
             report(sentence)

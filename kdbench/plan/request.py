@@ -124,12 +124,15 @@ def _unknown_key(key: str) -> UserError:
 
 
 def _overrides(words: Iterable[str], single: Mapping[str, str]) -> tuple[Binding, ...]:
-    """The bindings, parsed, with those that gpus= and log= abbreviate."""
+    """The bindings, parsed, with those that gpus= and log= abbreviate, and the sweep's of other parameters."""
     machine = [f"Machine.{key}={single[key]}" for key in ("gpus", "log") if key in single]
     for name in loggers.named(single.get("log", "")):
         if name not in loggers.LOGGERS:
             raise unknown("log", name, loggers.LOGGERS)
-    overrides = tuple(bindings.of_command_line([*words, *machine]))
+    typed = bindings.of_command_line([*words, *machine])
+    keys = {binding.key for binding in typed}
+    of_sweep = bindings.of_sweep(single["sweep"]) if "sweep" in single else []
+    overrides = (*(binding for binding in of_sweep if binding.key not in keys), *typed)
     check_log(binding.value for binding in overrides if binding.key == "Machine.log")
     return overrides
 
@@ -173,7 +176,8 @@ def _lists(given: Mapping[str, tuple[str, ...]], sweep: str | None) -> dict[str,
 
 
 def _sweep(name: str) -> dict[str, tuple[str, ...]]:
-    return {b.parameter: tuple(map(str, b.value)) for b in bindings.of_group("sweep", name).values()}
+    bound = bindings.of_group("sweep", name).values()
+    return {b.parameter: tuple(map(str, b.value)) for b in bound if b.parameter in PLAN_KEYS}
 
 
 def _members(group: str, names: Iterable[str]) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ to attention", ICLR 2017.
 Further words about it.
 
 Family: feature
+Base: kd
 Loss: CE + β · Σ ‖A − Aᵗ‖²
 Source: RepDistiller
 Source: the authors' code
@@ -48,6 +49,7 @@ def test_every_entry_of_a_docstring():
         sources=("RepDistiller", "the authors' code"),
         choices=("`power` is 2; the paper also has 1",),
         faults=("NaN at zero maps; here 0",),
+        base="kd",
     )
 
 
@@ -128,6 +130,19 @@ def test_a_variant_has_the_facts_of_its_class_and_comments_of_both_files():
     origins = {key: binding.origin for key, binding in bindings.of_method("deep_supervision").items()}
     assert comments[origins["BYOT.alpha"]] == "no soft targets; the cross-entropies then have weight 1"
     assert comments[origins["BYOT.temperature"]] == "authors' code"
+
+
+def test_the_base_of_a_variant_is_the_method_that_it_includes_and_that_of_others_is_in_the_docstring(plugin):
+    bases = {"born_again": "kd", "deep_supervision": "byot", "ls_dkd": "dkd", "ls_kd": "kd", "kd": "", "ce": ""}
+    assert {name: about.base(name) for name in bases} == bases
+    plugin('"""A title.\n\nBase: two words\n"""')
+    plugin('"""A title.', "broken")
+    assert [about.base(name) for name in ("mine", "broken", "nobody_s")] == ["", "", ""]
+
+
+@pytest.mark.parametrize("name", sorted(places.sources()))
+def test_the_base_of_a_method_of_kdbench_is_a_method(name):
+    assert about.base(name) in ("", *places.members("method"))
 
 
 def test_what_methods_ask_of_the_networks():

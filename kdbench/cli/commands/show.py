@@ -69,6 +69,7 @@ def _facts(method: str) -> list[tuple[str, str]]:
     entries = [
         ("summary", facts.title),
         ("family", facts.family),
+        ("base", about.base(method)),
         ("paper", facts.paper),
         ("loss", facts.loss),
         ("needs", ", ".join(about.needs(source))),

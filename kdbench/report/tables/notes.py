@@ -16,7 +16,7 @@ from kdbench.report.stats.power import (
     seeds_needed_text,
     size_text,
 )
-from kdbench.report.tables import origins, revisions
+from kdbench.report.tables import bases, origins, revisions
 from kdbench.report.tables.rows import UNEVEN, Row, with_values
 
 UNCOMMITTED = "†"
@@ -70,7 +70,7 @@ def annotate(rows: list[Row], base: Row | None, baseline: str) -> tuple[list[Row
     if single:
         notes.append(f"n = 1: no interval, no p value and no rank ({_shortened(single)})")
     if not all(row.is_of_teachers for row in rows):
-        notes += _comparison(rows, names, base, baseline)
+        notes += [*_comparison(rows, names, base, baseline), *bases.note(rows, names, baseline)]
     notes += [*_conditions(rows, names), *_excluded(rows, names), *_power(rows, baseline)]
     marks = [
         UNCOMMITTED * a + OTHER_DATA * b + OTHER_MEASURES * c + UNEVEN_TIMES * row.has_uneven_times + origins.mark(row)
