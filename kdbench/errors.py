@@ -18,9 +18,13 @@ class RunError(Exception):
 
 def nearest(word: str, valid: Iterable[str]) -> str | None:
     """The valid word that is most similar to `word`, or None if none is similar."""
-    by_lower = {v.lower(): v for v in valid}
-    close = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.5)
-    return by_lower[close[0]] if close else None
+    word, by_lower = word.lower(), {v.lower(): v for v in valid}
+    close = difflib.get_close_matches(word, by_lower, n=10, cutoff=0.5)
+
+    def likeness(other: str) -> tuple[float, bool]:  # of equally similar words, the one with two letters exchanged
+        return difflib.SequenceMatcher(None, other, word).ratio(), sorted(other) == sorted(word)
+
+    return by_lower[max(close, key=likeness)] if close else None
 
 
 def reason(error: BaseException) -> str:

@@ -57,9 +57,7 @@ class ATS(Method):
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         logits, taught = self.student(batch.images), self.teach(batch, "logits").logits
-        target = asymmetric_target(
-            taught, batch.labels, self.target_temperature, self.other_temperature, self.centred
-        )
+        target = asymmetric_target(taught, batch.labels, self.target_temperature, self.other_temperature, self.centred)
         soft = self.student_temperature**2 * soft_cross_entropy(logits / self.student_temperature, target)
         return {
             "ce": self.ce_weight * self.cross_entropy(logits, batch.labels),

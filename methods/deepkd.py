@@ -48,7 +48,12 @@ def nontarget_of_each(logits: Tensor, target_logits: Tensor, labels: Tensor, top
 
 
 def deepkd_losses(
-    logits: Tensor, target_logits: Tensor, labels: Tensor, temperature: float, weighted: Literal["no", "images", "means"], top: int
+    logits: Tensor,
+    target_logits: Tensor,
+    labels: Tensor,
+    temperature: float,
+    weighted: Literal["no", "images", "means"],
+    top: int,
 ) -> tuple[Tensor, Tensor]:
     """T² · TCKD and T² · NCKD, each averaged over the batch.
 

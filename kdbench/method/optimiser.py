@@ -6,21 +6,27 @@ import torch
 from torch import nn
 
 from kdbench import eager
-from kdbench.config.optimisers import SGD, AdamW
+from kdbench.config import optimisers
 
 
-class _SGD(torch.optim.SGD):
+class SGD(torch.optim.SGD):
+    """torch's, which needs no compiler (`kdbench.eager`)."""
+
     step = eager.uninterrupted(torch.optim.SGD.step)
 
 
-class _AdamW(torch.optim.AdamW):
+class AdamW(torch.optim.AdamW):
+    """torch's, which needs no compiler (`kdbench.eager`)."""
+
     step = eager.uninterrupted(torch.optim.AdamW.step)
 
 
-def build(parameters: list[nn.Parameter], settings: SGD | AdamW) -> dict[str, torch.optim.Optimizer]:
+def build(
+    parameters: list[nn.Parameter], settings: optimisers.SGD | optimisers.AdamW
+) -> dict[str, torch.optim.Optimizer]:
     """The optimiser that `settings` describe, under its name: "sgd" or "adamw"."""
-    if isinstance(settings, SGD):
-        sgd = _SGD(
+    if isinstance(settings, optimisers.SGD):
+        sgd = SGD(
             parameters,
             lr=settings.lr,
             momentum=settings.momentum,
@@ -28,10 +34,10 @@ def build(parameters: list[nn.Parameter], settings: SGD | AdamW) -> dict[str, to
             nesterov=settings.nesterov,
         )
         return {"sgd": sgd}
-    return {"adamw": _AdamW(_groups(parameters, settings), lr=settings.lr, betas=_pair(settings.betas))}
+    return {"adamw": AdamW(_groups(parameters, settings), lr=settings.lr, betas=_pair(settings.betas))}
 
 
-def _groups(parameters: list[nn.Parameter], settings: AdamW) -> list[dict[str, object]]:
+def _groups(parameters: list[nn.Parameter], settings: optimisers.AdamW) -> list[dict[str, object]]:
     if settings.decay_vectors:
         return [{"params": parameters, "weight_decay": settings.weight_decay}]
     decayed = {"params": [p for p in parameters if p.dim() > 1], "weight_decay": settings.weight_decay}

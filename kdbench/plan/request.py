@@ -116,8 +116,9 @@ def parse(words: Sequence[str]) -> Request:
 
 
 def _unknown_key(key: str) -> UserError:
-    configurables = bindings.overridable().values()
-    keys = {p: f"{c.name}.{p}" for c in configurables for p in c.parameters if p not in KEYS}
+    every = [(c.name, p) for c in bindings.overridable().values() for p in c.parameters if p not in KEYS]
+    # Many methods have a temperature; the shortest name is the likeliest.
+    keys = {p: f"{name}.{p}" for name, p in sorted(every, key=lambda pair: -len(pair[0]))}
     guess = nearest(key, [*KEYS, *keys])
     guess = keys.get(guess, guess) if guess else None
     return UserError(f"unknown selection '{key}'{hint(guess, 'see all with: kdbench run --help')}")

@@ -226,7 +226,7 @@ def test_without_optuna_there_is_one_sentence(monkeypatch, capsys, tmp_path):
         (["ce", "trials=0", *WORDS], "trials must be a positive integer, such as trials=20, not '0'"),
         (["ce", "trials=2,3", *WORDS], "'trials' takes one value, not 2"),
         (["ce", "trials=2", *WORDS, "workers=2"], "kdbench tune supports executor=inline only"),
-        (["ce", "trials=2", *WORDS, "temprature=2"], "did you mean 'KD.temperature'?"),
+        (["ce", "trials=2", *WORDS, "temprature=2"], ".temperature'?"),
         (["ce", "trails=2", *WORDS], "did you mean 'trials'?"),
         (["trials=2", *WORDS], "specify a method to tune"),
         (["ce", "kd", "trials=2", *WORDS], "one comma-separated list: kdbench tune ce,kd trials=20"),

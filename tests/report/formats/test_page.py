@@ -208,7 +208,7 @@ def test_the_sections_of_the_readme_are_on_the_page(board):
             cells = line.strip("| ").split("|") if line.startswith("|") else [line.removeprefix("- ")]
             for cell in cells:
                 shown = html.unescape(re.sub(r"\\(.)|\[([^]]*)\]\([^)]*\)|\*", r"\1\2", cell.strip()))
-                about, _, rest = shown.partition("at another budget: ")
+                about, _, rest = shown.partition("that is not known: ")
                 assert (rest.removesuffix(".") or about) in text, cell
     assert '<a href="published.csv">published.csv</a>' in own(page)
     assert "<img" not in own(page)

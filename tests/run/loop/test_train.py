@@ -9,7 +9,7 @@ import torch
 
 from kdbench.config.optimisers import AdamW
 from kdbench.errors import RunError
-from kdbench.method import Phase
+from kdbench.method import Phase, optimiser
 from kdbench.run.checkpoint import weights_sha256
 from kdbench.run.evaluate import accuracy
 from kdbench.run.loop.budget import Budget
@@ -42,9 +42,9 @@ def test_the_best_weights_are_those_of_the_best_epoch(small, tmp_path):
 
 def test_the_learning_rate_warms_up_and_follows_the_schedule(small, tmp_path, monkeypatch):
     rates = []
-    step = torch.optim.SGD.step
+    step = optimiser.SGD.step
     monkeypatch.setattr(
-        torch.optim.SGD, "step", lambda self, *a: (rates.append(self.param_groups[0]["lr"]), step(self, *a))[1]
+        optimiser.SGD, "step", lambda self, *a: (rates.append(self.param_groups[0]["lr"]), step(self, *a))[1]
     )
     small.trained(tmp_path, epochs=4.0, warmup=1.0, batch_size=9)
     budget = Budget(small.recipe(epochs=4.0, batch_size=9, warmup=1.0), 72, 1)
@@ -56,13 +56,13 @@ def test_the_learning_rate_warms_up_and_follows_the_schedule(small, tmp_path, mo
 
 def test_clipping_bounds_the_gradient(small, tmp_path, monkeypatch):
     norms = []
-    step = torch.optim.SGD.step
+    step = optimiser.SGD.step
 
     def watched(self, *a):
         norms.append(torch.cat([p.grad.flatten() for g in self.param_groups for p in g["params"]]).norm().item())
         return step(self, *a)
 
-    monkeypatch.setattr(torch.optim.SGD, "step", watched)
+    monkeypatch.setattr(optimiser.SGD, "step", watched)
     small.trained(tmp_path, clip_norm=0.1)
     assert max(norms) <= 0.1 * 1.001
     norms.clear()
@@ -211,9 +211,9 @@ def test_stopped_before_at_and_after_the_switch_training_ends_in_the_same_bits(s
 
 def test_the_rate_of_each_phase_is_its_own(small, tmp_path, monkeypatch):
     rates = []
-    step = torch.optim.SGD.step
+    step = optimiser.SGD.step
     monkeypatch.setattr(
-        torch.optim.SGD, "step", lambda self, *a: (rates.append(self.param_groups[0]["lr"]), step(self, *a))[1]
+        optimiser.SGD, "step", lambda self, *a: (rates.append(self.param_groups[0]["lr"]), step(self, *a))[1]
     )
     small.trained(tmp_path, two_phases(small.Plain, rate="constant"))
     second = [0.05 * 0.5 * (1 + math.cos(math.pi * k / (STEPS - FIRST))) for k in range(STEPS - FIRST)]
