@@ -27,6 +27,11 @@ WITH_OFFSET = {
     "revision": "the student learns the logits themselves where the teacher is right",
 }
 """Methods whose loss depends on an offset of the teacher's logits, and why."""
+FLOOR = {
+    "nkd": "is a cross-entropy with the teacher's probabilities, whose entropy remains",
+    "skd": "gives the student's logits the scale of an untrained teacher's, at which no cross-entropy is small",
+}
+"""Methods whose loss has most of its first value as its least, and why."""
 
 
 @functools.cache
@@ -92,7 +97,7 @@ def test_a_few_steps_lower_the_loss(make, batch, name):
             nn.utils.clip_grad_norm_(trained, 5.0)  # weights of terms are made for smaller rates at the beginning
             optimiser.step()
             totals.append(loss.item())
-        assert min(totals[-3:]) < (0.9 if losses == last[0] else 0.99) * totals[0]
+        assert min(totals[-3:]) < (0.9 if losses == last[0] and name not in FLOOR else 0.99) * totals[0]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -150,9 +155,10 @@ def test_an_offset_of_the_teachers_logits_does_not_matter(make, batch, name):
 @pytest.mark.parametrize("name", WITH_TEACHER)
 def test_a_network_with_one_stage_more(make, batch, name, names):
     student, teacher = (network(each) for each in names)
-    student = copy.deepcopy(student).requires_grad_(True).train()
+    student, refused = copy.deepcopy(student).requires_grad_(True).train(), None
     try:
         method = make(name, student=student, teacher=teacher, image=(1, 16, 16))
         list(check_finite(method, batch(method, progress=0.5)))
     except RunError as refusal:
-        assert str(refusal).startswith(f"{name} needs")
+        refused = str(refusal)
+    assert refused is None or refused.startswith(f"{name} needs")
