@@ -13,9 +13,7 @@ from kdbench.streams import Streams
 
 def test_the_loss_is_the_reference(reference):
     case = reference("funmatch")
-    case.check(
-        distillation(case.student["student_logits"], case.fixed["teacher_logits"], case.params["temperature"])
-    )
+    case.check(distillation(case.student["student_logits"], case.fixed["teacher_logits"], case.params["temperature"]))
 
 
 def test_mixed_images_are_the_reference(reference):
