@@ -70,7 +70,7 @@ def test_the_parts_are_their_definitions_in_plain_python():
     for x, y, label in zip(z, t, labels, strict=True):
         ours, theirs = (probabilities(row, range(4))[label] for row in (x, y))
         target += kl((theirs, 1 - theirs), (ours, 1 - ours))
-        best = sorted(range(4), key=lambda k: -y[k])[:top]  # noqa: B023
+        best = sorted(range(4), key=lambda k: -y[k])[:top]
         left = [k for k in best if k != label]
         one = kl(probabilities(y, left), probabilities(x, left))
         plain, by_image = plain + one, by_image + (1 - theirs) * one
