@@ -108,13 +108,13 @@ def test_without_deltas_it_is_knowledge_distillation(make, batch, updater, take,
         torch.testing.assert_close(one, other, rtol=0, atol=1e-5)
 
 
-def test_every_parameter_reaches_its_term(make, batch):
+def test_every_parameter_reaches_its_term(make, batch, gin_parameters):
     method = make("deepkd").eval()
     one = dataclasses.replace(batch(method), epoch=4)
     z, t = method.student(one.images), method.teacher(one.images)
     for given, weighted in (
         ({"ce_weight": 2.0, "alpha": 3.0, "beta": 5.0, "temperature": 2.0}, "images"),
-        ({"base": "dkd", "top": 2, "warmup_epochs": 8}, "no"),
+        (gin_parameters("deepkd_dkd") | {"top": 2, "warmup_epochs": 8}, "no"),
         ({"as_published": True}, "means"),
     ):
         changed = make("deepkd", **given).eval()
