@@ -24,7 +24,7 @@ from kdbench.errors import unknown
 
 ENTRIES = ("Family", "Loss", "Source", "Choice", "Fault")
 """The entries of a docstring; those that are given several times are kept in order."""
-FAMILIES = ("label", "logit", "feature", "relation", "self", "online")
+FAMILIES = ("label", "logit", "feature", "relation", "self", "online", "training")
 """The families of kdbench's own methods, in the order of the documents."""
 OTHER = "other"
 """The family of a method whose docstring names none."""
