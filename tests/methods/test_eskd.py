@@ -2,6 +2,7 @@ from dataclasses import replace
 
 import pytest
 
+from kdbench.config import bindings
 from kdbench.method import RunError
 
 
@@ -36,5 +37,6 @@ def test_a_share_that_is_none_is_refused(make, until):
 
 
 def test_the_variant_is_kd_from_a_short_training(gin_parameters):
-    assert gin_parameters("eskd_teacher") == gin_parameters("kd") | {"method": "ce_quarter"}
+    assert gin_parameters("eskd_teacher") == gin_parameters("kd")
+    assert bindings.of_method("eskd_teacher")["Teaching.method"].value == "ce_quarter"
     assert gin_parameters("ce_quarter") == gin_parameters("ce")
