@@ -48,7 +48,7 @@ def binary_logits(logits: Tensor, others: Tensor) -> Tensor:
 def dkd_loss(
     logits: Tensor, target_logits: Tensor, labels: Tensor, alpha: float, beta: float, temperature: float
 ) -> Tensor:
-    """T² · (α · TCKD + β · NCKD), averaged over the batch (equation 7 of the paper, with the T² of the code).
+    """T² · (α · TCKD + β · NCKD), averaged over the batch; T² is that of the code.
 
     Args:
         logits, target_logits: (B, K), of student and teacher.
