@@ -83,8 +83,10 @@ def test_training_goes_on_from_saved_state(make, batch, name):
 @pytest.mark.parametrize("name", [name for name in NAMES if "cross_entropy" in places.sources()[name].read_text()])
 def test_label_smoothing_of_the_recipe_is_applied(make, batch, name):
     plain, smooth = make(name), make(name, label_smoothing=0.3)
-    one = batch(plain)
-    assert plain.losses(one)["ce"].item() != pytest.approx(smooth.losses(one)["ce"].item(), rel=1e-4)
+    # Labels may come in late, as in a second phase.
+    one, last = batch(plain, progress=0.99), plain.phases()[-1].losses
+    ours, theirs = (method.losses(one) if last is None else last.__func__(method, one) for method in (plain, smooth))
+    assert ours["ce"].item() != pytest.approx(theirs["ce"].item(), rel=1e-4)
 
 
 def test_the_base_class_samples_the_anchors_alone(make):

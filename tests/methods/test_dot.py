@@ -1,9 +1,12 @@
 """DOT, a momentum for each term."""
 
+import dataclasses
+
 import pytest
 import torch
 from torch import nn
 
+from kdbench.method.optimiser import build
 from kdbench.methods.dot import SeparateMomenta
 
 
@@ -36,16 +39,16 @@ def test_a_step_is_its_definition_in_plain_python():
         assert parameter.item() == pytest.approx(theta, rel=1e-7)
 
 
-def test_a_parameter_that_one_term_reaches_has_the_plain_momentum():
+def test_a_parameter_that_one_term_reaches_has_the_plain_momentum(sgd):
     start = torch.tensor([1.0, -2.0], dtype=torch.float64)
     ours, both, plain = (nn.Parameter(start.clone()) for _ in range(3))
     optimiser = SeparateMomenta([ours, both], 0.1, (0.825, 0.975), 0.9, 0.0)
-    sgd = torch.optim.SGD([plain], 0.1, 0.9)
+    theirs = build([plain], dataclasses.replace(sgd, lr=0.1, weight_decay=0.0))["sgd"]
     for number in range(4):
         gradient = torch.tensor([0.3, number - 1.0], dtype=torch.float64)
         optimiser.step([None, gradient], [gradient, gradient])
         plain.grad = gradient.clone()
-        sgd.step()
+        theirs.step()
     torch.testing.assert_close(ours, plain)
     assert not torch.allclose(both, plain)
 

@@ -2,8 +2,8 @@ from dataclasses import replace
 
 import pytest
 
-from kdbench.config import bindings
 from kdbench.method import RunError
+from kdbench.plan import expand, request
 
 
 def test_it_is_kd_until_its_share_and_ce_afterwards_without_the_teacher(make, batch, monkeypatch):
@@ -36,7 +36,10 @@ def test_a_share_that_is_none_is_refused(make, until):
         make("eskd", until=until)
 
 
-def test_the_variant_is_kd_from_a_short_training(gin_parameters):
-    assert gin_parameters("eskd_teacher") == gin_parameters("kd")
-    assert bindings.of_method("eskd_teacher")["Teaching.method"].value == "ce_quarter"
-    assert gin_parameters("ce_quarter") == gin_parameters("ce")
+def test_the_variant_is_kd_from_a_short_training():
+    words = ["methods=eskd_teacher,kd", "dataset=digits", "teacher=resnet14"]
+    short, whole, taught, kd = expand.plan(request.parse(words))
+    assert [(spec.method, spec.control) for spec in (short, whole)] == [("ce_quarter", {"budget": 0.25}), ("ce", {})]
+    assert taught.teacher_runs == (short.id,)
+    assert (taught.source, taught.protocol, taught.control) == ("kd", kd.protocol, {})
+    assert kd.teacher_runs == (whole.id,)
