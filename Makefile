@@ -29,6 +29,7 @@ coverage: $(VENV)/.installed-dev
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -o addopts= --import-mode=importlib --benchmark-only $(BENCH) tests/benchmarks
+	$(BIN)/python tests/benchmarks/costs.py
 
 performance: $(VENV)/.installed-dev
 	$(BIN)/python tests/benchmarks/performance.py

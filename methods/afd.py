@@ -1,4 +1,4 @@
-"""Attention-based feature distillation: each stage of the teacher finds the stages of the student that it should teach.
+"""Attention-based feature distillation: each stage of the teacher chooses which stages of the student it teaches.
 
 Ji, Heo and Park, "Show, attend and distill: knowledge distillation via attention-based feature matching", AAAI 2021.
 

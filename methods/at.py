@@ -7,8 +7,8 @@ Family: feature
 Loss: CE + 1000 · Σ_s mean over (b, i) of (a(F_s) − a(F_s^t))², a(F) = norm over the pixels of (mean over channels of F²)
 Source: RepDistiller (distiller_zoo/AT.py), which agrees with the authors' code (szagoruyko/attention-transfer)
 Choice: `form` is "squared" by default, as in the authors' code, from which the published numbers come. "norm" is the paper's
-    equation without its factor ½: the distance itself, summed over the pixels. Its weight is another one; the paper gives
-    1000 over the number of pixels, so about 4 at 16 × 16.
+    equation without its factor ½: the L2 distance over the pixels. It needs a weight of its own: the paper's β / 2, with β = 1000
+    over the number of pixels, is about 2 at 16 × 16.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def attention_loss(maps: Sequence[Tensor], targets: Sequence[Tensor], form: Lite
         maps, targets: (B, C_s, H_s, W_s) for each stage; widths may differ, and the larger map is averaged to the resolution
             of the smaller.
         form: "squared": mean squared difference over images and pixels; "norm": L2 distance, averaged over the images
-            (equation 2 of the paper without ½).
+            (the paper's equation without ½).
     """
     terms = []
     for x, target in zip(maps, targets, strict=True):
@@ -51,7 +51,8 @@ class AT(Method):
     """Cross-entropy and `attention_loss` of all stages, paired from the deepest.
 
     Args:
-        attention_weight: of `attention_loss`.
+        attention_weight: of `attention_loss`. Rows of length 1 have larger entries where there are fewer pixels: in the form
+            "squared", maps of 2 × 2 pixels want a smaller weight than those of 8 × 8.
         form: of the distance.
         kd_weight, temperature: of knowledge distillation on the logits.
     """

@@ -34,7 +34,7 @@ def hint_loss(x: Tensor, target: Tensor) -> Tensor:
 def summed_hint_loss(x: Tensor, target: Tensor) -> Tensor:
     """Half the squared difference of two maps (B, C, H, W), summed over the channels and averaged over images and pixels.
 
-    Equation 3 of the paper, in the form of the authors' code.
+    The first phase of the paper, in the form of the authors' code.
     """
     return hint_loss(x, target) * x.shape[1] / 2
 

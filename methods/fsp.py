@@ -66,7 +66,7 @@ def fsp_loss(maps: Sequence[Tensor], targets: Sequence[Tensor], pooling: Pooling
 
 
 @torch.no_grad()
-def map_widths(network: Backbone, image_shape: tuple[int, int, int]) -> tuple[int, ...]:
+def _map_widths(network: Backbone, image_shape: tuple[int, int, int]) -> tuple[int, ...]:
     """Channels of the stem map and of each stage map, found by passing zeros through."""
     was_training = network.training
     stem = network.eval().stem(torch.zeros(1, *image_shape, device=next(network.parameters()).device))
@@ -97,7 +97,7 @@ class FSP(Method):
     temperature: float
 
     def setup(self) -> None:
-        widths = [map_widths(network, self.info.image_shape) for network in (self.student, self.teacher)]
+        widths = [_map_widths(network, self.info.image_shape) for network in (self.student, self.teacher)]
         if any(ours != theirs for ours, theirs in paired(*widths)):
             ours, theirs = (", ".join(map(str, each)) for each in widths)
             raise RunError(

@@ -133,8 +133,8 @@ class FT(Method):
         if self.compare == "attention" and all(min(sides) == 1 for sides in zip(ours, theirs, strict=True)):
             maps = " and ".join("×".join(map(str, sides)) for sides in (ours, theirs))
             raise RunError(
-                f"ft compares the pixels of factors and needs more than one: the deepest maps of student and teacher have {maps} "
-                "pixels; take larger images, networks with larger deepest maps, or FT.compare='factor'"
+                "ft needs factors of more than one pixel, because it compares pixels: the deepest maps of student and teacher "
+                f"have {maps} pixels; take larger images, networks with larger deepest maps, or FT.compare='factor'"
             )
         factors = max(1, int(self.factor_rate * target))
         self.paraphraser = Paraphraser(target, factors)

@@ -3,7 +3,7 @@
 Hinton, Vinyals and Dean, "Distilling the knowledge in a neural network", 2015.
 
 Family: logit
-Loss: α · CE + β · T² · KL(softmax(zᵗ / T) ‖ softmax(z / T))
+Loss: α · CE + β · T² · KL(softmax(z^t / T) ‖ softmax(z / T))
 Source: RepDistiller
 """
 

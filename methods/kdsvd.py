@@ -10,6 +10,7 @@ Choice: the decomposition is that of the smaller Gram matrix, in float32. Where 
     not clipped, as the authors do, to the norm of those of the cross-entropy.
 Fault: the sign of a singular vector is arbitrary, so the original's target differs from image to image for no reason. Here each
     vector's entries sum to a positive number.
+Fault: mdistiller decomposes (C · H) × W matrices, which mix channels and rows; they are not those of the paper.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from kdbench.method import Batch, Method, at_least_float32, kd_term
+from kdbench.method import Backbone, Batch, Method, RunError, at_least_float32, kd_term
 from kdbench.method.connectors import ConvBN, equal_resolution, paired
 
 
@@ -74,6 +74,17 @@ class OFD(Method):
     temperature: float
 
     def setup(self) -> None:
+        for network in (self.student, self.teacher):
+            if type(network).before_and_after_relu is Backbone.before_and_after_relu:
+                raise RunError(
+                    f"ofd needs maps before the last ReLU of each stage, which {type(network).__name__} does not offer; use "
+                    "another network, such as a resnet"
+                )
+        if type(self.teacher).last_bn is Backbone.last_bn:
+            raise RunError(
+                f"ofd needs the last batch normalisation of each stage of the teacher, which {type(self.teacher).__name__} "
+                "does not offer; use another teacher, such as a resnet"
+            )
         theirs = self.stage_shapes(self.teacher)
         pairs = paired(self.stage_shapes(), theirs)
         self.connectors = nn.ModuleList(ConvBN(ours[0], target[0], wide_normal=True) for ours, target in pairs)

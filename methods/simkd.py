@@ -105,10 +105,10 @@ class SimKD(Method):
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         projected = self.network.projector(self.network.body(batch.images))
         taught = self.teach(batch, "unpooled")
-        return {
-            "simkd": self.weight * simkd_loss(projected, cast(Tensor, taught.unpooled)),
-            **kd_term(self.network.classify(projected), taught.logits, self.kd_weight, self.temperature),
-        }
+        terms = {"simkd": self.weight * simkd_loss(projected, cast(Tensor, taught.unpooled))}
+        if self.kd_weight:  # only then are logits needed
+            terms |= kd_term(self.network.classify(projected), taught.logits, self.kd_weight, self.temperature)
+        return terms
 
     def deployed(self) -> nn.Module:
         return self.network

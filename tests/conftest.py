@@ -23,10 +23,10 @@ from hypothesis import settings
 from torch import Tensor
 
 from kdbench.backbones.registry import build
+from kdbench.config import bindings, signature
 from kdbench.config import places as places_
-from kdbench.config import signature
 from kdbench.method import Backbone, Batch, Info, Method, Teacher
-from kdbench.methods import load
+from kdbench.methods import class_of, load
 from kdbench.streams import Streams
 
 ROOT = Path(__file__).parent.parent
@@ -208,10 +208,18 @@ def make() -> Callable[..., Method]:
 
         smoothing, size = given.pop("label_smoothing", 0.0), given.pop("batch_size", 6)
         info = Info(classes, labels, image, smoothing, torch.device("cpu"), batch_size=size, steps=100, network=network)
-        teachers = [Teacher(teacher)] if teacher is not None else []
+        teachers = [Teacher(teacher, method=_trained_by(name, teacher, info))] if teacher is not None else []
         return cls(student, teachers, info, **{**_gin_parameters(name), **given}).train()
 
     return method
+
+
+def _trained_by(name: str, teacher: Backbone, info: Info) -> Method | None:
+    """A method around the teacher like the one that trains it, where the gin file of the method that it teaches names one."""
+    binding = bindings.of_method(name).get("Teaching.method")
+    if binding is None:
+        return None
+    return class_of(bindings.method_source(binding.value))(teacher, [], info, **_gin_parameters(binding.value))
 
 
 @pytest.fixture
@@ -229,7 +237,7 @@ def _gin_parameters(name: str) -> dict[str, object]:
     for statement in ast.parse(re.sub(r"^include .*$", "", text, flags=re.MULTILINE)).body:
         assert isinstance(statement, ast.Assign)
         configurable, _, parameter = ast.unparse(statement.targets[0]).partition(".")
-        if configurable not in ("Search", "Control"):
+        if configurable not in ("Search", "Control", "Teaching"):
             found[parameter] = ast.literal_eval(statement.value)
     return found
 

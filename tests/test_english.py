@@ -9,6 +9,9 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 
+CAPITAL = r"; (?!None\b)[A-Z][a-z]+\b"
+OF_SOURCES = ("methods.md",)
+"""Generated documents with lists of projects, whose names may follow a semicolon."""
 INSTEAD = {
     r"\bgo(es)? on (with|until|from|as)\b": "resumes, continues",
     r"(?<!there )\b(is|are) no (\w+ )?(name|file|folder|run|number|method|measure|teacher|state|dictionary)s?\b": "is not a …",
@@ -24,7 +27,7 @@ INSTEAD = {
     r"\bnot to be had\b": "is not available",
     r"\btake no\b|\btakes no\b": "does not accept",
     r"\btold apart\b": "distinguished",
-    r"; (?!None\b)[A-Z][a-z]+\b": "no capital after a semicolon",
+    CAPITAL: "no capital after a semicolon",
 }
 
 
@@ -53,5 +56,6 @@ def _texts():
 
 @pytest.mark.parametrize("pattern", INSTEAD)
 def test_a_word_does_not_come_back(pattern):
-    bad = [f"{path.relative_to(ROOT)}:{line}: {text}" for path, line, text in texts() if re.search(pattern, text)]
+    checked = (each for each in texts() if pattern != CAPITAL or each[0].name not in OF_SOURCES)
+    bad = [f"{path.relative_to(ROOT)}:{line}: {text}" for path, line, text in checked if re.search(pattern, text)]
     assert not bad, f"write instead: {INSTEAD[pattern]}"

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from kdbench.config import bindings
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -34,12 +36,12 @@ def test_it_runs_in_an_empty_folder(installed, tmp_path):
     ]
     printed = subprocess.run(where, cwd=tmp_path, env=environment, check=True, capture_output=True, text=True).stdout
     assert printed.startswith(str(installed)), "the wheel, not the clone, is what is tested"
-    words = ["run", "methods=all", "dataset=digits", "Train.epochs=1", "Train.warmup=0", "Measures.images=20"]
+    words = ["run", "dataset=digits", "Train.epochs=1", "Train.warmup=0", "Measures.images=20"]
     done = subprocess.run(
         [sys.executable, "-m", "kdbench", *words], cwd=tmp_path, env=environment, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    methods = {path.stem for path in (ROOT / "methods").glob("*.py")}
+    methods = {*bindings.of_group("sweep", "default")["Sweep.methods"].value}
     assert {path.name.split("-")[0] for path in tmp_path.glob("runs/[!.]*")} == methods
     assert "digits · resnet8" in done.stdout
 

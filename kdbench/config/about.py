@@ -132,21 +132,15 @@ def of_family(word: str, names: Iterable[str]) -> list[str]:
 
 def needs(source: str) -> list[str]:
     """What a method file asks for apart from the student's logits, in a fixed order: "a teacher", "stage maps", "branches"."""
-    read = {
-        node.attr if isinstance(node, ast.Attribute) else node.value
-        for node in ast.walk(signature.parse(places.sources()[source]))
-        if isinstance(node, ast.Attribute) or (isinstance(node, ast.Constant) and isinstance(node.value, str))
-    }
+    nodes = list(ast.walk(signature.parse(places.sources()[source])))
+    attributes = [node for node in nodes if isinstance(node, ast.Attribute)]
+    words = {node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    read = {*words, *(node.attr for node in attributes)}
     teacher = ["a teacher"] if signature.of_method(source).attributes.get("needs_teacher") else []
     wanted = [*teacher, *(phrase for name, phrase in _READ.items() if name in read)]
-    if any(_is_of_teacher(node) for node in ast.walk(signature.parse(places.sources()[source]))):
+    if any(node.attr == "exits" and "teacher" in ast.unparse(node.value) for node in attributes):
         wanted.append("exits of the teacher")
     return list(dict.fromkeys(wanted))
-
-
-def _is_of_teacher(node: ast.AST) -> bool:
-    """True for a call such as `self.teachers[0].exits(images)`."""
-    return isinstance(node, ast.Attribute) and node.attr == "exits" and "teacher" in ast.unparse(node.value)
 
 
 def images_per_anchor(source: str) -> int:

@@ -32,7 +32,7 @@ also those of plug-ins.
 - **Reference cases**: values and gradients of other implementations on fixed inputs, to which the test compares the method in
   float64. The error is the largest relative one of all losses and gradient norms.
 - **Choices** are made where sources differ, and **faults** of other implementations are repaired. z are logits, F stage maps, g
-  pooled features; ᵗ marks the teacher's. CE is the cross-entropy, KL the divergence, T a temperature.
+  pooled features; ^t marks the teacher's. CE is the cross-entropy, KL the divergence, T a temperature.
 """
 
 
@@ -73,7 +73,8 @@ def _row(name: str) -> str:
 
 
 def _cell(text: str) -> str:
-    return text.replace("|", r"\|")
+    """A text without the sign that ends a cell, for which programs know different escapes inside code."""
+    return text.replace("|", "∣")
 
 
 def _section(name: str) -> Iterator[str]:
@@ -88,12 +89,21 @@ def _section(name: str) -> Iterator[str]:
         yield from ("| parameter | default | source |", "|---|---|---|", *rows, "")
     for title, entries in (("Source", facts.sources), ("Choice", facts.choices), ("Fault", facts.faults)):
         yield from (f"- {title}: {entry.rstrip('.')}." for entry in entries)
+    yield from (f"- Variant: `{variant}`. {sentence}" for variant, sentence in _variants(name))
     listed = (
         f", which checks the reference {'case' if len(cases) == 1 else 'cases'} {', '.join(f'`{case}`' for case in cases)}"
         if cases
         else ""
     )
     yield from (f"- Test: `{about.test_of(name)}`{listed}.", "")
+
+
+def _variants(name: str) -> Iterator[tuple[str, str]]:
+    """The variants of a method, each with the comment that begins its gin file."""
+    for variant, path in sorted(places.members("method").items()):
+        own = places.origin(path) == places.BUILT_IN and bindings.is_variant(variant)
+        if own and bindings.method_source(variant) == name:
+            yield variant, path.read_text(encoding="utf-8").partition("\n")[0].lstrip("# ")
 
 
 def cases_of(name: str) -> list[str]:

@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kdbench.backbones.backbone import Backbone
+from kdbench.errors import RunError
 from kdbench.precision import at_least_float32, full_precision
 
 Shape = tuple[int, int, int]
@@ -40,14 +42,19 @@ def equal_resolution(x: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def pooled(x: Tensor, size: Sequence[int]) -> Tensor:
-    """A map (B, C, H, W) averaged to `size` (height, width), in float32 or wider; `x` itself where it has that size."""
+    """A map (B, C, H, W) averaged to `size` (height, width), in float32 or wider; `x` itself where it has that size.
+
+    A map of lower resolution is repeated.
+    """
     x = at_least_float32(x)
     (height, width), (rows, columns) = x.shape[2:], size
     if (height, width) == (rows, columns):
         return x
+    # The next two give the same bits as the last, whose gradient is refused on a GPU in deterministic mode but for a single pixel.
     if (rows, columns) != (1, 1) and height % rows == width % columns == 0:
-        # The same bits. The adaptive one's gradient is refused on a GPU in deterministic mode, but for a single pixel.
         return F.avg_pool2d(x, (height // rows, width // columns))
+    if rows % height == columns % width == 0:
+        return x.repeat_interleave(rows // height, dim=2).repeat_interleave(columns // width, dim=3)
     return F.adaptive_avg_pool2d(x, (rows, columns))
 
 
@@ -61,6 +68,20 @@ def normalised(x: Tensor, dim: int | tuple[int, ...] = 1, eps: float = 1e-12) ->
     # Not only the result is chosen: a root at 0 has an infinite gradient, and 0 · ∞ is not 0.
     safe = torch.linalg.vector_norm(x.masked_fill(small, 1.0), dim=dim, keepdim=True)
     return torch.where(small, x.detach() / eps, x / safe)
+
+
+def check_preactivations(method: str, *networks: Backbone) -> None:
+    """Refuse networks that do not offer the maps before the last ReLU of each stage; for `setup`, so that a plan can refuse them.
+
+    Raises:
+        RunError: one of them does not.
+    """
+    for network in networks:
+        if type(network).before_and_after_relu is Backbone.before_and_after_relu:
+            raise RunError(
+                f"{method} needs maps before the last ReLU of each stage, which {type(network).__name__} does not offer; "
+                "use another network, such as a resnet"
+            )
 
 
 class ConvBN(nn.Module):
@@ -96,6 +117,18 @@ class ConvBN(nn.Module):
         with full_precision(x.device):
             x = self.bn(self.conv(at_least_float32(x)))
             return F.relu(x) if self.relu else x
+
+
+def separable(width: int, target: int) -> nn.Sequential:
+    """Depth-wise separable convolutions that halve the resolution of a map (B, width, H, W), with `target` channels after.
+
+    Twice a depth-wise 3×3 convolution (the first with stride 2), a 1×1 convolution, batch normalisation and ReLU, without bias.
+    """
+    layers: list[nn.Module] = []
+    for wanted, stride in ((width, 2), (target, 1)):
+        layers.append(nn.Conv2d(width, width, 3, stride, padding=1, groups=width, bias=False))
+        layers += [nn.Conv2d(width, wanted, 1, bias=False), nn.BatchNorm2d(wanted), nn.ReLU()]
+    return nn.Sequential(*layers)
 
 
 class Regressor(nn.Module):

@@ -114,12 +114,26 @@ def test_without_timm_the_extra_is_named(monkeypatch):
         registry.check("timm/resnet18", "student")
 
 
+def test_the_map_that_the_classifier_averages():
+    pytest.importorskip("timm")
+    images = torch.randn(2, 3, 32, 32)
+    for name in ("torchvision/shufflenet_v2_x0_5", "timm/resnet10t"):
+        out = registry.build(name, 5, 3).eval()(images, features=("unpooled",))
+        torch.testing.assert_close(out.unpooled.mean(dim=(2, 3)), out.pooled)
+        assert out.unpooled is out.stages[-1]
+    transformer = registry.build("timm/test_vit", 5, 3)
+    sentence = "test_vit does not offer unpooled: its classifier does not read the average of its last map"
+    for _ in range(2):
+        with pytest.raises(UserError, match=sentence):
+            transformer(torch.randn(2, 3, 160, 160), features=("unpooled",))
+
+
 def test_what_a_model_lacks_is_one_sentence():
     network = registry.build("torchvision/shufflenet_v2_x0_5", 5, 3)
     with pytest.raises(UserError, match=r"torchvision/shufflenet_v2_x0_5 does not offer stages that run on their own"):
         network.stage_modules()
     with pytest.raises(UserError, match="does not offer preactivations"):
-        network(torch.randn(1, 3, 32, 32), features=("preactivations",))
+        network(torch.randn(1, 3, 32, 32), features=("preactivations", "unpooled"))
     with pytest.raises(UserError, match="takes images of 3 channels, not 1"):
         registry.build("torchvision/resnet18", 5, 1)
     with pytest.raises(UserError, match="squeezenet1_1 has no linear classifier at its end"):

@@ -22,7 +22,6 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from kdbench import methods
-from kdbench.backbones import registry
 from kdbench.config import run_config, settings
 from kdbench.data.augment import Augmenter
 from kdbench.data.images import Images
@@ -30,6 +29,7 @@ from kdbench.data.task import SealedTest, Task
 from kdbench.measures.cost import PeakMemory
 from kdbench.method import Batch, Method
 from kdbench.plan import expand, request
+from kdbench.plan.spec import Spec
 from kdbench.run import arithmetic
 from kdbench.run.compilation import compile_networks
 from kdbench.run.loop.batches import passes_per_anchor, steps
@@ -121,22 +121,29 @@ class Bench:
             f"methods={name}", "dataset=cifar100", f"student={student}", f"teacher={teacher}", "recipe=smoke",
             f"Train.batch_size={batch}", "Split.validation=0", "Train.warmup=0", f"Train.precision={precision}",
         ]  # fmt: skip
-        (self.spec,) = (spec for spec in expand.plan(request.parse([*usual, *words])) if not spec.is_teacher)
-        cls = methods.load(self.spec.source)
-        self._bind()
-        given = settings.from_gin()
-        teachers = [LoadedTeacher(registry.build(teacher, classes), None, "", None)] if cls.needs_teacher else []
+        *trained_before, self.spec = expand.plan(request.parse([*usual, *words]))
         task = made_up(classes, device=device)
-        self.ready = Ready(cls, given, device, PeakMemory(device), {}, task, tuple(teachers))
+        teachers = [self._untrained(spec, task, device) for spec in trained_before]
+        cls = methods.load(self.spec.source)
+        self._bind(self.spec)
+        self.ready = Ready(cls, settings.from_gin(), device, PeakMemory(device), {}, task, tuple(teachers))
         self.length, self.block = length, block
 
-    def _bind(self) -> None:
+    @staticmethod
+    def _bind(spec: Spec) -> None:
         """Gin holds the values of one method at a time."""
-        run_config.bind(run_config.trainable(self.spec.config, self.spec.id, self.spec.source))
+        run_config.bind(run_config.trainable(spec.config, spec.id, spec.source))
+
+    def _untrained(self, spec: Spec, task: Task, device: torch.device) -> LoadedTeacher:
+        """A teacher as its run begins, with the exits that the run trains."""
+        cls = methods.load(spec.source)
+        self._bind(spec)
+        method = build(spec, Ready(cls, settings.from_gin(), device, PeakMemory(device), {}, task, ()), Streams(0))
+        return LoadedTeacher(method.student, None, "", None, method)
 
     def method(self) -> Method:
         """A new method in the state before training."""
-        self._bind()
+        self._bind(self.spec)
         arithmetic.apply(self.ready.settings.machine, self.ready.device, self.spec.source)
         return build(self.spec, self.ready, Streams(0)).train()
 

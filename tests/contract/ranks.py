@@ -1,4 +1,4 @@
-"""Methods, those of the plug-in folder among them, trained by two processes together and by each alone: `python ranks.py FOLDER NAME…`.
+"""Methods, also of the plug-in folder, trained by two processes together and by each alone: `python ranks.py FOLDER NAME…`.
 
 The environment says which process this is; it leaves FOLDER/RANK.pt. Comparisons are the tests' business.
 """

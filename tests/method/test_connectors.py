@@ -29,6 +29,16 @@ def test_a_map_of_the_right_size_is_not_copied():
     assert pooled(x.bfloat16(), (2, 2)).dtype == torch.float32
 
 
+@pytest.mark.parametrize("size", [(1, 1), (2, 4), (4, 2), (3, 3), (8, 8), (8, 4), (12, 4)])
+def test_every_size_is_what_torchs_adaptive_average_gives(size):
+    x = torch.randn(2, 3, 4, 4, dtype=torch.float64, requires_grad=True)
+    ours, theirs = pooled(x, size), F.adaptive_avg_pool2d(x, size)
+    assert torch.equal(ours, theirs)
+    weights = torch.randn(size, dtype=torch.float64)
+    gradients = [torch.autograd.grad((y * weights).sum(), x)[0] for y in (ours, theirs)]
+    assert torch.allclose(*gradients)
+
+
 @pytest.mark.parametrize("dim", [1, (1, 2)])
 def test_normalised_rows_have_length_1_and_small_ones_no_gradient(dim):
     x = torch.randn(4, 3, 5, dtype=torch.float64)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from kdbench.method import distillation, second_task, softened_kl
+from kdbench.method import RunError, distillation, second_task, softened_kl
 from kdbench.method.connectors import Regressor
 from kdbench.methods.ab import boundary_loss
 
@@ -111,6 +111,14 @@ def test_unequal_stages_widths_and_resolutions(make, batch, student, teacher, st
     trained = [p for p in method.phases()[0].trains if p.grad is not None]
     assert all(p.grad.isfinite().all() for p in trained)
     assert any(p is next(iter(method.student.parameters())) for p in trained)
+
+
+@pytest.mark.parametrize("role", ["student", "teacher"])
+def test_a_network_without_pre_activations_is_refused(make, role):
+    with pytest.raises(
+        RunError, match=r"^ab needs maps before the last ReLU of each stage, which VisionTransformer does not"
+    ):
+        make("ab", **{role: "vit_tiny"})
 
 
 def test_phase_2_is_cross_entropy_alone(make, batch):

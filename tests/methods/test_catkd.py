@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch import nn
 
-from kdbench.method import RunError
+from kdbench.method import RunError, distillation
 from kdbench.methods.catkd import binarised, catkd_loss, class_maps
 
 
@@ -101,3 +101,19 @@ def test_running_statistics_move_once_a_step(make, batch):
 def test_a_resolution_of_nothing_is_refused(make):
     with pytest.raises(RunError, match=r"CATKD.resolution=0 must be at least 1 pixel"):
         make("catkd", resolution=0)
+
+
+def test_a_classifier_that_reads_something_else_is_refused(make):
+    """A network of a library whose head widens the averaged map."""
+    pytest.importorskip("timm")
+    with pytest.raises(
+        RunError, match="catkd needs a teacher whose classifier reads the average of its deepest map: the map has"
+    ):
+        make("catkd", teacher="timm/mobilenetv3_small_050", image=(3, 32, 32))
+
+
+def test_kd_comes_in_addition(make, batch):
+    method = make("catkd", kd_weight=2.0, temperature=3.0).eval()
+    one = batch(method)
+    expected = 2 * distillation(method.student(one.images), method.teacher(one.images), 3.0)
+    assert method.losses(one)["kd"].item() == pytest.approx(expected.item(), rel=1e-5)

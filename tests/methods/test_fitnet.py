@@ -116,8 +116,32 @@ def test_the_phases_have_the_losses_of_the_paper(make, batch):
     assert [phase.name for phase in make("fitnet").phases()] == ["training"]
 
 
+def test_parameters_reach_the_phases(make, batch):
+    method = make("fitnet", joint=False, share=0.25, on_top=True, curriculum=(2.0, 0.5), stage=1).eval()
+    first, second = method.phases()
+    assert (first.share, first.on_top, first.rate) == (0.25, True, "constant")
+    one = batch(method)
+    x, t = (network(one.images, features=True).stages[0] for network in (method.student, method.teacher))
+    assert first.losses(one)["hint"].item() == pytest.approx(summed_hint_loss(method.regressor(x), t).item(), rel=1e-5)
+    start, end = (second.losses(dataclasses.replace(one, phase_progress=p))["soft"].item() for p in (0.0, 1.0))
+    assert start == pytest.approx(4 * end)
+    both = make("fitnet", joint=False, kd_weight=0.5).phases()[1].losses(one)
+    assert both["kd"].item() == pytest.approx(make("fitnet", kd_weight=0.5).losses(one)["kd"].item(), rel=1e-4)
+
+
 def test_a_stage_that_is_not_in_both_networks_is_refused(make):
     with pytest.raises(RunError, match=r"FitNet\.stage=4 must be from 1 to 3, the stages that both networks have"):
         make("fitnet", stage=4)
     with pytest.raises(RunError, match=r"FitNet\.curriculum must be two weights"):
         make("fitnet", curriculum=(4.0,))
+
+
+def test_the_regressor_is_not_in_half_precision(make, batch):
+    method = make("fitnet", teacher="resnet8x4").eval()
+    one = batch(method)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = method.losses(one)["hint"]
+        hint = hint_of(method, one)
+    assert loss.dtype == hint.dtype == torch.float32
+    assert loss.item() == pytest.approx(100 * hint.item(), rel=1e-5)
+    assert method.regressor(torch.randn(2, 32, 4, 4).bfloat16()).dtype == torch.float32

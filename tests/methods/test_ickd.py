@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from kdbench.method import distillation
 from kdbench.method.connectors import ConvBN
 from kdbench.methods.ickd import correlations, ickd_loss
 
@@ -64,3 +65,10 @@ def test_the_term_is_the_weighted_loss(make, batch):
     losses = method.losses(one)
     assert losses.keys() == {"ce", "ickd"}
     assert losses["ickd"].item() == pytest.approx(3 * ickd_loss(method.embedding(ours), theirs).item(), rel=1e-5)
+
+
+def test_kd_comes_in_addition(make, batch):
+    method = make("ickd", kd_weight=2.0, temperature=3.0).eval()
+    one = batch(method)
+    expected = 2 * distillation(method.student(one.images), method.teacher(one.images), 3.0)
+    assert method.losses(one)["kd"].item() == pytest.approx(expected.item(), rel=1e-5)

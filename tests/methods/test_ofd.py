@@ -4,8 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from kdbench.errors import UserError
-from kdbench.method import distillation
+from kdbench.method import RunError, distillation
 from kdbench.method.connectors import ConvBN
 from kdbench.methods.ofd import margin, ofd_loss
 
@@ -187,9 +186,23 @@ def test_widths_and_resolutions_may_differ(make, batch, student, teacher):
     assert method.connectors[-1](x).shape[1] == theirs.shape[1]
 
 
-def test_a_network_without_pre_activations_gets_the_contracts_sentence(make, batch):
-    with pytest.raises(UserError, match=r"^VisionTransformer does not offer the last batch normalisation"):
-        make("ofd", teacher="vit_tiny")
-    method = make("ofd", student="vit_tiny")
-    with pytest.raises(UserError, match=r"^VisionTransformer does not offer pre-activation maps"):
-        method.losses(batch(method))
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        (
+            {"student": "vit_tiny"},
+            "ofd needs maps before the last ReLU of each stage, which VisionTransformer does not offer",
+        ),
+        (
+            {"teacher": "vit_tiny"},
+            "ofd needs maps before the last ReLU of each stage, which VisionTransformer does not offer",
+        ),
+        (
+            {"teacher": "shufflenetv2_x0_5"},
+            "ofd needs the last batch normalisation of each stage of the teacher, which Shuf",
+        ),
+    ],
+)
+def test_a_network_without_what_it_reads_is_refused(make, given, sentence):
+    with pytest.raises(RunError, match=f"^{sentence}"):
+        make("ofd", **given)

@@ -2,12 +2,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from kdbench.method import RunError, distillation
 from kdbench.method.connectors import pooled
 from kdbench.methods.reviewkd import Review, hcl
-
-
-def levels(case, whose):
-    return case.maps(whose)
 
 
 def loaded(case):
@@ -136,3 +133,18 @@ def test_maps_of_zeros_and_equal_images():
         maps = [torch.full((4, 3, 4, 4), value).requires_grad_(), torch.full((4, 5, 1, 1), value).requires_grad_()]
         outputs = review(maps, [t.shape[2:] for t in targets])
         assert all(g.isfinite().all() for g in torch.autograd.grad(total(outputs, targets), maps))
+
+
+def test_networks_without_pre_activations_are_refused(make):
+    with pytest.raises(RunError, match="last ReLU of each stage, which VisionTransformer does not offer; use another"):
+        make("reviewkd", teacher="vit_tiny")
+    assert make("reviewkd", student="vit_tiny")
+    with pytest.raises(RunError, match="needs maps that VisionTransformer does not offer; use 'active'"):
+        make("reviewkd", student="vit_tiny", student_maps="preactivation")
+
+
+def test_kd_comes_in_addition(make, batch):
+    method = make("reviewkd", kd_weight=2.0, temperature=3.0).eval()
+    one = batch(method)
+    expected = 2 * distillation(method.student(one.images), method.teacher(one.images), 3.0)
+    assert method.losses(one)["kd"].item() == pytest.approx(expected.item(), rel=1e-5)

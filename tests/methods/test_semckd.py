@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from kdbench.method import RunError, Share
+from kdbench.method import RunError, Share, distillation
 from kdbench.methods.semckd import Calibration, Embedding, mean_squares, semckd_loss
 
 
@@ -142,3 +142,10 @@ def test_another_number_of_images_is_refused(make, batch):
     method = make("semckd")
     with pytest.raises(RunError, match=r"all 6 images of a step, and got 5: leave Train.accumulate out"):
         method.losses(batch(method, anchors=5))
+
+
+def test_kd_comes_in_addition(make, batch):
+    method = make("semckd", kd_weight=2.0, temperature=3.0).eval()
+    one = batch(method)
+    expected = 2 * distillation(method.student(one.images), method.teacher(one.images), 3.0)
+    assert method.losses(one)["kd"].item() == pytest.approx(expected.item(), rel=1e-5)

@@ -3,6 +3,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from kdbench.method import distillation
 from kdbench.methods.srrl import Connector
 
 
@@ -61,3 +62,10 @@ def test_maps_of_zeros_and_equal_images():
         x.requires_grad_()
         (gradient,) = torch.autograd.grad(connector(x).square().mean(), x)
         assert gradient.isfinite().all()
+
+
+def test_kd_comes_in_addition(make, batch):
+    method = make("srrl", kd_weight=2.0, temperature=3.0).eval()
+    one = batch(method)
+    expected = 2 * distillation(method.student(one.images), method.teacher(one.images), 3.0)
+    assert method.losses(one)["kd"].item() == pytest.approx(expected.item(), rel=1e-5)

@@ -48,19 +48,27 @@ SHORT = [
 ]
 
 
-def made(name, task, batch_size=13):
+def made(name, task, batch_size=16):
     """The method, its student and teacher freshly initialised, and its gin file's parameters; CORSD with a memory."""
-    cls = getattr(importlib.import_module(f"kdbench.methods.{name}"), signature.of_method(name).name)
-    parameters = {b.parameter: b.value for b in bindings.of_method(name).values() if b.configurable == cls.__name__}
-    if name == "corsd":
-        parameters["class_memory_weight"] = 0.5
     with Streams(0).as_global("init"):
         student, teacher = (registry.build(which, task.classes, 1) for which in ("resnet8", "resnet14"))
         info = Info(
             task.classes, task.train.labels, (1, 8, 8), 0.0, torch.device("cpu"), batch_size, 7, 2,
             network=lambda name, stream: registry.build(name or "resnet8", task.classes, 1),
         )  # fmt: skip
-        return cls(student, [Teacher(teacher)] if cls.needs_teacher else [], info, **parameters)
+        trained_by = bindings.of_method(name).get("Teaching.method")
+        taught = Teacher(teacher, method=around(trained_by.value, teacher, [], info) if trained_by else None)
+        return around(name, student, [taught], info)
+
+
+def around(name, network, teachers, info):
+    """A method or variant around a network, with its gin file's parameters."""
+    source = bindings.method_source(name)
+    cls = getattr(importlib.import_module(f"kdbench.methods.{source}"), signature.of_method(source).name)
+    parameters = {b.parameter: b.value for b in bindings.of_method(name).values() if b.configurable == cls.__name__}
+    if name == "corsd":
+        parameters["class_memory_weight"] = 0.5
+    return cls(network, teachers if cls.needs_teacher else [], info, **parameters)
 
 
 @contextmanager
@@ -84,8 +92,9 @@ def trajectory(folder, name, batch_size, dtype, group, sync_bn=True):
     )  # fmt: skip
     method = made(name, task, batch_size)
     if dtype == "float64":
-        for network in (method, *(teacher.network for teacher in method.teachers)):
-            network.double()
+        for module in (method, *(each for teacher in method.teachers for each in (teacher.network, teacher.method))):
+            if module is not None:
+                module.double()
     if sync_bn:
         synchronise(method, group)
     losses, images = [], []

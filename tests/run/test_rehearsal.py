@@ -138,6 +138,12 @@ def test_other_errors_are_left_for_the_run(plugin, name):
     assert refused(plugin, f"methods={name}", "teacher=resnet14") == ""
 
 
+def test_teachers_that_cannot_be_read_are_left_for_others_to_report(plugin):
+    (plugin / "w.pt").write_bytes(b"no weights")
+    (spec,) = expand.plan(request.parse(["methods=strict", f"teacher={plugin}/w.pt", *PLAN]))
+    assert Rehearsal([spec], plugin, None).refusal(spec) is None
+
+
 def test_nothing_is_built_for_methods_that_do_not_refuse(tmp_path, monkeypatch):
     monkeypatch.setattr(Rehearsal, "refusal", lambda *_: 1 / 0)
     assert refused(tmp_path, "methods=ce,byot,corsd,crd,kd,rkd") == ""

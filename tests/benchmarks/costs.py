@@ -1,0 +1,83 @@
+"""Time of each method's step over that of the baseline, and the memory that it takes: prints a table.
+
+    python tests/benchmarks/costs.py [NAME …] [--steps 6]
+
+Each method has a process of its own, in which its steps and the baseline's take turns. Images are like CIFAR-100's, 64 a step.
+Read the ratios and the memory, which are nearly the same everywhere.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+import torch
+from loops import CPU, Bench
+from tables import table
+
+from kdbench.config import BASELINE, places
+from kdbench.measures.cost import PeakMemory
+from kdbench.method import Batch, Method
+
+PAIR = ("resnet8x4", "resnet32x4")
+LIMIT = 2048
+"""MiB that a step may take."""
+
+
+def seconds(method: Method, losses: Callable[[Batch], dict[str, torch.Tensor]], batch: Batch) -> float:
+    """Time of a forward and a backward pass."""
+    began = time.perf_counter()
+    method.zero_grad()
+    torch.stack(list(losses(batch).values())).sum().backward()
+    with torch.no_grad():
+        method.after_step(batch)
+    return time.perf_counter() - began
+
+
+def figures(name: str, steps: int) -> Iterator[tuple[str, float, float]]:
+    """Of each phase of a method: its name, the median ratio of a step's time, and the MiB that a step takes."""
+    bench, plain = (Bench(each, PAIR, "float32", steps) for each in (name, BASELINE))
+    baseline, method = plain.method(), bench.method()
+    batches, of_baseline = list(bench.batches(method)), list(plain.batches(baseline))
+    for phase in method.phases():
+        losses = phase.losses or method.losses
+        peak = PeakMemory(CPU)
+        before = peak.bytes()
+        seconds(method, losses, batches[0])
+        memory = (peak.bytes() - before) / 2**20
+        ratios = [
+            seconds(method, losses, ours) / seconds(baseline, baseline.losses, theirs)
+            for ours, theirs in zip(batches[1:], of_baseline[1:], strict=True)
+        ]
+        label = name if len(method.phases()) == 1 else f"{name}, {phase.name}"
+        yield label, statistics.median(ratios[1:]), memory
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("names", nargs="*", metavar="NAME", help="methods (default: all)")
+    parser.add_argument("--steps", type=int, default=6)
+    parser.add_argument("--here", action="store_true", help="measure in this process, and print figures alone")
+    given = parser.parse_args()
+    names = given.names or sorted(places.sources(), key=lambda name: (name != BASELINE, name))
+    if given.here:
+        for name in names:
+            for label, ratio, memory in figures(name, given.steps):
+                print(label, ratio, memory, sep="\t")
+        return
+    rows = []
+    for name in names:
+        command = [sys.executable, __file__, name, "--here", "--steps", str(given.steps)]
+        output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        for label, ratio, memory in (line.split("\t") for line in output.splitlines()):
+            within = "" if float(memory) <= LIMIT else f"over {LIMIT}"
+            rows.append([label, f"{float(ratio):.2f}", f"{float(memory):.0f}", within])
+    print(table(["method", f"step over {BASELINE}'s", "MiB of a step", ""], rows))
+
+
+if __name__ == "__main__":
+    main()
