@@ -86,7 +86,8 @@ def test_label_smoothing_of_the_recipe_is_applied(make, batch, name):
     # Labels may come in late, as in a second phase.
     one, last = batch(plain, progress=0.99), plain.phases()[-1].losses
     ours, theirs = (method.losses(one) if last is None else last.__func__(method, one) for method in (plain, smooth))
-    assert ours["ce"].item() != pytest.approx(theirs["ce"].item(), rel=1e-4)
+    if ours["ce"].item() or name != "dgkd":  # which gives the labels no weight by default
+        assert ours["ce"].item() != pytest.approx(theirs["ce"].item(), rel=1e-4)
 
 
 def test_the_base_class_samples_the_anchors_alone(make):
