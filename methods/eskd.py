@@ -6,7 +6,7 @@ Family: training
 Loss: 0.1 · CE + 0.9 · T² · KL(softmax(z^t / T) ‖ softmax(z / T)) for the first 0.625 of the training, CE afterwards; T = 4
 Source: the paper; the authors have published no code
 Choice: `until` is 0.625 of the training, the first milestone of the usual schedule on CIFAR-100
-Choice: `later_ce_weight` is 1: afterwards the student is trained as it would be alone, and the schedule goes on
+Choice: `later_ce_weight` is 1: afterwards the student is trained as it would be alone, and the schedule continues
 Choice: the paper's second idea, a teacher whose own training is short, is the variant `eskd_teacher`: KD from a teacher that had a
     quarter of the budget, with the whole schedule over it
 """

@@ -11,7 +11,7 @@ Choice: `dropped` is 0.5, as in the authors' layer between unequal widths
 Choice: class means are those of images without augmentation, and are not rounded; the authors crop and mirror the images, and
     round the means to four decimals
 Choice: the weights are those of resnet56 and resnet20; `kdpp_paper` has those of resnet32x4 and resnet8x4
-Fault: the authors' script reads the class means of resnet56, whatever the teacher is; here the teacher computes its own
+Fault: the authors' script reads the class means of resnet56, for all teachers; here each teacher computes its own
 """
 
 from __future__ import annotations
