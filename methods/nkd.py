@@ -8,7 +8,6 @@ Loss: CE − p₁(zᵗ)_y · log p₁(z)_y + γ · T² · CE(p̂_T(zᵗ), p̂_T(
 Source: the authors' code (cls_KD, dis_losses/nkd.py)
 Choice: `nkd_loss` takes the largest share as the label of a mixed image, as the code does. There is no parameter for it: recipes
     that mix images refuse a method that reads classes.
-Choice: the defaults are those for CIFAR-100; ImageNet has γ 1.5 and T 1.
 """
 
 from __future__ import annotations

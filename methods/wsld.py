@@ -8,7 +8,7 @@ Loss: CE + 2.25 · T² · mean_i w_i · CE(softmax(zᵗ_i / T), z_i / T), w_i = 
 Source: the authors' code for ImageNet (knowledge_distiller.py); the weight and temperature for CIFAR-100 are those of cls_KD
 Choice: the cross-entropies in w_i are those of the labels as they are, also where the recipe smooths them. There is no parameter
     for the other reading.
-Fault: the original's labels have 1000 classes whatever the data.
+Fault: the original has 1000 classes for all data sets.
 """
 
 from __future__ import annotations

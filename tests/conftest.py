@@ -131,8 +131,11 @@ class Case:
 
 
 def _error(values: list[float], expected: list[float]) -> float:
-    """Largest difference over the expected value; where that is 0, over 1."""
-    return max(abs(one - other) / (abs(other) or 1.0) for one, other in zip(values, expected, strict=True))
+    """Largest difference over the expected value; the difference itself where less than 1e-6 is expected, as of a loss of 0."""
+    return max(
+        abs(one - other) / (abs(other) if abs(other) > 1e-6 else 1.0)
+        for one, other in zip(values, expected, strict=True)
+    )
 
 
 class _Touched:
