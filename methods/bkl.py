@@ -1,12 +1,13 @@
 """BKL: forward and reverse KL in one sum over the classes, each class divided by a power of its probabilities.
 
-"Revisiting the functional properties of KL divergence in KD", of which there is a repository (CKeyZhang/BKL, 2025).
+"Revisiting the functional properties of KL divergence in KD", 2025 (repository CKeyZhang/BKL).
 
 Family: logit
 Loss: 0.1 · CE + 0.9 · T² · Σ_k (a · p log(p / q) + (1 − a) · q log(q / p)) / ((p² + q²)^((1 − b) / 2) + 1e-12),
     p = softmax(zᵗ / T), q = softmax(z / T)
 Source: BKL (CIFAR100/mdistiller/distillers/KD.py)
 Choice: the denominator has a gradient, as in the source.
+Choice: the default a is ½, the only one for which z = zᵗ is a minimum if b < 1. With others the loss may be negative.
 Choice: a = 0, b = 1 is reverse KL, T² · KL(softmax(z / T) ‖ softmax(zᵗ / T)), the variant reverse_kl; a = b = 1 is KD.
 Fault: the class of the source never sets a and b, and stops with an error; its function is followed here.
 Fault: the gradient of (p² + q²)^((1 − b) / 2) is not finite where both underflow; here it is computed from the logarithms.

@@ -1,7 +1,6 @@
 """RC (review and correction): KD, and KD from the student's own logits with the label's raised.
 
-A method that is compared with in Sun, Chen, Lyu, Chen, Chen and Wang, "Knowledge distillation with refined logits",
-ICCV 2025.
+Sun, Chen, Lyu, Chen, Chen and Wang, "Knowledge distillation with refined logits", ICCV 2025, who compare their method with it.
 
 Family: logit
 Loss: CE + T² · KL(softmax(zᵗ / T) ‖ softmax(z / T)) + 0.1 · T² · KL(softmax(z̃ / T) ‖ softmax(z / T)),

@@ -1,6 +1,6 @@
 """Swap (label augmentation): where the teacher is wrong, its largest logit and the label's change places.
 
-A method that is compared with in Sun, Chen, Lyu, Chen, Chen and Wang, "Knowledge distillation with refined logits", ICCV 2025.
+Sun, Chen, Lyu, Chen, Chen and Wang, "Knowledge distillation with refined logits", ICCV 2025, who compare their method with it.
 
 Family: logit
 Loss: T² · KL(softmax(swap(zᵗ) / T) ‖ softmax(z / T)), swap(zᵗ): zᵗ_y and max zᵗ exchanged

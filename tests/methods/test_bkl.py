@@ -79,6 +79,13 @@ def test_a_student_like_its_teacher_has_nothing_to_learn(logits, alpha, beta):
     assert gradient.abs().max() < 1e-12
 
 
+def test_with_unequal_parts_and_denominators_the_teacher_is_no_minimum(logits):
+    _, t, _ = logits()
+    z = t.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(bkl_loss(z, t, 0.9, 0.2), z)
+    assert bkl_loss(z - gradient, t, 0.9, 0.2) < 0
+
+
 def test_offsets_and_the_order_of_the_images_do_not_matter(logits):
     z, t, _ = logits()
     loss = bkl_loss(z, t, 0.5, 0.2)
