@@ -3,7 +3,7 @@
 Jafari, Rezagholizadeh, Sharma and Ghodsi, "Annealing knowledge distillation", EACL 2021.
 
 Family: training
-Loss: first mean over b and k of (z − (τ / 10) · zᵗ)², τ = 1, 2, … 10 in equal stretches, without labels; then CE alone
+Loss: first mean over b and k of (z − (τ / 10) · z^t)², τ = 1, 2, … 10 in equal stretches, without labels; then CE alone
 Source: the authors' code for image classification (KD-NLP, AnnealingKD)
 Choice: `share` is ⅔, 200 of the authors' 300 epochs, so that both phases together have the budget of other methods
 Choice: `restart` is True by default: as in the authors' code, the second phase has a schedule of its own, here the recipe's from

@@ -3,7 +3,7 @@
 Li, Fan, Song, Li, Li, Shao and Zhan, "Asymmetric temperature scaling makes larger networks teach well again", NeurIPS 2022.
 
 Family: logit
-Loss: 0.5 · CE + 0.5 · s² · mean_b(−Σ_k q_k · log softmax(z / s)_k), q = softmax(zᵗ_k / τ_k), τ_y = 4 and τ_k = 2 elsewhere, s = 1
+Loss: 0.5 · CE + 0.5 · s² · mean_b(−Σ_k q_k · log softmax(z / s)_k), q = softmax(z^t_k / τ_k), τ_y = 4 and τ_k = 2 elsewhere, s = 1
 Source: the authors' code (ATS-LargeKD, distill.py)
 Choice: the two temperatures are 4 and 2; the authors choose each pair of networks' own from a grid, on the test set
 Choice: `centred` is False by default, as in the authors' code: at unequal temperatures an offset of the teacher's logits changes
@@ -57,9 +57,7 @@ class ATS(Method):
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         logits, taught = self.student(batch.images), self.teach(batch, "logits").logits
-        target = asymmetric_target(
-            taught, batch.labels, self.target_temperature, self.other_temperature, self.centred
-        )
+        target = asymmetric_target(taught, batch.labels, self.target_temperature, self.other_temperature, self.centred)
         soft = self.student_temperature**2 * soft_cross_entropy(logits / self.student_temperature, target)
         return {
             "ce": self.ce_weight * self.cross_entropy(logits, batch.labels),

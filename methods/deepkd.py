@@ -3,17 +3,17 @@
 Huang et al., "DeepKD: a deeply decoupled and denoised knowledge distillation trainer", arXiv 2505.15133, 2025.
 
 Family: training
-Loss: 0.1 · CE + T² · TCKD + T² · mean_b (1 − pᵗ_y) · NCKD, T = 4, the parts of KD as in DKD, with momenta μ + 0.075, μ − 0.075
+Loss: 0.1 · CE + T² · TCKD + T² · mean_b (1 − p^t_y) · NCKD, T = 4, the parts of KD as in DKD, with momenta μ + 0.075, μ − 0.075
     and μ + 0.05
 Source: the paper's intent; parts and values as in the authors' code (engine/deepkd.py, distillers/_base.py)
-Choice: `base` is "kd": each image's other classes count by 1 − pᵗ_y, so that the two parts add up to KD. "dkd" has DKD's
+Choice: `base` is "kd": each image's other classes count by 1 − p^t_y, so that the two parts add up to KD. "dkd" has DKD's
     weights instead (`deepkd_dkd`).
 Choice: `top` is 0, for all other classes; a number leaves the teacher's `top` classes, less the label. The paper schedules it
     over the training; the authors' code has one number.
 Choice: the non-target's momentum is the same for all pairs of networks, where the authors choose one for each; `deepkd_paper` has
     those of resnet32x4 and resnet8x4
 Fault: the authors' optimiser gives the task's buffer the momentum of the target class, and adds the weight decay to the gradient
-    of the target class, at parameters that the other buffers have already moved; 1 − pᵗ_y multiplies the batch's mean as its
+    of the target class, at parameters that the other buffers have already moved; 1 − p^t_y multiplies the batch's mean as its
     mean. `as_published` restores all three.
 Fault: the authors' KD ignores `top` because of a misspelt name, and its kd_weight
 """
@@ -48,7 +48,12 @@ def nontarget_of_each(logits: Tensor, target_logits: Tensor, labels: Tensor, top
 
 
 def deepkd_losses(
-    logits: Tensor, target_logits: Tensor, labels: Tensor, temperature: float, weighted: Literal["no", "images", "means"], top: int
+    logits: Tensor,
+    target_logits: Tensor,
+    labels: Tensor,
+    temperature: float,
+    weighted: Literal["no", "images", "means"],
+    top: int,
 ) -> tuple[Tensor, Tensor]:
     """T² · TCKD and T² · NCKD, each averaged over the batch.
 
@@ -81,7 +86,7 @@ class DeepKD(Method):
         top: classes of the teacher that the other classes' part leaves; 0: all.
         warmup_epochs: epochs over which both parts come to their full weight; 0: without a warm-up.
         task_delta, target_delta, nontarget_delta: what is added to the recipe's momentum for each of the three gradients.
-        as_published: momenta, weight decay and the mean of 1 − pᵗ_y as in the authors' code.
+        as_published: momenta, weight decay and the mean of 1 − p^t_y as in the authors' code.
     """
 
     needs_teacher = True

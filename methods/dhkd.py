@@ -4,7 +4,7 @@ Yang, Zong, Huang, Feng and An, "Dual-head knowledge distillation: enhancing log
 arXiv 2411.08937, 2024.
 
 Family: training
-Loss: CE(z, y) + T² · mean_b Σ_k KL((½, ½) ‖ (σ(δ_k), 1 − σ(δ_k))), δ = (z' − zᵗ) / T, z' of the second classifier, T = 2
+Loss: CE(z, y) + T² · mean_b Σ_k KL((½, ½) ‖ (σ(δ_k), 1 − σ(δ_k))), δ = (z' − z^t) / T, z' of the second classifier, T = 2
 Source: the authors' code (distiller_zoo/BinaryKLNorm.py, helper/optimizer.py, models/classifier.py)
 Choice: `head` is "nonlinear" by default, as in the authors' command for CIFAR-100; "linear" is that for ImageNet
 Choice: `align` is True by default, as in the authors' command for CIFAR-100: where the two gradients point apart, the

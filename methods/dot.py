@@ -3,7 +3,7 @@
 Zhao, Cui, Song and Liang, "DOT: A distillation-oriented trainer", ICCV 2023.
 
 Family: training
-Loss: 0.1 · CE + 0.9 · T² · KL(softmax(zᵗ / T) ‖ softmax(z / T)), T = 4, with momentum μ − Δ for the CE and μ + Δ for the KL
+Loss: 0.1 · CE + 0.9 · T² · KL(softmax(z^t / T) ‖ softmax(z / T)), T = 4, with momentum μ − Δ for the CE and μ + Δ for the KL
 Source: mdistiller (engine/dot.py)
 Choice: the momenta also change how far a step goes: at μ = 0.9 and Δ = 0.075 the CE counts 0.57 times and the KL 4 times as
     much as in SGD. The control `kd_dot_weights` is KD with weights in that ratio.

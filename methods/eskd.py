@@ -3,7 +3,7 @@
 Cho and Hariharan, "On the efficacy of knowledge distillation", ICCV 2019.
 
 Family: training
-Loss: 0.1 · CE + 0.9 · T² · KL(softmax(zᵗ / T) ‖ softmax(z / T)) for the first 0.625 of the training, CE afterwards; T = 4
+Loss: 0.1 · CE + 0.9 · T² · KL(softmax(z^t / T) ‖ softmax(z / T)) for the first 0.625 of the training, CE afterwards; T = 4
 Source: the paper; the authors have published no code
 Choice: `until` is 0.625 of the training, the first milestone of the usual schedule on CIFAR-100
 Choice: `later_ce_weight` is 1: afterwards the student is trained as it would be alone, and the schedule goes on

@@ -3,11 +3,12 @@
 Beyer, Zhai, Royer, Markeeva, Anil and Kolesnikov, "Knowledge distillation: a good teacher is patient and consistent", CVPR 2022.
 
 Family: training
-Loss: T² · KL(softmax(zᵗ(x̃) / T) ‖ softmax(z(x̃) / T)) alone, T = 1, x̃ = a · x + (1 − a) · x', x' the image before x in the batch
+Loss: T² · KL(softmax(z^t(x̃) / T) ‖ softmax(z(x̃) / T)) alone, T = 1, x̃ = a · x + (1 − a) · x', x' the image before x in the batch
 Source: the authors' code (big_vision, trainers/proj/distill)
 Choice: `mixup` is 1, as in the authors' code: a = max(b, 1 − b), b ~ Beta(1, 1), one for a batch. At 0 images are not mixed
     (`funmatch_no_mixup`). Other methods of a table do not mix their images, so rows of this method are marked as a control's.
-Choice: the budget is that of other methods; the patience, more than a thousand epochs in the paper, is `funmatch_3x` or Train.epochs
+Choice: the budget is that of other methods; the patience, more than a thousand epochs in the paper, is
+    `funmatch_3x` or Train.epochs
 Choice: crop and mirror image are the recipe's; the authors' crops are those of ImageNet, between a small part and all of the image
 """
 

@@ -4,7 +4,7 @@ Wang, Cheng, Duan, Wang, Feng and Kong, "Improving knowledge distillation via re
 arXiv 2305.17007, 2023.
 
 Family: logit
-Loss: CE + w(e) · k · T² · KL(softmax(zᵗ / T) ‖ softmax(z / T)) + n · mean_b(1 − f · e_y / max(‖f‖, ‖h‖)), w(e) = min(e / 20, 1)
+Loss: CE + w(e) · k · T² · KL(softmax(z^t / T) ‖ softmax(z / T)) + n · mean_b(1 − f · e_y / max(‖f‖, ‖h‖)), w(e) = min(e / 20, 1)
 Source: the authors' code for CIFAR-100 (CIFAR/utils.py, train_cifar_kd.py)
 Choice: `first_epoch` is 1, as in other methods with a warm-up; the authors count from 0, which leaves the KL out of the first epoch
 Choice: `dropped` is 0.5, as in the authors' layer between unequal widths

@@ -75,7 +75,9 @@ def test_every_parameter_reaches_its_term(make, batch):
 
 def test_equal_rows_and_large_logits_are_finite():
     logits = torch.tensor([[50.0, -50.0, 0.0], [0.0, 0.0, 0.0]], requires_grad=True)
-    target = asymmetric_target(torch.tensor([[-50.0, 50.0, 0.0], [1.0, 1.0, 1.0]]), torch.tensor([0, 2]), 4.0, 2.0, False)
+    target = asymmetric_target(
+        torch.tensor([[-50.0, 50.0, 0.0], [1.0, 1.0, 1.0]]), torch.tensor([0, 2]), 4.0, 2.0, False
+    )
     loss = soft_cross_entropy(logits, target)
     (gradient,) = torch.autograd.grad(loss, logits)
     assert loss.isfinite()

@@ -70,7 +70,7 @@ def test_the_parts_are_their_definitions_in_plain_python():
     for x, y, label in zip(z, t, labels, strict=True):
         ours, theirs = (probabilities(row, range(4))[label] for row in (x, y))
         target += kl((theirs, 1 - theirs), (ours, 1 - ours))
-        best = sorted(range(4), key=lambda k: -y[k])[:top]  # noqa: B023
+        best = sorted(range(4), key=lambda k: -y[k])[:top]
         left = [k for k in best if k != label]
         one = kl(probabilities(y, left), probabilities(x, left))
         plain, by_image = plain + one, by_image + (1 - theirs) * one
@@ -108,13 +108,13 @@ def test_without_deltas_it_is_knowledge_distillation(make, batch, updater, take,
         torch.testing.assert_close(one, other, rtol=0, atol=1e-5)
 
 
-def test_every_parameter_reaches_its_term(make, batch):
+def test_every_parameter_reaches_its_term(make, batch, gin_parameters):
     method = make("deepkd").eval()
     one = dataclasses.replace(batch(method), epoch=4)
     z, t = method.student(one.images), method.teacher(one.images)
     for given, weighted in (
         ({"ce_weight": 2.0, "alpha": 3.0, "beta": 5.0, "temperature": 2.0}, "images"),
-        ({"base": "dkd", "top": 2, "warmup_epochs": 8}, "no"),
+        (gin_parameters("deepkd_dkd") | {"top": 2, "warmup_epochs": 8}, "no"),
         ({"as_published": True}, "means"),
     ):
         changed = make("deepkd", **given).eval()

@@ -17,11 +17,16 @@ WITH_TEACHER = [name for name in NAMES if signature.of_method(name).attributes.g
 ORDERED = {
     "cc": "neighbours are those of the batch's order",
     "crd": "draws the negatives of each image by its place",
+    "dhkd": "drops numbers of each image by its place",
+    "funmatch": "mixes each image with the one before it",
     "mgd": "draws the mask of each image by its place",
     "semckd": "rows of similarities enter a network in the batch's order",
 }
 """Methods whose loss depends on the order of the batch, and why."""
 WITH_OFFSET = {
+    "annealing": "the student learns the logits themselves",
+    "ats": "the logit of the label is divided by another number than the rest",
+    "dhkd": "the second classifier learns the logits themselves",
     "dtkd": "temperatures are made of the largest logits",
     "mse_logits": "the student learns the logits themselves",
     "revision": "the student learns the logits themselves where the teacher is right",

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+import kdbench
+from kdbench.backbones.registry import build
 from kdbench.config import bindings
 from kdbench.method import RunError, distillation
 from kdbench.methods.funmatch import mixed
@@ -13,9 +15,7 @@ from kdbench.streams import Streams
 
 def test_the_loss_is_the_reference(reference):
     case = reference("funmatch")
-    case.check(
-        distillation(case.student["student_logits"], case.fixed["teacher_logits"], case.params["temperature"])
-    )
+    case.check(distillation(case.student["student_logits"], case.fixed["teacher_logits"], case.params["temperature"]))
 
 
 def test_mixed_images_are_the_reference(reference):
@@ -89,3 +89,9 @@ def test_mixing_is_marked_as_a_control_in_every_row():
 def test_a_negative_parameter_is_refused(make):
     with pytest.raises(RunError, match=r"FunMatch\.mixup=-1 must be at least 0"):
         make("funmatch", mixup=-1.0)
+
+
+def test_it_may_be_put_into_another_loop():
+    student, teacher = (build(name, 4, 1) for name in ("resnet8", "resnet14"))
+    wrapped = kdbench.wrap(student, teacher, method="funmatch", classes=4)
+    assert wrapped(torch.randn(6, 1, 8, 8), torch.zeros(6, dtype=torch.int64)).keys() == {"kd"}
