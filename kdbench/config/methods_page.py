@@ -87,6 +87,8 @@ def _section(name: str) -> Iterator[str]:
     ]
     if rows:
         yield from ("| parameter | default | source |", "|---|---|---|", *rows, "")
+    if facts.base:
+        yield f"- Base: `{facts.base}`, from which tables give its difference."
     for title, entries in (("Source", facts.sources), ("Choice", facts.choices), ("Fault", facts.faults)):
         yield from (f"- {title}: {entry.rstrip('.')}." for entry in entries)
     yield from (f"- Variant: `{variant}`. {sentence}" for variant, sentence in _variants(name))

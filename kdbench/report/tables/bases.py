@@ -9,8 +9,6 @@ from kdbench.report.stats.intervals import paired_difference
 from kdbench.report.stats.significance import holm, paired_p
 from kdbench.report.tables.rows import Row
 
-MINUS = "−"
-
 
 def note(rows: Sequence[Row], names: Sequence[str], baseline: str) -> Iterator[str]:
     """A sentence with the difference of each row from its base, paired by seed; none where no row has its base in the table.
@@ -29,7 +27,7 @@ def note(rows: Sequence[Row], names: Sequence[str], baseline: str) -> Iterator[s
         if difference.n:
             half = "" if difference.half_width is None else f" ± {difference.half_width:.2f}"
             mean = round(difference.mean, 2) + 0.0  # no minus before 0
-            texts.append(f"{name_of[id(row)]} {MINUS} {name_of[id(base)]} {mean:+.2f}{half}")
+            texts.append(f"{name_of[id(row)]} minus {name_of[id(base)]} {mean:+.2f}{half}")
             p_values.append(paired_p(row.by_seed, base.by_seed))
     if not texts:
         return

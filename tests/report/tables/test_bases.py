@@ -31,14 +31,14 @@ def test_variants_and_methods_with_the_entry_are_compared_with_their_bases(table
     )
     # differences 2, 3, 1 and 0, -1, -2: deviation 1, half-width 2.4841; t = 2·√3 and -√3: p = 0.0742 and 0.2254, Holm: 0.148
     assert notes(made) == [
-        "ls_kd − kd +2.00 ± 2.48 (p 0.148), ls_dkd − dkd -1.00 ± 2.48 (p 0.225); p Holm-corrected over these 2"
+        "ls_kd minus kd +2.00 ± 2.48 (p 0.148), ls_dkd minus dkd -1.00 ± 2.48 (p 0.225); p Holm-corrected over these 2"
     ]
 
 
 def test_one_difference_has_no_correction_and_one_seed_no_interval(table):
-    assert notes(table(kd=(52, 54, 53), ls_kd=(54, 57, 54))) == ["ls_kd − kd +2.00 ± 2.48 (p 0.074)"]
-    assert notes(table(kd=(52,), ls_kd=(51.5,))) == ["ls_kd − kd -0.50"]
-    assert notes(table(kd=(52,), ls_kd=(52,))) == ["ls_kd − kd +0.00"]
+    assert notes(table(kd=(52, 54, 53), ls_kd=(54, 57, 54))) == ["ls_kd minus kd +2.00 ± 2.48 (p 0.074)"]
+    assert notes(table(kd=(52,), ls_kd=(51.5,))) == ["ls_kd minus kd -0.50"]
+    assert notes(table(kd=(52,), ls_kd=(52,))) == ["ls_kd minus kd +0.00"]
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_values_of_its_own_and_several_teachers_are_left_out(result):
     tuned = [result("ls_kd", seed, 55, taught=True, **own) for seed in SEEDS]
     (made,) = summarise(runs + variant + tuned)
     (sentence,) = notes(made)
-    assert sentence.startswith("ls_kd − kd +1.00")
+    assert sentence.startswith("ls_kd minus kd +1.00")
     assert "temperature" not in sentence
     other = {"teacher": "resnet32", "teacher__sha256": "e" * 64, "teacher__run": "t2"}
     second = [result("kd", seed, 60 + seed, taught=True, **other) for seed in SEEDS]
