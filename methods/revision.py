@@ -7,7 +7,7 @@ Family: logit
 Loss: mean over the images on which the teacher is right of (CE + λ1 · mean_k (z_k − zᵗ_k)²) + λ2 · mean over the others of
     mean_k (p_k − β pᵗ_k − (1 − β) [k = y])², β = η / (max pᵗ − pᵗ_y + 1), all at T = 1
 Source: RLD (mdistiller/distillers/REVISION.py)
-Choice: `average` is "group" as in the source: a mean over each of the two groups, so that both have equal weight whatever their
+Choice: `average` is "group" as in the source: a mean over each of the two groups, so that both have equal weight at any
     sizes, and a batch without one of them lacks its terms. "batch" divides both sums by the number of all images.
 Choice: the paper's selection of training images is not in the source, and is left out.
 """

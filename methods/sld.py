@@ -8,7 +8,7 @@ Loss: 0.1 · (CE(z_w) + CE(z_s)) + 0.9 · Σ_v Σ_T T² (KL_T(swap(zᵗ_v) ‖ z
 Source: the authors' code (StephenEkaputra/Swapped-Logit-Distillation, distillers/SLD.py)
 Choice: the student's own swapped logits are a target without gradient; SLD.detach=False is the authors' code, in which part of
     the gradient passes through the target.
-Choice: the student's own target joins from epoch 151 on, as in the authors' code, whatever the length of training; with 100
+Choice: the student's own target joins from epoch 151 on, as in the authors' code, also where the training is shorter; with 100
     epochs, as on ImageNet, it never does. SLD.student_target_epoch moves it.
 Choice: the views pass through the student one after the other, as in the authors' code, so that batch normalisation sees one of
     them at a time; the strong view is that of `Strong.*`.
