@@ -13,9 +13,9 @@ FULL = torch.autocast("cpu", enabled=False)
 
 
 def first_batch(made, anchors=6):
-    index = made.sample(torch.arange(anchors), Streams(0))
+    index = made.sample(torch.arange(anchors), Streams(0)).repeat(len(made.views))
     images = torch.randn(len(index), *made.info.image_shape, generator=Streams(0)("images"))
-    return Batch(images, made.info.train_labels[index], index, 0, Streams(0))
+    return Batch(images, made.info.train_labels[index], index, 0, Streams(0), view_count=len(made.views))
 
 
 @torch.no_grad()

@@ -12,6 +12,7 @@ from kdbench.backbones import registry
 from kdbench.config import BASELINE, bindings, places, settings, signature
 from kdbench.config.ginfile import every_configurable
 from kdbench.config.settings import Augment, Dataset, Split
+from kdbench.config.switches import Strong
 from kdbench.data import task as task_
 from kdbench.data.augment import Augmenter
 from kdbench.launch import backlog, local
@@ -20,7 +21,7 @@ from kdbench.method import Info
 from kdbench.plan import expand, request
 from kdbench.run import checkpoint, prepare
 from kdbench.run.execute import run
-from kdbench.run.loop.batches import steps
+from kdbench.run.loop.batches import passes_per_anchor, steps
 from kdbench.run.loop.budget import Budget
 from kdbench.run.prepare import Ready, build
 from kdbench.run.teacher import LoadedTeacher
@@ -171,8 +172,8 @@ def built():
         cpu = torch.device("cpu")
         method = build(spec, Ready(cls, given, cpu, PeakMemory(cpu), {}, task, tuple(teachers)), Streams(3))
         initial = checkpoint.weights_sha256(method.student.state_dict())
-        budget = Budget(recipe, len(task.train), cls.images_per_anchor)
-        augmenter = Augmenter(task.train, Augment(0.125, 0, True, 0.5), digits)
+        budget = Budget(recipe, len(task.train), passes_per_anchor(cls))
+        augmenter = Augmenter(task.train, Augment(0.125, 0, True, 0.5), digits, Strong())
         batches = []
         for batch in steps(method, task, augmenter, Streams(3), budget):
             if batch.step < 3:

@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_leaves
 
 from kdbench import methods
 from kdbench.backbones import registry
-from kdbench.config import bindings, places, settings
+from kdbench.config import bindings, places, settings, signature
 from kdbench.data.augment import Augmenter
 from kdbench.data.images import Images
 from kdbench.data.task import SealedTest, Task
@@ -105,13 +105,19 @@ def prepared(name, turn, *words):
     return given, replace(task, train=images), method
 
 
-@pytest.mark.parametrize(
-    "name", [name for name in sorted(places.sources()) if "Teaching.method" not in bindings.of_method(name)]
-)
+def in_one_backward_pass():
+    """Methods with any network as their teacher, and the usual way from their terms to moved parameters."""
+    for name in sorted(places.sources()):
+        own_teacher = any(key.startswith("Teaching.") for key in bindings.of_method(name))
+        if not own_teacher and "update" not in signature.of_method(name).functions:
+            yield name
+
+
+@pytest.mark.parametrize("name", list(in_one_backward_pass()))
 def test_losses_and_optimiser(name, on_gpu):
     turn, mode = on_gpu
     given, _, method = prepared(name, turn)
-    index = method.sample(torch.arange(8), Streams(0))
+    index = method.sample(torch.arange(8), Streams(0)).repeat(len(method.views))
     labels = turn(method.info.train_labels[index])
     for module in (method, *(teacher.network for teacher in method.teachers)):
         turn(module)
@@ -122,7 +128,8 @@ def test_losses_and_optimiser(name, on_gpu):
     method.info = replace(method.info, device=GPU)
     parameters = [p for p in method.parameters() if p.requires_grad]
     update = Update(parameters, method.optimisers(parameters, given.optimiser), Share(), lambda _: None, 1.0)
-    batch = batches.Batch(turn(torch.zeros(len(index), 3, 32, 32)), labels, turn(index), 1, Streams(0))
+    images = turn(torch.zeros(len(index), 3, 32, 32))
+    batch = batches.Batch(images, labels, turn(index), 1, Streams(0), view_count=len(method.views))
     with mode, Waits() as waits:
         terms = method.losses(batch)
         update.set_rate(0.1)
