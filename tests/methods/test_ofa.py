@@ -23,11 +23,12 @@ def slow(logits, target_logits, labels, gamma, temperature):
     return total / len(labels)
 
 
-@pytest.mark.parametrize("name", ["ofa_gamma1", "ofa_gamma1.5"])
+@pytest.mark.parametrize("name", ["ofa_gamma1", "ofa_gamma1.5", "ofa_eps1", "ofa_eps1_5"])
 def test_loss(reference, name):
     case = reference(name)
-    loss = ofa_loss(case.student["student_logits"], case.fixed["teacher_logits"], case.fixed["labels"], **case.params)
-    case.check(loss)
+    gamma, temperature = case.params.get("gamma", case.params.get("eps")), case.params["temperature"]
+    inputs = case.student["student_logits"], case.fixed["teacher_logits"], case.fixed["labels"]
+    case.check(ofa_loss(*inputs, gamma=gamma, temperature=temperature))
 
 
 def test_branch(reference):
