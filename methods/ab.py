@@ -22,8 +22,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from kdbench.method import Backbone, Batch, Method, Phase, RunError, at_least_float32, kd_term, softened_kl
-from kdbench.method.connectors import Regressor, equal_resolution, paired
+from kdbench.method import Batch, Method, Phase, at_least_float32, kd_term, softened_kl
+from kdbench.method.connectors import Regressor, check_preactivations, equal_resolution, paired
 
 
 def boundary_loss(maps: Sequence[Tensor], targets: Sequence[Tensor], margin: float) -> Tensor:
@@ -64,12 +64,7 @@ class AB(Method):
     temperature: float
 
     def setup(self) -> None:
-        for network in (self.student, self.teacher):
-            if type(network).before_and_after_relu is Backbone.before_and_after_relu:
-                raise RunError(
-                    f"ab needs maps before the last ReLU of each stage, which {type(network).__name__} does not offer; use "
-                    "another network, such as a resnet"
-                )
+        check_preactivations("ab", self.student, self.teacher)
         pairs = paired(self.stage_shapes(), self.stage_shapes(self.teacher))
         self.connectors = nn.ModuleList(
             nn.Identity() if ours == theirs else Regressor(ours, theirs, relu=False) for ours, theirs in pairs

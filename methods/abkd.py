@@ -8,7 +8,7 @@ Loss: CE − w / (αβ) · Σ_k [p^α q^β − α/(α+β) · p^(α+β) − β/(�
 Source: abkd (standard_classification/distiller_zoo/abkl.py)
 Choice: w, α and β are the authors' for resnet56 to resnet20, the only pair whose values they publish; a comment in their script has
     w = 64.
-Choice: there is no factor T², as in the source.
+Choice: the factor T² is left out, as in the source.
 Choice: where α, β or α + β is 0, the divergence is its limit. ABKD.limits='published' has the source's values there, which are 1/α
     or 1/β where the limit has its square.
 Fault: the source's formula cancels near β = 0 and near z = zᵗ; here the same terms are summed in another order.

@@ -12,7 +12,7 @@ Choice: one temperature for all images. The variant that predicts one for each i
 Choice: θ is trained as all other parameters are, with the recipe's weight decay, which pulls T towards 11, and counts in the
     norm of a recipe that clips gradients. Under AdamW it is decayed only where that recipe decays vectors.
 Choice: `standardise` is off; on, both networks' logits are standardised before they are compared (`methods=ls_ctkd`).
-Choice: on DKD (`methods=ctkd_dkd`) there is no warm-up, as in the authors' code.
+Choice: on DKD (`methods=ctkd_dkd`) the warm-up is left out, as in the authors' code.
 Fault: with today's PyTorch the original's gradient of θ on DKD is NaN, because it masks the label's class by −1000; here that
     class is left out.
 """

@@ -6,7 +6,7 @@ Family: training
 Loss: (1 − λ) · CE + λ · T² · Σ_j KL(softmax(z^j / T) ‖ softmax(z / T)), j over the teacher and all assistants but d at random
 Source: the authors' code (DGKD, train.py)
 Choice: `average` is "images" by default, KD's mean over the batch; "elements" is the authors' mean over images and classes
-Choice: λ = 1 as in the authors' code, so that there is no cross-entropy
+Choice: λ = 1 as in the authors' code, so the cross-entropy has weight 0
 Choice: `dropped` is 1, as in the authors' code with three assistants. At least one network always teaches, so that the first
     assistant, which has the teacher alone, is taught by it.
 Choice: the assistants are resnet32, resnet20 and resnet14, as far as they come between teacher and student; each is taught by

@@ -9,7 +9,7 @@ Source: ITRD (authors' code), distiller_zoo/IT.py
 Choice: `alpha` is 1.01 and `mutual_weight` 1, as in the command of the authors' README. The defaults of their parser are
     1.5 and 0.05.
 Choice: a channel of the teacher that is constant in the batch is left out of the correlations; the authors' code gives NaN
-    there. A constant channel of the student has correlation 0. Neither has a gradient, and there is no parameter for it.
+    there. A constant channel of the student has correlation 0. Neither has a gradient; this cannot be changed.
 Choice: the mutual information reads e where the widths differ and g itself where they agree, as the authors' code does.
 """
 

@@ -6,7 +6,7 @@ normalized loss and customized soft labels", ICCV 2023.
 Family: logit
 Loss: CE − p₁(zᵗ)_y · log p₁(z)_y + γ · T² · CE(p̂_T(zᵗ), p̂_T(z)), p_T = softmax(· / T), p̂_T = the same over the classes other than y
 Source: the authors' code (cls_KD, dis_losses/nkd.py)
-Choice: `nkd_loss` takes the largest share as the label of a mixed image, as the code does. There is no parameter for it: recipes
+Choice: `nkd_loss` takes the largest share as the label of a mixed image, as the code does. This is fixed: recipes
     that mix images refuse a method that reads classes.
 """
 

@@ -6,8 +6,8 @@ Family: logit
 Loss: 0.1 · CE + 0.9 · mean_i T_i² · KL(softmax(zᵗ / T_i) ‖ softmax(z / S_i)), T_i = 2 · (std zᵗ + 1e-7), S_i = 2 · (std z + 1e-7);
     on DKD: CE + w(e) · mean_i T_i² · (α · TCKD + β · NCKD)
 Source: the authors' code (distillers/NormKD.py and NormKD_W_DKD.py)
-Choice: 1e-7 is added to the deviations, which the original does not do; equal logits would be divided by 0. There is no parameter
-    for the other reading.
+Choice: 1e-7 is added to the deviations, which the original does not do; equal logits would be divided by 0. The other
+    reading is not offered.
 Choice: α 4 and β 5 are the defaults on DKD, the authors' values for resnet32x4 → resnet8x4; they choose others for other pairs.
 """
 

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from kdbench.method import Backbone, Batch, Method, RunError, at_least_float32, kd_term
-from kdbench.method.connectors import ConvBN, equal_resolution, paired
+from kdbench.method.connectors import ConvBN, check_preactivations, equal_resolution, paired
 
 
 def margin(weight: Tensor, bias: Tensor) -> Tensor:
@@ -74,12 +74,7 @@ class OFD(Method):
     temperature: float
 
     def setup(self) -> None:
-        for network in (self.student, self.teacher):
-            if type(network).before_and_after_relu is Backbone.before_and_after_relu:
-                raise RunError(
-                    f"ofd needs maps before the last ReLU of each stage, which {type(network).__name__} does not offer; use "
-                    "another network, such as a resnet"
-                )
+        check_preactivations("ofd", self.student, self.teacher)
         if type(self.teacher).last_bn is Backbone.last_bn:
             raise RunError(
                 f"ofd needs the last batch normalisation of each stage of the teacher, which {type(self.teacher).__name__} "

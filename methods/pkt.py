@@ -6,8 +6,8 @@ Family: relation
 Loss: CE + 30000 · mean_ij p^t_ij · ln((p^t_ij + ε) / (p_ij + ε)), p_ij = c_ij / Σ_k c_ik, c = (ĝ ĝᵀ + 1) / 2,
     ĝ = g / (‖g‖ + ε), ε = 1e-7
 Source: RepDistiller, distiller_zoo/PKT.py
-Choice: a feature of zeros, or one shorter than ε, has the value of the formula and no gradient. There is no parameter for
-    the other reading, whose gradient is NaN.
+Choice: a feature of zeros, or one shorter than ε, has the value of the formula and no gradient. The other reading,
+    whose gradient is NaN, is not offered.
 Fault: the original replaces the NaN of a feature of zeros in the value only; its gradient stays NaN.
 """
 

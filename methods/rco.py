@@ -4,7 +4,7 @@ Jin, Peng, Wu, Liu, Liu, Liang, Yan and Hu, "Knowledge distillation via route co
 
 Family: training
 Loss: α · CE + β · T² · KL(softmax(z^a / T) ‖ softmax(z / T)), a = ⌊A · progress⌋ of A states of the teacher, the last its end
-Source: the paper; there is no code of the authors
+Source: the paper; the authors published no code
 Choice: A = 4 states at equal shares of the teacher's training, each of which teaches for an equal share of the student's
     (`ce_four_states` trains the teacher). The paper's other way, the farthest state that the student can still follow, is left out.
 Choice: the weights and the temperature are KD's; the learning rate does not restart with a new state

@@ -23,8 +23,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdbench.method import Backbone, Batch, Method, RunError, at_least_float32, full_precision, kd_term
-from kdbench.method.connectors import ConvBN, paired, pooled
+from kdbench.method import Batch, Method, at_least_float32, full_precision, kd_term
+from kdbench.method.connectors import ConvBN, check_preactivations, paired, pooled
 
 WIDEST = 512
 """Channels of the fused maps at most."""
@@ -125,16 +125,9 @@ class ReviewKD(Method):
     temperature: float
 
     def setup(self) -> None:
-        needed = (self.teacher, self.student) if self.student_maps == "preactivation" else (self.teacher,)
-        for network in needed:
-            if type(network).before_and_after_relu is Backbone.before_and_after_relu:
-                raise RunError(
-                    f"reviewkd needs maps before the last ReLU of each stage, which {type(network).__name__} does not "
-                    "offer; use another teacher, such as a resnet"
-                    if network is self.teacher
-                    else f"ReviewKD.student_maps='preactivation' needs maps that {type(network).__name__} does not offer; "
-                    "use 'active'"
-                )
+        check_preactivations("reviewkd", self.teacher)
+        if self.student_maps == "preactivation":
+            check_preactivations("ReviewKD.student_maps='preactivation'", self.student, remedy="use 'active'")
         pairs = paired(self.stage_shapes(), self.stage_shapes(self.teacher))
         self.review = Review(
             [*(ours[0] for ours, _ in pairs), self.student.fc.in_features],

@@ -8,8 +8,8 @@ Source: the authors' code (skd_main.py)
 Choice: `scale` is "teacher" as in the code, where z' has the standard deviation of the teacher's logits; with "constant" both
     networks' logits are standardised and multiplied by `constant`, as the authors' README describes.
 Choice: α changes at 0.6 and 0.8 of the budget, which are epochs 60 and 80 of the authors' 100; `milestones` gives other shares.
-Choice: 1e-7 is added to the student's deviation, which the original does not do; equal logits would be divided by 0. There is no
-    parameter for the other reading.
+Choice: 1e-7 is added to the student's deviation, which the original does not do; equal logits would be divided by 0. The other
+    reading is not offered.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ Sun, Chen, Lyu, Chen, Chen and Wang, "Knowledge distillation with refined logits
 Family: logit
 Loss: T² · KL(softmax(swap(zᵗ) / T) ‖ softmax(z / T)), swap(zᵗ): zᵗ_y and max zᵗ exchanged
 Source: RLD (mdistiller/distillers/SWAP.py)
-Choice: there is no cross-entropy, as in the source: the labels act through the exchange alone.
+Choice: the cross-entropy is left out, as in the source: the labels act through the exchange alone.
 """
 
 from __future__ import annotations

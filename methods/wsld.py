@@ -6,8 +6,8 @@ perspective", ICLR 2021.
 Family: logit
 Loss: CE + 2.25 · T² · mean_i w_i · CE(softmax(zᵗ_i / T), z_i / T), w_i = 1 − exp(−CE(z_i, y_i) / (CE(zᵗ_i, y_i) + 1e-7))
 Source: the authors' code for ImageNet (knowledge_distiller.py); the weight and temperature for CIFAR-100 are those of cls_KD
-Choice: the cross-entropies in w_i are those of the labels as they are, also where the recipe smooths them. There is no parameter
-    for the other reading.
+Choice: the cross-entropies in w_i are those of the labels as they are, also where the recipe smooths them. The other
+    reading is not offered.
 Fault: the original has 1000 classes for all data sets.
 """
 

@@ -107,7 +107,7 @@ def of_method(name: str) -> About:
     """The facts of a method; those of the method whose class it uses if it is a variant.
 
     Raises:
-        UserError: there is no such method, or its file does not parse.
+        UserError: the method is unknown, or its file does not parse.
     """
     return of_file(places.sources()[bindings.method_source(name)])
 

@@ -172,11 +172,12 @@ def _refused(
 
 
 def _may_refuse(source: str) -> bool:
-    """True if a method looks at its networks in `setup`, and its file raises RunError."""
+    """True if a method looks at its networks in `setup`, and its file raises RunError or calls a function `check_…` that may."""
     if "setup" not in signature.of_method(source).functions:
         return False
     tree = signature.parse(places.sources()[source])
-    return any(isinstance(node, ast.Name) and node.id == "RunError" for node in ast.walk(tree))
+    names = (node.id for node in ast.walk(tree) if isinstance(node, ast.Name))
+    return any(name == "RunError" or name.startswith("check_") for name in names)
 
 
 def _check_refused(refused: Sequence[tuple[Spec, str]], specs: Sequence[Spec]) -> None:

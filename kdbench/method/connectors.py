@@ -78,8 +78,14 @@ def dropout(x: Tensor, probability: float, batch: Batch) -> Tensor:
     return x * (batch.share.own(uniform) >= probability) / (1 - probability)
 
 
-def check_preactivations(method: str, *networks: Backbone) -> None:
+def check_preactivations(
+    method: str, *networks: Backbone, remedy: str = "use another network, such as a resnet"
+) -> None:
     """Refuse networks that do not offer the maps before the last ReLU of each stage; for `setup`, so that a plan can refuse them.
+
+    Args:
+        method: its name, for the sentence.
+        remedy: end of the sentence.
 
     Raises:
         RunError: one of them does not.
@@ -88,7 +94,7 @@ def check_preactivations(method: str, *networks: Backbone) -> None:
         if type(network).before_and_after_relu is Backbone.before_and_after_relu:
             raise RunError(
                 f"{method} needs maps before the last ReLU of each stage, which {type(network).__name__} does not offer; "
-                "use another network, such as a resnet"
+                f"{remedy}"
             )
 
 

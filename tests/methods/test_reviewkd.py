@@ -139,7 +139,10 @@ def test_networks_without_pre_activations_are_refused(make):
     with pytest.raises(RunError, match="last ReLU of each stage, which VisionTransformer does not offer; use another"):
         make("reviewkd", teacher="vit_tiny")
     assert make("reviewkd", student="vit_tiny")
-    with pytest.raises(RunError, match="needs maps that VisionTransformer does not offer; use 'active'"):
+    with pytest.raises(
+        RunError,
+        match="needs maps before the last ReLU of each stage, which VisionTransformer does not offer; use 'active'",
+    ):
         make("reviewkd", student="vit_tiny", student_maps="preactivation")
 
 

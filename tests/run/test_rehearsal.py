@@ -101,6 +101,14 @@ def test_of_many_methods_each_that_does_not_fit_is_named_once(plugin):
     )
 
 
+def test_a_shared_check_refuses_as_a_raise_in_the_file_does(tmp_path):
+    sentence = refused(tmp_path, "methods=ab,ofd,reviewkd,kd", "teacher=vit_tiny")
+    assert sentence.startswith(
+        "3 of 4 methods cannot be trained with these networks; leave them out with -ab,-ofd,-reviewkd"
+    )
+    assert sentence.count("which VisionTransformer does not offer") == 3
+
+
 def test_parameters_and_the_size_of_images_count(plugin):
     assert refused(plugin, "methods=large") == ""
     assert refused(plugin, "methods=large", "Large.limit=3") == "large needs maps of 3 pixels"
