@@ -9,14 +9,15 @@ Choice: factors are compared by their attention a (mean square over the channels
     FT.compare='factor' compares the whole factors, normalised for each image, as the paper does (with FT.weight=500).
 Choice: phase 1 minimises the squared error, as RepDistiller does; FT.reconstruction='l1' is the authors' absolute error.
 Choice: the translator has batch normalisation, as RepDistiller's has; FT.translator_norm=False is the authors' without it.
-Choice: phase 1 is a share of the budget, although no image passes through the student in it; FT.on_top=True spends its images in
-    addition, as RepDistiller does.
+Choice: the paraphraser depends on the teacher alone, so phase 1 is a run of its own, `ft_paraphraser`, once for each teacher;
+    FT.part='both' (`ft_phases`) trains it in each student's run, out of the budget or, with FT.on_top=True, in addition to it.
 Choice: phase 1 has a fifth of the recipe's rate, as in RepDistiller's for residual students (0.01, and 0.05 afterwards).
 Choice: factors of unequal resolution are averaged to the lower one in both forms.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, Literal
@@ -104,19 +105,22 @@ class FT(Method):
     """Phase 1 trains the paraphraser on the teacher's deepest map, phase 2 student and translator on the classes and `ft_loss`.
 
     Args:
+        part: "transfer", phase 2 with the paraphraser of the teacher's run; "paraphraser", phase 1 alone, after which the student
+            is its teacher and is kept with the paraphraser; "both", one after the other.
         weight: of `ft_loss`.
         compare: what of the factors `ft_loss` compares.
         factor_rate: channels of the factor for each channel of the teacher's map.
         reconstruction: error that phase 1 minimises, squared or absolute.
         translator_norm: give the translator batch normalisation.
-        share: of the budget that phase 1 gets.
-        on_top: give phase 1 its images in addition to the budget.
+        share: of the budget that phase 1 gets, if there are both.
+        on_top: give phase 1 its images in addition to the budget, if there are both.
         rate_factor: times the recipe's learning rate, in phase 1.
         kd_weight, temperature: of distillation in phase 2.
     """
 
     needs_teacher = True
 
+    part: Literal["transfer", "paraphraser", "both"]
     weight: float
     compare: Literal["attention", "factor"]
     factor_rate: float
@@ -130,24 +134,47 @@ class FT(Method):
 
     def setup(self) -> None:
         (width, *ours), (target, *theirs) = self.stage_shapes()[-1], self.stage_shapes(self.teacher)[-1]
+        factors = max(1, int(self.factor_rate * target))
+        if self.part == "paraphraser":
+            self.paraphraser = Paraphraser(target, factors)
+            self.student.load_state_dict(self.teacher.state_dict())
+            self.untrained(self.student)
+            return
         if self.compare == "attention" and all(min(sides) == 1 for sides in zip(ours, theirs, strict=True)):
             maps = " and ".join("×".join(map(str, sides)) for sides in (ours, theirs))
             raise RunError(
                 "ft needs factors of more than one pixel, because it compares pixels: the deepest maps of student and teacher "
                 f"have {maps} pixels; take larger images, networks with larger deepest maps, or FT.compare='factor'"
             )
-        factors = max(1, int(self.factor_rate * target))
-        self.paraphraser = Paraphraser(target, factors)
         self.translator = Translator(width, factors, self.translator_norm)
+        if self.part == "both":
+            self.paraphraser = Paraphraser(target, factors)
+            return
+        trained = self.teachers[0].method
+        if not isinstance(trained, FT):
+            raise RunError(
+                "ft needs a teacher with a paraphraser, which a run of ft_paraphraser trains; FT.part='both' trains one here"
+            )
+        for name in ("factor_rate", "reconstruction", "rate_factor"):
+            own, taught = getattr(self, name), getattr(trained, name)
+            if own != taught:
+                raise RunError(
+                    f"ft needs the FT.{name} of the teacher's paraphraser, {taught!r}, not {own!r}; "
+                    "for another one, bind it in a method's gin file that Teaching.method names, or take FT.part='both'"
+                )
+        self.paraphraser = copy.deepcopy(trained.paraphraser).requires_grad_(False)
 
     def phases(self) -> Sequence[Phase]:
-        paraphraser = {*self.paraphraser.parameters()}
+        if self.part == "transfer":
+            return (Phase(),)
         first = list(self.paraphraser.parameters())
-        second = [p for p in self.parameters() if p not in paraphraser]
-        return (
-            Phase("paraphraser", self.share, self.paraphrase, first, passes=0, rate="constant", on_top=self.on_top),
-            Phase("transfer", trains=second),
-        )
+        alone = self.part == "paraphraser"
+        share, on_top = (None, False) if alone else (self.share, self.on_top)
+        phase = Phase("paraphraser", share, self.paraphrase, first, passes=0, rate="constant", on_top=on_top)
+        if alone:
+            return (phase,)
+        second = [p for p in self.parameters() if p not in {*first}]
+        return phase, Phase("transfer", trains=second)
 
     def optimisers(self, parameters: list[nn.Parameter], settings: Any) -> dict[str, torch.optim.Optimizer]:
         optimisers = super().optimisers(parameters, settings)

@@ -223,7 +223,9 @@ def _trained_by(name: str, teacher: Backbone, info: Info) -> Method | None:
     binding = bindings.of_method(name).get("Teaching.method")
     if binding is None:
         return None
-    return class_of(bindings.method_source(binding.value))(teacher, [], info, **_gin_parameters(binding.value))
+    cls = class_of(bindings.method_source(binding.value))
+    above = [Teacher(teacher)] if cls.needs_teacher else []
+    return cls(teacher, above, info, **_gin_parameters(binding.value))
 
 
 @pytest.fixture

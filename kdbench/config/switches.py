@@ -248,7 +248,8 @@ class Teaching:
 
     Attributes:
         method: the method that trains the teacher. Give it a gin file of its own for a teacher that is trained for another
-            budget (`Control.budget`) or keeps states.
+            budget (`Control.budget`) or keeps states. A method that needs a teacher itself is trained after that teacher, on
+            a network of its architecture, and teaches in its place.
         chain: backbones of assistants, from the largest to the smallest. Those between teacher and student are trained by
             this method, each taught by the one before it, and the last one teaches the student. A student that is in the
             chain is taught as the assistant in its place is.

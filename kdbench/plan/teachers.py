@@ -110,13 +110,8 @@ def teachers_of(
         return Teachers(selected.word, untrained=selected.word), []
     if kind == "student":
         selected = Teachers(student)
-    trained: list[Spec] = []
-    if not selected.file and not selected.runs:
-        backbone = str(selected.word)
-        seed = EQUAL_TEACHER_SEED if backbone == student else TEACHER_SEED
-        trained.append(plan(_teachers_config(taught, overrides), backbone, seed, NONE, is_teacher=True))
-        selected = Teachers(backbone, runs=(_as_teacher(trained[-1]),))
     word = None if kind == "student" else selected.word
+    selected, trained = _trained(taught, student, selected, overrides, plan)
     top = selected.runs[0].student if selected.runs else None
     for backbone in teaching.chain:
         registry.check(backbone, f"backbone in Teaching.chain of '{taught.method}'")
@@ -130,18 +125,50 @@ def teachers_of(
     return (every if teaching.all_above else nearest), trained
 
 
-def _teachers_config(taught: Config, overrides: Iterable[Binding]) -> Config:
-    """The configuration that trains the selected backbone."""
-    method = taught.teaching().method
+def _trained(
+    taught: Config, student: str, selected: Teachers, overrides: Iterable[Binding], plan: Plan
+) -> tuple[Teachers, list[Spec]]:
+    """The selected teacher, trained as the method's gin file asks, and the runs that this takes.
+
+    A method of `Teaching.method` that has a teacher itself is trained on a network of that teacher's architecture, whoever
+    trained the teacher: it fits what the teacher's students need, such as a head, once for each teacher.
+    """
+    config = _config_of(taught.teaching().method, taught, overrides)
+    backbone = selected.runs[0].student if selected.runs else selected.word
+    seed = EQUAL_TEACHER_SEED if backbone == student else TEACHER_SEED
+    trained: list[Spec] = []
+
+    def add(config: Config, above: Teachers) -> Teachers:
+        trained.append(plan(config, backbone, seed, above, is_teacher=True))
+        return Teachers(backbone, runs=(_as_teacher(trained[-1]),))
+
+    if not config.needs_teacher:
+        return (selected, []) if selected.file or selected.runs else (add(config, NONE), trained)
+    if selected.runs and selected.runs[0].method == config.method:
+        return selected, []
+    if selected.file:
+        backbone = WeightFile.of(selected.file).network
+        if backbone is None:
+            raise UserError(
+                f"'{config.method}' is trained first, for '{taught.method}', on a network like its teacher: name the network "
+                f"of the file, as in teacher=resnet20:{selected.file}"
+            )
+    elif not selected.runs:
+        lowest = _config_of(config.teaching().method, taught, overrides)
+        if lowest.needs_teacher:
+            raise UserError(
+                f"'{config.method}' trains the teachers of '{taught.method}' and its own must be trained without a teacher: "
+                f"its Teaching.method cannot be '{lowest.method}'"
+            )
+        selected = add(lowest, NONE)
+    return add(config, selected), trained
+
+
+def _config_of(method: str, taught: Config, overrides: Iterable[Binding]) -> Config:
+    """The configuration that trains a teacher by a method."""
     places.member("method", method)
     shared = [binding for binding in overrides if binding.configurable in signature.shared()]
-    config = resolve.resolve(method, taught.dataset, taught.recipe, shared)
-    if config.needs_teacher:
-        raise UserError(
-            f"Teaching.method of '{taught.method}' must be a method without a teacher, not '{method}'; "
-            "to be taught by a run of any method, pass teacher=RUN"
-        )
-    return config
+    return resolve.resolve(method, taught.dataset, taught.recipe, shared)
 
 
 def _as_teacher(spec: Spec) -> TeacherRun:

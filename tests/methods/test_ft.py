@@ -4,8 +4,8 @@ import torch
 import torch.nn.functional as F
 
 from kdbench.config.settings import SGD
-from kdbench.method import RunError, distillation
-from kdbench.methods.ft import Paraphraser, Translator, attention, ft_loss
+from kdbench.method import RunError, Teacher, distillation
+from kdbench.methods.ft import FT, Paraphraser, Translator, attention, ft_loss
 
 
 def factors(batch=3, widths=(2, 3), sides=(4, 4), seed=0):
@@ -106,7 +106,7 @@ def test_zero_factors_have_a_finite_value_and_gradient(compare):
 
 @pytest.mark.parametrize(("reconstruction", "error"), [("l2", F.mse_loss), ("l1", F.l1_loss)])
 def test_phase_1_trains_the_paraphraser_and_nothing_of_the_student(make, batch, reconstruction, error):
-    method = make("ft", teacher="resnet8x4", reconstruction=reconstruction)
+    method = make("ft", teacher="resnet8x4", part="both", reconstruction=reconstruction)
     one = batch(method)
     target = method.teacher(one.images, features=True).stages[-1]
     first, second = method.phases()
@@ -125,8 +125,9 @@ def test_phase_1_trains_the_paraphraser_and_nothing_of_the_student(make, batch, 
     assert (first.passes, first.rate, first.share) == (0, "constant", 0.125)
 
 
-def test_phase_2_trains_on_the_weighted_losses_and_leaves_the_paraphraser(make, batch):
-    method = make("ft", teacher="resnet8x4", weight=3.0).eval()
+@pytest.mark.parametrize("part", ["both", "transfer"])
+def test_phase_2_trains_on_the_weighted_losses_and_leaves_the_paraphraser(make, batch, part):
+    method = make("ft", teacher="resnet8x4", part=part, weight=3.0).eval()
     one = batch(method)
     x, target = (net(one.images, features=True).stages[-1] for net in (method.student, method.teacher))
     factor, wanted = method.translator(x), method.paraphraser.encode(target)
@@ -136,7 +137,8 @@ def test_phase_2_trains_on_the_weighted_losses_and_leaves_the_paraphraser(make, 
     assert terms["ce"].item() == pytest.approx(make("ce").eval().losses(one)["ce"].item(), rel=1e-5)
     sum(terms.values()).backward()
     assert all(p.grad is None for p in method.paraphraser.parameters())
-    assert all(p.grad.isfinite().all() for p in method.phases()[1].trains)
+    trained = method.phases()[-1].trains or [p for p in method.parameters() if p.requires_grad]
+    assert all(p.grad.isfinite().all() for p in trained)
     method.compare = "factor"
     assert method.losses(one)["ft"].item() == pytest.approx(3 * ft_loss(factor, wanted, "factor").item(), rel=1e-5)
 
@@ -149,7 +151,7 @@ def test_distillation_is_a_term_if_it_has_a_weight(make, batch):
 
 
 def test_parameters_reach_the_modules(make):
-    method = make("ft", teacher="resnet8x4", factor_rate=0.25, translator_norm=False)
+    method = make("ft", teacher="resnet8x4", part="both", factor_rate=0.25, translator_norm=False)
     assert method.paraphraser.encode(torch.zeros(1, 256, 2, 2)).shape == (1, 64, 2, 2)
     assert method.translator(torch.zeros(1, 64, 2, 2)).shape == (1, 64, 2, 2)
     kinds = [type(layer).__name__ for layer in method.translator.layers]
@@ -162,7 +164,7 @@ def test_parameters_reach_the_modules(make):
 
 
 def test_phase_1_alone_has_a_rate_of_its_own(make):
-    method = make("ft", rate_factor=0.2)
+    method = make("ft", part="both", rate_factor=0.2)
     settings = SGD(lr=0.05, momentum=0.9, weight_decay=5e-4, nesterov=False)
     first, second = (method.optimisers(list(phase.trains), settings)["sgd"] for phase in method.phases())
     assert first.param_groups[0]["rate_factor"] == 0.2
@@ -197,3 +199,37 @@ def test_attention_to_a_single_pixel_is_refused(make, student, teacher, maps):
     )
     with pytest.raises(RunError, match=sentence):
         make("ft", student=student, teacher=teacher)
+
+
+def test_the_paraphraser_of_the_teachers_run_is_kept_as_it_is(make):
+    method = make("ft", teacher="resnet8x4")
+    own, trained = method.paraphraser.state_dict(), method.teachers[0].method.paraphraser.state_dict()
+    assert all(torch.equal(own[name], trained[name]) for name in own)
+    assert not any(p.requires_grad for p in method.paraphraser.parameters())
+    (phase,) = method.phases()
+    assert phase.share is None
+
+
+def test_a_paraphraser_alone_leaves_the_teachers_network_as_student(make, batch):
+    method = make("ft", student="resnet14", part="paraphraser")
+    (phase,) = method.phases()
+    phase.losses(batch(method))["paraphraser"].backward()
+    reached = {name for name, p in method.named_parameters() if p.grad is not None}
+    assert reached == {f"paraphraser.{name}" for name, _ in method.paraphraser.named_parameters()}
+    weights, teachers = method.student.state_dict(), method.teacher.state_dict()
+    assert all(torch.equal(weights[name], teachers[name]) for name in weights)
+    assert not any(p.requires_grad for p in method.student.parameters())
+    assert phase.passes == 0
+
+
+def test_a_teacher_without_the_wanted_paraphraser_is_refused(make):
+    with pytest.raises(RunError, match=r"ft needs the FT.factor_rate of the teacher's paraphraser, 0.5, not 0.25"):
+        make("ft", factor_rate=0.25)
+    alone = make("ft", student="resnet14", part="paraphraser")
+    with pytest.raises(RunError, match="which a run of ft_paraphraser trains"):
+        type(alone)(alone.student, [Teacher(alone.teacher)], alone.info, **own_values(alone))
+
+
+def own_values(method):
+    """The parameters of a method, for part "transfer"."""
+    return {name: getattr(method, name) for name in FT.__annotations__} | {"part": "transfer"}

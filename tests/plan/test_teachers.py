@@ -135,13 +135,19 @@ def test_a_run_of_other_images_is_refused_before_anything_starts():
     [
         ("mine1", "Teaching.chain = ('resnet9',)", "unknown backbone in Teaching.chain of 'mine1' 'resnet9'"),
         ("mine2", "Teaching.chain = ('resnet8', 'resnet8')", "Teaching.chain must name each backbone once"),
-        ("mine3", "Teaching.method = 'kd'", "Teaching.method of 'mine3' must be a method without a teacher, not 'kd'"),
+        (
+            "mine3",
+            "Teaching.method = 'kd_by_kd'",
+            "trains the teachers of 'mine3' and its own must be trained without a teacher: its Teaching.method cannot be 'kd'",
+        ),
         ("mine4", "Teaching.method = 'cee'", "unknown method 'cee'; did you mean 'ce'?"),
         ("mine5", "Teaching.states = 0", "Teaching.states must be at least 1"),
     ],
 )
 def test_a_gin_file_that_asks_for_teachers_that_cannot_be_is_refused(tmp_path, name, binding, sentence):
     (tmp_path / "gin" / "method").mkdir(parents=True)
+    text = "include 'method/kd.gin'\n\nTeaching.method = 'kd'\n"
+    (tmp_path / "gin" / "method" / "kd_by_kd.gin").write_text(text)
     (tmp_path / "gin" / "method" / f"{name}.gin").write_text(f"include 'method/kd.gin'\n\n{binding}\n")
     places.add_plugins([str(tmp_path)])
     with pytest.raises(UserError) as caught:
@@ -158,3 +164,30 @@ def test_a_spec_is_read_back_also_from_a_kdbench_whose_runs_had_one_teacher_at_m
     for name in ("teacher_runs", "teacher_folders", "teacher_word"):
         del old[name]
     assert Spec.from_plain(old) == spec
+
+
+def test_a_teaching_method_with_a_teacher_is_trained_after_it_once_for_all_students():
+    lowest, fitted, *students = specs("methods=ft,kd", "teacher=resnet14", "student=resnet8,resnet20", "seeds=0")
+    by_name = {(spec.method, spec.student): spec for spec in students}
+    assert len(by_name) == len(students) == 4
+    small = by_name["ft", "resnet8"]
+    assert names([lowest, fitted]) == [("ce", "resnet14", 0, True), ("ft_paraphraser", "resnet14", 0, True)]
+    assert (fitted.teacher_runs, small.teacher_runs) == ((lowest.id,), (fitted.id,))
+    assert by_name["kd", "resnet8"].teacher_runs == (lowest.id,)
+    assert small.teacher == "resnet14 ft_paraphraser"
+    assert specs(*small.command().split()[2:])[-1] == small
+
+
+def test_a_run_or_file_is_the_teacher_of_the_teaching_method(tmp_path):
+    fitted, student = specs("methods=ft", "teacher=byot", "student=resnet8", find_run=found())
+    assert fitted.teacher_runs == ("byot-digits-resnet14-s0-0123456789",)
+    assert (fitted.method, fitted.student, student.teacher_runs) == ("ft_paraphraser", "resnet14", (fitted.id,))
+    done = TeacherRun("ft_paraphraser-digits-resnet14-s0-0123456789", "ft_paraphraser", "resnet14", "digits")
+    (student,) = specs("methods=ft", "teacher=ft_para", "student=resnet8", find_run=lambda word: done)
+    assert student.teacher_runs == (done.id,)
+    file = tmp_path / "weights.safetensors"
+    file.write_bytes(b"")
+    fitted, student = specs("methods=ft", f"teacher=resnet20:{file}", "student=resnet8")
+    assert (fitted.student, fitted.teacher_file) == ("resnet20", f"resnet20:{file}")
+    with pytest.raises(UserError, match=f"name the network of the file, as in teacher=resnet20:{file}"):
+        specs("methods=ft", f"teacher={file}", "student=resnet8")

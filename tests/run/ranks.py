@@ -57,7 +57,9 @@ def made(name, task, batch_size=16):
             network=lambda name, stream: registry.build(name or "resnet8", task.classes, 1),
         )  # fmt: skip
         trained_by = bindings.of_method(name).get("Teaching.method")
-        taught = Teacher(teacher, method=around(trained_by.value, teacher, [], info) if trained_by else None)
+        taught = Teacher(
+            teacher, method=around(trained_by.value, teacher, [Teacher(teacher)], info) if trained_by else None
+        )
         return around(name, student, [taught], info)
 
 
