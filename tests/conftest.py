@@ -20,8 +20,9 @@ from typing import Any
 import pytest
 import torch
 from hypothesis import settings
-from torch import Tensor
+from torch import Tensor, nn
 
+from kdbench.backbones.cifar_resnet import BasicBlock, CifarResNet
 from kdbench.backbones.registry import build
 from kdbench.config import bindings, signature
 from kdbench.config import places as places_
@@ -184,11 +185,24 @@ def _reference_entries() -> dict[str, dict]:
     return {entry["case"]: entry for file in files for entry in json.loads(file.read_text())}
 
 
+class FourStages(CifarResNet):
+    """A quick network of four stages, with 24 channels at an eighth of the image's side; "four_stages" for `make`."""
+
+    def __init__(self, *, classes: int, channels: int):
+        super().__init__(depth=8, widths=(8, 8, 12, 16), classes=classes, channels=channels)
+        self.layer4 = nn.Sequential(BasicBlock(16, 24, stride=2))
+        self.fc = nn.Linear(24, classes)
+
+    def stage_modules(self) -> tuple[nn.Sequential, ...]:
+        return (*super().stage_modules(), self.layer4)
+
+
 @pytest.fixture
 def make() -> Callable[..., Method]:
     """A method by name, with its gin file's parameters and a student of its own.
 
-    Keyword arguments: `student`, `teacher` (names, or networks for 4 classes), `labels`, `image` (shape), `label_smoothing`,
+    Keyword arguments: `student`, `teacher` (names, "four_stages" among them, or networks for 4 classes), `labels`, `image`
+    (shape), `label_smoothing`,
     `batch_size`; all others override parameters of the method.
     """
 
@@ -201,6 +215,8 @@ def make() -> Callable[..., Method]:
         torch.manual_seed(0)
 
         def built(which: str | Backbone) -> Backbone:
+            if which == "four_stages":
+                return FourStages(classes=classes, channels=image[0])
             return which if isinstance(which, Backbone) else build(which, classes, image[0])
 
         student, teacher = built(given.pop("student", "resnet8")), given.pop("teacher", "resnet14")
