@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import copy
 import csv
 import importlib
 import json
@@ -202,8 +203,7 @@ def make() -> Callable[..., Method]:
     """A method by name, with its gin file's parameters and a student of its own.
 
     Keyword arguments: `student`, `teacher` (names, "four_stages" among them, or networks for 4 classes), `labels`, `image`
-    (shape), `label_smoothing`,
-    `batch_size`; all others override parameters of the method.
+    (shape), `label_smoothing`, `batch_size`; all others override parameters of the method.
     """
 
     def method(name: str, **given: object) -> Method:
@@ -212,19 +212,12 @@ def make() -> Callable[..., Method]:
         labels = torch.as_tensor(given.pop("labels", [0, 1, 2, 3] * 6))
         image = given.pop("image", (1, 8, 8))
         classes = int(labels.max()) + 1
-        torch.manual_seed(0)
-
-        def built(which: str | Backbone) -> Backbone:
-            if which == "four_stages":
-                return FourStages(classes=classes, channels=image[0])
-            return which if isinstance(which, Backbone) else build(which, classes, image[0])
-
-        student, teacher = built(given.pop("student", "resnet8")), given.pop("teacher", "resnet14")
-        teacher = built(teacher) if cls.needs_teacher else None
+        student, teacher = given.pop("student", "resnet8"), given.pop("teacher", "resnet14")
+        student, teacher = _networks(student, teacher if cls.needs_teacher else None, classes, image[0])
 
         def network(peer: str | None, stream: str) -> Backbone:
             with Streams(0).as_global(stream):
-                return built(peer) if peer else student.fresh_copy()
+                return build(peer, classes, image[0]) if peer else student.fresh_copy()
 
         smoothing, size = given.pop("label_smoothing", 0.0), given.pop("batch_size", 6)
         info = Info(classes, labels, image, smoothing, torch.device("cpu"), batch_size=size, steps=100, network=network)
@@ -232,6 +225,27 @@ def make() -> Callable[..., Method]:
         return cls(student, teachers, info, **{**_gin_parameters(name), **given}).train()
 
     return method
+
+
+def _networks(student: str | Backbone, teacher: str | Backbone | None, *of: int) -> tuple[Backbone, Backbone | None]:
+    """Networks of names, for (classes, channels), always the same; the global generator continues as after the seed 0."""
+    names = [each for each in (student, teacher) if isinstance(each, str)]
+    built, state = _built(*of, *names)
+    torch.set_rng_state(state)
+    fresh = iter(copy.deepcopy(built))
+    student, teacher = (next(fresh) if isinstance(each, str) else each for each in (student, teacher))
+    return student, teacher
+
+
+@cache
+def _built(classes: int, channels: int, *names: str) -> tuple[list[Backbone], Tensor]:
+    """Networks, one after another from the seed 0, and the state of the generator behind them; drawing them takes a while."""
+    torch.manual_seed(0)
+    built = [
+        FourStages(classes=classes, channels=channels) if name == "four_stages" else build(name, classes, channels)
+        for name in names
+    ]
+    return built, torch.get_rng_state()
 
 
 def _trained_by(name: str, teacher: Backbone, info: Info) -> Method | None:
