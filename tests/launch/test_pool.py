@@ -108,7 +108,7 @@ def workers_of(process):
 
 
 def test_two_workers_do_each_run_once_and_get_what_one_process_gets(tmp_path, capsys):
-    wanted = specs("methods=ce,kd,corsd", "seeds=0,1")
+    wanted = specs("methods=ce,kd", "seeds=0,1")
     local.inline(wanted, tmp_path / "one", None)
     capsys.readouterr()
     local.local(wanted, tmp_path / "two", None, workers=2)
@@ -118,24 +118,24 @@ def test_two_workers_do_each_run_once_and_get_what_one_process_gets(tmp_path, ca
 
 
 def test_a_killed_worker_costs_nothing_but_its_last_step(slow, tmp_path):
-    words = ["methods=slow", "seeds=0,1", "SLOW.pause=0.15"]
+    words = ["methods=slow", "SLOW.pause=0.15"]
     local.inline(specs(*words), tmp_path / "one", None)
-    process = started(tmp_path / "two", *words, "workers=2")
-    until(lambda: len(list((tmp_path / "two").glob(f"*/{RESUME}"))) == 2)
-    for worker in workers_of(process):
-        os.kill(worker, signal.SIGKILL)
+    process = started(tmp_path / "two", *words, "workers=1")
+    until(lambda: list((tmp_path / "two").glob(f"*/{RESUME}")))
+    (worker,) = workers_of(process)
+    os.kill(worker, signal.SIGKILL)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
-    assert errors.count("its process was killed by signal 9") == 2
+    assert errors.count("its process was killed by signal 9") == 1
     assert weights(tmp_path / "two") == weights(tmp_path / "one")
-    for result in (RunFolder(tmp_path / "two", run).result() for run in weights(tmp_path / "two")):
-        assert result["provenance.sessions"] == 2
+    (run,) = weights(tmp_path / "two")
+    assert RunFolder(tmp_path / "two", run).result()["provenance.sessions"] == 2
 
 
 def test_a_run_that_takes_its_process_down_fails_alone(slow, tmp_path, capsys):
-    deadly, fine = specs("methods=slow", "SLOW.deadly=2"), specs("methods=ce", "seeds=0,1")
+    deadly, fine = specs("methods=slow", "SLOW.deadly=2"), specs("methods=ce")
     results = local.local([*deadly, *fine], tmp_path, None, workers=1)
-    assert [result["status"] for result in results] == ["failed", "finished", "finished"]
+    assert [result["status"] for result in results] == ["failed", "finished"]
     assert results[0]["error"].startswith("its process was killed by signal 11, 3 times")
     assert (RunFolder(tmp_path, deadly[0].id) / LOG).read_text().count("killed by signal 11") == 3
     assert backlog.open_runs([*deadly, *fine], tmp_path) == deadly
@@ -236,9 +236,8 @@ def ranks_of(process):
 
 def test_of_a_run_in_two_processes_one_is_killed_and_it_goes_on_in_the_same_bits(slow, tmp_path):
     words = ["methods=slow", "SLOW.pause=0.05", "gpus=2", "Machine.device=cpu"]
-    (bad,), (spec,) = specs("methods=ce", "SGD.lr=1e30", *words[2:]), specs(*words)
-    both = local.local([bad, spec], tmp_path / "one", None, workers=1)
-    assert [r["status"] for r in both] == ["failed", "finished"], "a run that failed does not stop the next"
+    (spec,) = specs(*words)
+    local.local([spec], tmp_path / "one", None, workers=1)
     process = started(tmp_path / "two", *words)
     until(lambda: (tmp_path / "two" / spec.id / RESUME).exists())
     os.kill(ranks_of(process)[1], signal.SIGKILL)
@@ -277,14 +276,14 @@ def small_disk(tmp_path, request):
     ("workers", "small_disk"), [("executor=inline", "2500k"), ("workers=2", "4600k")], indirect=["small_disk"]
 )
 def test_a_full_disk_loses_nothing_and_the_sweep_goes_on_when_there_is_room(workers, small_disk, tmp_path):
-    words = ["methods=ce", "seeds=0,1,2,3,4,5,6,7"]
+    words = ["methods=ce", "seeds=0,1,2,3,4"]
     process = started(small_disk, *words, workers)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 1
     assert f"the disk of {small_disk} is full" in errors
     assert "Traceback" not in errors
     finished = weights(small_disk)
-    assert 0 < len(finished) < 8
+    assert 0 < len(finished) < 5
     subprocess.run(["mount", "-o", "remount,size=20m", small_disk], check=True)
     process = started(small_disk, *words, workers)
     _, errors = process.communicate(timeout=120)

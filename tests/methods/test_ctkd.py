@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from kdbench.method import distillation
-from kdbench.method.logits import standardised
+from kdbench.method.logits import divergence_of_each, standardised
 from kdbench.methods.ctkd import reversal, with_scaled_gradient
 from kdbench.methods.dkd import dkd_loss
 
@@ -39,6 +39,14 @@ def test_the_method_is_the_reference(reference, make, batch, base, monkeypatch):
     (gradient,) = torch.autograd.grad(loss, case.student["theta"], retain_graph=True)
     assert gradient.item() == pytest.approx(case.entry["parts"]["theta_gradient"], rel=1e-6)
     case.check(loss)
+
+
+def test_the_divergence_at_a_temperature_for_each_image_is_the_reference_but_for_its_1e7(reference):
+    case = reference("ctkd_instance_kl")
+    temperatures = case.fixed["temperatures"].unsqueeze(1)
+    z, t = case.student["student_logits"] / temperatures, case.fixed["teacher_logits"] / temperatures
+    added = 1e-7 * (F.softmax(t, dim=1).log() - F.log_softmax(z, dim=1) + 1).sum(dim=1)  # to the teacher's probabilities
+    case.check((temperatures.squeeze(1).square() * (divergence_of_each(z, t) + added)).mean())
 
 
 def test_the_schedule_is_the_reference(reference):
