@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import gc
 import resource
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -95,11 +96,13 @@ def require(holds: bool, sentence: str) -> None:
 
 @contextmanager
 def loading_torch() -> Iterator[None]:
-    """A block that imports torch.
+    """A block that imports torch, without the garbage collector, which finds nothing there and takes a tenth of the time.
 
     Raises:
         RunError: there is too little memory for it.
     """
+    was_on = gc.isenabled()
+    gc.disable()
     try:
         yield
     except (ImportError, MemoryError, OSError) as error:
@@ -108,6 +111,9 @@ def loading_torch() -> Iterator[None]:
             raise
         reason = str(error) or "nothing more can be allocated"
         raise RunError(f"there is too little memory to load torch{memory_limit()}: {reason}") from None
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def memory_limit() -> str:

@@ -1,4 +1,8 @@
-from kdbench.errors import hint, nearest, unknown
+import gc
+
+import pytest
+
+from kdbench.errors import hint, loading_torch, nearest, unknown
 
 
 def test_nearest_ignores_case_and_gives_up_on_strangers():
@@ -35,3 +39,14 @@ def test_after_a_semicolon_there_is_no_capital():
 
 def test_unknown_lists_all_when_nothing_is_near_and_there_is_nowhere_to_look():
     assert str(unknown("executor", "zebra", ["slurm", "inline"])) == "unknown executor 'zebra'; valid: inline, slurm"
+
+
+@pytest.mark.parametrize("on", [True, False])
+def test_the_garbage_collector_pauses_while_torch_is_imported_and_is_then_as_before(on):
+    (gc.enable if on else gc.disable)()
+    try:
+        with loading_torch():
+            assert not gc.isenabled()
+        assert gc.isenabled() == on
+    finally:
+        gc.enable()
