@@ -16,9 +16,9 @@ _FILES_ONLY = {"Defaults": "dataset", "Sweep": "sweep", "Control": "method", "Te
 """Configurables that the command line cannot bind, and whose gin file can."""
 
 
-def overridable() -> dict[str, signature.Signature]:
+def overridable() -> Mapping[str, signature.Signature]:
     """The configurables that the command line may bind."""
-    return {n: s for n, s in ginfile.every_configurable().items() if n not in _FILES_ONLY}
+    return ginfile.Configurables(without=_FILES_ONLY)
 
 
 _ONE_VALUE = ("Machine", "Measures", "Cluster")

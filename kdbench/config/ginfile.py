@@ -6,7 +6,7 @@ gin itself accepts a misspelt macro, a binding that nothing uses and a value of 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Collection, Iterator, Mapping, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
@@ -119,7 +119,7 @@ def check_name(
 ) -> None:
     """Refuse a binding whose configurable or parameter does not exist, or is not the file's to bind."""
     if configurable not in configurables:
-        if configurable in every_configurable():
+        if configurable in Configurables():
             raise UserError(
                 f"{where}: {owner} binds {configurable}.{parameter}, which does not belong to it; "
                 f"it may bind {_listed(configurables)}"
@@ -151,16 +151,49 @@ def _listed(configurables: Mapping[str, Signature]) -> str:
     return f"{', '.join(first)} and {last}" if first else last
 
 
-def every_configurable() -> dict[str, Signature]:
-    """All configurables, including those of all methods; a method file that does not parse is skipped."""
-    every = dict(signature.shared())
-    for name in places.sources():
-        try:
-            method = signature.of_method(name)
-        except UserError:
-            continue
-        every[method.name] = method
-    return every
+class Configurables(Mapping[str, Signature]):
+    """All configurables by name, including those of all methods; a method file that does not parse is skipped.
+
+    A method's file is parsed when its class is asked for, and all are only to list the names: parsing a hundred files takes
+    longer than all else that a plan needs.
+
+    Args:
+        without: names that are left out.
+    """
+
+    def __init__(self, without: Collection[str] = ()):
+        self._without = without
+
+    def __getitem__(self, name: str) -> Signature:
+        if name in self._without:
+            raise KeyError(name)
+        if name in signature.shared():
+            return signature.shared()[name]
+        for source, path in places.sources().items():
+            if f"class {name}" in _text(path) and (method := _method(source)) and method.name == name:
+                return method
+        raise KeyError(name)
+
+    def __iter__(self) -> Iterator[str]:
+        methods = (method.name for source in places.sources() if (method := _method(source)))
+        return (name for name in dict.fromkeys([*signature.shared(), *methods]) if name not in self._without)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
+def _method(source: str) -> Signature | None:
+    try:
+        return signature.of_method(source)
+    except UserError:
+        return None
 
 
 def _near_parameter(name: str, configurables: Mapping[str, Signature]) -> str | None:

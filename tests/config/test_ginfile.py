@@ -85,6 +85,23 @@ def test_what_gin_takes_in_silence_is_refused(tmp_path, text, sentence):
     ],
 )
 def test_overrides(text, value):
-    binding = parse_override(text, ginfile.every_configurable())
+    binding = parse_override(text, ginfile.Configurables())
     assert binding.value == value
     assert binding.origin == "command line"
+
+
+def test_configurables_are_all_but_those_left_out_and_a_name_parses_one_file(monkeypatch):
+    every = ginfile.Configurables(without=("Sweep",))
+    assert {"Train", "CORSD", "KD"} <= set(every)
+    assert "Sweep" not in every
+    assert "Sweep" in ginfile.Configurables()
+    assert len(every) == len(list(every)) == len(ginfile.Configurables()) - 1
+    parsed = []
+    monkeypatch.setattr(signature, "of_method", lambda name: parsed.append(name) or original(name))
+    assert every["KD"].name == "KD"
+    assert "KD" in every
+    assert "Kd" not in every
+    assert set(parsed) == {"kd"}
+
+
+original = signature.of_method

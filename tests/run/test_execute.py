@@ -10,7 +10,7 @@ import torch
 from kdbench import methods
 from kdbench.backbones import registry
 from kdbench.config import BASELINE, bindings, places, settings, signature
-from kdbench.config.ginfile import every_configurable
+from kdbench.config.ginfile import Configurables
 from kdbench.config.settings import Augment, Dataset, Split
 from kdbench.config.switches import Strong
 from kdbench.data import task as task_
@@ -273,7 +273,7 @@ def test_a_run_whose_teacher_failed_says_so(tmp_path):
 
 
 def test_every_parameter_of_every_method_is_known_to_the_command_line():
-    assert {*every_configurable()} >= {methods.load(n).__name__ for n in places.sources()}
+    assert {*Configurables()} >= {methods.load(n).__name__ for n in places.sources()}
 
 
 def test_a_device_that_is_not_there_is_a_clear_error(tmp_path):
