@@ -61,8 +61,9 @@ class DDGSD(Method):
         with full_precision(batch.images.device):
             features, others = (batch.share.gather(view) for view in out.pooled.chunk(2))
             discrepancy = discrepancy_loss(features, others, self.discrepancy)
+        first, second = out.logits.chunk(2)
         return {
             "ce": self.ce_weight * self.cross_entropy(out.logits, batch.labels),
-            "kd": self.kd_weight * mutual_loss(*out.logits.chunk(2), self.temperature),
+            "kd": self.kd_weight * mutual_loss(first, second, self.temperature),
             "discrepancy": self.discrepancy_weight * discrepancy,
         }
