@@ -5,8 +5,29 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from kdbench.method import distillation
+from kdbench.method import Batch, distillation
 from kdbench.streams import Streams
+
+
+class Passes(nn.Module):
+    """A network whose passes give one table of logits after another."""
+
+    def __init__(self, *logits):
+        super().__init__()
+        self.logits = list(logits)
+
+    def forward(self, images):
+        return self.logits.pop(0)
+
+
+def test_the_total_is_the_reference(make, reference):
+    case = reference("cs_kd")
+    method = make("cs_kd", labels=[0, 1, 2, 3, 4, 5] * 4, **case.params)
+    method.student = Passes(case.student["logits"], case.fixed["partner_logits"])
+    batch = Batch(torch.zeros(8, 1, 8, 8), case.fixed["labels"].repeat(2), torch.arange(8), 0, Streams(0))
+    terms = method.losses(batch)
+    assert terms["ce"].item() == pytest.approx(case.entry["parts"]["ce"], rel=1e-9)
+    case.check(sum(terms.values()))
 
 
 def test_anchors_learn_the_labels_and_their_partners_logits_which_get_no_gradient(make, batch):
