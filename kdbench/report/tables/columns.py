@@ -155,7 +155,7 @@ def _of_runs(baseline: str) -> tuple[Column, ...]:
         replace(_COST, name="images", title="Images", about="images through the student in training: the budget",
                 key="images_seen", unit="images", better="", worth=4),
         replace(_COST, name="passes", title="Passes", key="passes.per_anchor", unit="images", better="", worth=4, optional=True,
-                about="images through the student for each training image that a step draws as an anchor"),
+                about="images through the student for each image that a step draws as an anchor"),
         replace(_COST, name="teacher_images", title="Teacher images", about="images through teachers in training",
                 key="passes.teachers", unit="images"),
         replace(_COST, name="peer_images", title="Peer images", about="images through networks trained next to the student",
