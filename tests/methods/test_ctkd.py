@@ -45,7 +45,9 @@ def test_the_divergence_at_a_temperature_for_each_image_is_the_reference_but_for
     case = reference("ctkd_instance_kl")
     temperatures = case.fixed["temperatures"].unsqueeze(1)
     z, t = case.student["student_logits"] / temperatures, case.fixed["teacher_logits"] / temperatures
-    added = 1e-7 * (F.softmax(t, dim=1).log() - F.log_softmax(z, dim=1) + 1).sum(dim=1)  # to the teacher's probabilities
+    added = 1e-7 * (F.softmax(t, dim=1).log() - F.log_softmax(z, dim=1) + 1).sum(
+        dim=1
+    )  # to the teacher's probabilities
     case.check((temperatures.squeeze(1).square() * (divergence_of_each(z, t) + added)).mean())
 
 
