@@ -1,6 +1,7 @@
 """CutMix: a part of each image is replaced by that of another one, and the classes are mixed by area.
 
-Yun, Han, Oh, Chun, Choe and Yoo, "CutMix: Regularization strategy to train strong classifiers with localizable features", ICCV 2019.
+Yun, Han, Oh, Chun, Choe and Yoo, "CutMix: Regularization strategy to train strong classifiers with localizable features", ICCV
+2019.
 
 Family: regulariser
 Loss: λ · CE(z(x̃), y) + (1 − λ) · CE(z(x̃), y_π), λ the share of the area that is left of x; λ, π and the box are one for a batch

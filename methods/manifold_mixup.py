@@ -7,8 +7,8 @@ Family: regulariser
 Base: mixup
 Loss: λ · CE(z̃, y) + (1 − λ) · CE(z̃, y_π), z̃ from h̃ = λ · h + (1 − λ) · h_π, h the map after a stage drawn from `layers`
 Source: the authors' code (manifold_mixup, supervised/main.py)
-Choice: `loss` is "ce", as in other code. "bce" is the authors' own: the binary cross-entropy of each class's probability, averaged over
-    images and classes, which is K times smaller than a sum and counts wrong classes twice.
+Choice: `loss` is "ce", as in other code. "bce" is the authors' own: the binary cross-entropy of each class's probability, averaged
+    over images and classes, which is K times smaller than a sum and counts wrong classes twice.
 Choice: `layers` are the image (0) and the first two stages, as in the authors' code; other code draws from all stages, (1, 2, 3)
 Choice: this row alone sees mixed images, so it is marked as a control's
 """
