@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from kdbench.method import Batch, Method, RunError
-from kdbench.methods.mixup import check_alpha, drawn_share, mixed_cross_entropy, partners_of
-from kdbench.mixing import box, left_over
+from kdbench.method.mixing import box, check_alpha, drawn_share, left_over, partners_of
+from kdbench.methods.mixup import mixed_cross_entropy
 
 
 def pasted(own: Tensor, partners: Tensor, part: tuple[int, int, int, int]) -> Tensor:

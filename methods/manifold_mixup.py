@@ -22,7 +22,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kdbench.method import Batch, Method, RunError, at_least_float32
-from kdbench.methods.mixup import check_alpha, drawn_share, mixed, mixed_cross_entropy, partners_of
+from kdbench.method.mixing import check_alpha, drawn_share, partners_of
+from kdbench.methods.mixup import mixed, mixed_cross_entropy
 
 
 def mixed_binary_cross_entropy(logits: Tensor, labels: Tensor, partners: Tensor, share: float) -> Tensor:

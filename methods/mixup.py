@@ -11,12 +11,11 @@ Choice: this row alone sees mixed images, so it is marked as a control's; `Mix.m
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kdbench.method import Batch, Method, RunError, at_least_float32
-from kdbench.mixing import beta
+from kdbench.method import Batch, Method, at_least_float32
+from kdbench.method.mixing import check_alpha, drawn_share, partners_of
 
 
 def mixed(own: Tensor, partners: Tensor, share: float) -> Tensor:
@@ -37,25 +36,6 @@ def mixed_cross_entropy(
     logits = at_least_float32(logits)
     own, other = (F.cross_entropy(logits, y, label_smoothing=label_smoothing) for y in (labels, partners))
     return share * own + (1 - share) * other
-
-
-def drawn_share(batch: Batch, alpha: float) -> float:
-    """λ ~ Beta(α, α) of a batch."""
-    return beta(alpha, int(torch.randint(2**32, (), generator=batch.streams("share"))))
-
-
-def partners_of(batch: Batch, *tensors: Tensor) -> list[Tensor]:
-    """Each tensor (B, …) with the rows of the images' partners, by one permutation of the whole batch."""
-    device = batch.labels.device
-    count = len(batch.share.gather(batch.labels))
-    order = torch.randperm(count, generator=batch.streams("partners", device=device), device=device)
-    return [batch.share.own(batch.share.gather(x)[order]) for x in tensors]
-
-
-def check_alpha(name: str, alpha: float) -> None:
-    """Refuse a value that Beta(α, α) does not have."""
-    if alpha <= 0:
-        raise RunError(f"{name}.alpha={alpha:g} must be above 0")
 
 
 class Mixup(Method):

@@ -41,7 +41,8 @@ AutoContrast .9, Solarize .8 3
 Equalize .8, Invert .1
 TranslateY .7 9, AutoContrast .9
 """
-"""Two operations one after another, each with its probability and, where it has one, magnitude; one of these pairs is drawn for each image."""
+"""Two operations one after another, each with its probability and, if it has one, its magnitude. A pair is drawn for each
+image."""
 
 
 def table() -> tuple[Tensor, Tensor]:

@@ -43,7 +43,7 @@ def test_at_their_defaults_the_values_leave_no_trace():
         ("Strong.cutout=0.0", 0.0),
         ("Augment.policy='autoaugment'", "autoaugment"),
         ("Augment.erasing=0.5", 0.5),
-    ],  # fmt: skip
+    ],
 )
 def test_any_other_value_is_part_of_the_protocol_of_every_method(word, value):
     plain, changed = with_words(), with_words(word)
@@ -104,10 +104,10 @@ def test_trivialaugment_takes_no_values_of_randaugment():
     ],
 )
 def test_a_control_has_an_augmentation_of_its_own_in_the_protocol_of_others(name, key, value):
-    (spec,) = expand.plan(request.parse([f"methods={name}", "dataset=digits"]))
-    assert spec.control == {key: value}
-    assert spec.protocol == with_words(recipe="standard").protocol()
-    control = resolve(name, "digits", "quick", {}).control()
+    spec, plain = expand.plan(request.parse([f"methods={name},ce", "dataset=digits"]))
+    assert (spec.method, spec.control, plain.control) == (name, {key: value}, {})
+    assert spec.protocol == plain.protocol
+    control = resolve(name, "digits", "quick", of_command_line([])).control()
     recipe = Augment(padding=0.25, fill=3, flip=True, cutout=0.5, erasing=0.1)
     changed = recipe.changed_by(control)
     assert getattr(changed, key) == value

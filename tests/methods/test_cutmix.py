@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 
 from kdbench.method import RunError
+from kdbench.method.mixing import box, drawn_share, left_over, partners_of
 from kdbench.methods.cutmix import pasted
-from kdbench.methods.mixup import drawn_share, mixed_cross_entropy, partners_of
-from kdbench.mixing import box, left_over
+from kdbench.methods.mixup import mixed_cross_entropy
 from kdbench.streams import Streams
 
 

@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from kdbench.method import RunError
+from kdbench.method.mixing import drawn_share, partners_of
 from kdbench.methods.manifold_mixup import mixed_binary_cross_entropy
-from kdbench.methods.mixup import drawn_share, mixed_cross_entropy, partners_of
+from kdbench.methods.mixup import mixed_cross_entropy
 from kdbench.streams import Streams
 
 

@@ -1,14 +1,12 @@
-import dataclasses
-
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
-from kdbench.method import RunError, Share
-from kdbench.methods.mixup import drawn_share, mixed, mixed_cross_entropy, partners_of
+from kdbench.errors import UserError
+from kdbench.method import RunError
+from kdbench.method.mixing import drawn_share, partners_of
+from kdbench.methods.mixup import mixed, mixed_cross_entropy
 from kdbench.plan import expand, request
-from kdbench.streams import Streams
 
 
 def test_the_loss_is_the_reference(reference):
@@ -41,40 +39,13 @@ def test_images_and_their_classes_are_mixed_with_the_same_partners(make, batch):
     assert terms["ce"].item() == pytest.approx(expected.item(), rel=1e-5)
 
 
-def test_shares_and_partners_are_drawn_from_the_step(make, batch):
-    one = batch(make("mixup"))
-    steps = [dataclasses.replace(one, streams=Streams(0).within(step)) for step in range(300)]
-    drawn = np.array([drawn_share(each, 1.0) for each in steps])
-    assert drawn_share(one, 1.0) == drawn_share(one, 1.0)
-    assert drawn.mean() == pytest.approx(0.5, abs=0.07)
-    assert drawn.std() == pytest.approx(12**-0.5, abs=0.03)
-    fixed = [partners_of(each, torch.arange(6))[0].eq(torch.arange(6)).sum().item() for each in steps]
-    assert np.mean(fixed) == pytest.approx(1.0, abs=0.25)  # a permutation has one fixed point on average
-
-
-def test_partners_are_those_of_the_whole_batch(make, batch):
-    class Half(Share):
-        """The second of two ranks, which has the rows from 3 on."""
-
-        def gather(self, x):
-            return torch.cat([x - 3, x])
-
-        def own(self, whole):
-            return whole[3:]
-
-    one = batch(make("mixup"))
-    (whole,) = partners_of(one, torch.arange(6))
-    half = dataclasses.replace(one, labels=one.labels[3:], share=Half())
-    assert torch.equal(partners_of(half, torch.arange(3, 6))[0], whole[3:])
-
-
 def test_the_row_is_marked_and_images_that_are_mixed_already_are_refused():
     words = ["methods=mixup,cutmix,manifold_mixup,label_smoothing", "dataset=digits"]
     controls = {spec.method: spec.control for spec in expand.plan(request.parse(words))}
     mixing = {"mixup": True}
     assert controls == {"mixup": mixing, "cutmix": mixing, "manifold_mixup": mixing, "label_smoothing": {}}
     for name in ("mixup", "cutmix", "manifold_mixup"):
-        with pytest.raises(Exception, match=rf"{name} cannot be trained on mixed images"):
+        with pytest.raises(UserError, match=rf"{name} cannot be trained on mixed images"):
             expand.plan(request.parse([f"methods={name}", "dataset=digits", "Mix.mixup=0.2"]))
 
 
