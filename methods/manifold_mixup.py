@@ -41,7 +41,8 @@ def mixed_binary_cross_entropy(logits: Tensor, labels: Tensor, partners: Tensor,
     target, log_p = mixed(own, other, share), F.log_softmax(logits, dim=1)
     rest = -torch.expm1(log_p)
     log_rest = rest.clamp(min=torch.finfo(rest.dtype).tiny).log().clamp(min=-100)
-    return -(target * log_p.clamp(min=-100) + (1 - target) * log_rest).mean()
+    of_each: Tensor = target * log_p.clamp(min=-100) + (1 - target) * log_rest
+    return -of_each.mean()
 
 
 class ManifoldMixup(Method):
