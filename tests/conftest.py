@@ -286,7 +286,7 @@ def batch() -> Callable[..., Batch]:
         streams = Streams(3).within(step)
         labels = method.info.train_labels
         places = torch.randperm(len(labels), generator=streams("order"))[:anchors]
-        index = method.sample(places, streams).repeat(len(method.views))
+        index = method.sample_after(None, places, streams).repeat(len(method.views))
         images = torch.randn(len(index), *method.info.image_shape, generator=streams("augment"))
         images = torch.ones_like(images) if identical else images
         return Batch(
