@@ -130,7 +130,7 @@ class Method(nn.Module):
         return anchors
 
     def sample_after(self, before: Tensor | None, anchors: Tensor, streams: Any) -> Tensor:
-        """`sample`, for a method that shows images of the step before once more; by default without them.
+        """`sample`, for a method that shows images of the step before again; by default without them.
 
         Args:
             before: (A,) anchors of the step before, None in the first step.
