@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdbench.method import Batch, Method, at_least_float32, full_precision, he_normal, soft_cross_entropy
+from kdbench.method.exits import numbered
 
 
 def logit_loss(exit_logits: Tensor, deepest_logits: Tensor, temperature: float) -> Tensor:
@@ -116,7 +117,4 @@ class BYOT(Method):
 
     def exits(self, images: Tensor) -> dict[str, Tensor]:
         stages = self.student(images, features=True).stages
-        return {
-            f"exit{number}": shallow(stage)[0]
-            for number, (shallow, stage) in enumerate(zip(self.shallow, stages, strict=False), start=1)
-        }
+        return numbered("exit", (shallow(stage)[0] for shallow, stage in zip(self.shallow, stages, strict=False)))

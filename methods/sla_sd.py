@@ -1,6 +1,13 @@
-"""Self-supervised label augmentation: a head for classes and rotations together, and a classifier that learns its mean.
+"""SLA+SD: a head for classes and rotations together, and the classifier learns its mean over the rotations.
 
 Lee, Hwang and Shin, "Self-supervised label augmentation via input transformations", ICML 2020, with self-distillation.
+
+Family: self
+Loss: CE(z, y) + mean over r of CE(joint head on rotation r, 4y + r) + T² · KL(softmax(a / T) ‖ softmax(z / T)),
+    a_k = mean over r of the joint logit 4k + r on rotation r, detached, z of the image as it is, T = 1
+Source: the authors' code (trainers.py, create_sla_sd_trainer)
+Choice: `joint_weight` is 1 by default, as in the authors' code for small data sets; 4 is theirs for large ones
+Choice: images are turned after augmentation, so that the four copies of an image are the same crop
 """
 
 from __future__ import annotations
@@ -8,19 +15,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from kdbench.method import Batch, Method, RunError, distillation, full_precision
-
-ROTATIONS = 4
-
-
-def rotated(images: Tensor) -> Tensor:
-    """The images (B, C, H, H) turned by 0, 90, 180 and 270 degrees, (4 · B, C, H, H) in blocks of B."""
-    return torch.cat([images.rot90(turns, dims=(2, 3)) for turns in range(ROTATIONS)])
-
-
-def joint_labels(labels: Tensor) -> Tensor:
-    """The label 4y + r of each rotated image, (4 · B,) in blocks of B; labels (B,)."""
-    return torch.cat([ROTATIONS * labels + turns for turns in range(ROTATIONS)])
+from kdbench.method import Batch, Method, distillation, full_precision
+from kdbench.method.rotations import ROTATIONS, check_square, joint_labels, rotations
 
 
 def aggregated(joint: Tensor) -> Tensor:
@@ -43,13 +39,11 @@ class SLASD(Method):
     temperature: float
 
     def setup(self) -> None:
-        _, height, width = self.info.image_shape
-        if height != width:
-            raise RunError(f"sla_sd rotates images, which must be square, not {height} × {width}")
+        check_square("sla_sd", self.info.image_shape)
         self.joint = nn.Linear(self.student.fc.in_features, ROTATIONS * self.info.classes)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        out = self.student(rotated(batch.images), features=True)
+        out = self.student(rotations(batch.images), features=True)
         with full_precision(batch.images.device):
             joint = self.joint(out.pooled)
         own = out.logits[: len(batch.labels)]
