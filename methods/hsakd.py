@@ -65,9 +65,10 @@ class HSAKD(Method):
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         images = rotations(batch.images)
         out, taught = self.student(images, features=True), self.teach_images(images)
-        joint = joint_logits(self.classifiers, out.stages)
+        joint, trained = joint_logits(self.classifiers, out.stages), self.teachers[0].method
+        assert isinstance(trained, HSAKDTeacher)
         with torch.no_grad():
-            targets = joint_logits(self.teachers[0].method.classifiers, taught.stages)
+            targets = joint_logits(trained.classifiers, taught.stages)
         return {
             "ce": self.cross_entropy(out.logits[: len(batch.labels)], batch.labels),
             "kd": self.kd_weight * distillation(out.logits, taught.logits, self.temperature),

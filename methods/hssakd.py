@@ -26,7 +26,8 @@ from kdbench.methods.hsakd_teacher import HSAKDTeacher, joint_classifiers, joint
 
 def mutual_loss(logits: list[Tensor], others: list[Tensor], temperature: float) -> Tensor:
     """`joint_loss` both ways, each network's classifiers with those of the other as targets; (B, K) for each classifier."""
-    return joint_loss(logits, others, temperature) + joint_loss(others, logits, temperature)
+    loss: Tensor = joint_loss(logits, others, temperature) + joint_loss(others, logits, temperature)
+    return loss
 
 
 class HSSAKD(HSAKDTeacher):  # type: ignore[misc]  # mypy does not look into methods by their module
@@ -66,4 +67,5 @@ class HSSAKD(HSAKDTeacher):  # type: ignore[misc]  # mypy does not look into met
             terms[f"{name}ce"] = self.cross_entropy(out.logits[: len(batch.labels)], batch.labels)
             of_each = torch.stack([self.cross_entropy(q, labels) for q in joint])
             terms[f"{name}joint_ce"] = self.joint_weight * of_each.sum()
-        return {**terms, "mutual": self.mutual_weight * mutual_loss(*both, self.temperature)}
+        own, other = both
+        return {**terms, "mutual": self.mutual_weight * mutual_loss(own, other, self.temperature)}
