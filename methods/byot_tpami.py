@@ -45,7 +45,9 @@ def logit_loss(exit_logits: Tensor, deepest_logits: Tensor, temperature: float) 
 
 def hint_loss(adapted: Tensor, deepest_feature: Tensor) -> Tensor:
     """L2 norm of the difference of (B, C) and (B, C) over all images and channels, not squared; the deepest is detached."""
-    return torch.linalg.vector_norm(at_least_float32(adapted) - at_least_float32(deepest_feature).detach())
+    difference = at_least_float32(adapted) - at_least_float32(deepest_feature).detach()
+    norm: Tensor = torch.linalg.vector_norm(difference)
+    return norm
 
 
 class Exit(nn.Module):

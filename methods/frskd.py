@@ -40,7 +40,8 @@ def pooled_to(x: Tensor, size: Sequence[int]) -> Tensor:
     for side, stride, kernel in zip(x.shape[2:], strides, kernels, strict=True):
         missing = (math.ceil(side / stride) - 1) * stride + kernel - side
         padding = [missing // 2, missing - missing // 2, *padding]  # the last axis comes first
-    return resized(F.max_pool2d(F.pad(x, padding), kernels, strides), size)
+    maxima: Tensor = resized(F.max_pool2d(F.pad(x, padding), kernels, strides), size)
+    return maxima
 
 
 class Fusion(nn.Module):
@@ -115,7 +116,8 @@ class FRSKD(Method):
 
     Args:
         kd_weight, temperature: of the distillation.
-        attention_weight: of the attention loss; a term of it is at most 2 over the number of pixels.
+        attention_weight: of the attention loss. A term of it is at most 2 over the number of pixels: maps of 2 × 2 pixels want a
+            smaller weight than those of 32 × 32.
         width: channels of the pyramid for each channel of the network.
     """
 

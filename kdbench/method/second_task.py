@@ -53,7 +53,8 @@ def attach(method: Method, label_of: Sequence[int]) -> None:
 def with_second_task(losses: Losses, method: Method, weight: float) -> Losses:
     """`losses` and the weighted cross-entropy of the second task, as the term "second_task".
 
-    It is computed from what enters the student's classifier while `losses` runs.
+    It is computed from what enters the student's classifier while `losses` runs. Where one pass holds several copies of the
+    images, such as rotated ones, those of the first block are taken.
 
     Raises:
         RunError: (when called) the student has not classified all images of the batch.
@@ -69,9 +70,10 @@ def with_second_task(losses: Losses, method: Method, weight: float) -> Losses:
             terms = losses(batch)
         finally:
             handle.remove()
-        whole = [pooled for pooled in entering if len(pooled) == len(batch.images)]
+        images = len(batch.images)
+        whole = [pooled[:images] for pooled in entering if len(pooled) and len(pooled) % images == 0]
         pooled = whole[0] if whole else torch.cat(entering) if entering else batch.images[:0]
-        if len(pooled) != len(batch.images):
+        if len(pooled) != images:
             name = type(method).__name__
             raise RunError(
                 f"SecondTask.weight needs a student that classifies each image of a batch, which {name} does not do"

@@ -54,6 +54,16 @@ def test_every_method_trains_it(name, make, batch):
         assert terms["ce"].item() == pytest.approx(before["ce"].item(), rel=1e-5)
 
 
+def test_of_rotated_copies_in_one_pass_the_first_are_taken(make, batch):
+    method = make("sla_sd").eval()
+    attach(method, [0, 1, 1, 0])
+    one = batch(method)
+    term = with_second_task(method.losses, method, 1.0)(one)["second_task"]
+    pooled = method.student(one.images, features=True).pooled
+    expected = F.cross_entropy(method.second_head(pooled), method.second_head.targets(one.labels))
+    assert term.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
 def test_its_head_computes_in_float32_under_autocast(make, batch):
     method = make("ce")
     attach(method, [0, 1, 1, 0])
