@@ -10,6 +10,11 @@ from kdbench.errors import RunError
 ROTATIONS = 4
 
 
+def turned(images: Tensor) -> Tensor:
+    """Images (4 · B, C, H, H) in blocks of B, of which block r is turned by r · 90 degrees against the clock."""
+    return torch.cat([block.rot90(turns, dims=(2, 3)) for turns, block in enumerate(images.chunk(ROTATIONS))])
+
+
 def rotations(images: Tensor) -> Tensor:
     """The images (B, C, H, H) turned by 0, 90, 180 and 270 degrees against the clock, (4 · B, C, H, H) in blocks of B."""
     return torch.cat([images.rot90(turns, dims=(2, 3)) for turns in range(ROTATIONS)])

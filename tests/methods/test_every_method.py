@@ -26,7 +26,11 @@ FLOOR = {
 }
 """Methods whose loss has most of its first value as its least, and why."""
 SQUARE = {
+    "hsakd": "rotates images",
+    "hsakd_teacher": "rotates images",
+    "hssakd": "rotates images",
     "sla_sd": "rotates images",
+    "sskd": "rotates images",
 }
 """Methods that need square images, and why."""
 WITH_OFFSET = {
