@@ -50,8 +50,3 @@ def ramp_up(progress: float, length: float) -> float:
         length: share of the training over which the weight rises; 0: it is 1 from the start.
     """
     return math.exp(-5 * (1 - min(progress / length, 1)) ** 2) if length else 1.0
-
-
-def with_gradient_times(factor: float, x: Tensor) -> Tensor:
-    """`x` itself, whose gradient is multiplied by `factor` on its way back."""
-    return x.detach() + factor * (x - x.detach())

@@ -8,7 +8,7 @@ from torch import nn
 
 from kdbench.backbones import registry
 from kdbench.errors import RunError
-from kdbench.method.branches import fork, last_stage, ramp_up, with_gradient_times
+from kdbench.method.branches import fork, last_stage, ramp_up
 
 
 @pytest.mark.parametrize("name", ["resnet8", "wrn_16_1", "vit_tiny"])
@@ -41,11 +41,3 @@ def test_the_weight_rises_to_one_and_stays():
     assert ramp_up(0.125, 0.25) == pytest.approx(math.exp(-1.25))
     assert ramp_up(0.25, 0.25) == ramp_up(0.9, 0.25) == 1
     assert ramp_up(0.0, 0.0) == 1
-
-
-def test_of_a_scaled_gradient_the_value_stays():
-    x = torch.tensor([1.5, -0.3, 1e-20], requires_grad=True)
-    y = with_gradient_times(0.25, x)
-    assert torch.equal(y, x)
-    (gradient,) = torch.autograd.grad((y * y.detach()).sum(), x)
-    torch.testing.assert_close(gradient, 0.25 * x.detach())
