@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdbench.backbones.backbone import Backbone, Features
 from kdbench.errors import RunError
+from kdbench.method.losses import distillation
+from kdbench.precision import at_least_float32
 
 
 def last_stage(method: str, student: Backbone) -> int:
@@ -50,3 +53,18 @@ def ramp_up(progress: float, length: float) -> float:
         length: share of the training over which the weight rises; 0: it is 1 from the start.
     """
     return math.exp(-5 * (1 - min(progress / length, 1)) ** 2) if length else 1.0
+
+
+def floored_distillation(logits: Tensor, target_logits: Tensor, temperature: float, floor: float) -> Tensor:
+    """`distillation` with `floor` added to each of the target's probabilities, which then no longer sum to 1; at 0 the same.
+
+    Several implementations of online methods add 1e-7, where a logarithm of the probabilities themselves is taken.
+
+    Args:
+        logits, target_logits: (B, K).
+    """
+    if not floor:
+        return distillation(logits, target_logits, temperature)
+    log_p = F.log_softmax(at_least_float32(logits) / temperature, dim=1)
+    target = F.softmax(at_least_float32(target_logits) / temperature, dim=1) + floor
+    return temperature**2 * F.kl_div(log_p, target, reduction="batchmean")

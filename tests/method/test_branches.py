@@ -8,7 +8,8 @@ from torch import nn
 
 from kdbench.backbones import registry
 from kdbench.errors import RunError
-from kdbench.method.branches import fork, last_stage, ramp_up
+from kdbench.method import distillation
+from kdbench.method.branches import floored_distillation, fork, last_stage, ramp_up
 
 
 @pytest.mark.parametrize("name", ["resnet8", "wrn_16_1", "vit_tiny"])
@@ -41,3 +42,12 @@ def test_the_weight_rises_to_one_and_stays():
     assert ramp_up(0.125, 0.25) == pytest.approx(math.exp(-1.25))
     assert ramp_up(0.25, 0.25) == ramp_up(0.9, 0.25) == 1
     assert ramp_up(0.0, 0.0) == 1
+
+
+def test_a_floor_is_added_to_the_targets_probabilities():
+    generator = torch.Generator().manual_seed(0)
+    z, t = torch.randn(2, 4, 5, generator=generator, dtype=torch.float64)
+    assert torch.equal(floored_distillation(z, t, 3.0, 0.0), distillation(z, t, 3.0))
+    q, p = (t / 3).softmax(dim=1) + 0.1, (z / 3).softmax(dim=1)
+    expected = 9 * (q * (q / p).log()).sum() / 4
+    torch.testing.assert_close(floored_distillation(z, t, 3.0, 0.1), expected)
