@@ -79,7 +79,7 @@ def pytest_collection_modifyitems(items):
 class Case:
     """One entry of tests/reference/losses*.json, as float64 tensors; `student` tensors carry gradient.
 
-    A list of maps (`student_maps`) is one tensor each (`student_map_1`, …).
+    A list of maps (`student_maps`, `maps`) is one tensor each (`student_map_1`, `map_1`, …).
     """
 
     def __init__(self, entry: dict):
@@ -99,7 +99,7 @@ class Case:
     def _apart(inputs: dict) -> dict:
         named: dict = {}
         for name, value in inputs.items():
-            several = name.endswith("_maps")
+            several = f"_{name}".endswith("_maps")
             named |= {f"{name[:-1]}_{n}": each for n, each in enumerate(value, 1)} if several else {name: value}
         return named
 
@@ -109,11 +109,11 @@ class Case:
         return [value for name, value in sorted(inputs.items()) if name.startswith(f"{whose}_map_")]
 
     def check(self, loss: Tensor) -> None:
-        """The loss, and the norms of its gradients, are those of the reference.
+        """The loss, and the norms of its gradients, are those of the reference; 0 where the loss does not reach a tensor.
 
         With KDBENCH_PARITY=FILE the relative errors are appended to FILE as well (tests/reference/parity.csv).
         """
-        gradients = torch.autograd.grad(loss, list(self.student.values()))
+        gradients = torch.autograd.grad(loss, list(self.student.values()), materialize_grads=True)
         norms = [gradient.norm().item() for gradient in gradients]
         expected = self.entry.get("grad_norm", norms)
         if file := os.environ.get("KDBENCH_PARITY"):
@@ -286,7 +286,7 @@ def batch() -> Callable[..., Batch]:
         streams = Streams(3).within(step)
         labels = method.info.train_labels
         places = torch.randperm(len(labels), generator=streams("order"))[:anchors]
-        index = method.sample(places, streams).repeat(len(method.views))
+        index = method.sample_after(None, places, streams).repeat(len(method.views))
         images = torch.randn(len(index), *method.info.image_shape, generator=streams("augment"))
         images = torch.ones_like(images) if identical else images
         return Batch(

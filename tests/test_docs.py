@@ -1,5 +1,6 @@
 """The documents are followed to the letter: files are written as they say, commands run as they say."""
 
+import importlib.util
 import json
 import math
 import re
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from kdbench.cli.main import main
-from kdbench.config import places
+from kdbench.config import about, places
 from kdbench.config.resolve import resolve
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -107,6 +108,13 @@ def test_links_between_documents_lead_somewhere():
             assert (document.parent / target).exists(), f"{document.name} links to {target}"
 
 
+@pytest.mark.parametrize("document", ["README.md", "CHANGELOG.md"])
+def test_the_number_of_methods_and_families_is_that_of_the_files(document, capsys):
+    methods = {name for name, path in places.sources().items() if places.origin(path) == places.BUILT_IN}
+    figures = f"[{len(methods)} methods of {len(about.families(methods))} families](docs/methods.md)"
+    assert figures in (DOCS.parent / document).read_text(), f"{document} must say: {figures}"
+
+
 @pytest.mark.parametrize(("document", "least"), [("README.md", 7), ("docs/controls-cifar100.md", 18)])
 def test_the_tables_in_documents_are_those_of_the_leaderboard(document, least):
     def lines(path):
@@ -121,12 +129,23 @@ def test_the_tables_of_the_claims_are_what_their_command_gives_of_the_committed_
     def lines(text):
         return {re.sub(r" +", " ", line) for line in text.splitlines() if re.match(r"\| +(#|\d)", line)}
 
-    text = (DOCS / "claims.md").read_text()
+    text = (DOCS / "claims.md").read_text().partition("## Neighbours")[0]
     (command,) = re.findall(r"^    (kdbench leaderboard columns=.*)$", text, flags=re.MULTILINE)
     shutil.copy(DOCS.parent / "leaderboard" / "results.csv", tmp_path)
     assert main([*shlex.split(command)[1:], "--runs", str(tmp_path / "none"), "--out", str(tmp_path)]) == 0
     assert len(lines(text)) == 13, "two tables of six methods, and their head"
     assert lines(text) <= lines((tmp_path / "README.md").read_text())
+
+
+def test_the_table_of_neighbours_is_what_its_command_gives_of_the_committed_rows():
+    spec = importlib.util.spec_from_file_location("neighbours", DOCS / "neighbours.py")
+    neighbours = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(neighbours)
+    text = (DOCS / "claims.md").read_text()
+    assert neighbours.filled(text) == text, "run: python docs/neighbours.py"
+    shown = {line.split("|")[2].split()[0] for line in text.partition(neighbours.BEGIN)[2].splitlines() if "±" in line}
+    assert {"ce", "ce_smooth", "byot", "deep_supervision", "corsd", "corsd_no_relation"} <= shown
+    assert not {"kd", "rkd", "crd", "born_again"} & shown
 
 
 def test_the_committed_leaderboard_is_what_its_rows_give():

@@ -25,7 +25,7 @@ from kdbench.errors import UserError, unknown
 
 ENTRIES = ("Family", "Base", "Loss", "Source", "Choice", "Fault")
 """The entries of a docstring; those that are given several times are kept in order."""
-FAMILIES = ("label", "logit", "feature", "relation", "self", "online", "training")
+FAMILIES = ("label", "regulariser", "logit", "feature", "relation", "self", "online", "training")
 """The families of kdbench's own methods, in the order of the documents."""
 OTHER = "other"
 """The family of a method whose docstring names none."""

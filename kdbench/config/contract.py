@@ -18,7 +18,8 @@ from kdbench.config.switches import KINDS
 from kdbench.errors import UserError, nearest, unknown
 
 HOOKS: dict[str, tuple[str, ...]] = {
-    "losses": ("batch",), "setup": (), "sample": ("anchors", "streams"), "phases": (), "prepare": ("batches",),
+    "losses": ("batch",), "setup": (), "sample": ("anchors", "streams"),
+    "sample_after": ("before", "anchors", "streams"), "phases": (), "prepare": ("batches",),
     "after_step": ("batch",), "after_epoch": ("epoch",), "optimisers": ("parameters", "settings"),
     "update": ("terms", "update"), "exits": ("images",), "deployed": (),
 }  # fmt: skip

@@ -209,8 +209,15 @@ _UNBOUND = (
     *(
         Binding(cls.__name__, name, p.default, "default in Python")
         for cls in (
-            *(settings.Dataset, switches.Labels, settings.Train, switches.Strong, switches.ResizedCrop, switches.Mix),
-            switches.SecondTask,
+            *(
+                settings.Dataset,
+                switches.Labels,
+                settings.Augment,
+                settings.Train,
+                switches.Strong,
+                switches.ResizedCrop,
+            ),
+            *(switches.Mix, switches.SecondTask),
         )
         for name, p in _shared(cls).parameters.items()
         if p.default is not MISSING

@@ -1,13 +1,13 @@
 """Everything about a run that all methods share, as gin configurables. No torch here: the plan checks them before anything starts.
 
 The values are set in gin/ and nowhere else; the only defaults in Python are those of kdbench/config/switches.py, and some of
-`Dataset`, `Train`, `Machine` and `Measures`. The last two do not affect results, but for rounding.
+`Dataset`, `Augment`, `Train`, `Machine` and `Measures`. The last two do not affect results, but for rounding.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 import gin
@@ -15,7 +15,19 @@ import gin
 from kdbench.config.optimisers import OPTIMISERS, SGD, USUAL, AdamW
 from kdbench.config.processor import AUTO
 from kdbench.config.reading import Reading
-from kdbench.config.switches import Control, Labels, Mix, Parallel, ResizedCrop, SecondTask, Selection, Strong, Teaching
+from kdbench.config.switches import (
+    PLAIN_RANDAUGMENT,
+    Control,
+    Labels,
+    Mix,
+    Parallel,
+    ResizedCrop,
+    SecondTask,
+    Selection,
+    Strong,
+    Teaching,
+    check_policy,
+)
 from kdbench.errors import hint, nearest, require
 
 
@@ -72,24 +84,60 @@ class Split:
 @gin.configurable
 @dataclass(frozen=True)
 class Augment:
-    """Random crop, mirror image and cutout. Lengths are shares of the image's width, so that they fit every resolution.
+    """Random crop, mirror image, operations of a policy, cutout and random erasing, in this order. Lengths are shares of the
+    image's width, so that they fit every resolution.
+
+    Shared by all methods. From `policy` on the values have defaults here, and at its default a value leaves no trace in
+    configurations, ids and protocols.
 
     Attributes:
         padding: on each side before the crop; 0.125 is 4 pixels of 32.
         fill: pixel value of the padding, 0..255.
         flip: mirror half of the images (where `Dataset.mirrored`).
         cutout: side of the square set to the mean; 0.5 is 16 pixels of 32, 0 is none. DeVries and Taylor, 2017.
+        policy: "none", or one of those of `Strong`.
+        operations, magnitude, random_magnitude: of RandAugment, as in `Strong`.
+        erasing: chance that a box of an image is set to the mean; 0 is none. Zhong, Zheng, Kang, Li and Yang, "Random erasing
+            data augmentation", AAAI 2020.
+        erasing_max_area: largest share of the image that the box has; the least is 0.02.
     """
 
     padding: float
     fill: int
     flip: bool
     cutout: float
+    policy: Literal["none", "randaugment", "trivialaugment", "autoaugment"] = "none"
+    operations: int = 2
+    magnitude: int = 9
+    random_magnitude: bool = False
+    erasing: float = 0.0
+    erasing_max_area: float = 0.4
 
     def __post_init__(self) -> None:
         require(0 <= self.padding <= 1, "Augment.padding must be between 0 and 1 (a share of the width)")
         require(0 <= self.fill <= 255, "Augment.fill must be between 0 and 255")
         require(0 <= self.cutout <= 1, "Augment.cutout must be between 0 and 1 (a share of the width)")
+        check_policy("Augment", self.policy, self.operations, self.magnitude, self.random_magnitude)
+        require(0 <= self.erasing <= 1, "Augment.erasing must be between 0 and 1 (a chance)")
+        require(
+            0.02 <= self.erasing_max_area <= 1,
+            "Augment.erasing_max_area must be between 0.02 and 1 (a share of the area)",
+        )
+        require(
+            self.erasing > 0 or self.erasing_max_area == 0.4,
+            "Augment.erasing_max_area has no effect without Augment.erasing",
+        )
+
+    def changed_by(self, control: Control) -> Augment:
+        """The augmentation of a row that has some of it for itself alone."""
+        changes: dict[str, Any] = {
+            name: value for name in ("cutout", "erasing") if (value := getattr(control, name)) is not None
+        }
+        if control.policy != "recipe":
+            operations, magnitude, random_magnitude = PLAIN_RANDAUGMENT
+            changes |= {"policy": control.policy, "operations": operations, "magnitude": magnitude}
+            changes["random_magnitude"] = random_magnitude
+        return replace(self, **changes)
 
 
 @gin.configurable

@@ -16,17 +16,32 @@ KINDS = ("recipe", "strong")
 """Kinds of views: the recipe's own augmentation, and the strong one of `Strong`."""
 
 
+PLAIN_RANDAUGMENT = (2, 9, False)
+"""RandAugment's number of operations, magnitude and random magnitude where none are bound."""
+
+
+def check_policy(cls: str, policy: str, operations: int, magnitude: int, random_magnitude: bool) -> None:
+    """Refuse values of RandAugment that are out of range, or that the policy does not read; `cls` has them."""
+    require(operations >= 0, f"{cls}.operations must be at least 0")
+    require(0 <= magnitude <= 30, f"{cls}.magnitude must be between 0 and 30")
+    require(
+        policy == "randaugment" or (operations, magnitude, random_magnitude) == PLAIN_RANDAUGMENT,
+        f"{cls}.operations, {cls}.magnitude and {cls}.random_magnitude require {cls}.policy='randaugment'",
+    )
+
+
 @gin.configurable
 @dataclass(frozen=True)
 class Strong:
-    """The strong view: the recipe's crop and mirror image, then RandAugment or TrivialAugment, then cutout.
+    """The strong view: the recipe's crop and mirror image, then the operations of a policy, then cutout.
 
     Shared by all methods, and of no effect on those without a strong view. The values have defaults here, and at its
     default a value leaves no trace in configurations, ids and protocols; any other one is part of them for every method.
 
     Attributes:
-        policy: "randaugment" (Cubuk et al., 2020) or "trivialaugment" (Müller and Hutter, 2021), which is one operation
-            from a wider range at a random magnitude.
+        policy: "randaugment" (Cubuk et al., 2020); "trivialaugment" (Müller and Hutter, 2021), which is one operation
+            from a wider range at a random magnitude; or "autoaugment" (Cubuk et al., 2019), one of the 25 pairs of
+            operations that were found for CIFAR-10.
         operations: number of RandAugment's operations, one after another; 0 leaves the image as it is.
         magnitude: magnitude of RandAugment, 0..30.
         random_magnitude: draw each operation's magnitude of RandAugment uniformly from 0..magnitude; with
@@ -34,24 +49,15 @@ class Strong:
         cutout: side of the square set to the mean, as a share of the image's width; 0 is none.
     """
 
-    policy: Literal["randaugment", "trivialaugment"] = "randaugment"
+    policy: Literal["randaugment", "trivialaugment", "autoaugment"] = "randaugment"
     operations: int = 2
     magnitude: int = 9
     random_magnitude: bool = False
     cutout: float = 0.5
 
     def __post_init__(self) -> None:
-        if self.operations < 0:
-            raise ValueError("Strong.operations must be at least 0")
-        if not 0 <= self.magnitude <= 30:
-            raise ValueError("Strong.magnitude must be between 0 and 30")
-        if not 0 <= self.cutout <= 1:
-            raise ValueError("Strong.cutout must be between 0 and 1 (a share of the width)")
-        own = self.operations, self.magnitude, self.random_magnitude
-        if self.policy == "trivialaugment" and own != (2, 9, False):
-            raise ValueError(
-                "Strong.operations, Strong.magnitude and Strong.random_magnitude require Strong.policy='randaugment'"
-            )
+        check_policy("Strong", self.policy, self.operations, self.magnitude, self.random_magnitude)
+        require(0 <= self.cutout <= 1, "Strong.cutout must be between 0 and 1 (a share of the width)")
 
 
 @gin.configurable
@@ -231,14 +237,21 @@ class Control:
             selected one "untrained".
         budget: times the recipe's images.
         mixup: the method mixes its images itself, where others see those of the recipe.
+        policy, cutout, erasing: in place of the recipe's `Augment.*` of that name, for this row alone; "recipe" and None leave
+            them as they are.
     """
 
     teacher: Literal["selected", "student", "untrained"] = "selected"
     budget: float = 1.0
     mixup: bool = False
+    policy: Literal["recipe", "none", "randaugment", "trivialaugment", "autoaugment"] = "recipe"
+    cutout: float | None = None
+    erasing: float | None = None
 
     def __post_init__(self) -> None:
         require(self.budget > 0, "Control.budget must be above 0")
+        require(0 <= (self.cutout or 0) <= 1, "Control.cutout must be between 0 and 1 (a share of the width)")
+        require(0 <= (self.erasing or 0) <= 1, "Control.erasing must be between 0 and 1 (a chance)")
 
 
 @gin.configurable

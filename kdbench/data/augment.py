@@ -1,4 +1,4 @@
-"""Random crop, mirror image, RandAugment and cutout for a whole batch at once, on the device, from uint8 images.
+"""Random crop, mirror image, policy, cutout and random erasing for a whole batch at once, on the device, from uint8 images.
 
 What is random is drawn apart from what is computed: `Draws` come from a generator on the CPU, so that the same images are
 augmented in the same way on every machine, and for every method.
@@ -14,9 +14,10 @@ from torch import Tensor
 
 from kdbench.config.settings import Augment, Dataset, Settings
 from kdbench.config.switches import NO_CROP, NO_MIX, Mix, ResizedCrop, Strong
-from kdbench.data import resized_crop
+from kdbench.data import erasing, resized_crop
+from kdbench.data.autoaugment import AutoAugment
 from kdbench.data.images import Images, Wanted
-from kdbench.data.randaugment import RandAugment
+from kdbench.data.randaugment import Policy, RandAugment
 from kdbench.pinned import to_device
 
 
@@ -27,8 +28,9 @@ class Draws(NamedTuple):
         top, left: (B,) corner of the crop in the padded image.
         mirror: (B,) 1 to mirror.
         cut_y, cut_x: (B,) centre of the cutout.
-        operations: (B, n, 3) what RandAugment does, as `RandAugment.draw` has it; n is 0 for the kind "recipe".
+        operations: (B, n, 3) what the policy does, as `Policy.draw` has it; n is 0 for a kind without a policy.
         crop: (B, 1) the number that decides the resized crop (`resized_crop.box`); (B, 0) without resized crops.
+        erase: (B, 4) top, left, height and width of the box that is erased; (B, 0) for a kind without random erasing.
     """
 
     top: Tensor
@@ -38,6 +40,7 @@ class Draws(NamedTuple):
     cut_x: Tensor
     operations: Tensor
     crop: Tensor
+    erase: Tensor
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Draws:
         """`function` of each choice: `draws.map(share.own)` are those for this rank's images."""
@@ -50,9 +53,9 @@ class Draws(NamedTuple):
         """All choices on the device but the operations and resized crops, which are read on the CPU."""
         if device.type == "cpu":
             return self
-        together = to_device(torch.stack(self[:5]), device)  # one copy for all
-        top, left, mirror, cut_y, cut_x = together.unbind()
-        return Draws(top, left, mirror, cut_y, cut_x, self.operations, self.crop)
+        together = to_device(torch.stack([*self[:5], *self.erase.unbind(1)]), device)  # one copy for all
+        top, left, mirror, cut_y, cut_x = together[:5].unbind()
+        return Draws(top, left, mirror, cut_y, cut_x, self.operations, self.crop, together[5:].t())
 
     @staticmethod
     def join(parts: list[Draws]) -> Draws:
@@ -65,7 +68,7 @@ class Augmenter:
 
     Args:
         images: the images; their device is that of the batches.
-        settings: the recipe's augmentation.
+        settings: the augmentation of the kind "recipe".
         dataset: mean and standard deviation for normalisation, and whether images may be mirrored.
         strong: policy and cutout of the kind "strong"; without it there is only the kind "recipe".
         crop: resized crops, in place of the padded ones.
@@ -89,10 +92,10 @@ class Augmenter:
         self.images = images
         self.pad = 0 if crop.is_on else round(settings.padding * self.width)
         self.cut = {"recipe": round(settings.cutout * self.width)}
-        self.policy: dict[str, RandAugment | None] = {"recipe": None}
+        self.policy = {"recipe": policy_of(settings, self.height, self.width, settings.fill)}
         if strong:
             self.cut["strong"] = round(strong.cutout * self.width)
-            self.policy["strong"] = RandAugment(strong, self.height, self.width, settings.fill)
+            self.policy["strong"] = policy_of(strong, self.height, self.width, settings.fill)
         # Padded once and for all where they are in memory: a crop is then nothing but an index.
         self._pixels = self._padded(images.images).flatten(0, 2) if images.in_memory and not crop.is_on else None
         device = images.labels.device
@@ -103,7 +106,8 @@ class Augmenter:
     @classmethod
     def of(cls, images: Images, settings: Settings) -> Augmenter:
         """The augmenter of a run for its training images."""
-        return cls(images, settings.augment, settings.dataset, settings.strong, settings.resized_crop, settings.mix)
+        augment = settings.augment.changed_by(settings.control)
+        return cls(images, augment, settings.dataset, settings.strong, settings.resized_crop, settings.mix)
 
     def draw(self, count: int, generator: torch.Generator, kind: str = "recipe") -> Draws:
         """Random choices for `count` images, on the CPU.
@@ -120,9 +124,19 @@ class Augmenter:
 
         policy = self._policy_of(kind)
         crop = whole(2 * self.pad + 1), whole(2 * self.pad + 1), whole(2), whole(self.height), whole(self.width)
-        operations = policy.draw(count, generator) if policy else torch.empty(count, 0, 3, dtype=torch.int64)
-        numbers = torch.randint(2**62, (count, 1), generator=generator) if self.crop.is_on else operations[:, :0, 0]
-        return Draws(*crop, operations, numbers)
+        operations = torch.empty(count, 0, 3, dtype=torch.int64)
+        if policy and kind != "recipe":
+            operations = policy.draw(count, generator)
+        numbers = (
+            torch.randint(2**62, (count, 1), generator=generator) if self.crop.is_on else crop[0].view(-1, 1)[:, :0]
+        )
+        if policy and kind == "recipe":  # behind the resized crop, which it does not move
+            operations = policy.draw(count, generator)
+        erase = torch.empty(count, 0, dtype=torch.int64)
+        if self._erases(kind):
+            chance, area = self.settings.erasing, self.settings.erasing_max_area
+            erase = erasing.draw(count, (self.height, self.width), chance, area, generator)
+        return Draws(*crop, operations, numbers, erase)
 
     def wanted(self, index: Tensor, draws: Sequence[Draws]) -> Wanted:
         """The images to be fetched for views of the images at `index` (B,), both on the CPU; see `Images.fetch`."""
@@ -152,6 +166,9 @@ class Augmenter:
         batch = torch.addcmul(self.shift, values, self.scale, out=values)
         if self.cut[kind]:
             batch = batch * self._outside_cut(draws, self.cut[kind])[..., None]
+        if self._erases(kind):
+            top, left, height, width = draws.erase.t()
+            batch = batch * self._outside(top, left, height[:, None], width[:, None])[..., None]
         return batch.permute(0, 3, 1, 2)
 
     def views(
@@ -177,7 +194,10 @@ class Augmenter:
         ]
         return views[0] if len(views) == 1 else torch.cat(views)
 
-    def _policy_of(self, kind: str) -> RandAugment | None:
+    def _erases(self, kind: str) -> bool:
+        return kind == "recipe" and self.settings.erasing > 0
+
+    def _policy_of(self, kind: str) -> Policy | None:
         if kind not in self.policy:
             raise ValueError(f"this augmenter makes views of the kinds {', '.join(self.policy)}, not '{kind}'")
         return self.policy[kind]
@@ -219,11 +239,23 @@ class Augmenter:
     def _outside_cut(self, draws: Draws, cut: int) -> Tensor:
         """(B, H, W), 0 inside a square of side `cut` and 1 outside; the square may reach over the edge, as in the paper."""
         half = cut // 2
-        from_top = self._rows - (draws.cut_y[:, None] - half)
-        from_left = self._columns - (draws.cut_x[:, None] - half)
-        rows = (from_top >= 0) & (from_top < cut)
-        columns = (from_left >= 0) & (from_left < cut)
+        return self._outside(draws.cut_y - half, draws.cut_x - half, cut, cut)
+
+    def _outside(self, top: Tensor, left: Tensor, height: Tensor | int, width: Tensor | int) -> Tensor:
+        """(B, H, W), 0 inside a box of each image and 1 outside; corners (B,), sides (B, 1) or those of all."""
+        from_top, from_left = self._rows - top[:, None], self._columns - left[:, None]
+        rows = (from_top >= 0) & (from_top < height)
+        columns = (from_left >= 0) & (from_left < width)
         return (~(rows[:, :, None] & columns[:, None, :])).float()
+
+
+def policy_of(given: Augment | Strong, height: int, width: int, fill: int) -> Policy | None:
+    """The operations on images of this size, if there are any."""
+    if given.policy == "none":
+        return None
+    return (
+        AutoAugment(height, width, fill) if given.policy == "autoaugment" else RandAugment(given, height, width, fill)
+    )
 
 
 def normalise(images: Tensor, dataset: Dataset) -> Tensor:

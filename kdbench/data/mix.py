@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from kdbench import mixing
 from kdbench.config.switches import Mix
 
 
@@ -59,20 +59,8 @@ def draw(mix: Mix, anchors: int, size: tuple[int, int], streams: Callable[[str],
         return None
     cuts = mix.cutmix > 0 and (mix.mixup == 0 or cut < 0.5)
     alpha = mix.cutmix if cuts else mix.mixup
-    # torch draws from Beta with its global generator only; numpy promises that this generator gives the same for ever.
-    share = float(np.random.RandomState(int(seed * 2**32)).beta(alpha, alpha))
+    share = mixing.beta(alpha, int(seed * 2**32))
     if not cuts:
         return Mixing(partner, share)
-    box = _box(size, share, (y, x))
-    top, bottom, left, right = box
-    return Mixing(partner, 1 - (bottom - top) * (right - left) / (size[0] * size[1]), box)
-
-
-def _box(size: tuple[int, int], share: float, centre: tuple[float, float]) -> tuple[int, int, int, int]:
-    """Top, bottom, left and right of a part of area 1 − λ, cut off at the edges (Yun et al., 2019, equation 2)."""
-    edges: list[int] = []
-    for length, at in zip(size, centre, strict=True):
-        half, middle = int(length * (1 - share) ** 0.5) // 2, int(length * at)
-        edges += [max(middle - half, 0), min(middle + half, length)]
-    top, bottom, left, right = edges
-    return top, bottom, left, right
+    box = mixing.box(size, share, (y, x))
+    return Mixing(partner, mixing.left_over(size, box), box)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from kdbench.config.settings import Augment
 from kdbench.config.switches import Strong
 from kdbench.pinned import to_device
 
@@ -25,36 +26,26 @@ OPERATIONS = (*_MOVES, *_TABLES, "Color", "Sharpness", "Identity")
 _TIE = 0.5 + 2**-10  # Midway between two pixels is common in shears; rounding noise must not choose between them.
 
 
-class RandAugment:
-    """The policy for images of one size.
+class Policy:
+    """Operations on images of one size.
 
     Args:
-        strong: policy, number of operations and magnitude.
-        height, width: height and width of the images in pixels.
+        operations: number of operations on an image, one after another.
+        amounts: by how much each changes an image, as `amounts` has it.
         fill: grey level, 0..255, of pixels from outside the image.
     """
 
-    def __init__(self, strong: Strong, height: int, width: int, fill: int):
-        trivial = strong.policy == "trivialaugment"
-        self.operations = 1 if trivial else strong.operations
-        self.magnitude = MAGNITUDES - 1 if trivial else strong.magnitude
-        self.random_magnitude = trivial or strong.random_magnitude
+    def __init__(self, operations: int, amounts: Tensor, fill: int):
+        self.operations = operations
         self.fill = fill
-        self._amounts = amounts(trivial, height, width)
+        self._amounts = amounts
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
         """The operations on `count` images: (count, n, 3) int64 for n operations one after another.
 
-        The last dimension has the number of the operation, its magnitude, and 1 for the negative sign. All three are drawn
-        whatever the policy, and each operation's after those of the one before, so that no setting moves another choice.
+        The last dimension has the number of the operation, its magnitude, and 1 for the negative sign.
         """
-        drawn = torch.empty(count, self.operations, 3, dtype=torch.int64)
-        for step in range(self.operations):
-            for place, limit in enumerate((len(OPERATIONS), self.magnitude + 1, 2)):
-                drawn[:, step, place] = torch.randint(limit, (count,), generator=generator)
-        if not self.random_magnitude:
-            drawn[:, :, 1] = self.magnitude
-        return drawn
+        raise NotImplementedError
 
     def __call__(self, images: Tensor, drawn: Tensor) -> Tensor:
         """The images (B, H, W, C) uint8 after their operations.
@@ -91,28 +82,56 @@ class RandAugment:
         return images.index_select(0, there[1])
 
 
-def amounts(trivial: bool, height: int, width: int) -> Tensor:
-    """(operations, 2, 31) float64: by how much each operation changes an image, for each sign and magnitude.
+class RandAugment(Policy):
+    """RandAugment or TrivialAugment.
+
+    Args:
+        given: policy, number of operations and magnitude.
+        height, width: height and width of the images in pixels.
+        fill: grey level, 0..255, of pixels from outside the image.
+    """
+
+    def __init__(self, given: Strong | Augment, height: int, width: int, fill: int):
+        trivial = given.policy == "trivialaugment"
+        super().__init__(1 if trivial else given.operations, amounts(trivial, height, width), fill)
+        self.magnitude = MAGNITUDES - 1 if trivial else given.magnitude
+        self.random_magnitude = trivial or given.random_magnitude
+
+    def draw(self, count: int, generator: torch.Generator) -> Tensor:
+        """See `Policy.draw`. All three numbers are drawn in any case, and each operation's after those of the one before, so
+        that no setting moves another choice.
+        """
+        drawn = torch.empty(count, self.operations, 3, dtype=torch.int64)
+        for step in range(self.operations):
+            for place, limit in enumerate((len(OPERATIONS), self.magnitude + 1, 2)):
+                drawn[:, step, place] = torch.randint(limit, (count,), generator=generator)
+        if not self.random_magnitude:
+            drawn[:, :, 1] = self.magnitude
+        return drawn
+
+
+def amounts(trivial: bool, height: int, width: int, magnitudes: int = MAGNITUDES) -> Tensor:
+    """(operations, 2, magnitudes) float64: by how much each operation changes an image, for each sign and magnitude.
 
     Shears in pixels a pixel, translations in whole pixels, rotations in degrees; Brightness as factor; Contrast, Color and
     Sharpness in thousandths of the image (the rest is the degenerate image); Posterize in bits; Solarize as grey level.
-    The ranges are those of torchvision.transforms.RandAugment and, if `trivial`, TrivialAugmentWide.
+    The ranges are those of torchvision.transforms.RandAugment, or of TrivialAugmentWide if `trivial`.
     """
     shear, across, down, angle, blend, bits = (
         (0.99, 32.0, 32.0, 135.0, 0.99, 6) if trivial else (0.3, 150 / 331 * width, 150 / 331 * height, 30.0, 0.9, 4)
     )
 
     def signed(top: float) -> Tensor:
-        ramp = torch.linspace(0, top, MAGNITUDES).double()
+        ramp = torch.linspace(0, top, magnitudes).double()
         return torch.stack([ramp, -ramp])
 
     thousandths = (1000 * (1 + signed(blend))).round()
-    of = dict.fromkeys(OPERATIONS, torch.zeros(2, MAGNITUDES, dtype=torch.float64))
+    of = dict.fromkeys(OPERATIONS, torch.zeros(2, magnitudes, dtype=torch.float64))
     of |= {"ShearX": signed(shear), "ShearY": signed(shear), "Rotate": signed(angle)}
     of |= {"TranslateX": signed(across).trunc(), "TranslateY": signed(down).trunc()}
     of |= {"Brightness": 1 + signed(blend), **dict.fromkeys(("Contrast", "Color", "Sharpness"), thousandths)}
-    of["Posterize"] = (8 - torch.arange(MAGNITUDES) / ((MAGNITUDES - 1) / bits)).round().double().expand(2, -1)
-    of["Solarize"] = 255 * torch.linspace(1, 0, MAGNITUDES).double().expand(2, -1)
+    of["Posterize"] = (8 - torch.arange(magnitudes) / ((magnitudes - 1) / bits)).round().double().expand(2, -1)
+    of["Solarize"] = 255 * torch.linspace(1, 0, magnitudes).double().expand(2, -1)
     return torch.stack([of[name] for name in OPERATIONS])
 
 

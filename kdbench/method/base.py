@@ -129,6 +129,14 @@ class Method(nn.Module):
         """
         return anchors
 
+    def sample_after(self, before: Tensor | None, anchors: Tensor, streams: Any) -> Tensor:
+        """`sample`, for a method that shows images of the step before once more; by default without them.
+
+        Args:
+            before: (A,) anchors of the step before, None in the first step.
+        """
+        return self.sample(anchors, streams)
+
     def phases(self) -> Sequence[Phase]:
         """Parts of the training, each with its own losses, trained parameters and a fresh optimiser; one by default."""
         return (Phase(),)

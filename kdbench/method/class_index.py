@@ -28,10 +28,33 @@ class ClassIndex:
         self._count = count
         self._start = count.cumsum(0) - count
 
-    def same_class(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """For each of `images` (B,) a random other image of its class; the image itself if its class has no other."""
+    def same_class(self, images: Tensor, generator: torch.Generator, *, itself: bool = False) -> Tensor:
+        """For each of `images` (B,) a random other image of its class; the image itself if its class has no other.
+
+        Args:
+            itself: it may be drawn as well, with the same chance as the others.
+        """
+        count = self._count[self.labels[images]]
+        return self._further(images, _below(count, generator) if itself else 1 + _below(count - 1, generator))
+
+    def several_of_class(self, images: Tensor, number: int, generator: torch.Generator) -> Tensor:
+        """For each of `images` (B,) `number` random other images of its class, all different, (B, number).
+
+        Where a class has too few they are drawn with replacement; the image itself if its class has no other.
+        """
+        others = self._count[self.labels[images]] - 1
+        enough, shifts = others >= number, others.new_empty(len(images), 0)
+        for drawn in range(number):
+            shift = _below(torch.where(enough, others - drawn, others), generator)
+            # The shifts of before are left out: in ascending order, each moves those that are not smaller up by one.
+            for before in shifts.sort(dim=1).values.unbind(dim=1):
+                shift = shift + (enough & (shift >= before))
+            shifts = torch.cat([shifts, shift.unsqueeze(1)], dim=1)
+        return torch.stack([self._further(images, 1 + shift) for shift in shifts.unbind(dim=1)], dim=1)
+
+    def _further(self, images: Tensor, shift: Tensor) -> Tensor:
+        """For each of `images` (B,) the image `shift` (B,) places after it in its class, whose end leads to its beginning."""
         count, start = self._count[self.labels[images]], self._start[self.labels[images]]
-        shift = 1 + _below(count - 1, generator)
         return self._order[start + (self._place[images] - start + shift) % count]
 
     def other_class(self, labels: Tensor, generator: torch.Generator) -> Tensor:

@@ -71,10 +71,14 @@ def normalised(x: Tensor, dim: int | tuple[int, ...] = 1, eps: float = 1e-12) ->
     return torch.where(small, x.detach() / eps, x / safe)
 
 
-def dropout(x: Tensor, probability: float, batch: Batch) -> Tensor:
-    """Drop-out of features (B, D) whose mask is drawn for the whole batch, so that it does not depend on the number of GPUs."""
+def dropout(x: Tensor, probability: float, batch: Batch, stream: str = "drop-out") -> Tensor:
+    """Drop-out of features (B, D) whose mask is drawn for the whole batch, so that it does not depend on the number of GPUs.
+
+    Args:
+        stream: name of the random stream; one name gives one mask in a step.
+    """
     images = len(batch.share.gather(batch.labels))
-    uniform = torch.rand(images, x.shape[1], generator=batch.streams("drop-out", device=x.device), device=x.device)
+    uniform = torch.rand(images, x.shape[1], generator=batch.streams(stream, device=x.device), device=x.device)
     return x * (batch.share.own(uniform) >= probability) / (1 - probability)
 
 

@@ -6,7 +6,7 @@ import gc
 import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -99,7 +99,7 @@ def regenerate(
     merged, lost = records.merge(committed, fresh)
     others = merging.merge(merged, schema.rows(foreign), foreign.name) if foreign else None
     merged = purposes.filled(others.records if others else merged)
-    asked = _as_before(out) if request.axes else request
+    asked = _asked(out, request) if request.axes else request
     tables = make_tables(merged, asked.baseline)
     content = records.to_csv(merged)
     sections = _sections(tables, out)
@@ -114,7 +114,12 @@ def regenerate(
         damaged = [f"{sentence}; it is left out now" for sentence in damaged]
         damaged.insert(0, f"{path} was damaged; the original is kept in {kept}")
     if html:
-        as_grids = [grids.section(grid) for by in _axes(out, request.axes) for grid in grids.grids(tables, by)]
+        as_grids = [
+            section
+            for by in _axes(out, request.axes)
+            for grid in grids.grids(tables, by)
+            for section in grids.sections(grid)
+        ]
         files[PAGE] = build.page(
             tables, lambda run: curves.read(runs / run / EPOCHS), content, asked.columns, [*as_grids, *sections]
         )
@@ -173,7 +178,7 @@ def check(out: Path, request: Request = DEFAULT) -> list[str]:
     content = records.to_csv(committed)
     if path.read_bytes() != content:
         wrong.append(f"{path} is not in the form that kdbench writes")
-    asked = _as_before(out) if request.words() == [] else request
+    asked = _asked(out, request) if request.axes or not request.words() else request
     tables = make_tables(committed, asked.baseline)
     files = _generated(tables, len(committed), content, asked, _sections(tables, out))
     for name, text in {**files, **_grids(tables, out, request.axes)}.items():
@@ -183,6 +188,12 @@ def check(out: Path, request: Request = DEFAULT) -> list[str]:
         elif file.read_bytes() != text:
             wrong.append(f"{file} does not follow from the rows in {CSV}")
     return wrong
+
+
+def _asked(out: Path, request: Request) -> Request:
+    """The request that the README was made with; with the baseline that is asked for next to a grid."""
+    before = _as_before(out)
+    return replace(before, baseline=request.baseline or before.baseline) if request.axes else before
 
 
 def _as_before(out: Path) -> Request:

@@ -20,7 +20,7 @@ class Request:
 
     Attributes:
         columns: columns of the tables (kdbench.report.tables.columns); None for the default set.
-        baseline: the method that differences are taken from.
+        baseline: the method that differences are taken from; with axes, "" stands for that of the README.
         axes: rows and columns of a grid of accuracies (kdbench.report.tables.grids); None for the tables alone.
     """
 
@@ -35,7 +35,7 @@ class Request:
 
 
 def parse(words: Sequence[str]) -> Request:
-    """The request of `columns=A,B baseline=METHOD`, or of `rows=AXIS columns=AXIS`.
+    """The request of `columns=A,B baseline=METHOD`, or of `rows=AXIS columns=AXIS baseline=METHOD`.
 
     Raises:
         UserError: another word, an unknown column or axis, or words that cannot be combined.
@@ -44,11 +44,9 @@ def parse(words: Sequence[str]) -> Request:
     if len(values.get("baseline", ())) > 1:
         raise UserError(f"'baseline' takes one value, not {len(values['baseline'])}")
     if "rows" in values:
-        if "baseline" in values:
-            raise UserError("baseline= cannot be combined with rows=: a grid has no differences")
         if "columns" not in values:
             raise UserError("with rows=, columns= must name the other axis, such as rows=method columns=student")
-        return Request(axes=axes(values["rows"], values["columns"]))
+        return Request(None, values.get("baseline", ("",))[0], axes(values["rows"], values["columns"]))
     for name in values.get("columns", ()):
         find(name)
     return Request(values.get("columns"), values.get("baseline", (BASELINE,))[0])

@@ -72,6 +72,7 @@ SECTIONS: dict[str, tuple[Key, ...]] = {
         Key("accuracy.second_task", float, "percent", "accuracy on the second task, with `SecondTask.weight` only"),
         Key("images_seen", int, "images", "images that passed through the student in training", leading=True),
         Key("passes.student", int, "images", "the same, counted by the network itself; fewer where a phase trains something else"),
+        Key("passes.per_anchor", int, "images", "images through the student for each image that a step draws as an anchor"),
         Key("passes.peers", int, "images", "images that passed through peers in training"),
         Key("passes.teachers", int, "images", "images that passed through teachers in training"),
         Key("passes.teachers_read", int, "images", "images that did not, because an earlier run had kept a teacher's outputs"),

@@ -3,7 +3,6 @@
 import copy
 import csv
 import dataclasses
-import re
 
 import pytest
 import torch
@@ -11,7 +10,6 @@ import torch.nn.functional as F
 
 from kdbench.config.settings import Dataset, Split
 from kdbench.data import task as tasks
-from kdbench.method import Batch
 from kdbench.run.caller import Caller
 from kdbench.run.execute import run
 from kdbench.run.loop.batches import unaugmented
@@ -22,40 +20,7 @@ from kdbench.streams import Streams
 DIGITS = Dataset(source="digits", mean=(0.3,), std=(0.35,), mirrored=False)
 
 
-def of_case(case, **when):
-    """A batch with the labels of a case; its images do not matter."""
-    labels = case.fixed["labels"]
-    index = torch.arange(len(labels)) + 3
-    return Batch(torch.zeros(len(labels), 1, 8, 8), labels, index, 0, Streams(0), **when)
-
-
-def six_classes(make, name, **given):
-    return make(name, labels=[0, 1, 2, 3, 4, 5] * 4, **given).double()
-
-
 # ps_kd: a row for each image.
-
-
-@pytest.mark.parametrize(("name", "when"), [("ps_kd", {"epoch": 150, "progress": 0.5}), ("ps_kd_first_epoch", {})])
-def test_progressive_targets_are_the_reference(make, table, reference, name, when):
-    case = reference(name)
-    method = six_classes(make, "ps_kd", final=case.params["alpha_T"])
-    batch = of_case(case, **when)
-    method.predictions.rows[batch.index] = case.fixed["previous_prediction"]
-    method.student = table(case.student["logits"])
-    case.check(sum(method.losses(batch).values()))
-    after = torch.tensor(case.entry["bank_after"], dtype=torch.float64)
-    torch.testing.assert_close(method.predictions.rows[batch.index], after)
-
-
-def test_the_last_prediction_is_a_share_of_the_target_that_grows_with_the_training(make, batch):
-    method = make("ps_kd")
-    one = batch(method)
-    method.losses(one)
-    terms = [method.losses(dataclasses.replace(one, epoch=epoch, progress=p)) for epoch, p in ((1, 0.2), (3, 0.5))]
-    assert terms[0]["previous"] == 0
-    assert terms[1]["previous"] > 0
-    assert terms[1]["ce"].item() == pytest.approx(0.6 * terms[0]["ce"].item())
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
@@ -71,9 +36,9 @@ def test_a_memory_over_its_limit_stops_the_run_with_one_sentence(run_all, tmp_pa
     assert result["status"] == "failed"
     sentence = (
         "a memory of 72 × 10 numbers (torch.float32) takes 0.0 GiB, more than its limit of 1e-06 GiB; "
-        "take a smaller type or a higher limit (PSKD.setup, plugin/methods/ps_kd.py:"
+        "take a smaller type or a higher limit"
     )
-    assert re.fullmatch(re.escape(sentence) + r"\d+\)", result["error"])
+    assert result["error"] == sentence
 
 
 def test_the_memory_is_part_of_the_state_of_training(plan, tmp_path):
@@ -87,18 +52,6 @@ def test_the_memory_is_part_of_the_state_of_training(plan, tmp_path):
 
 
 # ols: a row for each class.
-
-
-def test_online_label_smoothing_is_the_reference(make, table, reference):
-    case = reference("ols")
-    method = six_classes(make, "ols", **case.params)
-    method.matrix.copy_(case.fixed["matrix"])
-    method.student = table(case.student["logits"])
-    terms = method.losses(of_case(case, epoch=2))
-    case.check(sum(terms.values()))
-    method.after_epoch(2)
-    after = torch.tensor(case.entry["matrix_after"], dtype=torch.float64)
-    torch.testing.assert_close(method.matrix, after)
 
 
 def test_a_matrix_is_gathered_over_an_epoch_and_used_in_the_next(make, batch):

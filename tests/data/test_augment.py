@@ -4,12 +4,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kdbench.config.settings import Augment, Dataset
-from kdbench.config.switches import KINDS, Strong
+from kdbench.config.switches import KINDS, NO_CROP, ResizedCrop, Strong
 from kdbench.data.augment import Augmenter, Draws, normalise
 from kdbench.data.images import Images
 from kdbench.run.group import Group
 
 PLAIN = Dataset(source="x", mean=(0.5, 0.25, 0.0), std=(0.5, 0.25, 1.0), mirrored=True)
+
+
+GREY = Dataset("x", (0.0,) * 3, (1 / 255,) * 3, True)  # grey levels as they are
 
 
 def images(count=6, size=8, channels=3):
@@ -79,7 +82,7 @@ def test_images_that_are_no_mirror_images_are_never_flipped():
     draws = Draws(
         *(torch.tensor([v]) for v in (2, 2, 1, 0, 0)),
         torch.empty(1, 0, 3, dtype=torch.int64),
-        torch.empty(1, 0, dtype=torch.int64),
+        *[torch.empty(1, 0, dtype=torch.int64)] * 2,
     )
     assert torch.equal(augmenter(digits, cutout=0.0)(torch.tensor([0]), draws), normalise(images()[:1], PLAIN))
 
@@ -114,7 +117,7 @@ def test_a_strong_view_without_operations_is_the_view_of_the_recipe():
 def test_a_strong_view_is_cropped_and_mirrored_then_changed_then_normalised_and_cut():
     made = augmenter(strong=Strong(cutout=0.25), cutout=0.0)
     index, draws = torch.arange(6), made.draw(6, generator(3), "strong")
-    plain = augmenter(cutout=0.0, dataset=Dataset("x", (0.0,) * 3, (1 / 255,) * 3, True))  # grey levels as they are
+    plain = augmenter(cutout=0.0, dataset=GREY)
     cropped = plain(index, draws._replace(operations=torch.empty(6, 0, 3).long())).permute(0, 2, 3, 1).round().byte()
     changed = normalise(made.policy["strong"](cropped, draws.operations), PLAIN)
     got = made(index, draws, "strong")
@@ -163,8 +166,59 @@ def test_kinds_that_are_not_there_and_draws_for_another_kind_are_refused():
 
 
 def test_draws_on_a_device_keep_their_order_and_what_the_cpu_reads():
-    draws = Draws(*(torch.full((3,), number) for number in range(5)), torch.zeros(3, 2, 3), torch.zeros(3, 1))
+    draws = Draws(
+        *(torch.full((3,), number) for number in range(5)), torch.zeros(3, 2, 3), torch.zeros(3, 1), torch.zeros(3, 4)
+    )
     assert draws.to(torch.device("cpu")) is draws
     moved = draws.to(torch.device("meta"))
-    assert [choice.device.type for choice in moved] == ["meta"] * 5 + ["cpu"] * 2
+    assert [choice.device.type for choice in moved] == ["meta"] * 5 + ["cpu"] * 2 + ["meta"]
     assert [choice.shape for choice in moved] == [choice.shape for choice in draws]
+
+
+def test_a_policy_of_the_recipe_changes_what_was_cropped_and_mirrored():
+    made, plain = augmenter(cutout=0.0, policy="randaugment"), augmenter(cutout=0.0, dataset=GREY)
+    index, draws = torch.arange(6), made.draw(6, generator(3))
+    assert draws.operations.shape == (6, 2, 3)
+    cropped = plain(index, draws._replace(operations=draws.operations[:, :0])).permute(0, 2, 3, 1).round().byte()
+    assert torch.equal(made(index, draws), normalise(made.policy["recipe"](cropped, draws.operations), PLAIN))
+
+
+@pytest.mark.parametrize("crop", [NO_CROP, ResizedCrop(min_area=0.3)])
+def test_a_policy_and_erasing_move_no_other_choice(crop):
+    task = Images(images(), torch.zeros(6, dtype=torch.int64))
+    plain, full = (
+        Augmenter(task, Augment(0.25, 0, True, 0.5, **own), PLAIN, Strong(), crop)
+        for own in ({}, {"policy": "trivialaugment", "erasing": 0.5})
+    )
+    less, more = plain.draw(40, generator(1)), full.draw(40, generator(1))
+    assert equal([*less[:5], less.crop], [*more[:5], more.crop])
+    assert (less.operations.shape, more.operations.shape) == ((40, 0, 3), (40, 1, 3))
+    assert equal(plain.draw(40, generator(1), "strong"), full.draw(40, generator(1), "strong"))
+    without = Augmenter(task, Augment(0.25, 0, True, 0.5, erasing=0.5), PLAIN, crop=crop).draw(40, generator(1))
+    assert (less.erase.shape, without.erase.shape) == ((40, 0), (40, 4))
+
+
+def test_a_box_of_each_image_is_erased():
+    made, plain = augmenter(cutout=0.0, erasing=0.7), augmenter(cutout=0.0)
+    index, draws = torch.arange(6), made.draw(6, generator(2))
+    got, whole = made(index, draws), plain(index, draws)
+    for b, (top, left, height, width) in enumerate(draws.erase.tolist()):
+        expected = whole[b].clone()
+        expected[:, top : top + height, left : left + width] = 0
+        assert torch.equal(got[b], expected)
+    assert 0 < (draws.erase[:, 2] > 0).sum() < 6
+
+
+def test_a_strong_view_is_not_erased():
+    made = augmenter(strong=Strong(operations=0, cutout=0.0), cutout=0.0, erasing=1.0)
+    index, draws = torch.arange(6), made.draw(6, generator(2), "strong")
+    assert draws.erase.shape == (6, 0)
+    assert torch.equal(made(index, draws, "strong"), augmenter(cutout=0.0)(index, draws))
+
+
+def test_draws_with_boxes_come_back_from_a_device_in_their_places():
+    draws = augmenter(erasing=1.0).draw(5, generator(0))
+    together = torch.stack([*draws[:5], *draws.erase.unbind(1)])
+    assert torch.equal(together[5:].t(), draws.erase)
+    whole = Draws.join([draws.pick(slice(0, 2)), draws.pick(slice(2, 5))])
+    assert equal(whole, draws)

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from kdbench.config.switches import Mix
 from kdbench.data import mix
 from kdbench.errors import UserError
+from kdbench.mixing import box
 from kdbench.plan import expand, request
 from kdbench.run.execute import run
 from kdbench.streams import Streams
@@ -36,7 +37,7 @@ def test_images_and_labels_are_mixed_in_the_same_shares(step, settings):
 
 @given(st.integers(0, 1000), st.floats(0, 1), st.floats(0, 0.999), st.floats(0, 0.999))
 def test_the_part_that_is_cut_out_lies_in_the_image(step, share, y, x):
-    top, bottom, left, right = mix._box((8, 12), share, (y, x))
+    top, bottom, left, right = box((8, 12), share, (y, x))
     assert 0 <= top <= bottom <= 8
     assert 0 <= left <= right <= 12
     assert (bottom - top) * (right - left) <= (1 - share) * 96 + 1e-9

@@ -104,8 +104,9 @@ def test_crops_depend_on_their_numbers_alone(folder):
     assert not torch.equal(first[0][0], first[1][1])
 
 
-def test_views_of_streamed_images_are_those_of_images_in_memory(folder):
-    recipe = Augment(padding=0.125, fill=0, flip=True, cutout=0.25)
+@pytest.mark.parametrize("own", [{}, {"policy": "autoaugment", "erasing": 0.7}])
+def test_views_of_streamed_images_are_those_of_images_in_memory(folder, own):
+    recipe = Augment(padding=0.125, fill=0, flip=True, cutout=0.25, **own)
     one, other = (load(folder, way).train for way in ("memory", "stream"))
     in_memory, streamed = (Augmenter(images, recipe, FOLDER) for images in (one, other))
     places = torch.tensor([3, 0, 5])

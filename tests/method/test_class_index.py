@@ -26,6 +26,10 @@ def test_partners_are_of_the_right_class(labels, seed):
     other = class_index.other_class(labels[images], stream(seed))
     assert (labels[other] != labels[images]).all()
 
+    for each in class_index.several_of_class(images, 3, stream(seed)).unbind(dim=1):
+        assert (labels[each] == labels[images]).all()
+        assert ((each == images) == alone).all()
+
     many = class_index.other_images(labels[images], 7, stream(seed))
     assert many.shape == (len(images), 7)
     assert (labels[many] != labels[images].unsqueeze(1)).all()
@@ -45,6 +49,22 @@ def test_other_images_of_the_same_class_have_equal_chances():
     labels = torch.tensor([1, 0, 1, 0, 1, 1])
     drawn = ClassIndex(labels).same_class(torch.full((9000,), 2), stream()).bincount(minlength=6) / 9000
     torch.testing.assert_close(drawn, torch.tensor([1, 0, 0, 0, 1, 1]) / 3, atol=0.03, rtol=0)
+
+
+def test_the_image_itself_is_a_partner_if_that_is_asked_for():
+    labels = torch.tensor([1, 0, 1, 0, 1, 1])
+    drawn = ClassIndex(labels).same_class(torch.full((8000,), 2), stream(), itself=True).bincount(minlength=6) / 8000
+    torch.testing.assert_close(drawn, torch.tensor([1, 0, 1, 0, 1, 1]) / 4, atol=0.03, rtol=0)
+
+
+def test_several_images_of_a_class_are_different_where_it_has_enough():
+    class_index = ClassIndex(torch.tensor([1, 0, 1, 0, 1, 1, 1]))
+    drawn = class_index.several_of_class(torch.full((6000,), 2), 3, stream()).sort(dim=1).values
+    triplets, counts = drawn.unique(dim=0, return_counts=True)
+    assert triplets.tolist() == [[0, 4, 5], [0, 4, 6], [0, 5, 6], [4, 5, 6]]
+    torch.testing.assert_close(counts / 6000, torch.full((4,), 0.25), atol=0.03, rtol=0)
+    few = class_index.several_of_class(torch.full((10,), 1), 3, stream())
+    assert (few == 3).all(), "the only other image of the class, several times"
 
 
 def test_other_classes_have_equal_chances_whatever_their_size():

@@ -11,14 +11,11 @@ LOGITS = list(torch.randn(3, 5, 6, generator=generator, dtype=torch.float64).unb
 
 
 @pytest.mark.parametrize("name", ["dml_2", "dml_3"])
-def test_the_sum_over_the_networks_is_the_reference(reference, name):
-    case = reference(name)
-    logits, labels = list(case.student["logits"].unbind()), case.fixed["labels"]
+def test_the_sum_over_the_networks_is_the_reference(apart, name):
+    case = apart(name)
+    logits, labels = list(case.student.values()), case.fixed["labels"]
     of_each = [F.cross_entropy(z, labels) + mutual_loss(logits, n, 1.0) for n, z in enumerate(logits)]
     assert [one.item() for one in of_each] == pytest.approx(list(case.entry["parts"].values()), rel=1e-6)
-    (gradient,) = torch.autograd.grad(sum(of_each), case.student["logits"], retain_graph=True)
-    assert gradient.flatten(1).norm(dim=1).tolist() == pytest.approx(case.entry["grad_norm"], rel=1e-6)
-    case.entry["grad_norm"] = [torch.tensor(case.entry["grad_norm"], dtype=torch.float64).norm().item()]
     case.check(sum(of_each))
 
 

@@ -9,20 +9,16 @@ generator = torch.Generator().manual_seed(2)
 LOGITS = list(torch.randn(3, 5, 6, generator=generator, dtype=torch.float64).unbind())
 
 
-def test_the_total_is_the_reference(reference):
-    case = reference("one")
-    logits, labels = list(case.student["branch_logits"].unbind()), case.fixed["labels"]
-    hidden = F.linear(case.student["gate_feature"], case.fixed["gate_weight"], case.fixed["gate_bias"])
+def test_the_total_is_the_reference(apart):
+    case = apart("one")
+    *logits, feature = case.student.values()
+    labels = case.fixed["labels"]
+    hidden = F.linear(feature, case.fixed["gate_weight"], case.fixed["gate_bias"])
     ensemble = gated(logits, F.batch_norm(hidden, None, None, training=True).relu().softmax(dim=1))
     ce = sum(F.cross_entropy(z, labels) for z in [*logits, ensemble])
     kd = ramp_up(40, 80) * ensemble_loss(logits, ensemble, 3.0, case.params["eps"])
     assert ce.item() == pytest.approx(case.entry["parts"]["ce"], rel=1e-6)
     assert kd.item() == pytest.approx(case.entry["parts"]["kl_weighted"], rel=1e-6)
-    inputs = [case.student["branch_logits"], case.student["gate_feature"]]
-    branches, feature = torch.autograd.grad(ce + kd, inputs, retain_graph=True)
-    norms = [*branches.flatten(1).norm(dim=1).tolist(), feature.norm().item()]
-    assert norms == pytest.approx(case.entry["grad_norm"], rel=1e-6)
-    case.entry["grad_norm"] = [branches.norm().item(), feature.norm().item()]
     case.check(ce + kd)
 
 

@@ -1,5 +1,7 @@
 """The controls and ablations do what they are there to show."""
 
+import re
+
 import pytest
 import torch
 
@@ -123,8 +125,14 @@ def test_every_sweep_gives_a_plan(sweep):
     assert expand.plan(request.parse([f"sweep={sweep}"]))
 
 
-def test_the_ablation_sweep_holds_every_control_of_corsd_and_of_training_alone():
+def test_the_ablation_sweep_holds_every_control_of_corsd_and_byot():
     planned = {s.method for s in expand.plan(request.parse(["sweep=corsd_ablation"]))}
-    controls = {name for name in places.members("control") if bindings.method_source(name) in ("ce", "byot", "corsd")}
-    assert len(controls) > 8
-    assert planned >= controls | {"kd_random_teacher"}
+    controls = {name for name in places.members("control") if bindings.method_source(name) in ("byot", "corsd")}
+    assert len(controls) > 6
+    assert planned >= controls | {"ce_smooth", "ce_3x", "born_again", "kd_random_teacher"}
+
+
+def test_the_sweep_of_neighbours_holds_every_variant_of_corsd():
+    named = set(re.findall(r"'(\w+)'", places.members("sweep")["corsd_neighbours"].read_text()))
+    variants = {name for name in places.members("control") if bindings.method_source(name) == "corsd"}
+    assert named >= variants | {"ce", "ce_2x", "ce_3x", "ce_4x", "corsd"}

@@ -25,7 +25,8 @@ README.md has one table per protocol, dataset and student; tables.csv (nine digi
   kdbench leaderboard columns=accuracy,delta,p,top5,ece,corruptions,noise.0.1
   kdbench leaderboard baseline=kd             differences from another method, with its usual values
   kdbench leaderboard rows=method columns=student
-                                              also writes and prints a grid of accuracies: method-by-student.md, .csv, .tex;
+                                              also writes and prints a grid of accuracies, and one of differences from ce or
+                                              from baseline=METHOD: method-by-student.md, .csv, .tex;
                                               one axis is method, the other one student, dataset or dataset,student
   kdbench leaderboard --plots                 also writes plots/TABLE/ (cost, curves, severity, exits) and
                                               plots/critical-difference, as SVG and PNG
@@ -111,7 +112,8 @@ def _print_grids(outcome: Outcome, by: Axes, out: Path) -> None:
     made = grids.grids(outcome.tables, by)
     print_text(f"{out / by.name}.md, .csv, .tex: {count(len(made), 'grid')}")
     for grid in made:
-        console().print(TerminalSection(grids.section(grid)))
+        for section in grids.sections(grid):
+            console().print(TerminalSection(section))
 
 
 def _draw(outcome: Outcome, runs: Path, out: Path) -> None:

@@ -154,6 +154,8 @@ def _of_runs(baseline: str) -> tuple[Column, ...]:
                 about="accuracy on another dataset with frozen features, such as transfer.stl10.linear and transfer.stl10.knn"),
         replace(_COST, name="images", title="Images", about="images through the student in training: the budget",
                 key="images_seen", unit="images", better="", worth=4),
+        replace(_COST, name="passes", title="Passes", key="passes.per_anchor", unit="images", better="", worth=4, optional=True,
+                about="images through the student for each image that a step draws as an anchor"),
         replace(_COST, name="teacher_images", title="Teacher images", about="images through teachers in training",
                 key="passes.teachers", unit="images"),
         replace(_COST, name="peer_images", title="Peer images", about="images through networks trained next to the student",
@@ -204,8 +206,14 @@ def _format(key: str) -> str:
     return f"{key[:-1]}{{}}" if key.endswith(".*") else key
 
 
-DEFAULT = ("accuracy", "delta", "p", "best_val", "best_test", "images", "train_seconds", "images_per_second")
+DEFAULT = (
+    *("accuracy", "delta", "p", "best_val", "best_test", "images", "passes", "peer_images"),
+    *("train_seconds", "images_per_second"),
+)
 """A table leaves out those of them that none of its rows has; columns that the user names are always shown."""
+
+_DIFFERING = ("passes", "peer_images")
+"""Left out also where all rows that have them are equal."""
 
 _TIMES = ("train_seconds", "images_per_second")
 
@@ -249,10 +257,16 @@ def _compared(family: Column, column: Column) -> Column:
     return replace(signed, worth=3, source=lambda row: row.difference_in(key))
 
 
+def _is_told(column: Column, rows: Sequence[Row]) -> bool:
+    """True for a column of the default set that tells something of these rows."""
+    values = [value for row in rows if (value := column.value(row))]
+    return bool(values) and (column.name not in _DIFFERING or len({value.mean for value in values}) > 1)
+
+
 def shown(names: Iterable[str] | None, rows: Sequence[Row], baseline: str = BASELINE) -> list[Column]:
     """The columns of one table: those asked for, or those of the default set that any row has.
 
-    Of the default set, times are left out where they do not compare (`Row.has_comparable_times`).
+    Of the default set, times are left out where they do not compare (`Row.has_comparable_times`), and passes where they are equal.
 
     Args:
         baseline: see `every`.
@@ -260,7 +274,7 @@ def shown(names: Iterable[str] | None, rows: Sequence[Row], baseline: str = BASE
     if names is None:
         times = all(row.has_comparable_times for row in rows)
         columns = [find(name, baseline) for name in DEFAULT if times or name not in _TIMES]
-        return [column for column in columns if any(column.value(row) for row in rows) or not column.worth]
+        return [column for column in columns if not column.worth or _is_told(column, rows)]
     # A selection on the test set is always visible, whatever is asked for.
     stamped = [name for name in ("best_test",) if any(find(name).value(row) for row in rows)]
     return [find(name, baseline) for name in dict.fromkeys([*names, *stamped])]

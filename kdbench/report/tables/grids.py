@@ -64,6 +64,11 @@ class Grid:
             setting: None if place is None else self.tables[setting].rows[place] for setting, place in places.items()
         }
 
+    @property
+    def baseline(self) -> str:
+        """The method that differences are taken from."""
+        return next((table.baseline for table in self.tables.values()), BASELINE)
+
     @cached_property
     def usual_n(self) -> int:
         """The number of seeds of most cells; of equally many, the larger one."""
@@ -120,6 +125,49 @@ def _names_a_teacher(control: str) -> bool:
         return False
 
 
+def sections(grid: Grid) -> list[Section]:
+    """A grid of accuracies, and that of the differences from the baseline where a table has some."""
+    return [section(grid), *differences(grid)]
+
+
+def differences(grid: Grid) -> list[Section]:
+    """The differences from the baseline as a section; none without any."""
+    settings = list(grid.tables)
+    rows = {name: cells for name, cells in grid.rows.items() if any(row.difference for row in cells.values())}
+    if not rows:
+        return []
+
+    def cells(header: str, at: Sequence[Row | None]) -> Cells:
+        strong = frozenset(i for i, row in enumerate(at) if row and row.p is not None and row.p <= ALPHA)
+        return Cells(header, [_difference(grid, row) for row in at], strong=strong)
+
+    if grid.axes.rows == "method":
+        columns = [Cells("Method", list(rows), number=False)]
+        columns += [cells(setting, [row.get(setting) for row in rows.values()]) for setting in settings]
+    else:
+        columns = [Cells(_named(grid.axes.rows), settings, number=False)]
+        columns += [cells(name, [row.get(setting) for setting in settings]) for name, row in rows.items()]
+    bold = f" Bold: p ≤ {ALPHA:g}, Holm-corrected over its table." if any(column.strong for column in columns) else ""
+    intro = (
+        f"Differences in accuracy from {grid.baseline}, paired by seed, in points: mean ± half-width of the 95 % t interval over "
+        f"n = {grid.usual_n} seeds, unless a cell has another n.{bold}"
+    )
+    heading = f"{grid.axes.title}, differences from {grid.baseline}: {grid.title}"
+    return [Section(heading, (Span(intro),), tuple(columns), is_wide=True)]
+
+
+def _difference(grid: Grid, row: Row | None) -> str:
+    if row is None or row.difference is None:
+        return FAILED if row and row.accuracy is None else NONE
+    n, mean, half = row.difference
+    spread = "" if half is None else f" ± {half:.2f}"
+    return f"{round(mean, 2) + 0.0:+.2f}{spread}" + (f" (n = {n})" if n != grid.usual_n else "")  # no minus before 0
+
+
+def _named(axis: str) -> str:
+    return axis.capitalize().replace(",", " and ")
+
+
 def section(grid: Grid) -> Section:
     """A grid as a section: its title, what holds of all cells, and the cells."""
     methods, settings = list(grid.rows), list(grid.tables)
@@ -127,7 +175,7 @@ def section(grid: Grid) -> Section:
         columns = [Cells("Method", [TEACHER, *methods] if _taught(grid) else methods, number=False)]
         columns += [_of_setting(grid, setting, methods) for setting in settings]
     else:
-        columns = [Cells(grid.axes.rows.capitalize().replace(",", " and "), settings, number=False)]
+        columns = [Cells(_named(grid.axes.rows), settings, number=False)]
         if _taught(grid):
             columns.append(Cells(TEACHER, [grid.teachers[setting] or NONE for setting in settings], number=False))
         columns += [_of_method(grid, method, settings) for method in methods]

@@ -89,11 +89,14 @@ def steps(
 def _drawn(
     method: Method, task: Task, augmenter: Augmenter, streams: Streams, budget: Budget, first: int, share: Share
 ) -> Iterator[_Drawn]:
-    anchors = Anchors(len(task.train), augmenter, streams, position=first * budget.anchors, kind=method.views[0])
+    last = max(first - 1, 0)
+    anchors = Anchors(len(task.train), augmenter, streams, position=last * budget.anchors, kind=method.views[0])
+    before = anchors.take(budget.anchors)[0] if first else None
     for step in range(first, budget.steps):
         own = streams.within("method", step)
         places, draws = anchors.take(budget.anchors)
-        index = _sampled(method, places, own, is_ahead=not task.train.in_memory)
+        index = _sampled(method, before, places, own, is_ahead=not task.train.in_memory)
+        before = places
         if len(index) != budget.anchors * method.images_per_anchor or not torch.equal(index[: len(places)], places):
             raise RunError(f"{type(method).__name__}.sample must return its anchors, then the images around them")
         if len(index) > len(places):
@@ -112,17 +115,18 @@ def _drawn(
         yield _Drawn(step, own, share.own(index), tuple(each.map(share.own) for each in every), mixing, partners)
 
 
-def _sampled(method: Method, places: Tensor, own: Streams, is_ahead: bool) -> Tensor:
+def _sampled(method: Method, before: Tensor | None, places: Tensor, own: Streams, is_ahead: bool) -> Tensor:
     """The images of a step.
 
     Args:
+        before: anchors of the step before.
         is_ahead: the steps before it may not be done yet, so that global generators are in another state than they will be.
 
     Raises:
         RunError: the method draws from torch's global generator in spite of that.
     """
     before = torch.get_rng_state() if is_ahead else None
-    index = method.sample(places, own)
+    index = method.sample_after(before, places, own)
     if before is not None and not torch.equal(torch.get_rng_state(), before):
         raise RunError(
             f"{type(method).__name__}.sample draws from torch's global generator, which streamed images do not allow: "

@@ -84,7 +84,8 @@ class Bookkeeper:
 
     def finish(self) -> None:
         """Training is over."""
-        self._training.outcome.passes = self._training.passes.totals()
+        per_anchor = self._budget.per_step // self._budget.anchors
+        self._training.outcome.passes = {**self._training.passes.totals(), "passes.per_anchor": per_anchor}
         self._training.outcome.epochs_csv = self._training.epochs.text
         if self._keeper:
             self._keeper.last = partial(self._training.state, self._budget.steps)

@@ -62,6 +62,24 @@ def test_a_mean_over_fewer_seeds_says_over_how_many(measured):
     assert cells(measured, "ece")["ce"] == ["6.50 ± 6.35 (n = 2)"]
 
 
+def test_passes_and_peers_are_columns_where_rows_differ(result):
+    def row(name, passes, peers):
+        return [result(name, seed) | {"passes.per_anchor": passes, "passes.peers": peers} for seed in SEEDS]
+
+    def titles(rows):
+        (table,) = summarise(rows)
+        return [column.title for column in shown(None, table.rows)]
+
+    alike = [*row("ce", 1, 0), *row("byot", 1, 0)]
+    assert not {"Passes", "Peer images"} & set(titles(alike))
+    assert titles([*alike, *row("sla_sd", 4, 0)])[-3:] == ["Passes", "Train s", "Images/s"]
+    several = [*alike, *row("dml", 1, 14370), *row("sla_sd", 4, 0), *[result("old", seed) for seed in SEEDS]]
+    assert titles(several)[-4:-2] == ["Passes", "Peer images"]
+    texts = cells(several, "passes", "peer_images")
+    assert (texts["ce"], texts["dml"], texts["sla_sd"]) == (["1", "0"], ["1", "14.4k"], ["4", "0"])
+    assert texts["old"] == ["–", "not measured"], "runs from before the key have none"
+
+
 def curve(highest, **reached):
     """What a result tells of a validation curve."""
     told = {"convergence.auc": 30.0, "convergence.highest": highest, "accuracy.val": highest}

@@ -11,7 +11,7 @@ from kdbench.cli.main import main
 from kdbench.report.formats.grid_files import files
 from kdbench.report.leaderboard import check, regenerate
 from kdbench.report.tables.axes import Axes
-from kdbench.report.tables.grids import grids, section
+from kdbench.report.tables.grids import differences, grids, section
 from kdbench.report.tables.tables import summarise
 
 BY_STUDENT, BY_DATASET = Axes("method", "student"), Axes("dataset", "method")
@@ -105,6 +105,45 @@ def test_teachers_alone_are_not_students(made, result):
     assert list(one.tables) == ["resnet8", "wrn"]
 
 
+def test_the_differences_are_a_grid_of_their_own(made):
+    # kd minus ce by seed: 10, 9.91, 9.84; at minus ce: 1, 1.9. Half-widths are t · s / √n with t = 4.3027 and 12.706.
+    one, _ = grids(summarise(made), BY_STUDENT)
+    (found,) = differences(one)
+    assert found.heading == "Method × student, differences from ce: a"
+    shown = {column.header: column.texts for column in found.columns}
+    assert shown == {
+        "Method": ["at", "kd"],
+        "resnet8": ["–", "+9.92 ± 0.20"],
+        "wrn": ["+1.45 ± 5.72 (n = 2)", "+9.92 ± 0.20"],
+    }
+    assert {column.header: set(column.strong) for column in found.columns} == {
+        **{"Method": set(), "resnet8": {1}, "wrn": {1}},
+    }
+    assert "Bold: p ≤ 0.05" in found.intro[0].text
+    (turned,) = differences(grids(summarise(made), Axes("student", "method"))[0])
+    assert {column.header: column.texts for column in turned.columns}["at"] == ["–", "+1.45 ± 5.72 (n = 2)"]
+    alone = [row for row in made if row["method"] == "kd"]
+    assert differences(grids(summarise(alone), BY_STUDENT)[0]) == []
+
+
+def test_the_baseline_of_a_grid_is_that_of_the_tables(made, store, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    store(*made)
+    board = tmp_path / "leaderboard"
+    assert main(["leaderboard", "rows=method", "columns=student", "baseline=kd"]) == 0
+    assert "Method × student, differences from kd: a" in capsys.readouterr().out
+    text = (board / "method-by-student.md").read_text()
+    assert "`kdbench leaderboard rows=method columns=student baseline=kd`" in text
+    assert "| -9.92 ± 0.20" in text.replace("**", "")
+    assert "`kdbench leaderboard baseline=kd`" in (board / "README.md").read_text()
+    assert main(["leaderboard", "rows=method", "columns=student"]) == 0
+    assert (board / "method-by-student.md").read_text() == text, "as before"
+    assert main(["leaderboard", "rows=method", "columns=student", "--check"]) == 0
+    assert main(["leaderboard", "rows=method", "columns=student", "baseline=ce"]) == 0
+    assert "differences from ce: a" in (board / "method-by-student.md").read_text()
+    assert check(board) == []
+
+
 def test_csv_and_latex(made):
     by_name = files(grids(summarise(made), BY_STUDENT), BY_STUDENT)
     rows = list(csv.DictReader(io.StringIO(by_name["method-by-student.csv"].decode())))
@@ -112,8 +151,11 @@ def test_csv_and_latex(made):
     kd = next(row for row in rows if (row["method"], row["student"], row["dataset"]) == ("kd", "resnet8", "b"))
     assert (kd["teacher"], kd["teacher_accuracy"], kd["n"], kd["best"]) == ("resnet20", "72.25", "3", "True")
     assert float(kd["accuracy"]) == pytest.approx(70 + 5 / 300)
+    assert (kd["baseline"], kd["difference_n"]) == ("ce", "3")
+    assert float(kd["difference"]) == pytest.approx(10 + 5 / 300 - 0.1)
+    assert float(kd["p"]) < 0.001
     latex = by_name["method-by-student.tex"].decode()
-    assert latex.count(r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%") == 2
+    assert latex.count(r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%") == 4
     assert latex.count("{") == latex.count("}")
     assert r"\textbf{70.02 $\pm$ 0.05}" in latex
     assert r"\usepackage{booktabs,graphicx}" in latex

@@ -38,6 +38,7 @@ def test_a_run_counts_student_peers_and_teachers(small, tmp_path):
     assert outcome.images_seen == steps * 16
     assert outcome.passes == {
         "passes.student": steps * 2 * anchors, "passes.peers": steps * anchors, "passes.teachers": steps * 3 * anchors,
+        "passes.per_anchor": 2,
     }  # fmt: skip
 
 

@@ -1,6 +1,12 @@
-"""Progressive self-distillation: labels are softened with what the student said of the image an epoch ago.
+"""PS-KD: labels are softened by what the student said of the image in the pass before, more and more.
 
 Kim, Ji, Yoon and Hwang, "Self-knowledge distillation with progressive refinement of targets", ICCV 2021.
+
+Family: self
+Loss: (1 − α) · CE + α · soft CE(p′, z), α = 0.8 · e/E in epoch e of E, p′ the softmax that the image got in the epoch before;
+    α = 0 in the first epoch
+Source: the authors' code (PS-KD-Pytorch, main.py, loss/pskd_loss.py)
+Choice: α grows with each epoch, as published; PSKD.growth='step' has it grow with each step.
 """
 
 from __future__ import annotations
@@ -14,19 +20,18 @@ from kdbench.method import Batch, ImageMemory, Method, at_least_float32, soft_cr
 
 
 class PSKD(Method):
-    """(1 − α) · cross-entropy + α · soft cross-entropy with the image's last prediction, α growing from 0 to `final`.
-
-    Both together are the cross-entropy with the softened label. In the first epoch there is no prediction yet, and α is 0.
-    α grows with each step; the paper's grows with each epoch.
+    """(1 − α) · cross-entropy + α · soft cross-entropy with the image's last prediction; both are one with the softened label.
 
     Args:
         final: α at the end of training.
+        growth: α grows at the beginning of each "epoch", or with each "step".
         dtype: of the memory of predictions, N × K.
         place: of that memory; "host" where the GPU has no room for it.
         limit_gib: of that memory.
     """
 
     final: float
+    growth: Literal["epoch", "step"]
     dtype: Literal["float32", "float16"]
     place: Literal["device", "host"]
     limit_gib: float
@@ -45,4 +50,9 @@ class PSKD(Method):
         }
 
     def alpha(self, batch: Batch) -> float:
-        return 0.0 if batch.epoch == 1 else self.final * batch.progress
+        """The share of the last prediction in the target; 0 in the first epoch, in which there is none."""
+        if batch.epoch == 1:
+            return 0.0
+        return self.final * (
+            batch.progress if self.growth == "step" else batch.epoch / max(self.info.epochs, batch.epoch)
+        )
