@@ -7,8 +7,8 @@ Loss: Σ_b [CE(z_b) + w · T² · KL(p_{−b} ‖ p_b)] over M branches, p_{−b
     gradient in the shared stages, w = exp(−5 · (1 − progress / ramp)²) until `ramp` and 1 from there
 Source: the version in the code of OKDDip (train_one.py); no code of the authors was found
 Choice: the student, the first branch, is the network that is kept.
-Choice: branches are copies of the last stage. The paper's also split at several places, as a tree.
-Choice: `detached` keeps the gradient out of the targets, as the paper's fixed soft labels have none.
+Choice: branches are copies of the last stage; a tree that splits at several stages is not offered.
+Choice: `detached` keeps the gradient out of the targets, as ONE does.
 """
 
 from __future__ import annotations

@@ -7,7 +7,8 @@ Loss: Σ_i [a · CE(z_i) + λ · T² · KL(softmax(t / T) ‖ softmax(z_i / T))]
 Source: the paper and two re-implementations, as there is no code of the authors
 Choice: `target` is "min", the paper's MinLogit. "mean" is the mean of the logits, to which one re-implementation gives T = 4 and
     weights of 0.5 (KDCL.target='mean' KDCL.temperature=4.0 KDCL.ce_weight=0.5 KDCL.kd_weight=0.5). "naive" is those of the network
-    with the lower cross-entropy for the image. The paper's Linear and General, which solve for weights, are not offered.
+    with the lower cross-entropy, which we take for each image. The paper's Linear and General, which solve for weights, are
+    not offered.
 Choice: `detached` keeps the gradient out of the target, which the re-implementation of MinLogit does not. It also averages over the
     classes, so that its λ = 1 is 1 / K here.
 Choice: the networks are two, and the student is the one that is kept. Each has one view, so that an image counts once.

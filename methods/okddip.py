@@ -5,7 +5,7 @@ Chen, Mei, Wang, Feng and Chen, "Online knowledge distillation with diverse peer
 Family: online
 Loss: Σ_a CE(z_a) + CE(z_L) + w · [Σ_a T² · KL(t_a ‖ z_a) + T² · KL(mean_a z_a ‖ z_L)] over the peers a, t_a = Σ_b A_ab · z_b,
     A_ab = softmax_b(q(g_a) · k(g_b)), w = exp(−5 · (1 − progress / ramp)²) until `ramp` and 1 from there
-Source: the authors' code (DefangChen/OKDDip-AAAI2020, train_GL.py)
+Source: the authors' code (OKDDip, train_GL.py)
 Choice: the student is the leader, which is kept; the peers are fresh copies of its last stage. The variant of whole networks is not
     offered.
 Choice: targets have a gradient, as in the authors' code; without it, queries and keys would have none. `leader_detached` keeps it

@@ -5,7 +5,7 @@ Lan, Zhu and Gong, "Knowledge distillation by on-the-fly native ensemble", NeurI
 Family: online
 Loss: Σ_b CE(z_b) + CE(z_e) + w · Σ_b T² · KL(p_e ‖ p_b), z_e = Σ_b g_b · z_b, g = softmax(ReLU(BN(Linear(average of F_{S−1})))),
     p_e detached, w = exp(−5 · (1 − progress / ramp)²) until `ramp` and 1 from there
-Source: the authors' code (Lan1991Xu/ONE_NeurIPS2018, cifar_one.py)
+Source: the authors' code (ONE_NeurIPS2018, cifar_one.py)
 Choice: the student, the first branch, is the network that is kept; the ensemble of the gate is shown as the exit "gated".
 Choice: the weight w rises with each step, over the same share of a run of any length; the authors' rises by epochs, over 80 of 300.
 Choice: `floor` is 0. The authors' code adds 1e-7 to the probabilities of the target, which changes the loss by a factor of 1e-5.
