@@ -23,31 +23,6 @@ DIGITS = Dataset(source="digits", mean=(0.3,), std=(0.35,), mirrored=False)
 CPU = torch.device("cpu")
 
 
-@pytest.mark.parametrize("name", ["dml_2", "dml_3"])
-def test_mutual_learning_is_the_reference(module, reference, name):
-    case = reference(name)
-    logits, labels = list(case.student["logits"].unbind()), case.fixed["labels"]
-    mutual_loss, loss = module("dml").mutual_loss, torch.nn.functional.cross_entropy
-    of_each = [loss(z, labels) + mutual_loss(logits, n, case.params["temperature"]) for n, z in enumerate(logits)]
-    assert [one.item() for one in of_each] == pytest.approx(list(case.entry["parts"].values()), rel=1e-6)
-    total = sum(of_each)
-    assert total.item() == pytest.approx(case.entry["loss"], rel=1e-6)
-    (gradient,) = torch.autograd.grad(total, case.student["logits"])
-    assert gradient.flatten(1).norm(dim=1).tolist() == pytest.approx(case.entry["grad_norm"], rel=1e-6)
-
-
-def test_terms_are_sums_over_the_networks(make, batch, module):
-    method = make("dml", cohort=(None, "resnet14"))
-    one = batch(method)
-    logits = [network(one.images) for network in make("dml", cohort=(None, "resnet14")).networks()]
-    terms = method.losses(one)
-    expected = sum(module("dml").mutual_loss(logits, n, 1.0) for n in range(3))
-    torch.testing.assert_close(terms["mutual"], expected)
-    torch.testing.assert_close(terms["ce"], sum(method.cross_entropy(z, one.labels) for z in logits))
-    sum(terms.values()).backward()
-    assert all(p.grad is not None for p in method.parameters())
-
-
 @pytest.mark.parametrize(
     ("cohort", "peers"), [("(None,)", ["resnet8"]), ("('resnet14', None)", ["resnet14", "resnet8"])]
 )

@@ -55,3 +55,22 @@ def logits() -> Callable[..., tuple[Tensor, Tensor, Tensor]]:
         return z.requires_grad_(), t, torch.randint(classes, (images,), generator=generator)
 
     return draw
+
+
+@pytest.fixture
+def apart(reference) -> Callable[[str], Any]:
+    """The reference case of a name, in which each network's part (…) of a stack (M, …) is a tensor of its own, NAME_1, NAME_2, …
+
+    Only tensors of more than two dimensions are stacks. A case has one gradient norm for each of these parts.
+    """
+
+    def case_of(name: str) -> Any:
+        case = reference(name)
+        parts: dict[str, Tensor] = {}
+        for key, value in case.student.items():
+            several = value.detach().unbind() if value.dim() > 2 else ()
+            parts |= {f"{key}_{n}": part.clone().requires_grad_() for n, part in enumerate(several, 1)} or {key: value}
+        case.student = parts
+        return case
+
+    return case_of
