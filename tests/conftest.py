@@ -221,7 +221,7 @@ def make() -> Callable[..., Method]:
             with Streams(0).as_global(stream):
                 return build(peer, classes, image[0]) if peer else student.fresh_copy()
 
-        smoothing, size = given.pop("label_smoothing", 0.0), given.pop("batch_size", 6)
+        smoothing, size = given.pop("label_smoothing", 0.0), given.pop("batch_size", 6 * cls.images_per_anchor)
         info = Info(classes, labels, image, smoothing, torch.device("cpu"), batch_size=size, steps=100, network=network)
         teachers = [Teacher(teacher, method=_trained_by(name, teacher, info))] if teacher is not None else []
         return cls(student, teachers, info, **{**_gin_parameters(name), **given}).train()

@@ -70,7 +70,9 @@ def with_second_task(losses: Losses, method: Method, weight: float) -> Losses:
             terms = losses(batch)
         finally:
             handle.remove()
-        images = len(batch.images)
+        images, labels = len(batch.images), batch.labels
+        if 0 < sum(map(len, entering)) * batch.view_count == images:  # it sees one view, and its peers the others
+            images, labels = images // batch.view_count, labels.chunk(batch.view_count)[0]
         whole = [pooled[:images] for pooled in entering if len(pooled) and len(pooled) % images == 0]
         pooled = whole[0] if whole else torch.cat(entering) if entering else batch.images[:0]
         if len(pooled) != images:
@@ -80,7 +82,7 @@ def with_second_task(losses: Losses, method: Method, weight: float) -> Losses:
             )
         with full_precision(pooled.device):  # as in the backbone's own classifier
             logits = head(at_least_float32(pooled))
-            loss = F.cross_entropy(logits, head.targets(batch.labels), label_smoothing=method.info.label_smoothing)
+            loss = F.cross_entropy(logits, head.targets(labels), label_smoothing=method.info.label_smoothing)
         return {**terms, "second_task": weight * loss}
 
     return of
