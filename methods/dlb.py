@@ -1,4 +1,4 @@
-"""DLB: the images of the step before pass again, augmented anew, and keep to what the student said of them then.
+"""DLB: the images of the step before pass again in another augmentation, and keep to what the student said of them then.
 
 Shen, Xu, Yang, Li, Guo, "Self-distillation from the last mini-batch for consistency regularization", CVPR 2022.
 
