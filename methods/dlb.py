@@ -46,8 +46,11 @@ class DLB(Method):
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         ours, others = batch.images.chunk(2)
         logits, again = at_least_float32(self.student(ours)), at_least_float32(self.student(others))
+        whole = batch.share.gather(logits.detach())
+        # A queue: where a step's batch comes in parts, each takes its own rows from the front.
+        first, rest = self.before[: len(whole)], self.before[len(whole) :]
         past = again.sum() * 0.0
         if batch.step:
-            past = self.weight * distillation(again, batch.share.own(self.before), self.temperature)
-        self.before = batch.share.gather(logits.detach())
+            past = self.weight * distillation(again, batch.share.own(first), self.temperature)
+        self.before = torch.cat([rest, whole])
         return {"ce": self.cross_entropy(torch.cat([logits, again]), batch.labels), "last": past}

@@ -49,8 +49,8 @@ class LWR(Method):
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         logits = at_least_float32(self.student(batch.images))
-        if batch.epoch % self.every == 0:
-            self.gathered.write(batch, logits)
+        # In every epoch: a step over the end of one has the first images of the next.
+        self.gathered.write(batch, logits)
         weight = self.weight(batch.epoch)
         return {
             "ce": (1 - weight) * self.cross_entropy(logits, batch.labels),
@@ -62,9 +62,7 @@ class LWR(Method):
         behind = (epoch - 1) // self.every * self.every  # the epoch that the targets are from
         if not behind:
             return 0.0
-        began = (
-            epoch // self.every * self.every
-        )  # as in the authors' code, which counts the epoch itself if k divides it
+        began = epoch // self.every * self.every  # as in the authors' code: an epoch that k divides counts itself
         return (1 - self.gamma) * min(began / (self.horizon * max(self.info.epochs, 1)), 1.0)
 
     def after_epoch(self, epoch: int) -> None:

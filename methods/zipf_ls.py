@@ -33,7 +33,7 @@ def zipf_labels(votes: Tensor, labels: Tensor, power: float = 1.0) -> Tensor:
         votes: (B, K); a class's rank is 1 plus the number of classes with more votes.
         labels: (B,).
     """
-    rank = 1 + (votes.unsqueeze(1) > votes.unsqueeze(2)).sum(dim=2)
+    rank = 1 + votes.shape[1] - torch.searchsorted(votes.sort(dim=1).values, votes, right=True)
     soft = rank.to(torch.float32).pow(-power).scatter(1, labels.unsqueeze(1), 0.0)
     return soft / soft.sum(dim=1, keepdim=True)
 

@@ -182,6 +182,22 @@ def test_a_sampler_that_draws_from_the_global_generator_is_refused(folder):
         next(batches("stream"))
 
 
+def test_a_sampler_is_given_the_anchors_of_the_step_before_as_in_memory(folder):
+    class Again(Method):
+        images_per_anchor = 2
+
+        def sample_after(self, before, anchors, streams):
+            return torch.cat([anchors, anchors if before is None else before])
+
+    def places(way):
+        task = load(folder, way)
+        method = Again(backbones.build("resnet8", 2), [], Info(2, task.train.labels, task.image_shape, 0.0, CPU))
+        augmenter = Augmenter(task.train, Augment(0.125, 0, True, 0.0), FOLDER)
+        return [b.index for b in steps(method, task, augmenter, Streams(0), Budget(TRAIN, len(task.train), 2))]
+
+    assert all(map(torch.equal, places("stream"), places("memory")))
+
+
 def test_nothing_is_drawn_from_the_global_generator(folder):
     images = load(folder, "stream", count=1).train
     before = torch.random.get_rng_state()

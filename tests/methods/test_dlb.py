@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from kdbench.method import distillation
+from kdbench.run.loop.accumulate import portions
 
 
 def test_the_total_is_the_reference(reference, make, batch, monkeypatch):
@@ -58,3 +59,15 @@ def test_the_halves_are_normalised_apart(make, batch):
     kept = method.before.clone()
     method.losses(changed)
     torch.testing.assert_close(method.before, kept)
+
+
+def test_parts_of_a_batch_keep_to_their_own_rows_of_the_step_before(make, batch):
+    method = make("dlb", weight=2.0, temperature=3.0, batch_size=10).eval()
+    steps = [list(portions(batch(method, anchors=5, step=step), 5, 2)) for step in range(2)]
+    for part in steps[0]:
+        method.losses(part)
+    kept = [method.student(part.images.chunk(2)[0]).detach() for part in steps[0]]
+    torch.testing.assert_close(method.before, torch.cat(kept))
+    for part, before in zip(steps[1], kept, strict=True):
+        expected = 2 * distillation(method.student(part.images.chunk(2)[1]), before, 3.0)
+        assert method.losses(part)["last"].item() == pytest.approx(expected.item(), rel=1e-5)

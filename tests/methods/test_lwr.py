@@ -36,7 +36,7 @@ def test_targets_are_replaced_after_every_kth_epoch_by_what_the_student_said_in_
     logits = method.student(one.images).detach()
     method.losses(one)
     method.after_epoch(1)
-    assert not method.gathered.rows.any()
+    assert not method.targets.rows.any()
     terms = method.losses(replace(one, epoch=2))
     assert terms["past"] == 0
     assert not method.targets.rows.any()
@@ -49,6 +49,16 @@ def test_targets_are_replaced_after_every_kth_epoch_by_what_the_student_said_in_
     assert method.weight(3) == pytest.approx(0.9 * 2 / 7.2)
     method.after_epoch(3)
     assert not torch.equal(method.targets.rows[one.index], logits), "kept for the next two epochs"
+
+
+def test_images_in_a_step_over_the_end_of_the_epoch_before_have_targets_too(make, batch):
+    method = of_length(make("lwr", every=2), 6).eval()
+    over_the_end, rest = replace(batch(method), epoch=1), replace(batch(method, step=1), epoch=2)
+    for one in (over_the_end, rest):
+        method.losses(one)
+    method.after_epoch(2)
+    seen = torch.cat([over_the_end.index, rest.index])
+    assert method.targets.rows[seen].any(dim=1).all()
 
 
 def test_what_is_remembered_has_no_gradient(make, batch):

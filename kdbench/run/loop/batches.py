@@ -125,9 +125,9 @@ def _sampled(method: Method, before: Tensor | None, places: Tensor, own: Streams
     Raises:
         RunError: the method draws from torch's global generator in spite of that.
     """
-    before = torch.get_rng_state() if is_ahead else None
+    state = torch.get_rng_state() if is_ahead else None
     index = method.sample_after(before, places, own)
-    if before is not None and not torch.equal(torch.get_rng_state(), before):
+    if state is not None and not torch.equal(torch.get_rng_state(), state):
         raise RunError(
             f"{type(method).__name__}.sample draws from torch's global generator, which streamed images do not allow: "
             "draw from its streams, or pass Machine.images=memory"

@@ -30,6 +30,19 @@ def test_batches_from_the_middle_are_those_of_the_whole(small):
     assert all(torch.equal(a.images, b.images) for a, b in zip(whole[5:], rest, strict=True))
 
 
+def test_a_sampler_is_given_the_anchors_of_the_step_before_also_behind_a_resume(small):
+    class Again(small.Pairs):
+        def sample_after(self, before, anchors, streams):
+            return torch.cat([anchors, anchors if before is None else before])
+
+    its_task = small.task()
+    _, batches = drawn(small, Again, its_task)
+    anchors, others = zip(*(batch.index.chunk(2) for batch in batches), strict=True)
+    assert all(map(torch.equal, others, (anchors[0], *anchors[:-1])))
+    _, rest = drawn(small, Again, its_task, first=5)
+    assert all(torch.equal(a.images, b.images) for a, b in zip(batches[5:], rest, strict=True))
+
+
 def test_a_sampler_that_loses_its_anchors_is_an_error(small, tmp_path):
     class Lost(small.Pairs):
         def sample(self, anchors, streams):
@@ -39,11 +52,11 @@ def test_a_sampler_that_loses_its_anchors_is_an_error(small, tmp_path):
         small.trained(tmp_path, Lost)
 
 
-def drawn(small, cls, its_task, **changed):
+def drawn(small, cls, its_task, first=0, **changed):
     made = small.built(cls, its_task)
     augmenter = Augmenter(its_task.train, small.AUGMENT, small.DIGITS)
     budget = Budget(small.recipe(**changed), len(its_task.train), passes_per_anchor(made), phases=made.phases())
-    return budget, list(steps(made, its_task, augmenter, Streams(0), budget))
+    return budget, list(steps(made, its_task, augmenter, Streams(0), budget, first))
 
 
 def test_batches_hold_the_labels_and_places_of_their_images(small):
