@@ -41,7 +41,7 @@ def test_in_the_first_step_both_halves_have_the_cross_entropy_alone(make, batch)
 
 
 def test_the_second_half_is_distilled_from_the_step_before(make, batch):
-    method = make("dlb", weight=2.0, temperature=3.0).eval()
+    method = make("dlb", batch_size=6, weight=2.0, temperature=3.0).eval()
     one, two = batch(method, anchors=3), batch(method, anchors=3, step=1)
     method.losses(one)
     kept = method.student(one.images[:3]).detach()
@@ -52,7 +52,7 @@ def test_the_second_half_is_distilled_from_the_step_before(make, batch):
 
 
 def test_the_halves_are_normalised_apart(make, batch):
-    method = make("dlb")
+    method = make("dlb", batch_size=6)
     one = batch(method, anchors=3)
     changed = replace(one, images=torch.cat([one.images[:3], 5 * one.images[3:]]))
     method.losses(one)
