@@ -19,7 +19,7 @@ Fault: the authors' soft form divides the sum over cells by the images alone, an
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, cast
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -60,8 +60,8 @@ def cells_loss(logits: Tensor, cells: Tensor, nearness: float, form: Form, tempe
     """
     logits, cells = equal_resolution(logits, cells)
     target = nearness * cells + (1 - nearness) * cells.mean(dim=(2, 3), keepdim=True)
-    rows = (x.movedim(1, -1).flatten(0, 2) for x in (logits, target))
-    total = imitation(*rows, form, temperature)
+    rows, targets = (x.movedim(1, -1).flatten(0, 2) for x in (logits, target))
+    total = imitation(rows, targets, form, temperature)
     return total / (len(logits) if form == "published" else logits[:, 0].numel())
 
 
@@ -90,7 +90,7 @@ class CSKDSpatial(Method):
         with full_precision(batch.labels.device):
             second = self.head(at_least_float32(out.pooled))
             cells = _at_each_cell(self.student.fc, out.unpooled)
-            theirs = _at_each_cell(self.teacher.fc, self.teach(batch, "unpooled").unpooled)
+            theirs = _at_each_cell(self.teacher.fc, cast(Tensor, self.teach(batch, "unpooled").unpooled))
         nearness = 1 - (batch.epoch - 1) / max(self.info.epochs, batch.epoch)
         return {
             "ce": (1 - self.alpha) * self.cross_entropy(out.logits, batch.labels),

@@ -159,9 +159,11 @@ def needs(source: str) -> list[str]:
     return list(dict.fromkeys(wanted))
 
 
-def images_per_anchor(source: str) -> int:
-    """The images that a step draws for each anchor: related ones, and views of each."""
+def passes(source: str) -> int:
+    """The images that pass through the student for each anchor: what the method declares, or all that a step draws for it."""
     attributes = signature.of_method(source).attributes
+    if attributes.get("passes") is not None:
+        return int(attributes["passes"])
     return int(attributes.get("images_per_anchor", 1)) * len(attributes.get("views", ("recipe",)))
 
 

@@ -28,7 +28,8 @@ also those of plug-ins.
   minus leaves out: `methods=all,-A,-family/self`. Variants (a method's class with other values) are selected by name only.
 - **Asks of the networks**: what a method reads apart from the student's logits. A pair of networks that does not have it is
   refused in one sentence: before anything starts where the method looks at the shapes of maps, else at its first step.
-- **Images per anchor**: images that a step draws for each image of the training set. All methods have the same budget of images.
+- **Passes**: images through the student for each image of the training set that a step draws. All methods have the same budget of
+  images, so that one of four passes draws a quarter of them.
 - **Reference cases**: values and gradients of other implementations on fixed inputs, to which the test compares the method in
   float64. The error is the largest relative one of all losses and gradient norms.
 - **Choices** are made where sources differ, and **faults** of other implementations are repaired. z are logits, F stage maps, g
@@ -47,7 +48,7 @@ def page() -> str:
             "",
             f"{count(len(names), 'method')}, selected by `methods={about.PREFIX}{family}`.",
             "",
-            "| method | paper | loss | asks of the networks | images per anchor | test | error |",
+            "| method | paper | loss | asks of the networks | passes | test | error |",
             "|---|---|---|---|--:|---|--:|",
             *(_row(name) for name in names),
             "",
@@ -65,7 +66,7 @@ def _row(name: str) -> str:
         facts.paper,
         f"`{facts.loss}`",
         ", ".join(about.needs(name)) or "–",
-        str(about.images_per_anchor(name)),
+        str(about.passes(name)),
         f"`{Path(str(about.test_of(name))).name}`" + (f", {count(len(cases), 'reference case')}" if cases else ""),
         largest_error(name) or "–",
     )

@@ -121,7 +121,7 @@ def test_every_method_of_kdbench_has_its_facts(name):
     assert ": " in facts.title
     assert any(year in facts.paper for year in map(str, range(2010, 2030)))
     assert (places.own_root() / about.test_of(name)).is_file()
-    assert about.images_per_anchor(name) >= 1
+    assert about.passes(name) >= 1
 
 
 def test_a_variant_has_the_facts_of_its_class_and_comments_of_both_files():
@@ -150,3 +150,10 @@ def test_what_methods_ask_of_the_networks():
     assert about.needs("kd") == ["a teacher"]
     assert about.needs("crd") == ["a teacher", "pooled features"]
     assert about.needs("byot") == ["stage maps", "pooled features"]
+
+
+@pytest.mark.parametrize(
+    ("name", "passes"), [("ce", 1), ("cs_kd", 2), ("mixskd", 2), ("kdcl", 1), ("sla_sd", 4), ("hsakd", 4), ("bake", 4)]
+)
+def test_passes_are_those_through_the_student(name, passes):
+    assert about.passes(name) == passes
