@@ -1,7 +1,7 @@
-"""Writes the table of docs/claims.md that compares CORSD with its neighbours, from the committed rows of the leaderboard.
+"""Writes the tables of docs/claims.md that compare CORSD with its neighbours, from the committed rows of the leaderboard.
 
 python docs/neighbours.py             # after the leaderboard has got new rows
-python docs/neighbours.py --check     # exit status 1 if the table is not what the rows give
+python docs/neighbours.py --check     # exit status 1 if a table is not what the rows give
 """
 
 import re
@@ -16,19 +16,23 @@ from kdbench.cli.main import main
 DOCS = Path(__file__).parent
 CLAIMS = DOCS / "claims.md"
 SWEEP = DOCS.parent / "gin" / "sweep" / "corsd_neighbours.gin"
-TABLE = "### cifar100 · resnet8 · recipe smoke "
-BEGIN, END = "<!-- table: python docs/neighbours.py -->\n", "<!-- end of the table -->\n"
+TABLES = {"cifar100": "### cifar100 · resnet8 · recipe smoke ", "digits": "### digits · resnet8 · recipe quick "}
+"""Headings in the leaderboard."""
+BEGIN, END = "<!-- table of {}: python docs/neighbours.py -->\n", "<!-- end of the table -->\n"
 
 
 def filled(text: str) -> str:
-    """The document with the table that its command gives of the committed rows, of the sweep's methods alone.
+    """The document with the tables that its command gives of the committed rows, of the sweep's methods alone.
 
     Args:
         text: of the document.
     """
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n{table(command(text))}\n{END}{after}"
+    page = written(command(text))
+    for name, heading in TABLES.items():
+        before, begin, rest = text.partition(BEGIN.format(name))
+        _, _, after = rest.partition(END)
+        text = f"{before}{begin}\n{table(page, heading)}\n{END}{after}"
+    return text
 
 
 def command(text: str) -> list[str]:
@@ -37,15 +41,19 @@ def command(text: str) -> list[str]:
     return shlex.split(line)
 
 
-def table(words: list[str]) -> str:
-    """The rows of the sweep in the table that these words make of the committed rows, with its head."""
+def written(words: list[str]) -> str:
+    """The leaderboard that these words make of the committed rows."""
     with tempfile.TemporaryDirectory() as name:
         out = Path(name)
         shutil.copy(DOCS.parent / "leaderboard" / "results.csv", out)
         if main([*words, "--runs", str(out / "none"), "--out", str(out)]):
             raise SystemExit("the leaderboard of the committed rows was not written")
-        page = (out / "README.md").read_text(encoding="utf-8")
-    lines = page.partition(TABLE)[2].partition("\n#")[0].splitlines()
+        return (out / "README.md").read_text(encoding="utf-8")
+
+
+def table(page: str, heading: str) -> str:
+    """The rows of the sweep in the table of a leaderboard, with its head."""
+    lines = page.partition(heading)[2].partition("\n#")[0].splitlines()
     head, *rows = (line for line in lines if line.startswith("|"))
     methods = set(re.findall(r"'(\w+)'", SWEEP.read_text(encoding="utf-8")))
     chosen = [row for row in rows[1:] if row.split("|")[2].split()[0] in methods]
