@@ -21,12 +21,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdbench.method import Batch, Features, Method, RunError, at_least_float32, distillation, full_precision
+from kdbench.method.mixing import drawn_share
 from kdbench.methods.ctkd import with_scaled_gradient
 
 HIDDEN = 128  # of the authors' discriminators
@@ -173,9 +173,6 @@ class MixSKD(Method):
 
     def _draw(self, batch: Batch) -> tuple[float, Tensor]:
         """λ, and for each image of the whole batch the place of the one that it is mixed with."""
-        images = len(batch.share.gather(batch.index))
-        generator = batch.streams("mixing")
-        order = torch.randperm(images, generator=generator).to(batch.index.device)
-        # torch draws from Beta with its global generator only.
-        seed = int(torch.randint(2**32, (), generator=generator))
-        return float(np.random.RandomState(seed).beta(self.alpha, self.alpha)), order
+        count, device = len(batch.share.gather(batch.index)), batch.index.device
+        order = torch.randperm(count, generator=batch.streams("partners", device=device), device=device)
+        return drawn_share(batch, self.alpha), order

@@ -101,7 +101,7 @@ def test_methods_of_plugins_are_completed(tmp_path):
     (tmp_path / "gin/method").mkdir(parents=True)
     (tmp_path / "gin/method/zigzag.gin").write_text("include 'method/kd.gin'\n")
     places.add_plugins([str(tmp_path)])
-    assert complete("run", "methods=zi") == ["methods=zigzag"]
+    assert complete("run", "methods=zig") == ["methods=zigzag"]
 
 
 def test_options_come_first_for_argparse():
