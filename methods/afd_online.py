@@ -5,8 +5,8 @@ Chung, Park, Kim and Kwak, "Feature-map-level online adversarial knowledge disti
 Family: online
 Loss: Σ_i [CE(z_i) + w · T² · KL(softmax(z_j / T) ‖ softmax(z_i / T)) + v · mean (1 − D_i(F_i))²] for the networks, j the other one,
     and Σ_i mean [(1 − D_i(F_j))² + D_i(F_i)²] for the discriminators
-Source: the paper; there is no code of the authors. The layers of the discriminators and the settings of their optimiser are
-    those of the one public re-implementation.
+Source: the paper; the authors have not published their code. The layers of the discriminators and the settings of their
+    optimiser are those of the one public re-implementation.
 Choice: D_i takes the map of its own network for false and that of the other for true, as in the paper. In the re-implementation
     each network is rewarded for what its discriminator already calls true, which both of them want.
 Choice: the gradients of the networks and of the discriminators belong to the weights before the step; then the discriminators

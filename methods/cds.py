@@ -18,31 +18,22 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdbench.method import Batch, Method, at_least_float32, full_precision
 from kdbench.method.connectors import normalised, separable
+from kdbench.method.losses import supervised_contrast
 
 
 def contrastive_loss(embeddings: Tensor, labels: Tensor, temperature: float) -> Tensor:
-    """Mean over images of the mean over their positives of −ln softmax of the products with all other images over τ.
-
-    An image without a positive counts as 0.
+    """`supervised_contrast` of embeddings.
 
     Args:
         embeddings: (B, D) of the whole batch, of length 1.
         labels: (B,); positives of an image are the others with its label.
         temperature: τ.
-
-    Khosla et al., "Supervised contrastive learning", NeurIPS 2020, equation 2.
     """
-    own = torch.eye(len(labels), dtype=torch.bool, device=labels.device)
-    products = embeddings @ embeddings.mT / temperature
-    log_p = F.log_softmax(products.masked_fill(own, torch.finfo(products.dtype).min), dim=1)
-    positive = (labels.unsqueeze(1) == labels) & ~own
-    of_each = log_p.masked_fill(~positive, 0.0).sum(dim=1) / positive.sum(dim=1).clamp(min=1)
-    return -of_each.mean()
+    return supervised_contrast(embeddings @ embeddings.mT / temperature, labels)
 
 
 class Exit(nn.Module):

@@ -7,7 +7,7 @@ Base: dks
 Loss: Σ CE of all classifiers + w · Σ_{i,j} (KL_T(v_j ‖ z_i) + KL_T(z_i ‖ v_j)), KL_T(t ‖ z) = T² · KL(softmax(t / T) ‖
     softmax(z / T)), t detached, z and v the classifiers of the two networks, w = T = 1
 Source: the authors' code (wrn/main.py, KL_divergence.py)
-Choice: there is no synergy inside a network, as in the authors' code
+Choice: classifiers of one network do not teach one another, as in the authors' code
 Choice: `branches` is 2 by default, after each of the two stages before the deepest, as in the authors' networks, and a branch is a
     newly drawn copy of the stages that follow; theirs are longer or wider (see `dks`)
 Choice: `peer` is None by default, a second network of the student's architecture; the paper pairs unequal networks as well

@@ -5,7 +5,7 @@ Xu and Liu, "Data-distortion guided self-distillation for deep neural networks",
 Family: self
 Loss: w · (CE(z_a) + CE(z_b)) / 2 + λ · T² · [KL(z_b → z_a) + KL(z_a → z_b)] + μ · ‖mean_B g_a − mean_B g_b‖², of two views a and b,
     targets (left of each arrow) detached
-Source: Self-KD-Lib (methods/ddsgd.py); there is no code of the authors
+Source: Self-KD-Lib (methods/ddsgd.py); the authors have not published their code
 Choice: `ce_weight` is 1; in the source it is 0.5, because a mean over both views is halved again
 Choice: `discrepancy` is "features", the paper's distance of mean features; "entries" is the source's, the squared difference of
     the means over all images and channels. At the weight of the source neither moves much.

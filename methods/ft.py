@@ -17,10 +17,9 @@ Choice: factors of unequal resolution are averaged to the lower one in both form
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -162,7 +161,6 @@ class FT(Method):
                     f"ft needs the FT.{name} of the teacher's paraphraser, {taught!r}, not {own!r}; "
                     "for another one, bind it in a method's gin file that Teaching.method names, or take FT.part='both'"
                 )
-        self.paraphraser = copy.deepcopy(trained.paraphraser).requires_grad_(False)
 
     def phases(self) -> Sequence[Phase]:
         if self.part == "transfer":
@@ -178,7 +176,7 @@ class FT(Method):
 
     def optimisers(self, parameters: list[nn.Parameter], settings: Any) -> dict[str, torch.optim.Optimizer]:
         optimisers = super().optimisers(parameters, settings)
-        if {*parameters} == {*self.paraphraser.parameters()}:
+        if self.part != "transfer" and {*parameters} == {*self.paraphraser.parameters()}:
             for optimiser in optimisers.values():
                 for group in optimiser.param_groups:
                     group["rate_factor"] = self.rate_factor
@@ -192,9 +190,14 @@ class FT(Method):
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         out, taught = self.student(batch.images, features=True), self.teach(batch)
         with torch.no_grad():
-            target = self.paraphraser.encode(taught.stages[-1])
+            target = self._encode(taught.stages[-1])
         return {
             "ce": self.cross_entropy(out.logits, batch.labels),
             "ft": self.weight * ft_loss(self.translator(out.stages[-1]), target, self.compare),
             **kd_term(out.logits, taught.logits, self.kd_weight, self.temperature),
         }
+
+    def _encode(self, x: Tensor) -> Tensor:
+        """The factor (B, k, H, W) of the teacher's map, by the paraphraser of this run or of the teacher's."""
+        trained = self if self.part == "both" else cast(FT, self.teachers[0].method)  # as `setup` saw
+        return trained.paraphraser.encode(x)

@@ -14,11 +14,10 @@ Choice: crop and mirror image are the recipe's; the authors' crops are those of 
 
 from __future__ import annotations
 
-import numpy as np
-import torch
 from torch import Tensor
 
 from kdbench.method import Batch, Method, RunError, distillation
+from kdbench.method.mixing import drawn_share
 
 
 def mixed(images: Tensor, share: float) -> Tensor:
@@ -53,7 +52,5 @@ class FunMatch(Method):
         return {"kd": distillation(self.student(images), taught.logits, self.temperature)}
 
     def _share(self, batch: Batch) -> float:
-        # torch draws from Beta with its global generator only.
-        seed = int(torch.randint(2**32, (), generator=batch.streams("mixup")))
-        drawn = float(np.random.RandomState(seed).beta(self.mixup, self.mixup))
+        drawn = drawn_share(batch, self.mixup)
         return max(drawn, 1 - drawn)

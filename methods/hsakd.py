@@ -16,6 +16,7 @@ Choice: images are turned after augmentation, so that the four copies of an imag
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -65,8 +66,8 @@ class HSAKD(Method):
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         images = rotations(batch.images)
         out, taught = self.student(images, features=True), self.teach_images(images)
-        joint, trained = joint_logits(self.classifiers, out.stages), self.teachers[0].method
-        assert isinstance(trained, HSAKDTeacher)
+        joint = joint_logits(self.classifiers, out.stages)
+        trained = cast(HSAKDTeacher, self.teachers[0].method)  # as `setup` saw
         with torch.no_grad():
             targets = joint_logits(trained.classifiers, taught.stages)
         return {

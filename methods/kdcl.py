@@ -4,7 +4,7 @@ Guo, Wang, Wu, Yu, Liang, Hu and Luo, "Online knowledge distillation via collabo
 
 Family: online
 Loss: Σ_i [a · CE(z_i) + λ · T² · KL(softmax(t / T) ‖ softmax(z_i / T))], t_k = min_i (z_ik − z_iy) detached
-Source: the paper and two re-implementations, as there is no code of the authors
+Source: the paper and two re-implementations; the authors have not published their code
 Choice: `target` is "min", the paper's MinLogit. "mean" is the mean of the logits, to which one re-implementation gives T = 4 and
     weights of 0.5 (KDCL.target='mean' KDCL.temperature=4.0 KDCL.ce_weight=0.5 KDCL.kd_weight=0.5). "naive" is those of the network
     with the lower cross-entropy, which we take for each image. The paper's Linear and General, which solve for weights, are

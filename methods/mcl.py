@@ -22,7 +22,6 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdbench.method import (
@@ -36,22 +35,7 @@ from kdbench.method import (
     full_precision,
 )
 from kdbench.method.connectors import normalised
-
-
-def contrast(products: Tensor, labels: Tensor) -> Tensor:
-    """Mean over images of the mean over their positives of −ln softmax of their row; an image is never in its own row.
-
-    An image without a positive counts as 0.
-
-    Args:
-        products: (B, B), anchors in rows, over the temperature.
-        labels: (B,); positives of an image are the others with its label.
-    """
-    own = torch.eye(len(labels), dtype=torch.bool, device=labels.device)
-    log_p = F.log_softmax(products.masked_fill(own, torch.finfo(products.dtype).min), dim=1)
-    positive = (labels.unsqueeze(1) == labels) & ~own
-    of_each = log_p.masked_fill(~positive, 0.0).sum(dim=1) / positive.sum(dim=1).clamp(min=1)
-    return -of_each.mean()
+from kdbench.method.losses import supervised_contrast
 
 
 def mutual_contrast(
@@ -69,9 +53,9 @@ def mutual_contrast(
     pairs = [(i, j) for i in numbers for j in numbers if i != j]
     s = {(i, j): embeddings[i] @ embeddings[j].mT / contrast_temperature for i in numbers for j in numbers}
     terms = {
-        "vcl": [contrast(s[i, i], labels) for i in numbers],
+        "vcl": [supervised_contrast(s[i, i], labels) for i in numbers],
         "soft_vcl": [distillation(s[i, i], s[j, j].detach(), temperature) for i, j in pairs],
-        "icl": [contrast(s[pair], labels) for pair in pairs],
+        "icl": [supervised_contrast(s[pair], labels) for pair in pairs],
         "soft_icl": [distillation(s[i, j], s[j, i].detach(), temperature) for i, j in pairs],
     }
     return {name: torch.stack(values).sum() for name, values in terms.items()}

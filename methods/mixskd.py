@@ -26,7 +26,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdbench.method import Batch, Features, Method, RunError, at_least_float32, distillation, full_precision
-from kdbench.method.mixing import drawn_share
+from kdbench.method.exits import numbered
+from kdbench.method.mixing import check_alpha, drawn_share, partners_of
 from kdbench.methods.ctkd import with_scaled_gradient
 
 HIDDEN = 128  # of the authors' discriminators
@@ -115,26 +116,21 @@ class MixSKD(Method):
         shapes = self.stage_shapes()
         if len(shapes) < 2:
             raise RunError(f"mixskd needs a student with at least two stages; this one has {len(shapes)}")
-        if self.alpha <= 0:
-            raise RunError(f"MixSKD.alpha={self.alpha:g} must be above 0")
+        check_alpha("MixSKD", self.alpha)
         exits, width = len(shapes), shapes[-1][0]
         self.branches = nn.ModuleList(self.student.fresh_stages(stage) for stage in range(1, exits))
         self.fusion = Fusion(exits, width, self.info.classes)
         self.discriminators = nn.ModuleList(discriminator(width) for _ in range(exits) if self.adversary != "off")
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        share, order = self._draw(batch)
-
-        def partners(x: Tensor) -> Tensor:
-            return batch.share.own(batch.share.gather(x)[order])
-
-        labels, others = batch.labels, partners(batch.labels)
-        mixed = blended(batch.images, partners(batch.images), share)
-        out = self._outputs(torch.cat([batch.images, mixed]))
+        share, labels = drawn_share(batch, self.alpha), batch.labels
+        others, partners = partners_of(batch, labels, batch.images)
+        out = self._outputs(torch.cat([batch.images, blended(batch.images, partners, share)]))
         plain, z_mixed = zip(*(each.logits.chunk(2) for each in out), strict=True)
         maps, mixed_maps = zip(*(at_least_float32(each.stages[-1]).chunk(2) for each in out), strict=True)
-        means = [blended(z, partners(z), share) for z in plain]
-        mean_maps = [blended(x, partners(x), share) for x in maps]
+        theirs = partners_of(batch, *plain, *maps)  # by the same permutation
+        means = [blended(*pair, share) for pair in zip(plain, theirs, strict=False)]
+        mean_maps = [blended(*pair, share) for pair in zip(maps, theirs[len(plain) :], strict=True)]
         fused, fused_mixed = self.fusion(mean_maps), self.fusion(mixed_maps)
 
         def mixed_ce(logits: Tensor) -> Tensor:
@@ -156,7 +152,7 @@ class MixSKD(Method):
 
     def exits(self, images: Tensor) -> dict[str, Tensor]:
         out = self._outputs(images)
-        named = {f"exit{number}": each.logits for number, each in enumerate(out[:-1], start=1)}
+        named = numbered("exit", [each.logits for each in out[:-1]])
         return named | {"fused": self.fusion([each.stages[-1] for each in out])}
 
     def _outputs(self, images: Tensor) -> list[Features]:
@@ -170,9 +166,3 @@ class MixSKD(Method):
             pooled = x.mean(dim=(2, 3))
             logits: Tensor = judge(with_scaled_gradient(pooled, -1.0) if self.adversary == "reversed" else pooled)
             return logits
-
-    def _draw(self, batch: Batch) -> tuple[float, Tensor]:
-        """λ, and for each image of the whole batch the place of the one that it is mixed with."""
-        count, device = len(batch.share.gather(batch.index)), batch.index.device
-        order = torch.randperm(count, generator=batch.streams("partners", device=device), device=device)
-        return drawn_share(batch, self.alpha), order

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kdbench.method import Batch, Method, at_least_float32, full_precision
-from kdbench.method.logits import log_softmax_among
+from kdbench.methods.uskd import non_target_loss
 
 
 def votes_of(logits: Tensor) -> Tensor:
@@ -46,9 +46,8 @@ def zipf_loss(logits: Tensor, soft: Tensor, labels: Tensor) -> Tensor:
         soft: (B, K), of `zipf_labels`.
         labels: (B,).
     """
-    others = ~F.one_hot(labels, logits.shape[1]).bool()
-    log_p = log_softmax_among(logits, others)
-    return (torch.xlogy(soft, soft) - soft * log_p).sum(dim=1).mean()
+    loss: Tensor = torch.xlogy(soft, soft).sum(dim=1).mean() + non_target_loss(logits, soft, labels)
+    return loss
 
 
 class ZipfLS(Method):

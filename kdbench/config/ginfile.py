@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Set
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, get_args
 
@@ -169,10 +170,14 @@ class Configurables(Mapping[str, Signature]):
             raise KeyError(name)
         if name in signature.shared():
             return signature.shared()[name]
-        for source, path in places.sources().items():
-            if f"class {name}" in _text(path) and (method := _method(source)) and method.name == name:
+        for source, text in self._texts.items():
+            if f"class {name}" in text and (method := _method(source)) and method.name == name:
                 return method
         raise KeyError(name)
+
+    @cached_property
+    def _texts(self) -> dict[str, str]:
+        return {source: _text(path) for source, path in places.sources().items()}
 
     def __iter__(self) -> Iterator[str]:
         methods = (method.name for source in places.sources() if (method := _method(source)))

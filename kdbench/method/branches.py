@@ -21,7 +21,7 @@ def last_stage(method: str, student: Backbone) -> int:
         method: its name, for the sentence.
 
     Raises:
-        RunError: there is no stage before it that branches could share.
+        RunError: the student has one stage, so branches would share nothing.
     """
     stages = len(student.stage_modules())
     if stages < 2:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -36,3 +37,21 @@ def soft_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
 def kd_term(logits: Tensor, target_logits: Tensor, weight: float, temperature: float) -> dict[str, Tensor]:
     """`{"kd": weight · distillation}`, or nothing at weight 0: what a method of feature maps adds to be trained with KD as well."""
     return {"kd": weight * distillation(logits, target_logits, temperature)} if weight else {}
+
+
+def supervised_contrast(products: Tensor, labels: Tensor) -> Tensor:
+    """Mean over images of the mean over their positives of −ln softmax of their row; an image is never in its own row.
+
+    An image without a positive counts as 0.
+
+    Args:
+        products: (B, B) inner products of embeddings over the temperature, anchors in rows.
+        labels: (B,); positives of an image are the others with its label.
+
+    Khosla et al., "Supervised contrastive learning", NeurIPS 2020, equation 2.
+    """
+    own = torch.eye(len(labels), dtype=torch.bool, device=labels.device)
+    log_p = F.log_softmax(products.masked_fill(own, torch.finfo(products.dtype).min), dim=1)
+    positive = (labels.unsqueeze(1) == labels) & ~own
+    of_each = log_p.masked_fill(~positive, 0.0).sum(dim=1) / positive.sum(dim=1).clamp(min=1)
+    return -of_each.mean()

@@ -130,8 +130,8 @@ def _trained(
 ) -> tuple[Teachers, list[Spec]]:
     """The selected teacher, trained as the method's gin file asks, and the runs that this takes.
 
-    A method of `Teaching.method` that has a teacher itself is trained on a network of that teacher's architecture, whoever
-    trained the teacher: it fits what the teacher's students need, such as a head, once for each teacher.
+    A method of `Teaching.method` that has a teacher itself is trained on a network of that teacher's architecture, also
+    where the user names the teacher: it fits what the teacher's students need, such as a head, once for each teacher.
     """
     config = _config_of(taught.teaching().method, taught, overrides)
     backbone = selected.runs[0].student if selected.runs else selected.word

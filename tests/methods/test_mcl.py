@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from kdbench.errors import RunError
 from kdbench.method import distillation
 from kdbench.method.connectors import normalised
-from kdbench.methods.mcl import contrast, mutual_contrast
+from kdbench.method.losses import supervised_contrast
+from kdbench.methods.mcl import mutual_contrast
 
 WEIGHTS = {"vcl": 0.1, "soft_vcl": 1.0, "icl": 0.1, "soft_icl": 1.0}
 
@@ -70,8 +71,8 @@ def test_targets_of_the_divergences_have_no_gradient():
 @pytest.mark.parametrize("products", [torch.zeros(4, 4), torch.full((4, 4), 10.0)])
 def test_images_without_a_positive_count_as_nothing(products):
     products.requires_grad_()
-    assert contrast(products, torch.arange(4)).item() == 0
-    loss = contrast(products, torch.tensor([0, 0, 1, 2]))
+    assert supervised_contrast(products, torch.arange(4)).item() == 0
+    loss = supervised_contrast(products, torch.tensor([0, 0, 1, 2]))
     assert loss.item() == pytest.approx(math.log(3) / 2)
     assert torch.autograd.grad(loss, products)[0].isfinite().all()
 

@@ -3,6 +3,7 @@ import torch
 import torch.nn.functional as F
 
 from kdbench.method import RunError, distillation
+from kdbench.method.mixing import drawn_share, partners_of
 from kdbench.methods.mixskd import adversarial_loss, blended, discriminator, map_loss, mutual_loss
 
 
@@ -50,8 +51,8 @@ def test_the_discriminators_loss_is_the_reference(reference):
 
 def by_hand(method, one):
     """The terms with weights 1, each exit on its own, from what the method draws."""
-    share, order = method._draw(one)
     images, labels = one.images, one.labels
+    share, (order,) = drawn_share(one, method.alpha), partners_of(one, torch.arange(len(labels)))
     mixed = share * images + (1 - share) * images[order]
     out = method.student(torch.cat([images, mixed]), features=True)
     exits = [branch(stage) for branch, stage in zip(method.branches, out.stages, strict=False)] + [out]
@@ -137,9 +138,10 @@ def test_without_an_adversary_there_are_no_discriminators(make, batch):
 
 
 def test_shares_are_drawn_from_beta_and_each_image_is_a_partner_once(make, batch):
-    method = make("mixskd", alpha=0.4)
-    shares, orders = zip(*(method._draw(batch(method, step=step)) for step in range(400)), strict=True)
-    shares = torch.tensor(shares)
+    method = make("mixskd")
+    steps = [batch(method, step=step) for step in range(400)]
+    shares = torch.tensor([drawn_share(one, 0.4) for one in steps])
+    orders = [partners_of(one, torch.arange(6))[0] for one in steps]
     assert shares.mean().item() == pytest.approx(0.5, abs=0.06)
     assert shares.var().item() == pytest.approx(0.25 / 1.8, abs=0.02)  # a²/((2a)²(2a + 1)) of Beta(a, a)
     assert all(sorted(order.tolist()) == list(range(6)) for order in orders)

@@ -257,7 +257,7 @@ def _compared(family: Column, column: Column) -> Column:
     return replace(signed, worth=3, source=lambda row: row.difference_in(key))
 
 
-def _is_told(column: Column, rows: Sequence[Row]) -> bool:
+def _is_informative(column: Column, rows: Sequence[Row]) -> bool:
     """True for a column of the default set that tells something of these rows."""
     values = [value for row in rows if (value := column.value(row))]
     return bool(values) and (column.name not in _DIFFERING or len({value.mean for value in values}) > 1)
@@ -274,7 +274,7 @@ def shown(names: Iterable[str] | None, rows: Sequence[Row], baseline: str = BASE
     if names is None:
         times = all(row.has_comparable_times for row in rows)
         columns = [find(name, baseline) for name in DEFAULT if times or name not in _TIMES]
-        return [column for column in columns if not column.worth or _is_told(column, rows)]
+        return [column for column in columns if not column.worth or _is_informative(column, rows)]
     # A selection on the test set is always visible, whatever is asked for.
     stamped = [name for name in ("best_test",) if any(find(name).value(row) for row in rows)]
     return [find(name, baseline) for name in dict.fromkeys([*names, *stamped])]
