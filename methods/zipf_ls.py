@@ -46,6 +46,7 @@ def zipf_loss(logits: Tensor, soft: Tensor, labels: Tensor) -> Tensor:
         soft: (B, K), of `zipf_labels`.
         labels: (B,).
     """
+    soft = soft.to(at_least_float32(logits).dtype)
     loss: Tensor = torch.xlogy(soft, soft).sum(dim=1).mean() + non_target_loss(logits, soft, labels)
     return loss
 
