@@ -10,6 +10,7 @@ from PIL import Image
 from kdbench.backbones import registry
 from kdbench.cli.main import main
 from kdbench.config import places
+from kdbench.data import memory
 from kdbench.data.readers import registry as readers
 from kdbench.errors import UserError
 from kdbench.launch import inputs
@@ -188,7 +189,8 @@ def test_a_finished_teacher_of_other_images_is_refused(tmp_path, data):
         inputs.check(students, tmp_path, data)
 
 
-def test_images_that_a_check_has_found_broken_are_refused_before_anything_starts(tmp_path, cats_and_dogs):
+def test_images_that_a_check_has_found_broken_are_refused_before_anything_starts(tmp_path, cats_and_dogs, monkeypatch):
+    monkeypatch.setattr(memory, "available", lambda: 10**9)  # the sentence names it, and it changes by the moment
     folder = cats_and_dogs(tmp_path / "data", 2, 2)
     (folder / "train" / "cat" / "1.png").write_bytes(b"no")
     words = ["methods=ce", "dataset=imagefolder", "Train.batch_size=2", "Train.epochs=1", "Split.validation=0"]
