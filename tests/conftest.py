@@ -13,7 +13,8 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,9 @@ from kdbench.backbones.registry import build
 from kdbench.config import bindings, signature
 from kdbench.config import places as places_
 from kdbench.config.settings import SGD
+from kdbench.data.readers import digits
+from kdbench.data.readers import registry as readers
+from kdbench.data.readers.arrays import Arrays
 from kdbench.method import Backbone, Batch, Info, Method, Share, Teacher, Update
 from kdbench.methods import class_of, load
 from kdbench.streams import Streams
@@ -387,6 +391,23 @@ def store(tmp_path: Path) -> Callable[..., Path]:
         return runs
 
     return put
+
+
+@pytest.fixture(scope="module")
+def few_test_images() -> Iterator[None]:
+    """Digits with 64 test images instead of 1,707, which take a third of a run of a few steps."""
+    read = digits.read
+
+    def fewer(source: str, folder: Path | None) -> Arrays:
+        whole = read(source, folder)
+        some = slice(None, None, len(whole.test_labels) // 64)  # they are in the order of their labels
+        return replace(whole, test_images=whole.test_images[some][:64], test_labels=whole.test_labels[some][:64])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(digits, "read", fewer)
+        readers.read_once.cache_clear()
+        yield
+    readers.read_once.cache_clear()
 
 
 @pytest.fixture(scope="session")

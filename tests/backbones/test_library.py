@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from torchvision import models
 
 from kdbench.backbones import library_models, library_stages, registry
 from kdbench.errors import RunError, UserError
@@ -61,7 +60,15 @@ def test_the_state_has_the_librarys_names(built):
     within.load_state_dict(within.state_dict())
 
 
-def test_the_stages_of_a_residual_network_are_its_layers():
+@pytest.fixture(scope="module")
+def models():
+    """torchvision's, imported here because a process that only collects the tests can do without those seconds."""
+    from torchvision import models
+
+    return models
+
+
+def test_the_stages_of_a_residual_network_are_its_layers(models):
     network = registry.build("torchvision/resnet18", 5, 3).eval()
     images = torch.randn(2, 3, 64, 64)
     original = models.resnet18(num_classes=5).eval()
@@ -151,7 +158,7 @@ def test_another_size_is_refused_with_the_right_one():
         network(torch.randn(1, 3, 64, 64))
 
 
-def test_pretrained_weights_see_images_as_in_their_training(monkeypatch):
+def test_pretrained_weights_see_images_as_in_their_training(monkeypatch, models):
     torch.manual_seed(0)
     published = models.resnet18(num_classes=1000).state_dict()
     monkeypatch.setattr(models.ResNet18_Weights, "get_state_dict", lambda *_, **__: published)
@@ -175,7 +182,7 @@ def test_pretrained_weights_see_images_as_in_their_training(monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
-def test_inceptions_are_rebuilt_as_they_were_with_weights(monkeypatch, name):
+def test_inceptions_are_rebuilt_as_they_were_with_weights(monkeypatch, models, name):
     torch.manual_seed(0)
     enum = models.get_model_weights(name)
     options = {"transform_input": True, "aux_logits": True, "init_weights": False}
@@ -188,7 +195,7 @@ def test_inceptions_are_rebuilt_as_they_were_with_weights(monkeypatch, name):
     assert torch.equal(again(images), whole(images))
 
 
-def test_weights_that_cannot_be_fetched_are_one_sentence(monkeypatch):
+def test_weights_that_cannot_be_fetched_are_one_sentence(monkeypatch, models):
     def fetch(*_, **__):
         raise OSError("no network")
 
@@ -225,7 +232,7 @@ def test_a_run_of_a_librarys_student_and_teacher(tmp_path, cats_and_dogs):
     assert network(torch.zeros(1, 3, 32, 32)).shape == (1, 2)
 
 
-def test_a_file_in_the_librarys_own_names_teaches_the_network_that_it_is_named_for(tmp_path):
+def test_a_file_in_the_librarys_own_names_teaches_the_network_that_it_is_named_for(tmp_path, models):
     original = models.shufflenet_v2_x0_5(num_classes=5).eval()
     path = tmp_path / "shufflenetv2_x0.5-f707e7126e.pth"
     torch.save(original.state_dict(), path)

@@ -9,13 +9,18 @@ import pytest
 from kdbench.config import about, methods_page, places
 
 
-def test_the_document_is_that_of_the_files():
+@pytest.fixture(scope="module")
+def page():
+    """The text of the document as it should be."""
+    return methods_page.page()
+
+
+def test_the_document_is_that_of_the_files(page):
     document = places.own_root() / "docs" / "methods.md"
-    assert document.read_text() == methods_page.page(), "run: python -m kdbench.config.methods_page > docs/methods.md"
+    assert document.read_text() == page, "run: python -m kdbench.config.methods_page > docs/methods.md"
 
 
-def test_every_method_has_one_row_and_one_section():
-    page = methods_page.page()
+def test_every_method_has_one_row_and_one_section(page):
     names = sorted(places.sources())
     assert sorted(re.findall(r"^\| \[`(\w+)`\]\(#\1\) ", page, flags=re.MULTILINE)) == names
     assert sorted(re.findall(r"^## (\w+)$", page, flags=re.MULTILINE)) == names

@@ -38,7 +38,7 @@ SHORT = [
 
 
 @pytest.fixture(scope="module", autouse=True)
-def plugin():
+def plugin(few_test_images):
     """The plug-in folder is one of kdbench's roots."""
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("KDBENCH_PLUGINS", "")

@@ -95,7 +95,7 @@ def started(runs, *words):
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def until(holds, seconds=60):
+def until(holds, seconds=180):
     end = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < end, "nothing came of it"
@@ -124,7 +124,7 @@ def test_a_killed_worker_costs_nothing_but_its_last_step(slow, tmp_path):
     until(lambda: list((tmp_path / "two").glob(f"*/{RESUME}")))
     (worker,) = workers_of(process)
     os.kill(worker, signal.SIGKILL)
-    _, errors = process.communicate(timeout=120)
+    _, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
     assert errors.count("its process was killed by signal 9") == 1
     assert weights(tmp_path / "two") == weights(tmp_path / "one")
@@ -148,7 +148,7 @@ def test_ctrl_c_keeps_the_state_and_the_next_call_goes_on(workers, slow, tmp_pat
     process = started(tmp_path / "two", *words, workers)
     until(lambda: list((tmp_path / "two").glob(f"*/{RESUME}")))
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=300)
     assert process.returncode == 130
     assert errors.endswith("kdbench: interrupted; finished runs are kept, and the same command resumes the rest\n")
     assert "Traceback" not in errors
@@ -176,7 +176,7 @@ def test_a_cancelled_run_stops_and_the_others_go_on(slow, tmp_path):
     process = started(tmp_path, *words)
     until(lambda: (tmp_path / first.id / RESUME).exists())
     (tmp_path / first.id / CANCELLED).touch()
-    _, errors = process.communicate(timeout=120)
+    _, errors = process.communicate(timeout=300)
     assert "stopped; the next kdbench run resumes it" in errors
     assert list(weights(tmp_path)) == [second.id]
     assert RunFolder(tmp_path, first.id).state() == "absent"
@@ -188,7 +188,7 @@ def test_what_another_living_process_does_is_left_to_it(slow, tmp_path):
     process = started(tmp_path, *words)
     until(lambda: list(tmp_path.glob(f"*/{RESUME}")))
     assert local.inline(specs(*words), tmp_path, None) == []  # at once, without a result
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
     assert set(weights(tmp_path)) == {spec.id for spec in specs(*words)}
 
@@ -201,7 +201,7 @@ def test_a_student_waits_for_the_teacher_that_another_process_trains(tmp_path, m
     (result,) = local.inline([student], tmp_path, None)
     assert result["status"] == "finished"
     assert result["teacher.run"] == teacher.id
-    process.communicate(timeout=60)
+    process.communicate(timeout=300)
     assert process.returncode == 0
 
 
@@ -241,7 +241,7 @@ def test_of_a_run_in_two_processes_one_is_killed_and_it_goes_on_in_the_same_bits
     process = started(tmp_path / "two", *words)
     until(lambda: (tmp_path / "two" / spec.id / RESUME).exists())
     os.kill(ranks_of(process)[1], signal.SIGKILL)
-    _, errors = process.communicate(timeout=120)
+    _, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
     result = RunFolder(tmp_path / "two", spec.id).result()
     assert (result["provenance.gpus"], result["provenance.sessions"]) == (2, 2)
@@ -253,7 +253,7 @@ def test_two_processes_stop_together(slow, tmp_path):
     process = started(tmp_path, *words)
     until(lambda: list(tmp_path.glob(f"*/{RESUME}")))
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=90)
+    process.communicate(timeout=300)
     assert process.returncode == 130
     assert weights(tmp_path) == {}
     assert not list(tmp_path.glob("*/lease.*"))
@@ -276,17 +276,17 @@ def small_disk(tmp_path, request):
     ("workers", "small_disk"), [("executor=inline", "2500k"), ("workers=2", "4600k")], indirect=["small_disk"]
 )
 def test_a_full_disk_loses_nothing_and_the_sweep_goes_on_when_there_is_room(workers, small_disk, tmp_path):
-    words = ["methods=ce", "seeds=0,1,2,3,4,5,6,7"]
+    words = ["methods=ce", "seeds=0-3"]
     process = started(small_disk, *words, workers)
-    _, errors = process.communicate(timeout=120)
+    _, errors = process.communicate(timeout=300)
     assert process.returncode == 1
     assert f"the disk of {small_disk} is full" in errors
     assert "Traceback" not in errors
     finished = weights(small_disk)
-    assert 0 < len(finished) < 8
+    assert 0 < len(finished) < 4
     subprocess.run(["mount", "-o", "remount,size=20m", small_disk], check=True)
     process = started(small_disk, *words, workers)
-    _, errors = process.communicate(timeout=120)
+    _, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
     local.inline(specs(*words), tmp_path / "one", None)
     assert weights(small_disk) == weights(tmp_path / "one")
@@ -300,7 +300,7 @@ def test_whatever_a_method_prints_and_whatever_lies_in_the_folder_the_run_finish
         (tmp_path / f"{name}.py").write_text("raise SystemExit('the wrong module')")
     monkeypatch.chdir(tmp_path)
     process = started(tmp_path / "runs", "methods=odd", *words)
-    _, errors = process.communicate(timeout=120)
+    _, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
     assert "forged" not in errors
     assert "Traceback" not in errors
@@ -317,7 +317,7 @@ def test_sigterm_at_the_start_of_a_group_leaves_no_process_behind(slow, tmp_path
     until(lambda: len(descendants(process.pid)) == 3)  # torchrun and two that import torch
     below = descendants(process.pid)
     process.send_signal(signal.SIGTERM)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=300)
     assert process.returncode == 130, errors
     until(lambda: not [pid for pid in below if Path(f"/proc/{pid}").exists()])
 

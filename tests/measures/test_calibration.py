@@ -4,7 +4,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.metrics import brier_score_loss, log_loss
 
 from kdbench.measures import calibration
 
@@ -40,6 +39,8 @@ def test_brier_score_by_hand():
 
 @pytest.mark.parametrize(("seed", "images", "classes"), [(0, 20, 2), (1, 300, 12), (2, 1000, 100)])
 def test_other_libraries_say_the_same(seed, images, classes):
+    from sklearn import metrics as sklearn  # seconds, which a process that only collects the tests can do without
+
     metrics = pytest.importorskip("torchmetrics.functional.classification")
     generator = torch.Generator().manual_seed(seed)
     logits = 3 * torch.randn(images, classes, generator=generator, dtype=torch.float64)
@@ -50,10 +51,10 @@ def test_other_libraries_say_the_same(seed, images, classes):
     top = metrics.multiclass_accuracy(logits, labels, classes, average="micro", top_k=min(5, classes)).item()
     assert calibration.top_accuracy(logits, labels, 5) == pytest.approx(100 * top, abs=1e-4)
     assert calibration.negative_log_likelihood(logits, labels) == pytest.approx(
-        log_loss(labels, p, labels=range(classes))
+        sklearn.log_loss(labels, p, labels=range(classes))
     )
     truth = torch.nn.functional.one_hot(labels, classes)
-    per_class = [brier_score_loss(truth[:, k], p[:, k], pos_label=1) for k in range(classes)]
+    per_class = [sklearn.brier_score_loss(truth[:, k], p[:, k], pos_label=1) for k in range(classes)]
     assert calibration.brier_score(logits, labels) == pytest.approx(sum(per_class))
 
 

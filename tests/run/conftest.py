@@ -88,6 +88,11 @@ def trained(folder, cls=Plain, its_task=None, keeper=None, teacher=None, method=
         return method, train(method, its_task, given, Streams(0), folder / "epochs.csv", keeper=keeper)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def quick(few_test_images: None) -> None:
+    """All runs of these tests."""
+
+
 @pytest.fixture(scope="session")
 def small() -> SimpleNamespace:
     """The parts of a small training: methods Plain and Pairs, recipe(…), task(…), built(…) and trained(…)."""

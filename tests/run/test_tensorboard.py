@@ -7,7 +7,6 @@ from importlib.machinery import ModuleSpec
 
 import numpy as np
 import pytest
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from kdbench.cli.main import main
 from kdbench.plan import expand, request
@@ -29,6 +28,8 @@ def spec(*words, method="byot"):
 
 def curves(folder):
     """By tag, its steps and values, as TensorBoard shows them."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # takes a second
+
     events = EventAccumulator(str(folder.path), size_guidance={"scalars": 0}).Reload()
     return {tag: [(e.step, np.float32(e.value)) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
 

@@ -14,7 +14,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torchvision import models
 
 from kdbench.backbones import registry
 from kdbench.cli.main import main
@@ -79,21 +78,28 @@ def test_a_missing_safetensors_names_the_command(tmp_path, monkeypatch, capsys):
     ("content", "sentence"),
     [
         ({"opt": argparse.Namespace(lr=0.1), "model": WEIGHTS}, "(argparse.Namespace), and loading that could run code; save"),
-        (registry.build("resnet8", 10, 1), "it holds a whole network (kdbench.backbones.cifar_resnet"),
-        (models.resnet18(num_classes=10).state_dict(), "nearest is resnet18: of another shape conv1.weight (its first "
+        (lambda: registry.build("resnet8", 10, 1), "it holds a whole network (kdbench.backbones.cifar_resnet"),
+        (lambda: _of_torchvision("resnet18"), "nearest is resnet18: of another shape conv1.weight (its first "
          "convolution is 7×7, here 3×3)"),
-        (registry.build("resnet14", 100, 1).state_dict(), "nearest is resnet14: of another shape fc.weight (it has 100 classes,"
-         " here 10)"),
-        (registry.build("resnet14", 10, 3).state_dict(), "conv1.weight (its images have 3 channels, here 1)"),
-        (models.mobilenet_v2(num_classes=10).state_dict(), "do not fit any backbone with 10 classes; nearest is "),
+        (lambda: registry.build("resnet14", 100, 1).state_dict(), "nearest is resnet14: of another shape fc.weight (it has "
+         "100 classes, here 10)"),
+        (lambda: registry.build("resnet14", 10, 3).state_dict(), "conv1.weight (its images have 3 channels, here 1)"),
+        (lambda: _of_torchvision("mobilenet_v2"), "do not fit any backbone with 10 classes; nearest is "),
         ({"a": WEIGHTS, "b": WEIGHTS}, "there are several state dicts in 'w.pth' ('a', 'b')"),
         ({"epoch": 3}, "there are no tensors in 'w.pth'"),
         ([1, 2], "'w.pth' holds a list, not a state dict"),
     ],
 )  # fmt: skip
 def test_other_content_is_refused_before_anything_starts(tmp_path, capsys, content, sentence):
-    torch.save(content, tmp_path / "w.pth")
+    torch.save(content() if callable(content) else content, tmp_path / "w.pth")
     assert sentence in refusal(capsys, tmp_path / "w.pth")
+
+
+def _of_torchvision(name):
+    """State dict of a network with 10 classes."""
+    from torchvision import models  # takes seconds, which a process that only collects this file's tests can do without
+
+    return models.get_model(name, num_classes=10).state_dict()
 
 
 @pytest.mark.parametrize(
