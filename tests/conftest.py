@@ -41,6 +41,8 @@ TEACHER = {"teacher": "resnet20", "teacher.sha256": "c" * 64, "teacher.accuracy"
 
 CLUSTER = ("tests/launch/slurm/test_real_", "tests/launch/slurm/test_testcluster")
 POOL = "tests/launch/test_pool.py"
+UNCOVERED = ("tests/methods/", "tests/contract/", "tests/backbones/", "tests/run/loop/test_waiting.py")
+"""Many tests of the same few lines: counting these lines would make them slow and find nothing that others have not run."""
 
 # What a test says does not depend on how busy the machine is. KDBENCH_FUZZ=10000 looks longer than a few seconds.
 settings.register_profile("untimed", deadline=None, max_examples=int(os.environ.get("KDBENCH_FUZZ", "100")))
@@ -78,6 +80,9 @@ def pytest_xdist_make_scheduler(config, log):
 def pytest_collection_modifyitems(items):
     """The slow tests that wait a lot come first, so that the others fill the gaps and none of them is left for the end."""
     items.sort(key=lambda item: not item.nodeid.startswith((*CLUSTER, POOL)))
+    for item in items:
+        if item.nodeid.startswith(UNCOVERED):
+            item.add_marker(pytest.mark.no_cover)
 
 
 class Case:
