@@ -1,6 +1,6 @@
 """Writes the tables of docs/claims.md that compare CORSD with its neighbours, from the committed rows of the leaderboard.
 
-python docs/neighbours.py             # after the leaderboard has got new rows
+python docs/neighbours.py             # after rows were added to the leaderboard
 python docs/neighbours.py --check     # exit status 1 if a table is not what the rows give
 """
 

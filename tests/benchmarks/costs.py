@@ -70,14 +70,23 @@ def main() -> None:
             for label, ratio, memory in figures(name, given.steps):
                 print(label, ratio, memory, sep="\t")
         return
-    rows = []
+    head = ["method", f"step over {BASELINE}'s", "MiB of a step", ""]
+    print(table(head, []), end="", flush=True)
+    failed = []
     for name in names:
         command = [sys.executable, __file__, name, "--here", "--steps", str(given.steps)]
-        output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-        for label, ratio, memory in (line.split("\t") for line in output.splitlines()):
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            *_, reason = (
+                line for line in done.stderr.splitlines() if line and not line.startswith(" ")
+            )  # gin adds lines
+            failed.append(f"{name}: {reason}")
+        for label, ratio, memory in (line.split("\t") for line in done.stdout.splitlines()):
             within = "" if float(memory) <= LIMIT else f"over {LIMIT}"
-            rows.append([label, f"{float(ratio):.2f}", f"{float(memory):.0f}", within])
-    print(table(["method", f"step over {BASELINE}'s", "MiB of a step", ""], rows))
+            row = [label, f"{float(ratio):.2f}", f"{float(memory):.0f}", within]
+            print(f"| {' | '.join(row)} |", flush=True)  # at once: the others take a while
+    if failed:
+        raise SystemExit("\n".join(["these cannot be measured:", *failed]))
 
 
 if __name__ == "__main__":

@@ -123,7 +123,10 @@ class Bench:
         ]  # fmt: skip
         *trained_before, self.spec = expand.plan(request.parse([*usual, *words]))
         task = made_up(classes, device=device)
-        teachers = [self._untrained(spec, task, device) for spec in trained_before]
+        made: dict[str, LoadedTeacher] = {}
+        for spec in trained_before:  # a teacher comes before those that it teaches
+            made[spec.id] = self._untrained(spec, task, device, [made[run] for run in spec.teacher_runs])
+        teachers = [made[run] for run in self.spec.teacher_runs]
         cls = methods.load(self.spec.source)
         self._bind(self.spec)
         self.ready = Ready(cls, settings.from_gin(), device, PeakMemory(device), {}, task, tuple(teachers))
@@ -134,11 +137,14 @@ class Bench:
         """Gin holds the values of one method at a time."""
         run_config.bind(run_config.trainable(spec.config, spec.id, spec.source))
 
-    def _untrained(self, spec: Spec, task: Task, device: torch.device) -> LoadedTeacher:
+    def _untrained(
+        self, spec: Spec, task: Task, device: torch.device, teachers: Sequence[LoadedTeacher]
+    ) -> LoadedTeacher:
         """A teacher as its run begins, with the exits that the run trains."""
         cls = methods.load(spec.source)
         self._bind(spec)
-        method = build(spec, Ready(cls, settings.from_gin(), device, PeakMemory(device), {}, task, ()), Streams(0))
+        ready = Ready(cls, settings.from_gin(), device, PeakMemory(device), {}, task, tuple(teachers))
+        method = build(spec, ready, Streams(0))
         return LoadedTeacher(method.student, None, "", None, method)
 
     def method(self) -> Method:
