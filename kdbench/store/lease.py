@@ -3,7 +3,7 @@
 A lease is a file `lease.N` in the run's folder. It is created exclusively (O_EXCL) and touched every `HEARTBEAT` seconds.
 If its owner is known to be dead, or it was not touched for `STALE` seconds, another process takes over by creating
 `lease.N+1`; no process renames or deletes a file of another one. A process that sees a live lease next to its own
-withdraws, and an owner that was suspended for too long sees the higher number and stops (`check`).
+withdraws, and an owner that was suspended for too long sees a higher number that stays and stops (`check`).
 
 The age of a lease is the difference of two times of the file system's clock, because clocks of machines differ.
 """
@@ -33,6 +33,9 @@ STALE = 120.0
 
 WATCH = 1.5 * HEARTBEAT
 """Seconds to wait for a touch by an owner whose lease's age cannot be determined."""
+
+WITHDRAWAL = 1.0
+"""Seconds within which a process withdraws that has taken a higher number next to a live lease."""
 
 _NAME = "lease."
 _random = random.Random()  # not the global generator, which a run seeds
@@ -196,6 +199,10 @@ class Lease:
             Lost: another process has taken over the run.
         """
         numbers = _paths(self._folder)
+        until = time.monotonic() + WITHDRAWAL
+        while max(numbers, default=0) > self._number and time.monotonic() < until:
+            time.sleep(WITHDRAWAL / 20)
+            numbers = _paths(self._folder)
         if max(numbers, default=0) > self._number:
             raise Lost("another process has taken over this run, because this process stopped renewing its lease")
         if self._number not in numbers:

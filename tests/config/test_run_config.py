@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdbench.config import run_config, settings, signature
+from kdbench.config import places, run_config, settings, signature
 from kdbench.config.syntax import Reference
 from kdbench.errors import UserError
 from kdbench.plan import expand, request
@@ -210,7 +210,8 @@ def test_what_is_trained_is_bound_without_an_import_or_a_file(kd, touched, data)
 
     try:
         values, events = touched(bind, "".join(lines))
-        assert events == []
+        methods = f"open {places.own_root() / 'methods'}/"  # read to say whose configurable a refused name is
+        assert [event for event in events if not event.startswith(methods)] == []
         assert {key: gin.query_parameter(key) for key in values} == values
     finally:
         gin.clear_config()

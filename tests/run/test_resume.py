@@ -60,6 +60,11 @@ def record(runs, spec):
 
 
 @pytest.fixture(scope="module")
+def quick():
+    """All test images, because processes that tests start read them all."""
+
+
+@pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
     """A folder with finished runs of all methods, each done in one go."""
     runs = tmp_path_factory.mktemp("undisturbed")

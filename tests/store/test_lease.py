@@ -108,6 +108,15 @@ def test_an_owner_that_slept_too_long_finds_out(tmp_path):
         slept.check()
 
 
+def test_an_owner_waits_for_a_newcomer_that_withdraws(tmp_path):
+    """It listed the folder before this lease was taken, and took the next number afterwards."""
+    with lease.acquire(tmp_path) as held:
+        foreign(tmp_path, 2)
+        threading.Timer(lease.WITHDRAWAL / 4, (tmp_path / "lease.2").unlink).start()
+        held.check()
+        assert names(tmp_path) == ["lease.1"]
+
+
 def test_an_owner_whose_lease_or_folder_was_removed_finds_out(tmp_path):
     folder = tmp_path / "run"
     held = lease.acquire(folder)
