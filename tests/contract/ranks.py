@@ -17,7 +17,7 @@ from kdbench.run.group import Group
 
 def main(folder, names):
     torch.set_num_threads(1)
-    cases = [(name, 29, "float64") for name in names]  # three steps, unequal shares
+    cases = [(name, 17, "float64") for name in names]  # five steps, unequal shares
     with Group.from_environment("cpu") as group:
         results = {
             "parts": {name: ranks.trajectory(folder, name, *rest, group) for name, *rest in cases},
