@@ -25,7 +25,7 @@ ROOT = Path(__file__).parent.parent
 CLUSTER = ("tests/launch/slurm/test_real_", "tests/launch/slurm/test_testcluster")
 POOL = "tests/launch/test_pool.py"
 UNCOVERED = ("tests/methods/", "tests/contract/", "tests/backbones/", "tests/run/loop/test_waiting.py")
-"""Many tests of the same few lines: counting these lines would make them slow and find nothing that others have not run."""
+"""Many tests of the same few lines, which counting would slow down; a line that they alone run counts as not run."""
 
 # What a test says does not depend on how busy the machine is. KDBENCH_FUZZ=10000 looks longer than a few seconds.
 settings.register_profile("untimed", deadline=None, max_examples=int(os.environ.get("KDBENCH_FUZZ", "100")))

@@ -193,18 +193,16 @@ class Lease:
         self.release()
 
     def check(self) -> None:
-        """Call before writing.
+        """Call before writing; returns at once unless another process has a higher number.
 
         Raises:
-            Lost: another process has taken over the run.
+            Lost: another process has taken over the run, or the lease or its folder was removed.
         """
-        numbers = _paths(self._folder)
         until = time.monotonic() + WITHDRAWAL
-        while max(numbers, default=0) > self._number and time.monotonic() < until:
+        while max(numbers := _paths(self._folder), default=0) > self._number:
+            if time.monotonic() > until:
+                raise Lost("another process has taken over this run, because this process stopped renewing its lease")
             time.sleep(WITHDRAWAL / 20)
-            numbers = _paths(self._folder)
-        if max(numbers, default=0) > self._number:
-            raise Lost("another process has taken over this run, because this process stopped renewing its lease")
         if self._number not in numbers:
             removed = "its lease" if self._folder.is_dir() else "its folder"
             raise Lost(f"stopped, because {removed} was removed")

@@ -77,10 +77,8 @@ def main() -> None:
         command = [sys.executable, __file__, name, "--here", "--steps", str(given.steps)]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
-            *_, reason = (
-                line for line in done.stderr.splitlines() if line and not line.startswith(" ")
-            )  # gin adds lines
-            failed.append(f"{name}: {reason}")
+            lines = [line for line in done.stderr.splitlines() if line and not line.startswith(" ")]  # gin adds others
+            failed.append(f"{name}: {lines[-1] if lines else f'exit status {done.returncode}'}")
         for label, ratio, memory in (line.split("\t") for line in done.stdout.splitlines()):
             within = "" if float(memory) <= LIMIT else f"over {LIMIT}"
             row = [label, f"{float(ratio):.2f}", f"{float(memory):.0f}", within]
