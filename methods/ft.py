@@ -136,8 +136,7 @@ class FT(Method):
         factors = max(1, int(self.factor_rate * target))
         if self.part == "paraphraser":
             self.paraphraser = Paraphraser(target, factors)
-            self.student.load_state_dict(self.teacher.state_dict())
-            self.untrained(self.student)
+            self.become_teacher()
             return
         if self.compare == "attention" and all(min(sides) == 1 for sides in zip(ours, theirs, strict=True)):
             maps = " and ".join("×".join(map(str, sides)) for sides in (ours, theirs))

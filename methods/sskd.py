@@ -109,8 +109,7 @@ class SSKD(Method):
     def setup(self) -> None:
         check_square("sskd", self.info.image_shape)
         if self.part == "head":
-            self.student.load_state_dict(self.teacher.state_dict())
-            self.untrained(self.student)
+            self.become_teacher()
             self.head = _head(self.student.fc.in_features)
             return
         trained = self.teachers[0].method

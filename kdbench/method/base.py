@@ -252,3 +252,16 @@ class Method(nn.Module):
     def untrained(self, module: nn.Module) -> None:
         """Leave a part of the student out of training: it is neither trained nor decayed, nor counted as trained."""
         module.requires_grad_(False)
+
+    def become_teacher(self) -> None:
+        """Give the student the teacher's weights and leave it untrained, for a run that adds something to a teacher.
+
+        Raises:
+            RunError: the student has another architecture.
+        """
+        ours, theirs = ({n: x.shape for n, x in each.state_dict().items()} for each in (self.student, self.teacher))
+        if ours != theirs:
+            name = type(self).__name__
+            raise RunError(f"{name} makes the student its teacher here, and they differ; select one network for both")
+        self.student.load_state_dict(self.teacher.state_dict())
+        self.untrained(self.student)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from kdbench.config import places, signature
-from kdbench.method import Method
+from kdbench.method import Method, RunError
 
 NAMES = sorted(places.sources())
 WITH_TEACHER = [name for name in NAMES if signature.of_method(name).attributes.get("needs_teacher")]
@@ -111,3 +111,13 @@ def test_a_field_may_not_take_the_name_of_what_every_method_has(make, name):
     assert cls.fields() == {name: float}
     with pytest.raises(ValueError, match=f"the field '{name}' of Own has a name that every method uses itself"):
         cls(ce.student, [], ce.info, **{name: 1.0})
+
+
+@pytest.mark.parametrize(("name", "part"), [("ft", "paraphraser"), ("sskd", "head")])
+def test_a_student_that_is_its_teacher_has_its_weights_and_architecture(make, name, part):
+    method = make(name, student="resnet14", teacher="resnet14", part=part)
+    ours, theirs = method.student.state_dict(), method.teacher.state_dict()
+    assert all(torch.equal(ours[key], value) for key, value in theirs.items())
+    assert not any(p.requires_grad for p in method.student.parameters())
+    with pytest.raises(RunError, match="makes the student its teacher here, and they differ"):
+        make(name, student="resnet8", teacher="resnet14", part=part)
