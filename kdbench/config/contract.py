@@ -30,8 +30,8 @@ LITERALS = ("needs_teacher", "images_per_anchor", "views", "passes")
 
 OWN_NAMES = frozenset(
     {
-        *HOOKS, "add_peer", "become_teacher", "cross_entropy", "fields", "info", "networks", "peers", "stage_shapes", "student", "teach",
-        "teach_images", "teacher", "teachers", "untrained",
+        *HOOKS, "add_peer", "become_teacher", "cross_entropy", "fields", "info", "networks", "peers", "stage_shapes", "student",
+        "teach", "teach_images", "teacher", "teachers", "untrained",
         "apply", "buffers", "children", "compile", "cpu", "cuda", "double", "eval", "float", "forward", "half", "modules",
         "parameters", "state_dict", "to", "train", "training", "type", "zero_grad",
     }

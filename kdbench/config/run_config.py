@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -84,8 +85,9 @@ def read(path: Path) -> RunConfig:
         raise UserError(f"{syntax.label(path)} does not parse: {error}") from None
 
 
+@lru_cache(maxsize=256)  # a run asks five times for its own and its teacher's
 def parse(text: str, label: str) -> RunConfig:
-    """The configuration in a text, also of methods that no longer exist.
+    """The configuration in a text, also of methods that no longer exist; calls share its values.
 
     Args:
         label: the name of the file or run, for messages.

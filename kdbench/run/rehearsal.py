@@ -5,7 +5,6 @@ A method refuses a student, or a student with its teachers, by a RunError in `se
 
 from __future__ import annotations
 
-import copy
 import warnings
 from collections.abc import Iterable, Mapping
 from functools import cache
@@ -17,6 +16,7 @@ import torch
 from kdbench import methods
 from kdbench.backbones import registry
 from kdbench.backbones.backbone import Backbone
+from kdbench.backbones.copies import copy_of
 from kdbench.config import run_config, signature
 from kdbench.data.readers import registry as readers
 from kdbench.errors import RunError
@@ -83,10 +83,10 @@ class Rehearsal:
         if arguments not in self._networks:
             with _CPU:  # on the meta device drawing weights and measuring maps take ten times as long
                 network = registry.build(name, classes, channels, pretrained)
-            copied = copy.deepcopy(network).to(_META)
+            copied = copy_of(network).to(_META)
             copied.stage_shapes = cache(network.stage_shapes)  # type: ignore[method-assign]
             self._networks[arguments] = copied
-        return copy.deepcopy(self._networks[arguments])
+        return copy_of(self._networks[arguments])
 
     def _described(self, spec: Spec, teachers: list[dict[str, Any]]) -> dict[str, Any]:
         """A run's method as `load.description` gives it, of the configuration."""

@@ -11,6 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from kdbench.backbones.backbone import Backbone
+from kdbench.backbones.copies import copy_of
 from kdbench.backbones.registry import build
 from kdbench.errors import UserError
 
@@ -49,7 +50,7 @@ def _built(name):
 
 def network_of(name):
     """A network of its own, quicker than to build one."""
-    return copy.deepcopy(_built(name))
+    return copy_of(_built(name))
 
 
 def images(count=3):

@@ -4,7 +4,6 @@ Each method meets every third family, and one that reads logits alone every four
 method. With KDBENCH_EVERY=1 each meets every backbone, which takes an hour.
 """
 
-import copy
 import functools
 import os
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from kdbench.backbones.copies import copy_of
 from kdbench.backbones.registry import build
 from kdbench.config import extensions
 from kdbench.errors import RunError, UserError
@@ -63,7 +63,7 @@ def check_first_that_fits(name, pairs, make, batch, anchors=4):
     """Check a step on the first pair (student, teacher, image shape) that the method accepts; others are refused in a sentence."""
     refusals = []
     for student, teacher, image in pairs:
-        own = copy.deepcopy(network(student, image[0])).requires_grad_(True).train()
+        own = copy_of(network(student, image[0])).requires_grad_(True).train()
         try:
             method = make(name, image=image, student=own, teacher=network(teacher, image[0]), batch_size=anchors)
             check_a_step(method, batch(method, anchors=anchors))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import copy
 import importlib
 import re
 from collections.abc import Callable
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from kdbench.backbones.cifar_resnet import BasicBlock, CifarResNet
+from kdbench.backbones.copies import copy_of
 from kdbench.backbones.registry import build
 from kdbench.config import bindings, places, signature
 from kdbench.config.settings import SGD
@@ -69,7 +69,7 @@ def _networks(student: str | Backbone, teacher: str | Backbone | None, *of: int)
     names = [each for each in (student, teacher) if isinstance(each, str)]
     built, state = _built(*of, *names)
     torch.set_rng_state(state)
-    fresh = iter(copy.deepcopy(built))
+    fresh = iter([copy_of(network) for network in built])
     student, teacher = (next(fresh) if isinstance(each, str) else each for each in (student, teacher))
     return student, teacher
 
