@@ -19,8 +19,13 @@ def short():
     return SHORT
 
 
+@pytest.fixture(scope="module", autouse=True)
+def quick(few_test_images):
+    """Runs of a few steps are not measured for longer than they train."""
+
+
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
+def finished(tmp_path_factory, few_test_images):
     """A folder with a finished student, its teacher, and the leaderboard of both."""
     folder = tmp_path_factory.mktemp("finished")
     assert main(["run", "methods=kd", *SHORT, "Machine.threads=1", "--runs", str(folder / "runs")]) == 0

@@ -5,6 +5,7 @@ import itertools
 from pathlib import Path
 
 import pytest
+from examples import each_method
 
 from kdbench.config import signature
 from kdbench.run.caller import Caller
@@ -75,7 +76,7 @@ def test_a_run_that_is_stopped_after_every_step_ends_in_the_same_bits(undisturbe
     assert record(tmp_path, specs[name][-1]) == record(before, specs[name][-1])
 
 
-@pytest.mark.parametrize("name", OWN)
+@pytest.mark.parametrize("name", each_method(OWN))
 def test_a_run_that_is_stopped_ends_in_the_same_bits(undisturbed, name, tmp_path):
     before, specs = undisturbed
     steps = itertools.count(1)
@@ -84,7 +85,7 @@ def test_a_run_that_is_stopped_ends_in_the_same_bits(undisturbed, name, tmp_path
     assert record(tmp_path, specs[name][-1]) == record(before, specs[name][-1])
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*PLUGINS, *each_method(OWN)])
 def test_the_result_has_the_counted_passes_and_declared_keys(undisturbed, name):
     runs, specs = undisturbed
     *_, spec = specs[name]
@@ -108,7 +109,7 @@ def relative(one, other):
     return ((one - other).abs().max() / other.abs().max().clamp(min=1e-30)).item()
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*PLUGINS, *each_method(OWN)])
 def test_two_processes_train_as_one_does(ranks, name):
     first, second = (each["parts"][name] for each in ranks)
     alone = {**ranks[0]["whole"], **ranks[1]["whole"]}[name]

@@ -234,6 +234,7 @@ def ranks_of(process):
     return [int(child) for child in Path(f"/proc/{agent}/task/{agent}/children").read_text().split()]
 
 
+@pytest.mark.exhaustive  # eight processes that import torch, for 4 s each
 def test_of_a_run_in_two_processes_one_is_killed_and_it_goes_on_in_the_same_bits(slow, tmp_path):
     words = ["methods=slow", "SLOW.pause=0.05", "gpus=2", "Machine.device=cpu"]
     (spec,) = specs(*words)
@@ -248,6 +249,7 @@ def test_of_a_run_in_two_processes_one_is_killed_and_it_goes_on_in_the_same_bits
     assert weights(tmp_path / "two") == {spec.id: weights(tmp_path / "one")[spec.id]}
 
 
+@pytest.mark.exhaustive
 def test_two_processes_stop_together(slow, tmp_path):
     words = ["methods=slow", "SLOW.pause=0.2", "gpus=2", "Machine.device=cpu"]
     process = started(tmp_path, *words)
@@ -273,7 +275,9 @@ def small_disk(tmp_path, request):
 
 
 @pytest.mark.parametrize(
-    ("workers", "small_disk"), [("executor=inline", "2500k"), ("workers=2", "4600k")], indirect=["small_disk"]
+    ("workers", "small_disk"),
+    [("executor=inline", "2500k"), pytest.param("workers=2", "4600k", marks=pytest.mark.exhaustive)],
+    indirect=["small_disk"],
 )
 def test_a_full_disk_loses_nothing_and_the_sweep_goes_on_when_there_is_room(workers, small_disk, tmp_path):
     words = ["methods=ce", "seeds=0-7"]
@@ -294,7 +298,9 @@ def test_a_full_disk_loses_nothing_and_the_sweep_goes_on_when_there_is_room(work
     assert not [path for path in small_disk.glob("*/.*")]
 
 
-@pytest.mark.parametrize("words", [["workers=1"], ["gpus=2", "Machine.device=cpu"]])
+@pytest.mark.parametrize(
+    "words", [["workers=1"], pytest.param(["gpus=2", "Machine.device=cpu"], marks=pytest.mark.exhaustive)]
+)
 def test_whatever_a_method_prints_and_whatever_lies_in_the_folder_the_run_finishes(words, slow, tmp_path, monkeypatch):
     for name in ("select", "profile"):  # torch imports both of Python's own
         (tmp_path / f"{name}.py").write_text("raise SystemExit('the wrong module')")

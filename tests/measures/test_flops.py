@@ -1,5 +1,6 @@
 import pytest
 import torch
+from examples import each_method
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -63,7 +64,7 @@ def test_what_is_computed_twice_counts_once_in_the_ensemble():
     assert other["ensemble"] == 2 * (once + head), "of other images it is not the same"
 
 
-@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("name", each_method(EVERY))
 def test_exits_cost_no_less_the_deeper_they_are_and_less_than_all_together(make, name):
     made = make(name, student="resnet14").eval()
     image = torch.zeros(1, *made.info.image_shape)
@@ -75,7 +76,7 @@ def test_exits_cost_no_less_the_deeper_they_are_and_less_than_all_together(make,
     assert together >= max([*exits, counts["own"]]) if exits else together == counts["own"]
 
 
-@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("name", each_method(EVERY))
 def test_training_costs_what_student_teacher_and_the_methods_own_parts_cost(make, name):
     made = make(name)
     student = by_torch(made.student, made.info.image_shape)

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from sklearn.linear_model import LogisticRegression
 
 from kdbench.measures import probe
 
@@ -20,6 +19,8 @@ def features():
 
 @pytest.mark.parametrize("penalty", [1.0, 1e-3])
 def test_the_linear_probe_is_scikit_learns(features, penalty):
+    from sklearn.linear_model import LogisticRegression  # not while tests are collected: 2 s
+
     x, labels = features
     ours = probe.fit_linear(x, labels, 3, penalty)
     standard = ((x.double() - ours.mean) / ours.scale).numpy()

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from examples import each_method
 
 from kdbench.config import places, signature
 from kdbench.method import Method, RunError
@@ -10,13 +11,13 @@ NAMES = sorted(places.sources())
 WITH_TEACHER = [name for name in NAMES if signature.of_method(name).attributes.get("needs_teacher")]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", each_method(NAMES))
 def test_the_gin_file_binds_every_parameter_and_nothing_else(make, gin_parameters, name):
     method = make(name)
     assert gin_parameters(name).keys() == method.fields().keys()
 
 
-@pytest.mark.parametrize("name", WITH_TEACHER)
+@pytest.mark.parametrize("name", each_method(WITH_TEACHER))
 def test_the_teacher_is_frozen(make, batch, name):
     method = make(name)
     before = {n: value.clone() for n, value in method.teacher.state_dict().items()}
@@ -32,7 +33,7 @@ def test_no_graph_is_built_through_the_teacher(make):
     assert not any(x.requires_grad for x in (taught.logits, taught.pooled, *taught.stages))
 
 
-@pytest.mark.parametrize("name", WITH_TEACHER)
+@pytest.mark.parametrize("name", each_method(WITH_TEACHER))
 def test_the_teacher_is_neither_trained_nor_saved(make, name):
     method = make(name)
     ours = {id(p) for p in method.parameters()}
@@ -41,7 +42,7 @@ def test_the_teacher_is_neither_trained_nor_saved(make, name):
     assert not any(value.data_ptr() in saved for value in method.teacher.state_dict().values())
 
 
-@pytest.mark.parametrize("name", WITH_TEACHER)
+@pytest.mark.parametrize("name", each_method(WITH_TEACHER))
 def test_the_teacher_matters(make, batch, name):
     """The same student and batch with another teacher gives another loss."""
     one, other = make(name, teacher="resnet14"), make(name, teacher="resnet20")
@@ -53,14 +54,14 @@ def test_the_teacher_matters(make, batch, name):
     assert first != pytest.approx(second, rel=1e-4)
 
 
-@pytest.mark.parametrize("name", WITH_TEACHER)
+@pytest.mark.parametrize("name", each_method(WITH_TEACHER))
 def test_a_missing_teacher_is_refused(make, gin_parameters, name):
     method = make(name)
     with pytest.raises(ValueError, match="needs a teacher"):
         type(method)(method.student, [], method.info, **gin_parameters(name))
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "simkd"])
+@pytest.mark.parametrize("name", each_method(name for name in NAMES if name != "simkd"))
 def test_the_deployed_network_is_the_student(make, name):
     method = make(name)
     deployed = method.deployed()
@@ -69,7 +70,7 @@ def test_the_deployed_network_is_the_student(make, name):
     assert deployed(torch.zeros(2, 1, 8, 8)).shape == (2, 4)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", each_method(NAMES))
 def test_training_goes_on_from_saved_state(make, batch, name):
     first = make(name)
     sum(first.losses(batch(first)).values()).backward()  # moves buffers
@@ -84,7 +85,7 @@ SMOOTHED = [name for name in NAMES if "cross_entropy" in places.sources()[name].
 
 
 @pytest.mark.parametrize(
-    "name", [name for name in SMOOTHED if name != "label_smoothing"]
+    "name", each_method(name for name in SMOOTHED if name != "label_smoothing")
 )  # which has its own in its place
 def test_label_smoothing_of_the_recipe_is_applied(make, batch, name):
     plain, smooth = make(name), make(name, label_smoothing=0.3)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from examples import each_method
 
 from kdbench.backbones.copies import copy_of
 from kdbench.backbones.registry import build
@@ -76,7 +77,7 @@ def check_first_that_fits(name, pairs, make, batch, anchors=4):
     assert all("\n" not in refusal and ". " not in refusal for refusal in refusals)
 
 
-@pytest.mark.parametrize(("name", "family"), cases(FAMILIES))
+@pytest.mark.parametrize(("name", "family"), each_method(cases(FAMILIES)))
 def test_a_step_is_finite(name, family, make, batch):
     """A pair that a method refuses is replaced by two networks of one architecture, on larger images if need be."""
     by_method = 1 + sum(name.encode()) % (len(FAMILIES) - 1)
@@ -85,7 +86,7 @@ def test_a_step_is_finite(name, family, make, batch):
     check_first_that_fits(name, pairs, make, batch)
 
 
-@pytest.mark.parametrize(("name", "family"), cases(LIBRARY))
+@pytest.mark.parametrize(("name", "family"), each_method(cases(LIBRARY)))
 def test_a_step_with_networks_of_libraries_is_finite(name, family, make, batch):
     pytest.importorskip("timm")
     (other,) = set(LIBRARY) - {family}

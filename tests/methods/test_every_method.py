@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from examples import each_method
 from torch import nn
 
 from kdbench.config import places, signature
@@ -77,7 +78,7 @@ def values(method, batch):
 @pytest.mark.parametrize(
     ("student", "image"), [("resnet8", (1, 8, 8)), ("resnet8x4", (3, 16, 12)), ("four_stages", (3, 16, 16))]
 )
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", each_method(NAMES))
 def test_steps_reach_all_parameters(make, batch, name, student, image):
     channels, height, width = image
     method = fitting(make, name, student, image=(channels, height, height if name in SQUARE else width))
@@ -85,7 +86,7 @@ def test_steps_reach_all_parameters(make, batch, name, student, image):
         assert any(gradient.abs().max() > 0 for gradient in gradients)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", each_method(NAMES))
 def test_a_few_steps_lower_the_loss(make, batch, name):
     # CRD's banks stand still here: while they move, its loss may rise.
     method = make(name, batch_size=12, **({"momentum": 1.0} if name == "crd" else {}))
@@ -103,7 +104,7 @@ def test_a_few_steps_lower_the_loss(make, batch, name):
         assert min(totals[-3:]) < (0.9 if losses == last[0] and name not in FLOOR else 0.99) * totals[0]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", each_method(NAMES))
 def test_bfloat16(make, batch, name):
     method, other = make(name), make(name)
     one = batch(method, progress=0.5)
@@ -117,13 +118,13 @@ def test_bfloat16(make, batch, name):
         assert all(gradient.isfinite().all() for gradient in gradients)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", each_method(NAMES))
 def test_identical_images_give_no_nan(make, batch, name):
     method = make(name)
     list(check_finite(method, batch(method, identical=True, progress=0.5)))
 
 
-@pytest.mark.parametrize("name", WITH_TEACHER)
+@pytest.mark.parametrize("name", each_method(WITH_TEACHER))
 def test_maps_that_are_zero_give_no_nan(make, batch, name):
     method = make(name)
     for module in method.student.modules():
@@ -135,7 +136,7 @@ def test_maps_that_are_zero_give_no_nan(make, batch, name):
     list(check_finite(method, one))
 
 
-@pytest.mark.parametrize("name", [name for name in WITH_TEACHER if name not in ORDERED])
+@pytest.mark.parametrize("name", each_method(name for name in WITH_TEACHER if name not in ORDERED))
 def test_the_order_of_the_batch_does_not_matter(make, batch, name):
     method = make(name)
     one = batch(method, progress=0.5)
@@ -145,7 +146,7 @@ def test_the_order_of_the_batch_does_not_matter(make, batch, name):
     assert values(make(name), permuted) == pytest.approx(values(method, one), rel=1e-3, abs=1e-6)
 
 
-@pytest.mark.parametrize("name", [name for name in WITH_TEACHER if name not in WITH_OFFSET])
+@pytest.mark.parametrize("name", each_method(name for name in WITH_TEACHER if name not in WITH_OFFSET))
 def test_an_offset_of_the_teachers_logits_does_not_matter(make, batch, name):
     parameters = {"kd_weight": 1.0} if "kd_weight" in signature.of_method(name).parameters else {}
     method, other = make(name, **parameters), make(name, **parameters)
@@ -158,7 +159,7 @@ def test_an_offset_of_the_teachers_logits_does_not_matter(make, batch, name):
 @pytest.mark.parametrize(
     ("student", "teacher"), [("resnet8", "four_stages"), ("four_stages", "resnet8")], ids=["teacher", "student"]
 )
-@pytest.mark.parametrize("name", WITH_TEACHER)
+@pytest.mark.parametrize("name", each_method(WITH_TEACHER))
 def test_a_network_with_one_stage_more(make, batch, name, student, teacher):
     refused = None
     try:

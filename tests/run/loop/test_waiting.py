@@ -9,6 +9,7 @@ from dataclasses import replace
 import gin
 import pytest
 import torch
+from examples import each_method
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
@@ -120,7 +121,7 @@ def in_one_backward_pass():
             yield name
 
 
-@pytest.mark.parametrize("name", list(in_one_backward_pass()))
+@pytest.mark.parametrize("name", each_method(in_one_backward_pass()))
 def test_losses_and_optimiser(name, on_gpu):
     turn, mode = on_gpu
     given, _, method = prepared(name, turn)
