@@ -29,6 +29,7 @@ UNCOVERED = ("tests/methods/", "tests/contract/", "tests/backbones/", "tests/run
 
 # What a test says does not depend on how busy the machine is. KDBENCH_FUZZ=10000 looks longer than a few seconds.
 settings.register_profile("untimed", deadline=None, max_examples=int(os.environ.get("KDBENCH_FUZZ", "100")))
+settings.register_profile("quick", settings.get_profile("untimed"), max_examples=30)
 settings.load_profile("untimed")
 
 # A script that starts the tests in the background hands down an ignored Ctrl-C, which no child process would get.
@@ -37,6 +38,8 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 def pytest_configure(config):
     """The suite tests what a CPU computes, also where there is a GPU; `make gpu` tests the GPU."""
+    if "not exhaustive" in config.getoption("markexpr") and "KDBENCH_FUZZ" not in os.environ:
+        settings.load_profile("quick")
     if config.getoption("markexpr") != "gpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
 

@@ -42,6 +42,7 @@ def executed(tmp_path_factory):
     return [cell for cell in notebook.cells if cell.cell_type == "code"], updates
 
 
+@pytest.mark.exhaustive
 def test_cells_show_tables_and_plots(executed):
     plan, results, table, bars, digits = executed[0]
     assert "<table" in plan.outputs[0].data["text/html"]
@@ -51,6 +52,7 @@ def test_cells_show_tables_and_plots(executed):
     assert "image/png" in digits.outputs[-1].data
 
 
+@pytest.mark.exhaustive
 def test_progress_is_one_display_that_is_updated(executed):
     cells, updates = executed
     shown, _ = cells[1].outputs

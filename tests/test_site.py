@@ -15,6 +15,8 @@ pytest.importorskip("mkdocstrings")
 
 ROOT = Path(__file__).parents[1]
 
+pytestmark = pytest.mark.exhaustive
+
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):

@@ -12,6 +12,8 @@ from kdbench.config import bindings
 
 ROOT = Path(__file__).parent.parent
 
+pytestmark = pytest.mark.exhaustive
+
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory):

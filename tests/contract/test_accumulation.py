@@ -7,6 +7,7 @@ from kdbench.errors import UserError
 PARTS = "crd,byot,corsd,rkd,ab,dml,ps_kd,sla_sd"
 
 
+@pytest.mark.exhaustive
 def test_methods_train_on_parts_of_their_batches(run_all, tmp_path):
     results = run_all(tmp_path, f"methods={PARTS}", "Train.epochs=3", "Train.accumulate=3")
     assert [result.get("error") for result in results] == [None] * len(results)

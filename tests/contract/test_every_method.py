@@ -109,7 +109,8 @@ def relative(one, other):
     return ((one - other).abs().max() / other.abs().max().clamp(min=1e-30)).item()
 
 
-@pytest.mark.parametrize("name", [*PLUGINS, *each_method(OWN)])
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("name", NAMES)
 def test_two_processes_train_as_one_does(ranks, name):
     first, second = (each["parts"][name] for each in ranks)
     alone = {**ranks[0]["whole"], **ranks[1]["whole"]}[name]

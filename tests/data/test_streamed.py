@@ -138,6 +138,7 @@ def test_with_crops_and_mixing_too(switches, folder, tmp_path):
     assert one["protocol"] != result(folder, tmp_path / "plain", "Machine.images=memory")["protocol"]
 
 
+@pytest.mark.exhaustive
 def test_a_streamed_run_stopped_after_every_step_ends_in_the_same_bits(folder, tmp_path):
     words = [*WORDS, "Machine.images=stream", "Machine.workers=1"]
     (spec,) = expand.plan(request.parse(words))

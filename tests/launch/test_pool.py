@@ -194,7 +194,7 @@ def test_what_another_living_process_does_is_left_to_it(slow, tmp_path):
 
 
 def test_a_student_waits_for_the_teacher_that_another_process_trains(tmp_path, monkeypatch):
-    monkeypatch.setitem(LENGTH, "epochs", "Train.epochs=30")
+    monkeypatch.setitem(LENGTH, "epochs", "Train.epochs=15")
     teacher, student = specs("methods=kd", "seeds=1")
     process = started(tmp_path, "methods=ce", f"seeds={teacher.seed}")
     until(lambda: (tmp_path / teacher.id / "progress.json").exists())

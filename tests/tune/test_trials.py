@@ -20,6 +20,8 @@ RECIPE = ["dataset=digits", "student=resnet8", "teacher=resnet14", "Train.epochs
 WORDS = [*RECIPE, "Split.validation=0.2", "Measures.corruptions=False", "Measures.images=10"]
 RUNS = Path("runs")
 
+pytestmark = pytest.mark.usefixtures("few_test_images")
+
 
 @pytest.fixture(autouse=True)
 def in_a_folder_of_its_own(tmp_path, monkeypatch):

@@ -99,6 +99,7 @@ def test_what_is_drawn_and_what_is_said_of_the_rest(results, filled, tmp_path, c
     ]
 
 
+@pytest.mark.exhaustive
 def test_same_rows_same_bytes(results, filled, tmp_path):
     """In any order, in another process, with other hashes."""
     runs = filled(results)
@@ -171,6 +172,7 @@ def test_an_unchanged_picture_is_not_written_again(result, tmp_path):
     assert path.stat().st_mtime == 1
 
 
+@pytest.mark.exhaustive
 def test_hostile_names_are_drawn_as_they_are(result, filled, tmp_path):
     rows = measured(result, ["ce", *HOSTILE], seeds=1)
     rows[1] |= {"method.parameters": json.dumps({"$a_b^": "\ud800"})}
