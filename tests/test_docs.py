@@ -43,6 +43,7 @@ def follow(tmp_path, monkeypatch):
 BRIEFLY = ["Train.epochs=2", "Train.warmup=0", "Measures.corruptions=False", "Measures.noise=()"]
 
 
+@pytest.mark.exhaustive
 def test_adding_a_method_step_by_step(tmp_path, capsys, follow):
     files, (listed, shown, run) = follow("adding-a-method.md")
     assert files == ["mykd/methods/order.py", "mykd/gin/method/order.gin", "mykd/gin/method/order_strict.gin"]
@@ -59,6 +60,7 @@ def test_adding_a_method_step_by_step(tmp_path, capsys, follow):
     assert "Order.margin = 0.0" in capsys.readouterr().out
 
 
+@pytest.mark.exhaustive
 def test_adding_a_backbone_step_by_step(tmp_path, capsys, follow):
     files, (listed, run) = follow("adding-a-backbone.md")
     assert files == ["mynets/backbones/plain.py"]
@@ -73,6 +75,7 @@ def test_adding_a_backbone_step_by_step(tmp_path, capsys, follow):
     }  # fmt: skip
 
 
+@pytest.mark.exhaustive
 def test_adding_a_dataset_step_by_step(tmp_path, capsys, follow):
     files, (listed, readers, run) = follow("adding-a-dataset.md")
     assert files == ["mydata/readers/bars.py", "mydata/gin/dataset/bars.gin"]
@@ -84,6 +87,7 @@ def test_adding_a_dataset_step_by_step(tmp_path, capsys, follow):
     assert "bars · resnet8" in capsys.readouterr().out
 
 
+@pytest.mark.exhaustive
 def test_adding_a_measure_step_by_step(tmp_path, capsys, follow):
     files, (listed, run, leaderboard) = follow("adding-a-measure.md")
     assert files == ["mymeasures/measures/entropy.py"]

@@ -292,6 +292,7 @@ def compiler():
     torch._dynamo.reset()
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("name", ["resnet8"])
 def test_preactivations_of_a_compiled_network(name, compiler):
     network = network_of(name).train()
@@ -306,6 +307,7 @@ def test_preactivations_of_a_compiled_network(name, compiler):
         torch.testing.assert_close(one.grad, other.grad)
 
 
+@pytest.mark.exhaustive
 @torch.no_grad()
 def test_a_compiled_network_offers_the_rest_too(compiler):
     network, plain = network_of("resnet8"), network_of("resnet8")

@@ -188,6 +188,7 @@ def test_runs_made_by_another_version_of_the_method_are_named(tmp_path, monkeypa
     assert "an older" not in capsys.readouterr().err
 
 
+@pytest.mark.exhaustive
 def test_the_reader_of_the_output_ends_and_the_runs_do_not(tmp_path):
     words = " ".join(["methods=ce", "dataset=digits", "seeds=0,1", *SHORT])
     command = f'"{sys.executable}" -m kdbench run {words} 2>&1 | true; exit ${{PIPESTATUS[0]}}'

@@ -32,18 +32,21 @@ def results(tmp_path_factory):
     return {r["method"]: r for r in done if r["student"] == "resnet8" and r["seed"] == 0}
 
 
+@pytest.mark.exhaustive
 def test_every_control_runs_in_the_same_protocol(results):
     assert set(results) >= set(VARIANTS)
     assert {r["status"] for r in results.values()} == {"finished"}
     assert len({r["protocol"] for r in results.values()}) == 1
 
 
+@pytest.mark.exhaustive
 def test_three_times_the_images_are_three_times_the_images(results):
     assert results["ce_3x"]["images_seen"] == pytest.approx(3 * results["ce"]["images_seen"], rel=0.1)
     assert results["ce_3x"]["control"] == '{"budget": 3.0}'
     assert results["ce"]["control"] == "{}"
 
 
+@pytest.mark.exhaustive
 def test_born_again_learns_from_an_equal_network_that_is_not_its_twin(results):
     taught = results["born_again"]
     assert taught["teacher"] == "resnet8"
@@ -51,6 +54,7 @@ def test_born_again_learns_from_an_equal_network_that_is_not_its_twin(results):
     assert taught["teacher.sha256"] != results["ce"]["weights.sha256"]
 
 
+@pytest.mark.exhaustive
 def test_a_random_teacher_knows_nothing_and_is_the_same_every_time(results, tmp_path):
     taught = results["kd_random_teacher"]
     assert taught["teacher"] == "resnet14 untrained"
@@ -61,16 +65,19 @@ def test_a_random_teacher_knows_nothing_and_is_the_same_every_time(results, tmp_
     assert again["teacher.sha256"] == taught["teacher.sha256"]
 
 
+@pytest.mark.exhaustive
 def test_deep_supervision_reports_every_exit(results):
     assert set(results["deep_supervision"]) >= {"exits.exit1", "exits.exit2", "exits.ensemble"}
 
 
+@pytest.mark.exhaustive
 def test_triplets_alone_differ_from_ce_in_their_batches_only(results):
     assert results["corsd_triplets"]["weights.sha256"] != results["ce"]["weights.sha256"]
     ablations = [results[name]["weights.sha256"] for name in results if name.startswith("corsd")]
     assert len(set(ablations)) == len(ablations), "every part that is taken away must matter"
 
 
+@pytest.mark.exhaustive
 def test_the_hand_made_relation_has_nothing_to_train(results):
     assert results["corsd_l2"]["cost.parameters_training"] == results["corsd_l2"]["cost.parameters"]
     assert results["corsd"]["cost.parameters_training"] > results["corsd"]["cost.parameters"]

@@ -14,6 +14,7 @@ import time
 
 import pytest
 import torch
+from examples import each_method
 
 from kdbench.method import Share
 from kdbench.plan import expand, request
@@ -82,7 +83,7 @@ def with_teacher(spec, source, runs):
         (runs / run_).symlink_to(source / run_)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", each_method(METHODS))
 def test_a_run_interrupted_after_every_step_ends_like_one_that_never_was(method, undisturbed, tmp_path):
     spec = specs(method)[-1]
     with_teacher(spec, undisturbed, tmp_path)

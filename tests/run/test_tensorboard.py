@@ -131,6 +131,7 @@ def test_done_afresh_nothing_of_the_run_before_is_left(tmp_path):
     assert files(folder) != [before]
 
 
+@pytest.mark.exhaustive
 def test_it_goes_through_the_local_queue(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["run", "methods=ce", *SHORT, "executor=local", "log=tensorboard"]) == 0
