@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 demo: $(VENV)/.installed
 	$(BIN)/kdbench run
 
-# FULL=1 runs every test for every method, and those on a SLURM cluster, which takes twice the time.
+# FULL=1 also runs long tests, tests of all methods for every one, and those on a SLURM cluster, which takes twice the time.
 # COVERAGE=1 counts the lines of kdbench/ that the tests run, and fails below 90 %; the report is in htmlcov/index.html.
 test: $(VENV)/.installed-dev
 	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadscope --no-loadscope-reorder \

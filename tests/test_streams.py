@@ -3,6 +3,7 @@ import random
 import numpy as np
 import torch
 
+from kdbench import streams
 from kdbench.run.resume import dump, parse
 from kdbench.streams import Streams, global_state, restore_global_state
 
@@ -72,3 +73,19 @@ def test_the_state_of_the_global_generators_goes_through_a_state_file():
         restore_global_state(state, cpu)
         assert drawn() == following
         restore_global_state({"cpu": state["cpu"]}, cpu)  # of an older version
+
+
+def test_seeding_for_a_block_keeps_nothing_for_an_accelerator_that_is_not_there():
+    queues = torch.cuda._queued_calls, torch.xpu._queued_calls
+    before = [len(queue) for queue in queues]
+    with Streams(1).as_global("training"):
+        pass
+    assert [len(queue) for queue in queues] == before
+
+
+def test_the_cpu_draws_the_same_where_there_is_an_accelerator(monkeypatch):
+    with Streams(1).as_global("training"):
+        expected = drawn()
+    monkeypatch.setattr(streams, "_has_accelerator", lambda: True)
+    with Streams(1).as_global("training"):
+        assert drawn() == expected

@@ -1,4 +1,4 @@
-"""Tests that run for every method: `make test` has those of some examples, and `make test FULL=1` all of them."""
+"""Tests of all methods: `make test` runs them for some examples, and `make test FULL=1` for every method."""
 
 from __future__ import annotations
 
