@@ -13,6 +13,7 @@ from pathlib import Path
 
 from kdbench.config import extensions
 from kdbench.errors import UserError
+from kdbench.launch import backlog
 from kdbench.launch import local as local_
 from kdbench.plan.request import Request
 from kdbench.plan.spec import Spec
@@ -110,7 +111,9 @@ def slurm(workload: Workload, report: Report) -> None:
     jobs = queue.read([os.getuid()])
     if jobs is None:
         raise UserError("SLURM did not respond; check that squeue works")
-    planned = submission.Submission(workload.specs, workload.runs, profile, jobs, workload.request.runs_per_gpu)
+    # Jobs may have finished runs since the plan was made, and while squeue took its time.
+    specs = backlog.open_runs(workload.specs, workload.runs, workload.rerun)
+    planned = submission.Submission(specs, workload.runs, profile, jobs, workload.request.runs_per_gpu)
     if planned.submitted:
         earlier = dict.fromkeys(job.partition("_")[0] for job in planned.submitted.values())
         report(Handover(len(planned.submitted), ", ".join(earlier), earlier=True))

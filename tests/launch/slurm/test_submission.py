@@ -10,13 +10,14 @@ import pytest
 from kdbench.cli.main import main
 from kdbench.config import places
 from kdbench.errors import UserError
-from kdbench.launch import backlog
+from kdbench.launch import backlog, launchers
+from kdbench.launch.slurm import queue as queue_
 from kdbench.launch.slurm import submission as submission_
 from kdbench.launch.slurm.job import Job
 from kdbench.launch.slurm.queue import QueuedJob
 from kdbench.plan import expand
 from kdbench.plan import request as request_
-from kdbench.store.folder import CANCELLED, SUBMISSION, RunFolder
+from kdbench.store.folder import CANCELLED, CHECKPOINT, SUBMISSION, RunFolder
 
 ALL = ["methods=ce,kd,byot", "dataset=digits", "seeds=0,1"]
 
@@ -347,3 +348,21 @@ def test_the_same_command_leaves_submitted_runs_to_their_jobs(sbatch, capsys):
     out = capsys.readouterr().out
     assert out.startswith("7 runs are already in submitted jobs: 40, 41, 42\nsubmitted as ")
     assert "kdbench status" in out
+
+
+def test_a_run_that_finishes_while_squeue_answers_is_not_submitted_again(tmp_path, monkeypatch):
+    request = request_.parse(["methods=ce", "dataset=digits", "seeds=0,1", "executor=slurm"])
+    first, second = specs = backlog.open_runs(expand.plan(request), tmp_path)
+    put_down(tmp_path, specs, "7")
+
+    def read(users):
+        put_down(tmp_path, [first], "7", "finished")
+        (tmp_path / first.id / CHECKPOINT).touch()
+        return {"7": QueuedJob("7", "RUNNING")}
+
+    monkeypatch.setattr(queue_, "read", read)
+    monkeypatch.setattr(submission_, "is_here", lambda: True)
+    handovers = []
+    launchers.slurm(launchers.Workload(specs, request, tmp_path, None), handovers.append)
+    assert handovers == [launchers.Handover(1, "7", earlier=True)]
+    assert RunFolder(tmp_path, second.id).state() == "absent"
