@@ -67,7 +67,7 @@ class Streams:
 
 def _seed(number: int) -> None:
     """Seed torch's global generators: that of the CPU, and those of accelerators where there are any."""
-    # Without one, torch.manual_seed keeps each seed in lists for a device that never comes, each with a traceback: 2 ms and
+    # Without one, torch.manual_seed keeps each seed in lists for devices that never come, each with a traceback: up to 1 ms, and
     # memory that is not freed.
     seed = torch.manual_seed if _has_accelerator() else torch.default_generator.manual_seed
     seed(number)
