@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import gin
@@ -112,7 +113,7 @@ def parse(text: str, label: str) -> RunConfig:
         if strange := fields.not_plain(value):
             raise UserError(f"{label} is not a resolved configuration: {key} is {strange}")
         values[key] = value
-    return RunConfig(values, command_in(text.partition("\n")[0]), label)
+    return RunConfig(MappingProxyType(values), command_in(text.partition("\n")[0]), label)
 
 
 def write(values: Mapping[str, Any], command: str = "") -> str:
